@@ -1,0 +1,94 @@
+"""The error tree: every error a user can meet is a `PrunecError` with the exit code that stands for it.
+
+The exit codes are a contract with CI pipelines; they also stand in report.json. This module imports neither
+torch nor anything else that is slow to load.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class PrunecError(Exception):
+    """Something the user can act on: what happened, where, got against expected, what to try next.
+
+    Args:
+        message: one sentence or short paragraph; names the layer, operator, file or option.
+        hint: what to try next, shown on its own line.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n{hint}")
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PrunecError):
+    """Wrong option, configuration, target or recipe; an unreachable speed-up."""
+
+    exit_code = 2
+
+
+class UnsupportedModelError(PrunecError):
+    """A model that cannot be captured, or in which nothing can be pruned."""
+
+    exit_code = 3
+
+
+class MissingDependencyError(PrunecError):
+    """A library or device that the engine asked for needs; the hint is the line that mends it."""
+
+    exit_code = 4
+
+
+class AccuracyGateError(PrunecError):
+    """Accuracy below the limit that was asked for."""
+
+    exit_code = 5
+
+
+class LatencyGateError(PrunecError):
+    """Latency or speed-up short of the limit that was asked for."""
+
+    exit_code = 6
+
+
+class SparsityGateError(PrunecError):
+    """Fewer layers with valid 2:4 sparsity than were asked for, or a mask that is not 2:4."""
+
+    exit_code = 7
+
+
+class NumericMismatchError(PrunecError):
+    """Two forms of one network that must agree numerically, and do not."""
+
+    exit_code = 8
+
+
+class InputError(PrunecError):
+    """Unusable input: checkpoint, data, or a run that cannot be resumed from it."""
+
+    exit_code = 9
+
+
+class EnvironmentFailure(PrunecError):  # noqa: N818 - "EnvironmentError" is a builtin
+    """Disk, permissions, locks, memory."""
+
+    exit_code = 10
+
+
+class TrainingDivergedError(PrunecError):
+    """The recovery finetune met a loss that is not finite."""
+
+    exit_code = 11
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Hint that names the closest known names, or lists all of them where none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"Known: {', '.join(known)}."
