@@ -1,0 +1,99 @@
+"""Multiply-accumulate operations (MACs) of a program, layer by layer.
+
+Convention: convolutions and linear layers; one MAC per multiplication of an activation with a weight; biases,
+norms, activations and pooling count nothing. Products of two activations (attention) are counted apart.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch.fx import Graph, Node
+
+from prunec.passes.graphs import arguments, calls, module_path, operator_name
+
+CONVENTION = (
+    "multiply-accumulates of convolutions and linear layers for one sample; "
+    "biases, norms, activations and pooling not counted"
+)
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, "linear")
+_PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One use of a weight by a convolution or a linear operator.
+
+    Attributes:
+        name: path of the module that owns the weight, or the weight's own name where that is the root.
+        operator: ATen operator ("conv2d", "linear", ...).
+        weight: name of the weight parameter.
+        shape: of the weight.
+        macs: multiply-accumulates for one sample.
+        groups: of the convolution; 1 for linear.
+    """
+
+    name: str
+    operator: str
+    weight: str
+    shape: tuple[int, ...]
+    macs: int
+    groups: int
+
+
+def layer_name(parameter: str) -> str:
+    """Path of the module that owns a parameter; the parameter's own name at the root."""
+    return parameter.rpartition(".")[0] or parameter
+
+
+def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
+    """Every convolution and linear call with the name of its weight; a computed weight has its node's name."""
+    found = []
+    for node in calls(graph, *WEIGHTED):
+        weight: Node = arguments(node)["weight"]
+        found.append((node, str(weight.target) if weight.op == "get_attr" else weight.name))
+    return found
+
+
+def layers(graph: Graph) -> list[Layer]:
+    """The weighted layers in the order of execution; a shared module appears once per call."""
+    result = []
+    for node, weight in weighted_calls(graph):
+        bound = arguments(node)
+        shape = bound["weight"].meta["sample_shapes"]
+        result.append(
+            Layer(
+                name=layer_name(weight) if bound["weight"].op == "get_attr" else module_path(node),
+                operator=operator_name(node.target),
+                weight=weight,
+                shape=shape,
+                macs=call_macs(node),
+                groups=int(bound.get("groups", 1)),
+            )
+        )
+    return result
+
+
+def call_macs(node: Node) -> int:
+    """Multiply-accumulates of one convolution or linear call for one sample."""
+    bound = arguments(node)
+    weight = bound["weight"].meta["sample_shapes"]
+    if operator_name(node.target) in TRANSPOSED:
+        positions = math.prod(bound["input"].meta["sample_shapes"]) // weight[0]
+        return int(positions * math.prod(weight))
+    return int(math.prod(node.meta["sample_shapes"]) * math.prod(weight[1:]))
+
+
+def product_macs(graph: Graph) -> int:
+    """Multiply-accumulates of products of two activations for one sample."""
+    total = 0
+    for node in calls(graph, *_PRODUCTS):
+        a, b = list(arguments(node).values())[:2]
+        left, right = a.meta["sample_shapes"], b.meta["sample_shapes"]
+        if operator_name(node.target) == "scaled_dot_product_attention":
+            value = arguments(node)["value"].meta["sample_shapes"]
+            total += math.prod(left[:-1]) * right[-2] * (left[-1] + value[-1])
+        else:
+            total += math.prod(node.meta["sample_shapes"]) * left[-1]
+    return int(total)

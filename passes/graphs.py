@@ -1,0 +1,68 @@
+"""Small helpers over the ATen graph of a program: arguments by name, shapes as plain integers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+#: Shape of a tensor, or a list of them for an operator with several outputs, or None where there is no tensor.
+Shapes = tuple[int, ...] | list["Shapes"] | None
+
+#: Symbolic dimensions stand in node shapes as primes that no real size equals: the batch first, then others.
+SYMBOL_PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
+BATCH_PRIME = SYMBOL_PRIMES[0]
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """Every argument of an ATen call by its schema name, defaults filled in.
+
+    Args:
+        node: a ``call_function`` node whose target is an ``OpOverload``.
+    """
+    assert isinstance(node.target, torch._ops.OpOverload)
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(node.target._schema.arguments):
+        if position < len(node.args):
+            bound[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            bound[argument.name] = node.kwargs[argument.name]
+        else:
+            bound[argument.name] = argument.default_value
+    return bound
+
+
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Give one argument of an ATen call, named as in its schema, a new value."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [argument.name for argument in node.target._schema.arguments]
+    position = names.index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def operator_name(target: object) -> str:
+    """Name of a call target without its overload: "conv2d", "add", "wrap_with_set_grad_enabled"."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket.__name__)
+    return str(getattr(target, "__name__", target))
+
+
+def calls(graph: Graph, *operators: str) -> Iterator[Node]:
+    """The graph's calls, all of them or those of the named operators, in order."""
+    for node in graph.nodes:
+        if node.op == "call_function" and (not operators or operator_name(node.target) in operators):
+            yield node
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape of the one tensor that a node yields; symbolic dimensions are primes."""
+    shape: tuple[int, ...] = node.meta["shapes"]
+    return shape
+
+
+def module_path(node: Node) -> str:
+    """Path of the module whose code made this node ("" for the root or where it is not known)."""
+    return str(node.meta.get("module", ""))

@@ -1,0 +1,107 @@
+"""The oracle: a pruned program must equal the dense one with the removed slices zeroed.
+
+It knows nothing of how sizes were rewritten, only the plan, so it can catch what the rewriting gets wrong.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from prunec.passes.base import PassResult
+from prunec.passes.errors import NumericMismatchError
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+
+#: Below this a comparison says nothing: the outputs are all but zero.
+_SMALLEST_OUTPUT = 1e-6
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class OracleReport:
+    """Result of a check.
+
+    Attributes:
+        exact: whether no inexact operator is involved.
+        max_relative_error: max|a-b| / max|b| over the outputs, against the zeroed dense program, float64.
+        masked_max_relative_error: the same against the dense program whose inexact operators see the kept slices
+            only; equal to the plain error where there is none.
+        inexact_groups: names of the groups under inexact operators.
+    """
+
+    exact: bool
+    max_relative_error: float
+    masked_max_relative_error: float
+    inexact_groups: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the pruned program equals its reference."""
+        return self.masked_max_relative_error < TOLERANCE
+
+
+def check_oracle(program: Program, result: PassResult, args: tuple[Any, ...]) -> OracleReport:
+    """Compare a pruned program with the dense one whose removed slices are zero, in float64.
+
+    Args:
+        program: the dense program.
+        result: of a pruning pass over it.
+        args: inputs of both.
+
+    Raises:
+        NumericMismatchError: an output is not finite or all but zero, so that the comparison says nothing.
+    """
+    assert result.plan is not None
+    inputs = pytree.tree_map(
+        lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, args
+    )
+    with torch.no_grad():
+        expected = zeroed(program, result.plan)(*inputs)
+        actual = result.program.double().eval()(*inputs)
+    error = relative_error(actual, expected)
+    inexact = list(result.stats.get("inexact_groups", []))
+    return OracleReport(not inexact, error, error, inexact)
+
+
+def zeroed(program: Program, plan: PruningPlan) -> Program:
+    """A float64 copy of the dense program in which every slice that the plan removes is zero."""
+    copy = program.double().eval()
+    tensors = copy.tensors()
+    with torch.no_grad():
+        for name, dims in plan.kept.items():
+            for dim, indices in dims.items():
+                gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
+                gone[indices] = False
+                tensors[name].index_fill_(dim, gone.nonzero().flatten(), 0)
+    return copy
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """max|a-b| / max|b| of the worst of the output tensors.
+
+    Raises:
+        NumericMismatchError: as in `check_oracle`, or the outputs differ in number or shape.
+    """
+    pairs = list(zip(_tensors(actual), _tensors(expected), strict=True))
+    return max(_relative_error(position, a.double(), b.double()) for position, (a, b) in enumerate(pairs))
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
+    if actual.shape != expected.shape:
+        raise NumericMismatchError(
+            f"Output {position} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}."
+        )
+    largest = float(expected.abs().max())
+    if not (torch.isfinite(actual).all() and torch.isfinite(expected).all()) or largest < _SMALLEST_OUTPUT:
+        raise NumericMismatchError(
+            f"Output {position} can't be compared: its largest magnitude is {largest:g}.",
+            hint="Outputs that are zero or not finite hide every error. Check the weights and the example input.",
+        )
+    return float((actual - expected).abs().max()) / largest

@@ -1,0 +1,139 @@
+"""The decision of a pruning pass as plain data, and its application to the user's own module."""
+
+import json
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from prunec.passes.errors import InputError
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which slices stay: ``{parameter or buffer: {dimension: kept indices}}``; what isn't named stays whole."""
+
+    kept: dict[str, dict[int, list[int]]]
+
+    def to_json(self) -> str:
+        """JSON text; `from_json` is the inverse."""
+        return json.dumps(self.kept, separators=(",", ":"), sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read JSON text.
+
+        Raises:
+            InputError: the text is not a plan.
+        """
+        try:
+            raw: dict[str, dict[str, list[int]]] = json.loads(text)
+            kept = {
+                name: {int(dim): [int(i) for i in ids] for dim, ids in dims.items()}
+                for name, dims in raw.items()
+            }
+        except (ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"The pruning plan can't be read: {error}",
+                hint='Expected JSON {"parameter": {"dimension": [kept indices]}}.',
+            ) from error
+        return cls(kept)
+
+    def select(self, name: str, tensor: Tensor) -> Tensor:
+        """The kept part of a tensor, a new one; the same tensor where all of it is kept.
+
+        Raises:
+            InputError: the plan names a dimension or an index that the tensor doesn't have.
+        """
+        dims = self.kept.get(name, {})
+        value = tensor.detach()
+        for dim, indices in dims.items():
+            if dim >= tensor.ndim or not indices or max(indices) >= tensor.shape[dim] or min(indices) < 0:
+                raise InputError(
+                    f"The plan doesn't fit {name}: it keeps {len(indices)} indices of dimension {dim}, "
+                    f"and the tensor has shape {tuple(tensor.shape)}.",
+                    hint="Apply a plan to the network that it was made for.",
+                )
+            value = value.index_select(dim, torch.tensor(indices, device=tensor.device))
+        if not dims:
+            return tensor
+        return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+
+    def select_all(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The kept parts of tensors by name; names of one tensor stay names of one tensor."""
+        done: dict[int, Tensor] = {}
+        for name, tensor in tensors.items():
+            if id(tensor) not in done:
+                done[id(tensor)] = self.select(name, tensor)
+        return {name: done[id(tensor)] for name, tensor in tensors.items()}
+
+
+def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
+    """Prune the user's own module in place: slice its tensors and correct its modules' sizes.
+
+    Sizes that stand in the module's own code (a ``view`` with a number in it) are not seen.
+
+    Args:
+        module: of the class that the plan was made for; weights may differ.
+        plan: as `PruneFilters` returns it.
+
+    Raises:
+        InputError: the plan names tensors that the module doesn't have, or indices that they don't.
+    """
+    tensors: dict[str, Tensor] = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    missing = [name for name in plan.kept if name not in tensors]
+    if missing:
+        raise InputError(
+            f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: {', '.join(missing[:3])}.",
+            hint="Apply a plan to the network that it was made for.",
+        )
+    selected = plan.select_all(tensors)
+    for path, owner in module.named_modules():
+        prefix = f"{path}." if path else ""
+        dense = {leaf: tensors[prefix + leaf] for leaf in _leaves(owner)}
+        planned = [leaf for leaf in dense if prefix + leaf in plan.kept]
+        if "weight" in planned:
+            _correct_sizes(owner, dense["weight"], plan.kept[prefix + "weight"])
+        elif planned and isinstance(getattr(owner, "num_features", None), int):
+            owner.num_features = selected[prefix + planned[0]].shape[0]
+        for leaf in planned:
+            setattr(owner, leaf, selected[prefix + leaf])
+
+
+def _leaves(module: nn.Module) -> list[str]:
+    named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return [name for name, _ in named]
+
+
+def _correct_sizes(module: nn.Module, weight: Tensor, kept: dict[int, list[int]]) -> None:
+    """Bring a layer's size attributes in line with the kept part of its weight.
+
+    Args:
+        module: the layer.
+        weight: its dense weight.
+        kept: kept indices by dimension.
+    """
+    size = {dim: len(kept[dim]) if dim in kept else weight.shape[dim] for dim in range(weight.ndim)}
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = size[0], size[1]
+    elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels, module.out_channels = size[0], size[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        if _removes_groups(kept.get(0), weight.shape[0], module.groups):
+            module.groups = module.groups * size[0] // weight.shape[0]
+        module.out_channels, module.in_channels = size[0], size[1] * module.groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.num_features = size[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = size[0]
+
+
+def _removes_groups(kept: list[int] | None, filters: int, groups: int) -> bool:
+    """Whether whole groups go: then some group keeps none of its filters."""
+    if kept is None or groups == 1:
+        return False
+    return len({index // (filters // groups) for index in kept}) < groups

@@ -1,0 +1,97 @@
+"""Convolutions, linear layers and PReLU: a weight's dimension 0 is the output's channels, dimension 1 the input's."""
+
+from typing import Any
+
+from torch.fx import Node
+
+from prunec.passes.graphs import operator_name
+from prunec.passes.labels import Label, Ties, Value
+from prunec.passes.rules.registry import rule
+
+_INTO_OPAQUE = "the input's channels are not tracked here ({operator})"
+
+
+@rule("conv1d", "conv2d", "conv3d")
+def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Weight (K, C / groups, ...); input and output channels are axis 1."""
+    channels, weight = ties.of(a["input"])[1], ties.of(a["weight"])
+    _fix_kernel(ties, weight)
+    if a["groups"] == 1:
+        ties.meet(channels, weight[1], _INTO_OPAQUE.format(operator=operator_name(node.target)))
+        filters: Label = weight[0]
+    else:
+        filters = _grouped(ties, node, a["groups"], channels, weight)
+    _bias(ties, a, filters)
+    return _spatial(node, filters)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Weight (C, K / groups, ...); grouped ones stay whole."""
+    channels, weight = ties.of(a["input"])[1], ties.of(a["weight"])
+    _fix_kernel(ties, weight)
+    if a["groups"] != 1:
+        ties.freeze(channels, "grouped transposed convolution")
+        ties.freeze_value(weight, "grouped transposed convolution")
+        _bias(ties, a, None)
+        return _spatial(node, None)
+    ties.meet(channels, weight[0], _INTO_OPAQUE.format(operator=operator_name(node.target)))
+    _bias(ties, a, weight[1])
+    return _spatial(node, weight[1])
+
+
+@rule("linear")
+def linear(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Weight (out, in); features are the last axis, the others pass."""
+    value, weight = ties.of(a["input"]), ties.of(a["weight"])
+    ties.meet(value[-1], weight[1], _INTO_OPAQUE.format(operator="linear"))
+    _bias(ties, a, weight[0])
+    return (*value[:-1], weight[0])
+
+
+@rule("prelu")
+def prelu(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Its slopes, where there is more than one, belong to axis 1."""
+    value, slopes = ties.of(a["self"]), ties.of(a["weight"])[0]
+    if slopes is None:
+        return value
+    return (value[0], ties.meet(value[1], slopes, "prelu over channels that are not tracked"), *value[2:])
+
+
+def _grouped(ties: Ties, node: Node, groups: int, channels: Label, weight: tuple[Label, ...]) -> Label:
+    """Grouped convolution: remove whole groups, or the same index in every group, whichever leaves more choices."""
+    filters, per_group = weight[0], weight[1]
+    if filters is None:
+        ties.freeze(channels, "grouped convolution with one filter")
+        return None
+    width = 1 if per_group is None else len(per_group)
+    out = filters.reshape(groups, -1)
+    if groups >= width:
+        ties.freeze(per_group, "width of a convolution's groups")
+        ties.tie(out, out[:, :1])
+        if channels is None:
+            ties.freeze(filters, "grouped convolution of channels that are not tracked")
+        else:
+            ties.tie(channels.reshape(groups, width), out[:, :1])
+            ties.follow(node, "groups", None, channels, per=width)
+        return filters
+    ties.tie(out, out[:1])
+    if channels is None:
+        ties.freeze(per_group, "grouped convolution of channels that are not tracked")
+    elif per_group is not None:
+        ties.tie(channels.reshape(groups, width), per_group[None, :])
+    return filters
+
+
+def _fix_kernel(ties: Ties, weight: tuple[Label, ...]) -> None:
+    for label in weight[2:]:
+        ties.freeze(label, "kernel size")
+
+
+def _bias(ties: Ties, a: dict[str, Any], filters: Label) -> None:
+    if a["bias"] is not None:
+        ties.meet(ties.of(a["bias"])[0], filters, "bias of filters that are not tracked")
+
+
+def _spatial(node: Node, channels: Label) -> Value:
+    return (None, channels, *(None,) * (len(node.meta["shapes"]) - 2))

@@ -1,0 +1,108 @@
+"""Operators that join tensors or cut them along an axis."""
+
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from prunec.passes.labels import Label, Ties, Value
+from prunec.passes.rules.registry import rule
+
+
+@rule("cat")
+def cat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Labels are concatenated along the axis and meet on the others."""
+    tensors = [n for n in a["tensors"] if n.meta["shapes"] != (0,)]
+    axis = a["dim"] % len(node.meta["shapes"])
+    values = [ties.of(n) for n in tensors]
+    result: list[Label] = list(values[0])
+    for other in range(len(result)):
+        for value in values[1:]:
+            if other != axis:
+                result[other] = ties.meet(
+                    result[other], value[other], "concatenation with values that are not tracked"
+                )
+    result[axis] = _concatenated(ties, [v[axis] for v in values], [n.meta["shapes"][axis] for n in tensors])
+    return tuple(result)
+
+
+def _concatenated(ties: Ties, labels: list[Label], sizes: list[int]) -> Label:
+    if all(label is None for label in labels):
+        return None
+    parts = []
+    for label, size in zip(labels, sizes, strict=True):
+        if label is None:
+            # Positions that aren't tracked keep their place in the axis, as atoms that stay.
+            label = ties.fresh(size)
+            ties.freeze(label, "concatenation with values that are not tracked")
+        parts.append(label)
+    return np.concatenate(parts)
+
+
+@rule("stack")
+def stack(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """A new opaque axis; the others meet."""
+    values = [ties.of(n) for n in a["tensors"]]
+    result = list(values[0])
+    for value in values[1:]:
+        result = [
+            ties.meet(x, y, "stacked values that are not tracked") for x, y in zip(result, value, strict=True)
+        ]
+    result.insert(a["dim"] % len(node.meta["shapes"]), None)
+    return tuple(result)
+
+
+@rule("split_with_sizes", "split", "chunk")
+def split(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Pieces of a label; the piece sizes follow what is kept of each (`rewrite` makes them explicit)."""
+    value = ties.of(a["self"])
+    axis = a["dim"] % len(value)
+    sizes = [shape[axis] for shape in node.meta["shapes"]]
+    label = value[axis]
+    if label is None:
+        return [value for _ in sizes]
+    pieces = np.split(label, np.cumsum(sizes)[:-1])
+    for index, piece in enumerate(pieces):
+        ties.follow(node, "split_sizes", index, piece)
+    return [(*value[:axis], _unless_single(ties, piece), *value[axis + 1 :]) for piece in pieces]
+
+
+@rule("slice")
+def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """A range of a label, whose bounds follow what is kept before them; a stepped one stays whole."""
+    value = list(ties.of(a["self"]))
+    axis = a["dim"] % len(value)
+    label, start, end = value[axis], a["start"] or 0, a["end"]
+    if label is None:
+        return tuple(value)
+    size = len(label)
+    end = size if end is None else end
+    if a["step"] != 1 or isinstance(start, Node) or isinstance(end, Node):
+        ties.freeze(label, "slice with a step or a computed bound")
+        value[axis] = None
+        return tuple(value)
+    low, high, _ = slice(start, end).indices(size)
+    value[axis] = _unless_single(ties, label[low:high])
+    if (low, high) != (0, size):
+        ties.follow(node, "start", None, label[:low])
+        ties.follow(node, "end", None, label[:high])
+    return tuple(value)
+
+
+def _unless_single(ties: Ties, label: Label) -> Label:
+    """An axis of size 1 broadcasts and is never labelled: the one channel in it stays."""
+    if label is not None and len(label) == 1:
+        ties.freeze(label, "a single channel cut out")
+        return None
+    return label
+
+
+@rule("select", "unbind")
+def select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """The axis vanishes; a labelled one stays whole."""
+    value = ties.of(a["self"])
+    axis = a["dim"] % len(value)
+    ties.freeze(value[axis], "selection by index")
+    rest = (*value[:axis], *value[axis + 1 :])
+    shapes = node.meta["shapes"]
+    return [rest for _ in shapes] if isinstance(shapes, list) else rest
