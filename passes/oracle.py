@@ -43,24 +43,28 @@ class OracleReport:
         return self.masked_max_relative_error < TOLERANCE
 
 
-def check_oracle(program: Program, result: PassResult, args: tuple[Any, ...]) -> OracleReport:
+def check_oracle(
+    program: Program, result: PassResult, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> OracleReport:
     """Compare a pruned program with the dense one whose removed slices are zero, in float64.
 
     Args:
         program: the dense program.
         result: of a pruning pass over it.
         args: inputs of both.
+        kwargs: keyword inputs of both.
 
     Raises:
         NumericMismatchError: an output is not finite or all but zero, so that the comparison says nothing.
     """
     assert result.plan is not None
-    inputs = pytree.tree_map(
-        lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, args
+    inputs, named = pytree.tree_map(
+        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+        (args, kwargs or {}),
     )
     with torch.no_grad():
-        expected = zeroed(program, result.plan)(*inputs)
-        actual = result.program.double().eval()(*inputs)
+        expected = zeroed(program, result.plan)(*inputs, **named)
+        actual = result.program.double().eval()(*inputs, **named)
     error = relative_error(actual, expected)
     inexact = list(result.stats.get("inexact_groups", []))
     return OracleReport(not inexact, error, error, inexact)

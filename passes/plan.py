@@ -40,6 +40,15 @@ class PruningPlan:
             ) from error
         return cls(kept)
 
+    def then(self, later: "PruningPlan") -> "PruningPlan":
+        """The plan that does what this one and then the later one, made for its result, do."""
+        kept = {name: dict(dims) for name, dims in self.kept.items()}
+        for name, dims in later.kept.items():
+            for dim, indices in dims.items():
+                first = kept.setdefault(name, {}).get(dim)
+                kept[name][dim] = indices if first is None else [first[index] for index in indices]
+        return PruningPlan(kept)
+
     def select(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of a tensor, a new one; the same tensor where all of it is kept.
 

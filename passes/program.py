@@ -116,9 +116,14 @@ class Program:
         for name, mask in self.masks.items():
             parameters[name].mul_(mask)
 
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Program":
-        """A program with the same graph, on its own copy of it, and other tensors under the same names."""
-        module = GraphModule(dict(tensors), copied_graph(self.graph))
+    def with_tensors(self, tensors: Mapping[str, Tensor], graph: Graph | None = None) -> "Program":
+        """A program with other tensors under the same names.
+
+        Args:
+            tensors: parameters and buffers by name.
+            graph: taken over by the new program; a copy of this program's by default.
+        """
+        module = GraphModule(dict(tensors), graph or copied_graph(self.graph))
         return replace(self, module=module, masks=dict(self.masks))
 
     def clone(self) -> "Program":

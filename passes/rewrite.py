@@ -12,7 +12,7 @@ from prunec.passes.errors import InputError
 from prunec.passes.graphs import Shapes, arguments, operator_name, set_argument
 from prunec.passes.labels import Atoms, Follow, Value
 from prunec.passes.plan import PruningPlan
-from prunec.passes.program import Program
+from prunec.passes.program import Program, copied_graph
 
 #: For every class of atoms, at its root, whether it goes.
 Removed = NDArray[np.bool_]
@@ -73,16 +73,16 @@ def remove(program: Program, coupling: Coupling, plan: PruningPlan, removed: Rem
         plan: `plan_of` the classes.
         removed: which classes go.
     """
-    pruned = program.with_tensors(plan.select_all(program.tensors()))
-    pruned.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
-    twins = dict(zip(program.graph.nodes, pruned.graph.nodes, strict=True))
+    graph = copied_graph(program.graph)
+    twins = dict(zip(program.graph.nodes, graph.nodes, strict=True))
     for node, twin in twins.items():
         value = coupling.values.get(node)
         if value is not None:
             for key in ("shapes", "sample_shapes"):
                 twin.meta[key] = _shrink(twin.meta[key], value, coupling.roots, removed)
     _rewrite_sizes(coupling, twins, removed)
-    pruned.module.recompile()
+    pruned = program.with_tensors(plan.select_all(program.tensors()), graph)
+    pruned.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
     return pruned
 
 

@@ -1,0 +1,143 @@
+"""Checks of labelled data before anything runs on them: one pass over all samples, which also hashes them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from prunec.calibration.samples import Samples
+from prunec.passes.errors import InputError
+
+_CHUNK = 1024
+
+
+class Digest(Protocol):
+    """A running hash, as `hashlib` makes them."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over some samples found.
+
+    Attributes:
+        where: the source, as error messages name it.
+        shape: of one stored input.
+        dtype: of stored inputs.
+        labels: (N,) int64.
+    """
+
+    where: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    labels: Tensor
+
+
+def scan(samples: Samples, count: int, where: str, digest: Digest) -> Scan:
+    """Check the first ``count`` samples and add them to the digest.
+
+    Raises:
+        InputError: there are no samples; inputs differ in shape, are of an unusable type or hold values that
+            aren't finite; labels aren't whole numbers or are negative.
+    """
+    if count == 0:
+        raise InputError(f"{where} holds no samples.")
+    labels: list[Tensor] = []
+    shape: tuple[int, ...] | None = None
+    dtype = torch.uint8
+    for start in range(0, count, _CHUNK):
+        inputs, targets = samples.fetch(torch.arange(start, min(start + _CHUNK, count)))
+        if shape is None:
+            shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
+            digest.update(f"{dtype}|{count}|{shape}|".encode())
+        elif (tuple(inputs.shape[1:]), inputs.dtype) != (shape, dtype):
+            raise InputError(
+                f"{where}: samples from {start} on have shape {tuple(inputs.shape[1:])} and type "
+                f"{inputs.dtype}; those before have {shape} and {dtype}."
+            )
+        _check_inputs(inputs, start, where)
+        digest.update(inputs.contiguous().numpy().tobytes())
+        labels.append(_whole_labels(targets, start, where))
+    assert shape is not None
+    joined = torch.cat(labels)
+    digest.update(joined.numpy().tobytes())
+    return Scan(where, shape, dtype, joined)
+
+
+def _check_inputs(inputs: Tensor, first: int, where: str) -> None:
+    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+        raise InputError(
+            f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255) or floats.",
+            hint="Convert the images with .astype('uint8').",
+        )
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        bad = first + int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
+        raise InputError(f"{where}: sample {bad} holds values that are not finite (NaN or infinity).")
+
+
+def _whole_labels(labels: Tensor, first: int, where: str) -> Tensor:
+    if labels.ndim != 1:
+        raise InputError(
+            f"{where}: a batch of labels has shape {tuple(labels.shape)}: expected one number per sample.",
+            hint="Turn one-hot labels into class numbers with .argmax(1).",
+        )
+    numbers = labels.double()
+    wrong = (numbers != numbers.round()) | (numbers < 0) | ~torch.isfinite(numbers)
+    if wrong.any():
+        at = int(wrong.nonzero()[0])
+        raise InputError(
+            f"{where}: the label of sample {first + at} is {labels[at].item()}; expected a class number."
+        )
+    return labels.long()
+
+
+def check_classes(train: Scan, test: Scan, boundary: int) -> int:
+    """Number of classes, of the training labels.
+
+    Args:
+        train: the training data, of which the samples from ``boundary`` on are for validation.
+        test: the test data.
+        boundary: number of samples to train on.
+
+    Raises:
+        InputError: the samples to train on hold one class only, test labels lie outside the classes, or the
+            validation samples hold classes that training never sees since the data are sorted.
+    """
+    classes = int(train.labels.max()) + 1
+    fitted, held_out = train.labels[:boundary], train.labels[boundary:]
+    if len(set(fitted.tolist())) < 2:
+        raise InputError(
+            f"{train.where}: all {boundary} samples to train on have the label {int(train.labels[0])}: there "
+            "is nothing to learn.",
+            hint="At least two classes are needed, and enough samples that the last part can be held out.",
+        )
+    too_large = test.labels >= classes
+    if too_large.any():
+        at = int(too_large.nonzero()[0])
+        raise InputError(
+            f"{test.where}: the label of sample {at} is {int(test.labels[at])}, outside the classes of the "
+            f"training data (0 to {classes - 1})."
+        )
+    unseen = sorted(set(held_out.tolist()) - set(fitted.tolist()))
+    if unseen and bool((train.labels.diff() >= 0).all()):
+        raise InputError(
+            f"{train.where}: the samples are sorted by label, so that the validation data (the last "
+            f"{len(held_out)}) hold classes that training doesn't, such as {unseen[0]}.",
+            hint="Shuffle the training data once, with a fixed seed.",
+        )
+    return classes
+
+
+def check_same_shape(train: Scan, test: Scan) -> None:
+    """Training and test inputs must have one shape and be of one type.
+
+    Raises:
+        InputError: they differ.
+    """
+    if (train.shape, train.dtype) != (test.shape, test.dtype):
+        raise InputError(
+            f"{train.where} holds inputs of shape {train.shape} and type {train.dtype}, but {test.where} "
+            f"holds {test.shape} and {test.dtype}."
+        )

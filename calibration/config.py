@@ -1,0 +1,98 @@
+"""What ``[data]`` of a project file says. Imports neither torch nor numpy, so that the CLI starts fast."""
+
+import math
+from dataclasses import dataclass
+
+from prunec.passes.errors import UsageError, did_you_mean
+
+#: Sources with a prefix of their own; any other text is "module:callable".
+SOURCES = ("npz", "idx")
+
+#: Augmentation -> whether it takes a number of pixels.
+AUGMENTATIONS = {"flip": False, "shift": True}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where labelled images come from, and how they are preprocessed.
+
+    Attributes:
+        train: "npz:PATH", "idx:FOLDER" or "module:callable", relative to the project file. The last part of
+            it, ``validation_fraction``, is held out for validation.
+        test: likewise; nothing is ever chosen on it.
+        mean: mean per channel, or one for all; of images scaled to 0..1 where they are stored as uint8.
+        std: standard deviation likewise.
+        augment: "flip" (left to right, every second image) and "shift:PIXELS" (up to so many pixels along
+            each axis, filled with zeros), applied to training images only.
+        validation_fraction: in (0, 1).
+        limit_train: use only so many first training samples, validation included.
+        limit_test: use only so many first test samples.
+
+    Raises:
+        UsageError: a value is unknown or out of its range.
+    """
+
+    train: str
+    test: str
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    augment: tuple[str, ...] = ()
+    validation_fraction: float = 0.1
+    limit_train: int | None = None
+    limit_test: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, source in (("train", self.train), ("test", self.test)):
+            _check_source(option, source)
+        for text in self.augment:
+            parse_augmentation(text)
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise UsageError(
+                f"[data] mean has {len(self.mean)} values and std has {len(self.std)}: give one of each per "
+                "channel, or one for all channels."
+            )
+        if not all(map(math.isfinite, self.mean)) or not all(0 < s < math.inf for s in self.std):
+            raise UsageError(f"[data] mean must be finite and std above 0, got {self.mean} and {self.std}.")
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(
+                f"[data] validation_fraction must lie between 0 and 1, got {self.validation_fraction}."
+            )
+        for option, limit in (("limit_train", self.limit_train), ("limit_test", self.limit_test)):
+            if limit is not None and limit < 1:
+                raise UsageError(f"[data] {option} must be at least 1, got {limit}.")
+
+
+def parse_augmentation(text: str) -> tuple[str, int]:
+    """Name and number of pixels (0 where it takes none) of one entry of ``augment``.
+
+    Raises:
+        UsageError: unknown augmentation, or a missing, needless or impossible number.
+    """
+    name, colon, number = text.partition(":")
+    if name not in AUGMENTATIONS:
+        raise UsageError(
+            f"[data] augment holds an unknown augmentation {text!r}.", hint=did_you_mean(name, AUGMENTATIONS)
+        )
+    if not AUGMENTATIONS[name]:
+        if colon:
+            raise UsageError(f"[data] the augmentation {name!r} takes no number, got {text!r}.")
+        return name, 0
+    if not number.isdecimal() or int(number) < 1:
+        raise UsageError(
+            f"[data] the augmentation {text!r} needs a number of pixels of at least 1.",
+            hint="For example 'shift:2'.",
+        )
+    return name, int(number)
+
+
+def _check_source(option: str, source: str) -> None:
+    kind, colon, rest = source.partition(":")
+    is_reference = all(part.isidentifier() for part in kind.split(".")) and rest.isidentifier()
+    if colon and rest and (kind in SOURCES or is_reference):
+        return
+    hint = did_you_mean(kind, SOURCES) if colon else "Put the kind before the path, as in 'npz:data.npz'."
+    raise UsageError(
+        f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER' or "
+        "'module:callable'.",
+        hint=hint,
+    )

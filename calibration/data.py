@@ -1,0 +1,119 @@
+"""Labelled data, split, checked and preprocessed: what training and measuring run on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from prunec.calibration.augment import augmentation
+from prunec.calibration.checks import Scan, check_classes, check_same_shape, scan
+from prunec.calibration.config import DataConfig
+from prunec.calibration.samples import Samples
+from prunec.calibration.sources import open_source
+from prunec.calibration.splits import Preprocessing, SampleSplit, Split
+from prunec.passes.errors import InputError, UsageError
+
+__all__ = ["Data", "Split", "load_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training, validation and test data of one source.
+
+    Attributes:
+        sha256: over the stored samples and labels of all parts, limits applied.
+        preprocessing_sha256: over scaling, mean, standard deviation and the validation fraction.
+        classes: number of classes, the largest training label plus one.
+        input_shape: of one sample, without the batch.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    sha256: str
+    preprocessing_sha256: str
+    classes: int
+    input_shape: tuple[int, ...]
+
+    def check_outputs(self, outputs: int) -> None:
+        """Check that a network with this many outputs has one for every label.
+
+        Raises:
+            InputError: some label is too large.
+        """
+        if self.classes > outputs:
+            raise InputError(
+                f"The training data hold the label {self.classes - 1}, but the network has {outputs} outputs "
+                f"(labels 0 to {outputs - 1}).",
+                hint="Labels count from 0. Check that the data belong to this network.",
+            )
+
+
+def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
+    """Open, check and split the data.
+
+    Args:
+        config: sources and preprocessing.
+        folder: what relative paths and modules are relative to.
+        seed: of torch's random numbers while a data function of the user runs. Nothing else depends on it:
+            the validation data are always the last of the training data.
+
+    Raises:
+        InputError: data are missing, unreadable, empty, inconsistent or not finite, or labels are unusable.
+        UsageError: a data function doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
+    """
+    train = open_source(config.train, "train", folder, seed)
+    test = open_source(config.test, "test", folder, seed)
+    digest = hashlib.sha256()
+    train_scan = scan(train, _limited(train, config.limit_train), f"{config.train} (train)", digest)
+    test_scan = scan(test, _limited(test, config.limit_test), f"{config.test} (test)", digest)
+    check_same_shape(train_scan, test_scan)
+    count = len(train_scan.labels)
+    boundary = count - max(1, int(count * config.validation_fraction))
+    classes = check_classes(train_scan, test_scan, boundary)
+    preprocessing = _preprocessing(config, train_scan)
+    augmentations = tuple(augmentation(text) for text in config.augment)
+    return Data(
+        train=SampleSplit(train, 0, boundary, preprocessing, augmentations),
+        validation=SampleSplit(train, boundary, count, preprocessing),
+        test=SampleSplit(test, 0, len(test_scan.labels), preprocessing),
+        sha256=digest.hexdigest(),
+        preprocessing_sha256=_preprocessing_sha256(config, train_scan),
+        classes=classes,
+        input_shape=train_scan.shape,
+    )
+
+
+def _limited(samples: Samples, limit: int | None) -> int:
+    return len(samples) if limit is None else min(limit, len(samples))
+
+
+def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
+    shape = scanned.shape
+    if len(config.mean) not in (1, shape[0]):
+        raise UsageError(
+            f"[data] mean and std have {len(config.mean)} values, but the inputs of {scanned.where} have "
+            f"{shape[0]} channels (shape {shape}).",
+            hint="Images are stored as (N, channels, height, width), grey ones also as (N, height, width).",
+        )
+    if config.augment and len(shape) != 3:
+        raise UsageError(
+            f"[data] augment needs images, but the inputs of {scanned.where} have shape {shape}."
+        )
+    per_channel = (-1, *(1 for _ in shape[1:]))
+    return Preprocessing(
+        torch.tensor(config.mean).view(per_channel), torch.tensor(config.std).view(per_channel)
+    )
+
+
+def _preprocessing_sha256(config: DataConfig, scanned: Scan) -> str:
+    description = {
+        "scale": 1 / 255 if scanned.dtype == torch.uint8 else 1,
+        "mean": config.mean,
+        "std": config.std,
+        "input_shape": scanned.shape,
+        "validation_fraction": config.validation_fraction,
+    }
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""Samples from the user's own datasets and data loaders."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from prunec.calibration.samples import ArraySamples, DatasetSamples, Samples
+from prunec.calibration.user_code import import_callable
+from prunec.passes.errors import InputError
+
+
+def open_callable(reference: str, index: int, folder: Path, seed: int) -> Samples:
+    """Samples of the training data (index 0) or test data (1) that ``module:callable`` returns.
+
+    Each may be a map-style dataset, a ``DataLoader`` (of which the dataset and collate function are used), or
+    an iterable of (input, label) batches, which is read into memory.
+
+    Args:
+        reference: the function, which takes no arguments and returns (training data, test data).
+        index: which of the two.
+        folder: where the module is looked for first.
+        seed: of torch's random numbers while the function runs.
+
+    Raises:
+        InputError: the function fails, or gives something else or other samples each time.
+        UsageError: there is no such function.
+    """
+    function = import_callable(reference, folder)
+    where = f"{reference} ({'test' if index else 'train'})"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            pair = function()
+        except Exception as error:
+            raise InputError(
+                f"The data function {reference!r} failed: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(
+                f"The data function {reference!r} gave a {type(pair).__name__}: expected the pair "
+                "(training data, test data)."
+            )
+        samples = _from_user_data(pair[index], where)
+    _check_repeatable(samples, where)
+    return samples
+
+
+def _from_user_data(data: Any, where: str) -> Samples:
+    if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
+        # Its dataset in its own order: a shuffling loader would give another validation split every time.
+        return DatasetSamples(data.dataset, data.collate_fn, where)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
+        return DatasetSamples(data, default_collate, where)
+    if isinstance(data, Iterable):
+        return _from_batches(data, where)
+    raise InputError(
+        f"{where}: {type(data).__name__} is neither a dataset nor an iterable of (input, label) batches."
+    )
+
+
+def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
+    inputs, labels = [], []
+    for batch in batches:
+        try:
+            images, targets = batch
+            inputs.append(torch.as_tensor(images))
+            labels.append(torch.as_tensor(targets))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}"
+            ) from error
+    if not inputs:
+        raise InputError(f"{where} gave no batches.")
+    try:
+        return ArraySamples(torch.cat(inputs), torch.cat(labels))
+    except RuntimeError as error:
+        raise InputError(f"{where}: batches don't fit together: {error}") from error
+
+
+def _check_repeatable(samples: Samples, where: str) -> None:
+    """The same index must give the same sample: validation is fixed, and a run is a function of its seed."""
+    if not isinstance(samples, DatasetSamples) or len(samples) == 0:
+        return
+    first = torch.arange(min(4, len(samples)))
+    repeated = torch.equal(samples.fetch(first)[0], samples.fetch(first)[0])
+    if not repeated:
+        raise InputError(
+            f"{where} gives another input each time the same sample is read: it applies random transforms.",
+            hint="Return the data without them, and name augmentations in [data] augment instead.",
+        )

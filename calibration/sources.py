@@ -1,0 +1,119 @@
+"""Where samples come from: NumPy archives, IDX files, or the user's own code."""
+
+import gzip
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prunec.calibration.loaders import open_callable
+from prunec.calibration.samples import ArraySamples, Samples
+from prunec.passes.errors import InputError
+
+Part = Literal["train", "test"]
+
+
+def open_source(source: str, part: Part, folder: Path, seed: int) -> Samples:
+    """Samples of the training or the test part of a source.
+
+    Args:
+        source: "npz:PATH", "idx:FOLDER" or "module:callable".
+        part: which of the two a source that holds both gives.
+        folder: what relative paths and modules are relative to.
+        seed: of torch's random numbers while the user's function runs.
+
+    Raises:
+        InputError: a file or array is missing or unreadable, or the user's function gives something else than
+            (training data, test data).
+        UsageError: the module or its function doesn't exist.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "npz":
+        return _from_npz(folder / rest, part)
+    if kind == "idx":
+        return _from_idx(folder / rest, part)
+    return open_callable(source, 0 if part == "train" else 1, folder, seed)
+
+
+def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArraySamples:
+    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+        raise InputError(
+            f"{where}: images have shape {images.shape} and labels {labels.shape}: expected (N, ...) and "
+            "(N,) with the same N.",
+        )
+    for what, array in (("images", images), ("labels", labels)):
+        if array.dtype.kind not in "uif":
+            raise InputError(f"{where}: {what} are of type {array.dtype}: expected numbers.")
+    grey = images.ndim == 3
+    return ArraySamples(_tensor(images[:, None] if grey else images), _tensor(labels))
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # torch can't index unsigned integers of more than one byte.
+    return torch.from_numpy(
+        array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array
+    )
+
+
+def _from_npz(path: Path, part: Part) -> ArraySamples:
+    names = (f"{part}_images", f"{part}_labels")
+    if not path.is_file():
+        raise InputError(
+            f"The data file {path} doesn't exist.", hint="Paths are relative to the project file."
+        )
+    try:
+        # Opened here, since numpy leaves a broken file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            missing = [name for name in names if name not in archive]
+            if missing:
+                raise InputError(
+                    f"{path} has no array {missing[0]!r}; it holds {', '.join(archive) or 'nothing'}.",
+                    hint="Expected train_images, train_labels, test_images and test_labels.",
+                )
+            images, labels = archive[names[0]], archive[names[1]]
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{path} can't be read as a NumPy .npz archive: {error}",
+            hint="Write it with numpy.savez_compressed.",
+        ) from error
+    return _in_memory(images, labels, f"{path} ({part})")
+
+
+def _from_idx(folder: Path, part: Part) -> ArraySamples:
+    prefix = "train" if part == "train" else "t10k"
+    images = _read_idx(folder, f"{prefix}-images-idx3-ubyte")
+    labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte")
+    return _in_memory(images, labels, f"{folder} ({part})")
+
+
+def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
+    """Array of unsigned bytes in an IDX file, plain or gzipped."""
+    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    if path is None:
+        raise InputError(
+            f"{folder} has no IDX file {name} or {name}.gz.", hint="Paths are relative to the project file."
+        )
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        if raw[:3] != b"\0\0\x08":
+            raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
+        rank = raw[3]
+        shape = np.frombuffer(raw, ">u4", count=rank, offset=4)
+        # A copy, since torch wants memory that it may write to.
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
+    except (ValueError, OSError, EOFError, IndexError, zlib.error) as error:
+        raise InputError(f"{path} can't be read as an IDX file: {error}") from error

@@ -1,0 +1,267 @@
+"""From the state of a finished compile to its report."""
+
+import hashlib
+import json
+from typing import Any
+
+from prunec.compiler import report as r
+from prunec.compiler.assemble_layers import report_layers
+from prunec.compiler.compilation import Compilation
+from prunec.compiler.gates import GateCheck, accuracy_gate, engine_gate, exit_code, gate_reasons, numeric_gate
+from prunec.compiler.pipeline import Pipeline
+from prunec.compiler.environment import environment
+from prunec.passes.cost import CONVENTION
+from prunec.passes.graphs import operator_name
+from prunec.passes.program import Program
+from prunec.runtime.latency import LatencyComparison
+
+_STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
+
+
+def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
+    """The report; its status and exit code follow from the gates."""
+    reasons = dict(compilation.reasons)
+    checks = _gates(compilation, reasons)
+    code = exit_code(checks, allow_unknown=compilation.settings.allow_unknown)
+    runs = _runs(compilation)
+    runs_summary, runs_reasons = r.summarise_runs(runs)
+    fields: dict[str, Any] = {
+        "model": _model(compilation.dense),
+        "data": _data(compilation, reasons),
+        "macs": _macs(compilation),
+        "parameters": _parameters(compilation),
+        "size_bytes": _sizes(compilation, reasons),
+        "accuracy": _accuracy(compilation, reasons),
+        "oracle": _oracle(compilation, reasons),
+        "numerics": r.Numerics(onnx_vs_torch_max_relative_error=compilation.onnx_vs_torch),
+        "latency": _latency(compilation, compilation.latency, "latency", reasons),
+        "latency_cpu": _latency(compilation, compilation.latency_cpu, "latency_cpu", reasons),
+        "pretraining": _pretraining(reasons),
+        "pruning": _pruning(compilation, reasons),
+        "recovery": _recovery(compilation, reasons),
+        "layers": report_layers(compilation, reasons),
+        "engine": _engine(compilation),
+        "environment": environment(),
+    }
+    return r.Report(
+        schema=1,
+        status="PASSED" if code == 0 else "FAILED",
+        exit_code=code,
+        command=compilation.settings.command,
+        target=str(compilation.target),
+        pipeline=str(pipeline),
+        runs=runs,
+        runs_summary=runs_summary,
+        gates=tuple(check.gate for check in checks),
+        reasons={**reasons, **runs_reasons, **gate_reasons(checks)},
+        **fields,
+    )
+
+
+def _gates(compilation: Compilation, reasons: dict[str, str]) -> list[GateCheck]:
+    settings, accuracy = compilation.settings, compilation.accuracy
+    checks = [numeric_gate(compilation.onnx_vs_torch)]
+    if settings.build_engine:
+        checks.append(engine_gate(compilation.engine is not None))
+    if settings.max_drop_points is not None:
+        final = accuracy.get("engine", accuracy.get("exported"))
+        checks.append(
+            accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reasons.get("accuracy"))
+        )
+    return checks
+
+
+def _model(dense: Program) -> r.Model:
+    return r.Model(
+        source_sha256=dense.origin,
+        architecture_sha256=architecture_sha256(dense),
+        input_shapes=tuple(tuple(x.shape[1:]) for x in dense.example_inputs),
+        lost_in_capture=dense.lost_in_capture,
+        batch_is_dynamic=dense.batch_is_dynamic,
+    )
+
+
+def architecture_sha256(program: Program) -> str:
+    """sha256 of the graph: operators, their arguments and the shapes of all tensors, no weights."""
+    lines = [
+        f"{node.op} {operator_name(node.target)} {node.args} {node.kwargs} {node.meta.get('shapes')}"
+        for node in program.graph.nodes
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _data(compilation: Compilation, reasons: dict[str, str]) -> r.DataInfo | None:
+    data = compilation.data
+    if data is None:
+        for part in ("data", "accuracy"):
+            reasons[part] = "no data was given."
+        return None
+    return r.DataInfo(
+        sha256=data.sha256,
+        preprocessing_sha256=data.preprocessing_sha256,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        test_images=len(data.test),
+    )
+
+
+def _macs(compilation: Compilation) -> r.Macs:
+    dense, compiled = compilation.dense.macs(), compilation.program.macs()
+    return r.Macs(dense=dense, compiled=compiled, speedup=dense / max(compiled, 1), convention=CONVENTION)
+
+
+def _parameters(compilation: Compilation) -> r.Parameters:
+    program = compilation.program
+    zeros = sum(int((p == 0).sum()) for p in program.module.parameters())
+    count = program.parameter_count()
+    return r.Parameters(
+        dense=compilation.dense.parameter_count(), compiled=count, zero_fraction=zeros / max(count, 1)
+    )
+
+
+def _sizes(compilation: Compilation, reasons: dict[str, str]) -> r.SizeBytes:
+    sizes = compilation.size_bytes
+    if "engine" not in sizes:
+        reasons["size_bytes.engine"] = reasons.get("engine", "")
+    return r.SizeBytes(
+        dense_onnx=sizes["dense_onnx"], compiled_onnx=sizes["compiled_onnx"], engine=sizes.get("engine")
+    )
+
+
+def _accuracy(compilation: Compilation, reasons: dict[str, str]) -> r.Accuracy:
+    if compilation.data is not None:
+        for stage in _STAGES:
+            if stage not in compilation.accuracy:
+                default = f"the pipeline has no such step ({stage})."
+                reasons[f"accuracy.{stage}"] = reasons.get(f"accuracy.{stage}", default)
+    values = {stage: compilation.accuracy.get(stage) for stage in _STAGES}
+    return r.Accuracy(metric=compilation.objective.metric_name, **values)
+
+
+def _oracle(compilation: Compilation, reasons: dict[str, str]) -> r.Oracle | None:
+    if compilation.pruned is None:
+        reasons["oracle"] = "nothing was pruned."
+        return None
+    found = compilation.pruned.oracle
+    return r.Oracle(
+        exact=found.exact,
+        max_relative_error=found.max_relative_error,
+        masked_max_relative_error=found.masked_max_relative_error,
+        inexact_groups=tuple(found.inexact_groups),
+    )
+
+
+def _latency(
+    compilation: Compilation, found: LatencyComparison | None, name: str, reasons: dict[str, str]
+) -> r.Latency | None:
+    if found is None:
+        return None
+    reasons.pop(name, None)
+    settings = compilation.settings
+    return r.Latency(
+        dense_ms=r.Percentiles(median=found.dense.median, p90=found.dense.p90, p99=found.dense.p99),
+        compiled_ms=r.Percentiles(
+            median=found.compiled.median, p90=found.compiled.p90, p99=found.compiled.p99
+        ),
+        speedup=found.speedup,
+        speedup_interval=found.speedup_interval,
+        threads=None if name == "latency" and compilation.target.is_nvidia else settings.threads,
+        batch=settings.latency_batch,
+        runs=found.runs,
+    )
+
+
+def _pretraining(reasons: dict[str, str]) -> r.Pretraining:
+    reasons["pretraining"] = "the checkpoint doesn't say how it was trained."
+    return r.Pretraining(epochs=None, learning_rates=None)
+
+
+def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | None:
+    pruned = compilation.pruned
+    if pruned is None:
+        reasons["pruning"] = "nothing was pruned."
+        return None
+    options = pruned.options
+    groups = tuple(r.PruningGroup(name=name, width=width, kept=kept) for name, width, kept in pruned.widths)
+    return r.Pruning(
+        structure="filters of coupled groups",
+        ratio=options.ratio
+        if isinstance(options.ratio, float)
+        else {g.name: 1 - g.kept / g.width for g in groups},
+        criterion=options.criterion,
+        schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
+        rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded up",
+        round_to=options.round_to,
+        epochs=0,
+        samples=0,
+        groups=groups,
+    )
+
+
+def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery | None:
+    if compilation.recovered is None:
+        reasons["recovery"] = "the pipeline has no recovery finetune."
+        return None
+    options, result = compilation.recovered.options, compilation.recovered.result
+    if result.trainability_accuracy is None:
+        for name in ("trainability_accuracy", "trainability_epochs"):
+            reasons[f"recovery.{name}"] = result.trainability_reason or ""
+    reasons["recovery.diagnosis"] = "not diagnosed in this version."
+    return r.Recovery(
+        epochs=options.epochs,
+        steps=result.steps,
+        schedule=options.schedule,
+        learning_rates=tuple((float(epoch), rate) for epoch, rate in result.learning_rates),
+        optimizer="SGD",
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        weight_decay=options.weight_decay,
+        batch_size=options.batch_size,
+        loss=compilation.objective.loss_name,
+        augmentation=compilation.data.augmentation if compilation.data is not None else (),
+        distillation=r.Distillation(temperature=options.distill, weight=options.distill_weight)
+        if options.distill
+        else None,
+        ema=None,
+        precision="fp32",
+        seeds=(compilation.settings.seed,),
+        curve=tuple(
+            r.CurvePoint(
+                epoch=p.epoch,
+                learning_rate=p.learning_rate,
+                train_loss=p.train_loss,
+                validation=p.validation,
+                test=p.test,
+                seconds=p.seconds,
+            )
+            for p in result.curve
+        ),
+        trainability_accuracy=result.trainability_accuracy,
+        trainability_epochs=result.trainability_epochs,
+        diagnosis=None,
+        checkpoint=options.keep,
+        checkpoint_epoch=result.best_epoch if options.keep == "best" else options.epochs,
+        seconds=result.seconds,
+    )
+
+
+def _runs(compilation: Compilation) -> tuple[r.Run, ...]:
+    return (r.Run(seed=compilation.settings.seed, accuracy=compilation.accuracy.get("exported")),)
+
+
+def _engine(compilation: Compilation) -> r.Engine | None:
+    engine = compilation.engine
+    if engine is None:
+        return None
+    return r.Engine(
+        kind=engine.kind,
+        path=engine.path.name,
+        built_ahead_of_time=engine.built_ahead_of_time,
+        run_on_device=engine.run_on_device,
+        notes=engine.notes,
+    )
+
+
+def plan_json(compilation: Compilation) -> str:
+    """plan.json of the bundle; an empty object where nothing was pruned."""
+    return compilation.pruned.plan.to_json() if compilation.pruned is not None else json.dumps({}) + "\n"

@@ -1,0 +1,110 @@
+"""The working state of one compile: what stages read and what they leave for those after them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prunec.calibration.data import Data
+from prunec.compiler.objective import Objective
+from prunec.compiler.progress import Progress, Silent
+from prunec.compiler.recovery.recover import Recover, RecoveryResult
+from prunec.passes.oracle import OracleReport
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
+from prunec.runtime.engines import EngineInfo
+from prunec.runtime.evaluate import evaluate
+from prunec.runtime.latency import LatencyComparison
+from prunec.runtime.target import Target
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What doesn't change the network: how it is measured and what a run is judged by.
+
+    Attributes:
+        seed: of every random choice.
+        threads: of ONNX Runtime in latency measurements.
+        latency_batch: batch size of latency measurements.
+        latency_runs: measurements of each of the two models.
+        build_engine: whether an engine is asked for.
+        max_drop_points: accuracy gate, percentage points; None for no gate.
+        allow_unknown: whether a gate that can't be measured passes.
+        command: the command line, for the report.
+    """
+
+    seed: int = 0
+    threads: int = 1
+    latency_batch: int = 1
+    latency_runs: int = 200
+    build_engine: bool = True
+    max_drop_points: float | None = None
+    allow_unknown: bool = False
+    command: str = ""
+
+
+@dataclass
+class Pruned:
+    """What filter pruning leaves for the report.
+
+    Attributes:
+        options: of the last round.
+        plan: from the dense network to the pruned one, over all rounds.
+        widths: (group, dense width, kept units).
+        oracle: of the last round.
+        rounds: how often filters were pruned.
+    """
+
+    options: PruneFilters
+    plan: PruningPlan
+    widths: tuple[tuple[str, int, int], ...]
+    oracle: OracleReport
+    rounds: int
+
+
+@dataclass
+class Recovered:
+    """What a recovery finetune leaves for the report."""
+
+    options: Recover
+    result: RecoveryResult
+
+
+@dataclass
+class Compilation:
+    """One compile under way.
+
+    Attributes:
+        dense: the program that came in; never changed.
+        program: the program as it is now.
+        folder: where the bundle's files go.
+        accuracy: metric on the test data by stage ("dense", "pruned", "sparse", "recovered", "exported", "engine").
+        reasons: why a field of the report is null, by dotted path.
+    """
+
+    dense: Program
+    target: Target
+    data: Data | None
+    objective: Objective
+    settings: Settings
+    folder: Path
+    program: Program
+    progress: Progress = field(default_factory=Silent)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    pruned: Pruned | None = None
+    retained_magnitude: dict[str, float] = field(default_factory=dict)
+    recovered: Recovered | None = None
+    onnx_vs_torch: float | None = None
+    size_bytes: dict[str, int] = field(default_factory=dict)
+    latency: LatencyComparison | None = None
+    latency_cpu: LatencyComparison | None = None
+    engine: EngineInfo | None = None
+
+    def measure_accuracy(self, stage: str) -> None:
+        """Evaluate the current program on the test data, where there is data."""
+        if self.data is not None:
+            self.progress.stage(f"accuracy, {stage}")
+            batches = self.data.test.batches(EVALUATION_BATCH)
+            self.accuracy[stage] = evaluate(self.program.eval(), batches, self.objective.metric)

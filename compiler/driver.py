@@ -1,0 +1,102 @@
+"""The driver: from a program, a target and a pipeline to a bundle and its report."""
+
+from pathlib import Path
+
+from prunec.calibration.data import Data
+from prunec.compiler import backend
+from prunec.compiler.assemble import assemble, plan_json
+from prunec.compiler.bundle import REPORT_NAME, BundleWriter
+from prunec.compiler.compilation import Compilation, Settings
+from prunec.compiler.objective import Objective
+from prunec.compiler.pipeline import Pipeline, parse_pipeline
+from prunec.compiler.progress import Progress, Silent
+from prunec.compiler.report import Report
+from prunec.compiler.report_html import render_html
+from prunec.compiler.report_text import layers_csv
+from prunec.compiler.stages import run_step
+from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
+from prunec.runtime.target import Target
+
+
+def compile_model(
+    program: Program,
+    target: str | Target = "cpu",
+    pipeline: str | Pipeline | None = None,
+    data: Data | None = None,
+    output: str | Path = "model.bundle",
+    *,
+    objective: Objective | None = None,
+    settings: Settings | None = None,
+    force: bool = False,
+    recipe: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Compile a program for a target and write the bundle.
+
+    Args:
+        program: the dense program; not changed.
+        target: what to compile for, "a100-2:4" or a `Target`.
+        pipeline: the steps, as text or parsed; by default twice fewer MACs, 2:4 where the target has it, and a
+            recovery finetune where there is data.
+        data: labelled data for recovery and accuracy; without it neither is there.
+        output: the bundle's folder.
+        objective: loss and metric; cross-entropy and top-1 by default.
+        settings: seed, measurement and gates.
+        force: replace an existing bundle.
+        recipe: text of recipe.toml in the bundle; by default the pipeline alone.
+        progress: told what goes on.
+
+    Returns:
+        The report, also where a gate failed: see its status and exit code.
+
+    Raises:
+        PrunecError: the compile can't be done; then nothing is written.
+    """
+    target = Target.parse(target) if isinstance(target, str) else target
+    settings = settings or Settings()
+    steps = _steps(pipeline, target, data)
+    if target.precision == "int8":
+        raise UsageError(
+            f"{target}: INT8 needs calibration, which this version doesn't have.",
+            hint=f"Compile for {target.device}-{target.pattern} in another precision.",
+        )
+    with BundleWriter(Path(output), force, seed=settings.seed) as folder:
+        compilation = Compilation(
+            dense=program.eval(),
+            target=target,
+            data=data,
+            objective=objective or Objective(),
+            settings=settings,
+            folder=folder,
+            program=program,
+            progress=progress or Silent(),
+        )
+        report = _run(compilation, steps)
+        (folder / "plan.json").write_text(plan_json(compilation))
+        (folder / "recipe.toml").write_text(recipe or f"[recipe]\npipeline = {str(steps)!r}\n")
+        (folder / "layers.csv").write_text(layers_csv(report.layers))
+        (folder / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
+        (folder / "report.html").write_text(render_html(report), encoding="utf-8")
+    return report
+
+
+def _steps(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:
+    if isinstance(pipeline, Pipeline):
+        return pipeline
+    if pipeline is None:
+        pipeline = f"prune-filters{{speedup=2.0,round_to={target.channel_multiple},min_channels=8}}"
+        pipeline += " sparsify" * target.sparse
+        pipeline += " recover{epochs=20}" * (data is not None)
+    return parse_pipeline(pipeline)
+
+
+def _run(compilation: Compilation, pipeline: Pipeline) -> Report:
+    compilation.measure_accuracy("dense")
+    for step in pipeline.steps:
+        run_step(compilation, step.options)
+    backend.export(compilation)
+    backend.build(compilation)
+    backend.measure(compilation)
+    compilation.progress.stage("report")
+    return assemble(compilation, pipeline)

@@ -1,0 +1,65 @@
+"""What a recovery finetune minimises: the loss on the labels, and if wanted the distance to a teacher."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+
+from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
+
+#: (outputs, labels) -> scalar tensor.
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Learning from the outputs of a dense teacher.
+
+    Attributes:
+        teacher: in its inference form.
+        temperature: divides both networks' outputs before the softmax.
+        weight: of the divergence, beside the loss on the labels.
+    """
+
+    teacher: Program
+    temperature: float
+    weight: float
+
+    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The weighted divergence, times the squared temperature, so that its gradient keeps its size."""
+        with torch.no_grad():
+            targets = self.teacher(inputs)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            raise UsageError(
+                "recover: distillation needs a network with one output of shape (samples, classes).",
+                hint="Leave distill out of the recipe.",
+            )
+        divergence = kl_div(
+            log_softmax(outputs / self.temperature, dim=1),
+            log_softmax(targets / self.temperature, dim=1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        return self.weight * self.temperature**2 * divergence
+
+
+def total_loss(
+    loss: Loss, distillation: Distillation | None, inputs: Tensor, outputs: Tensor, labels: Tensor
+) -> Tensor:
+    """The loss on the labels plus, where there is a teacher, the distance to it; a scalar.
+
+    Raises:
+        UsageError: the loss function gives something else than a scalar.
+    """
+    value = loss(outputs, labels)
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        shape = (
+            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        )
+        raise UsageError(
+            f"The loss function gave {shape}; expected a scalar tensor.", hint="Take the mean of it."
+        )
+    return value if distillation is None else value + distillation(inputs, outputs)

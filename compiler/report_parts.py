@@ -1,0 +1,300 @@
+"""The parts of report.json, schema version 1: frozen models whose field names carry their units.
+
+A null says "not measured" or "unknown" and is explained under `Report.reasons`; the few fields in which null
+has a meaning of its own say so with `NullMeans`. Unknown fields are errors; NaN and infinity cannot occur.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class NullMeans:
+    """Marks a field in which null is an answer in itself and needs no reason."""
+
+    meaning: str
+
+
+def _sorted(mapping: dict[str, Value]) -> dict[str, Value]:
+    return dict(sorted(mapping.items()))
+
+
+SortedDict = Annotated[dict[str, Value], AfterValidator(_sorted)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+LearningRates = tuple[tuple[float, float], ...]
+
+
+class Part(BaseModel):
+    """Base of every part of the report: frozen, no unknown fields, finite numbers."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class Model(Part):
+    """The dense model. `input_shapes` are one sample's shapes, without the batch dimension."""
+
+    source_sha256: str
+    architecture_sha256: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    lost_in_capture: tuple[str, ...]
+    batch_is_dynamic: bool = True
+
+
+class DataInfo(Part):
+    """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
+
+    sha256: str
+    preprocessing_sha256: str
+    train_images: Count
+    validation_images: Count
+    test_images: Count
+
+
+class Macs(Part):
+    """Multiply-accumulates per sample; `convention` says in words what is counted."""
+
+    dense: Count
+    compiled: Count
+    speedup: float
+    convention: str
+
+
+class Parameters(Part):
+    """Parameter counts; `zero_fraction` is the share of zeros among the compiled ones (2:4 masks)."""
+
+    dense: Count
+    compiled: Count
+    zero_fraction: Fraction | None
+
+
+class SizeBytes(Part):
+    """File sizes in bytes."""
+
+    dense_onnx: Count | None
+    compiled_onnx: Count | None
+    engine: Count | None
+
+
+class Accuracy(Part):
+    """The metric on the test images after each step, fractions 0 to 1.
+
+    `exported` is model.onnx under ONNX Runtime, `engine` the engine itself on its device.
+    """
+
+    metric: str
+    dense: Fraction | None
+    pruned: Fraction | None
+    sparse: Fraction | None
+    recovered: Fraction | None
+    exported: Fraction | None
+    engine: Fraction | None
+
+
+class Oracle(Part):
+    """The pruned program against the dense one with the same slices zeroed, float64, max|a-b| / max|b|."""
+
+    exact: bool
+    max_relative_error: float | None
+    masked_max_relative_error: float | None
+    inexact_groups: tuple[str, ...]
+
+
+class Numerics(Part):
+    """ONNX Runtime against torch, float32, max|a-b| / max|b|."""
+
+    onnx_vs_torch_max_relative_error: float | None
+
+
+class Percentiles(Part):
+    """Latency percentiles in milliseconds."""
+
+    median: float
+    p90: float
+    p99: float
+
+
+class Latency(Part):
+    """Dense and compiled measured in interleaved runs; the interval of the speed-up is a 95 % bootstrap."""
+
+    dense_ms: Percentiles
+    compiled_ms: Percentiles
+    speedup: float
+    speedup_interval: tuple[float, float]
+    threads: Annotated[Count | None, NullMeans("measured on a GPU")]
+    batch: Count
+    runs: Count
+
+
+class Pretraining(Part):
+    """What is known of the dense training; `learning_rates` are (epoch, learning rate)."""
+
+    epochs: float | None
+    learning_rates: LearningRates | None
+
+
+class PruningGroup(Part):
+    """A set of filters that can only be pruned together."""
+
+    name: str
+    width: Count
+    kept: Count
+
+
+class Pruning(Part):
+    """How filters were chosen. `epochs` and `samples` are the data spent on choosing them (one-shot: 0)."""
+
+    structure: str
+    ratio: float | SortedDict[float] | None
+    criterion: str
+    schedule: str
+    rounding: str
+    round_to: int
+    epochs: float
+    samples: Count
+    learning_rates: LearningRates = ()
+    groups: tuple[PruningGroup, ...] = ()
+
+
+class Distillation(Part):
+    """Distillation from the dense model: temperature, and weight of its loss."""
+
+    temperature: float
+    weight: float
+
+
+class CurvePoint(Part):
+    """One epoch of the recovery; accuracies are fractions, `seconds` is wall-clock."""
+
+    epoch: Count
+    learning_rate: float
+    train_loss: float
+    validation: Fraction
+    test: Fraction
+    seconds: float
+
+
+class Recovery(Part):
+    """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage."""
+
+    epochs: Count
+    steps: Count
+    schedule: str
+    learning_rates: LearningRates
+    optimizer: str
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    batch_size: Count
+    loss: str
+    augmentation: tuple[str, ...]
+    distillation: Annotated[Distillation | None, NullMeans("no distillation")]
+    ema: Annotated[float | None, NullMeans("no moving average of the weights")]
+    precision: str
+    seeds: tuple[int, ...]
+    curve: tuple[CurvePoint, ...]
+    trainability_accuracy: Fraction | None
+    trainability_epochs: Count | None
+    diagnosis: str | None
+    checkpoint: Literal["best", "last"]
+    checkpoint_epoch: Count
+    seconds: float
+
+
+class Run(Part):
+    """Final test accuracy of one seed."""
+
+    seed: int
+    accuracy: Fraction | None
+
+
+class RunsSummary(Part):
+    """Mean and sample standard deviation of the accuracy over the seeds."""
+
+    mean: float | None
+    standard_deviation: float | None
+
+
+class LayerSparsity(Part):
+    """2:4 of one layer: the rule it meets, and what the engine builder found and chose.
+
+    A `reason` that is not empty says why the layer is not 2:4, which explains the nulls beside it too.
+    """
+
+    eligible: bool
+    valid: bool
+    reason: str
+    retained_magnitude: Fraction | None
+    efficacy: float | None
+    found_by_builder: bool | None
+    chosen_by_builder: bool | None
+
+
+class Layer(Part):
+    """One layer with a weight: `shape` dense, `compiled_shape` after pruning, `kept` output filters."""
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    compiled_shape: tuple[int, ...]
+    kept: Count
+    sparsity: LayerSparsity | None
+    dense_ms: float | None
+    sparse_ms: float | None
+    predicted_ms: float | None
+
+
+Verdict = Literal["passed", "failed", "unknown"]
+
+
+class Gate(Part):
+    """A limit that was asked for, the value found, and the verdict."""
+
+    name: str
+    limit: float
+    value: float | None
+    verdict: Verdict
+
+
+class Engine(Part):
+    """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle."""
+
+    kind: str
+    path: str
+    built_ahead_of_time: bool
+    run_on_device: bool
+    notes: tuple[str, ...] = ()
+
+
+class Environment(Part):
+    """Where the report was made: versions of the tools, processor, threads, GPU."""
+
+    versions: SortedDict[str]
+    processor: str
+    threads: Count
+    gpu: Annotated[str | None, NullMeans("no GPU seen")]
+
+
+def summarise_runs(runs: tuple[Run, ...]) -> tuple[RunsSummary, dict[str, str]]:
+    """Mean and sample standard deviation over the seeds, with the reasons for what cannot be known.
+
+    Returns:
+        the summary, and entries for `Report.reasons`.
+    """
+    measured = [run.accuracy for run in runs if run.accuracy is not None]
+    if not measured or len(measured) < len(runs):
+        summary = RunsSummary(mean=None, standard_deviation=None)
+        reason = "the accuracy was not measured for every seed."
+        return summary, {"runs_summary": reason} | ({"runs": reason} if runs else {})
+    mean = sum(measured) / len(measured)
+    if len(measured) == 1:
+        reason = "one seed only; a deviation needs at least two."
+        return RunsSummary(mean=mean, standard_deviation=None), {"runs_summary.standard_deviation": reason}
+    variance = sum((accuracy - mean) ** 2 for accuracy in measured) / (len(measured) - 1)
+    return RunsSummary(mean=mean, standard_deviation=variance**0.5), {}

@@ -1,0 +1,105 @@
+"""What each step of a pipeline does to a compile, and the checks that its result must pass."""
+
+from dataclasses import replace
+
+from prunec.compiler.compilation import Compilation, Pruned, Recovered
+from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
+from prunec.passes.errors import NumericMismatchError, SparsityGateError, UsageError
+from prunec.passes.oracle import TOLERANCE, check_oracle
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.two_four import Sparsify, is_two_four
+
+
+def run_step(compilation: Compilation, options: object) -> None:
+    """Run one step of a pipeline.
+
+    Raises:
+        PrunecError: the step can't be done, or its result failed a check.
+    """
+    match options:
+        case PruneFilters():
+            prune(compilation, options)
+        case Sparsify():
+            sparsify(compilation, options)
+        case Recover():
+            finetune(compilation, options)
+        case _:
+            raise TypeError(f"no stage for {type(options).__name__}")
+
+
+def prune(compilation: Compilation, options: PruneFilters) -> None:
+    """Prune filters; the result must equal the zeroed program on the example input."""
+    compilation.progress.stage("prune filters")
+    options = replace(options, seed=compilation.settings.seed)
+    before = compilation.program
+    result = options.run(before)
+    assert result.plan is not None
+    oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
+    if not oracle.passed:
+        raise NumericMismatchError(
+            f"The pruned network differs from the zeroed dense one by {oracle.masked_max_relative_error:.2e} "
+            f"(relative), allowed {TOLERANCE:g}: the coupling analysis is wrong for this network.",
+            hint="This is a bug of prunec; please report the architecture. --pipeline with ignore=[...] avoids layers.",
+        )
+    earlier = compilation.pruned
+    plan = result.plan if earlier is None else earlier.plan.then(result.plan)
+    rounds = 1 if earlier is None else earlier.rounds + 1
+    dense_widths = {} if earlier is None else {name: width for name, width, _ in earlier.widths}
+    widths = tuple(
+        (g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"]
+    )
+    compilation.pruned = Pruned(options, plan, widths, oracle, rounds)
+    compilation.program = result.program
+    compilation.measure_accuracy("pruned")
+
+
+def sparsify(compilation: Compilation, options: Sparsify) -> None:
+    """Mask to 2:4."""
+    compilation.progress.stage(f"sparsify to {options.pattern}")
+    result = options.run(compilation.program)
+    compilation.program = result.program
+    _check_masks(compilation)
+    compilation.retained_magnitude = {
+        layer["layer"]: layer["retained_magnitude"] for layer in result.stats["layers"] if layer["eligible"]
+    }
+    compilation.measure_accuracy("sparse")
+
+
+def finetune(compilation: Compilation, options: Recover) -> None:
+    """Retrain what pruning left, masks held."""
+    if compilation.data is None:
+        raise UsageError(
+            "The pipeline asks for a recovery finetune, and there is no training data.",
+            hint="Name it under [data] in prunec.toml, or leave recover out of the pipeline.",
+        )
+    progress = compilation.progress
+    progress.stage(f"recover, {options.epochs} epochs")
+
+    def report(record: EpochRecord) -> None:
+        note = f"loss {record.train_loss:.3f}, validation {100 * record.validation:.2f} %"
+        progress.step(record.epoch, options.epochs, note)
+
+    result = recover(
+        compilation.program,
+        options,
+        compilation.data,
+        teacher=compilation.dense if options.distill else None,
+        loss=compilation.objective.loss,
+        metric=compilation.objective.metric,
+        seed=compilation.settings.seed,
+        progress=report,
+    )
+    compilation.recovered = Recovered(options, result)
+    compilation.program = result.program
+    _check_masks(compilation)
+    compilation.measure_accuracy("recovered")
+
+
+def _check_masks(compilation: Compilation) -> None:
+    parameters = compilation.program.parameters()
+    for name in compilation.program.masks:
+        if not is_two_four(parameters[name]):
+            raise SparsityGateError(
+                f"{name} was masked to 2:4 and isn't any more.",
+                hint="This is a bug of prunec; please report it.",
+            )

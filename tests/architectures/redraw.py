@@ -1,0 +1,58 @@
+"""Weights that hide nothing: fresh initialisations are full of zeros, ones and tiny scales."""
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+_BIAS_DEVIATION = 0.5
+
+
+@torch.no_grad()
+def redraw_(module: M, seed: int) -> M:
+    """Draw every parameter and every running statistic of a network anew, in place.
+
+    Norm gains, layer scales and running variances are uniform in 0.5 .. 1.5; biases and running means normal;
+    weights normal with variance 1 / fan-in, so that activations stay of order 1. Parameters shared by several
+    modules are drawn once. Other buffers are constants of the architecture and stay.
+
+    Args:
+        module: any network.
+        seed: of all draws.
+
+    Returns:
+        The same module.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    done: set[int] = set()
+    for owner in module.modules():
+        for name, tensor in owner.named_parameters(recurse=False):
+            if id(tensor) not in done:
+                done.add(id(tensor))
+                tensor.copy_(_parameter(owner, name, tensor, generator))
+        for name, buffer in owner.named_buffers(recurse=False):
+            if name == "running_mean":
+                buffer.copy_(_normal(buffer, _BIAS_DEVIATION, generator))
+            elif name == "running_var":
+                buffer.copy_(_near_one(buffer, generator))
+    return module
+
+
+def _parameter(owner: nn.Module, name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if name.endswith("bias"):
+        return _normal(tensor, _BIAS_DEVIATION, generator)
+    is_weight = isinstance(owner, nn.modules.conv._ConvNd | nn.Linear)
+    if not is_weight and tensor.numel() == max(tensor.shape, default=1):
+        return _near_one(tensor, generator)  # one number per channel: a norm's gain, a layer scale
+    filters = tensor.shape[1] if isinstance(owner, nn.modules.conv._ConvTransposeNd) else tensor.shape[0]
+    return _normal(tensor, 1 / math.sqrt(max(1, tensor.numel() // filters)), generator)
+
+
+def _normal(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64) * deviation
+
+
+def _near_one(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5

@@ -1,0 +1,192 @@
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prunec.calibration.config import DataConfig
+from prunec.calibration.data import Data, load_data
+from prunec.passes.errors import InputError, UsageError
+
+
+def load(source: str, folder: Path, seed: int = 0) -> Data:
+    return load_data(DataConfig(source, source), folder, seed)
+
+
+def idx_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_idx(folder: Path, compressed: bool) -> dict[str, np.ndarray[Any, Any]]:
+    random = np.random.default_rng(1)
+    stored = {
+        "train-images-idx3-ubyte": random.integers(0, 256, (30, 4, 5), np.uint8),
+        "train-labels-idx1-ubyte": (np.arange(30) % 3).astype(np.uint8),
+        "t10k-images-idx3-ubyte": random.integers(0, 256, (9, 4, 5), np.uint8),
+        "t10k-labels-idx1-ubyte": (np.arange(9) % 3).astype(np.uint8),
+    }
+    for name, array in stored.items():
+        raw = idx_bytes(array)
+        (folder / (f"{name}.gz" if compressed else name)).write_bytes(
+            gzip.compress(raw) if compressed else raw
+        )
+    return stored
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_idx_folders_are_read(tmp_path: Path, compressed: bool) -> None:
+    stored = write_idx(tmp_path, compressed)
+    data = load("idx:.", tmp_path)
+    inputs, labels = next(iter(data.test.batches(9)))
+    assert torch.equal(inputs[:, 0], torch.from_numpy(stored["t10k-images-idx3-ubyte"]).float() / 255)
+    assert labels.tolist() == stored["t10k-labels-idx1-ubyte"].tolist()
+    assert len(data.train) == 27
+
+
+def test_missing_and_broken_idx_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no IDX file train-images-idx3-ubyte or"):
+        load("idx:.", tmp_path)
+    write_idx(tmp_path, compressed=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = path.read_bytes()
+    for broken in (
+        whole[:40],
+        b"no gzip",
+        gzip.compress(b"wrong magic"),
+        gzip.compress(b"\0\0\x08\x03"),
+        b"",
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="can't be read as an IDX file"):
+            load("idx:.", tmp_path)
+
+
+def test_missing_and_broken_npz_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.npz doesn't exist"):
+        load("npz:nothing.npz", tmp_path)
+    np.savez_compressed(tmp_path / "whole.npz", train_images=np.zeros((50, 50)))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    for broken in (b"", b"text", whole[: len(whole) // 2], (tmp_path / "single.npy").read_bytes()):
+        (tmp_path / "broken.npz").write_bytes(broken)
+        with pytest.raises(InputError, match=r"can't be read as a NumPy \.npz archive"):
+            load("npz:broken.npz", tmp_path)
+
+
+def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "objects.npz", train_images=np.array([{}], dtype=object), train_labels=np.zeros(1))
+    with pytest.raises(InputError, match="can't be read"):
+        load("npz:objects.npz", tmp_path)
+
+
+LOADERS = """
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from settings import COUNT
+
+images = torch.arange(COUNT * 12, dtype=torch.float32).view(COUNT, 1, 3, 4) / 100
+labels = torch.arange(COUNT) % 3
+everything = TensorDataset(images, labels)
+
+def datasets(): return everything, everything
+def loaders(): return DataLoader(everything, batch_size=7, shuffle=True), DataLoader(everything, batch_size=7)
+def lists(): return list(zip(images.split(8), labels.split(8))), [(images.numpy(), labels.numpy())]
+def subsets():
+    order = torch.randperm(COUNT).tolist()
+    return torch.utils.data.Subset(everything, order), everything
+class Stream(IterableDataset):
+    def __iter__(self): return iter(everything)
+def streams(): return DataLoader(Stream(), batch_size=7), DataLoader(Stream(), batch_size=7)
+class Items:
+    def __len__(self): return COUNT
+    def __getitem__(self, i): return images[i].numpy(), i % 3
+def items(): return Items(), Items()
+class Noisy(Items):
+    def __getitem__(self, i): return images[i] + torch.rand(1), i % 3
+def noisy(): return Noisy(), everything
+class Words(Items):
+    def __getitem__(self, i): return "text", i % 3
+def words(): return Words(), everything
+class Ragged(Items):
+    def __getitem__(self, i): return torch.zeros(1, 3, 4 + (i > 20)), i % 3
+def ragged(): return Ragged(), everything
+def raising(): raise FileNotFoundError("no such folder")
+def one(): return everything
+def numbers(): return 3, 4
+def empty(): return [], []
+def pairless(): return [images], [images]
+constant = 3
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "own_data.py").write_text(LOADERS)
+    (tmp_path / "settings.py").write_text("COUNT = 40\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("function", ["datasets", "loaders", "lists", "streams", "items"])
+def test_all_forms_of_user_data_give_the_same(project: Path, function: str) -> None:
+    data = load(f"own_data:{function}", project)
+    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 40)
+    inputs = torch.cat([x for x, _ in data.test.batches(16)])
+    assert torch.equal(inputs, torch.arange(480, dtype=torch.float32).view(40, 1, 3, 4) / 100)
+    assert data.sha256 == load("own_data:datasets", project).sha256
+
+
+def test_random_subsets_follow_the_seed(project: Path) -> None:
+    assert load("own_data:subsets", project, 1).sha256 == load("own_data:subsets", project, 1).sha256
+    assert load("own_data:subsets", project, 1).sha256 != load("own_data:subsets", project, 2).sha256
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("noisy", "random transforms"),
+        ("words", r"own_data:words \(train\): samples 0 to 3 can't be read"),
+        ("ragged", "samples 0 to 39 can't be read"),
+        ("raising", "failed: FileNotFoundError: no such folder"),
+        ("one", "expected the pair"),
+        ("numbers", "int is neither"),
+        ("empty", "gave no batches"),
+        ("pairless", "batch 0 is no"),
+    ],
+)
+def test_unusable_user_data_are_refused(project: Path, function: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        load(f"own_data:{function}", project)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("own_data:dataset", "Did you mean 'datasets'"),
+        ("own_data:constant", "no callable 'constant'"),
+        ("owndata:datasets", "no module 'owndata'"),
+        ("broken:datasets", "ZeroDivisionError"),
+        ("asks:datasets", "No module named 'absent_library'"),
+    ],
+)
+def test_functions_that_cannot_be_loaded_are_usage_errors(
+    project: Path, reference: str, expected: str
+) -> None:
+    (project / "broken.py").write_text("1 / 0\n")
+    (project / "asks.py").write_text("import absent_library\n")
+    with pytest.raises(UsageError, match=expected):
+        load(reference, project)
+
+
+def test_modules_of_the_same_name_in_two_projects_are_kept_apart(tmp_path: Path) -> None:
+    from prunec.calibration.user_code import import_callable
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.py").write_text(f"def name(): return {name!r}\n")
+    assert import_callable("model:name", tmp_path / "first")() == "first"
+    assert import_callable("model:name", tmp_path / "second")() == "second"
+    assert import_callable("math:sqrt", tmp_path)(4) == 2

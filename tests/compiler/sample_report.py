@@ -1,0 +1,242 @@
+"""A realistic report: a small ResNet for Fashion-MNIST compiled for an A100 on a machine without one."""
+
+import math
+from typing import Any
+
+from prunec.compiler.report import (
+    Accuracy,
+    CurvePoint,
+    DataInfo,
+    Distillation,
+    Engine,
+    Environment,
+    Gate,
+    Latency,
+    Layer,
+    LayerSparsity,
+    Macs,
+    Model,
+    Numerics,
+    Oracle,
+    Parameters,
+    Percentiles,
+    Pretraining,
+    Pruning,
+    PruningGroup,
+    Recovery,
+    Report,
+    Run,
+    RunsSummary,
+    SizeBytes,
+)
+
+NO_GPU = "needs an NVIDIA A100; this machine has no NVIDIA GPU."
+RTX_NOTES = (
+    "Built ahead of time by TensorRT-RTX on the CPU; TensorRT itself cannot load it.",
+    "Kernels are chosen on the device at first load: whether sparse ones are used is unknown until then.",
+    "The A100 is not in the vendor's TensorRT-RTX support matrix.",
+)
+EPOCHS = 20
+
+
+def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason: str = "") -> Layer:
+    eligible = reason == ""
+    return Layer(
+        name=name,
+        operator="linear" if len(shape) == 2 else "conv2d",
+        shape=shape,
+        compiled_shape=compiled,
+        kept=compiled[0],
+        sparsity=LayerSparsity(
+            eligible=eligible,
+            valid=eligible,
+            reason=reason,
+            retained_magnitude=0.7447 if eligible else None,
+            efficacy=None,
+            found_by_builder=None,
+            chosen_by_builder=None,
+        ),
+        dense_ms=round(0.0004 * math.prod(shape) ** 0.5, 5),
+        sparse_ms=None,
+        predicted_ms=None,
+    )
+
+
+def layers() -> tuple[Layer, ...]:
+    found = [_layer("stem", (16, 1, 3, 3), (16, 1, 3, 3), "1 input channel: not a multiple of 4")]
+    inputs, kept_inputs = 16, 16
+    for stage, (width, stream, inner) in enumerate(((16, 16, 8), (32, 24, 16), (64, 48, 32)), start=1):
+        for block in range(2):
+            name = f"stage{stage}.{block}"
+            found.append(_layer(f"{name}.conv1", (width, inputs, 3, 3), (inner, kept_inputs, 3, 3)))
+            found.append(_layer(f"{name}.conv2", (width, width, 3, 3), (stream, inner, 3, 3)))
+            if inputs != width:
+                found.append(_layer(f"{name}.shortcut", (width, inputs, 1, 1), (stream, kept_inputs, 1, 1)))
+            inputs, kept_inputs = width, stream
+    found.append(_layer("head", (10, 64), (10, 48)))
+    return tuple(found)
+
+
+def _curve() -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(
+            epoch=epoch,
+            learning_rate=0.02 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2,
+            train_loss=round(1.9 * math.exp(-epoch / 5) + 0.31, 5),
+            validation=round(0.925 - 0.22 * math.exp(-epoch / 3.2) - 0.006 * math.sin(2.3 * epoch), 4),
+            test=round(0.918 - 0.2 * math.exp(-epoch / 3.4) - 0.005 * math.sin(1.7 * epoch), 4),
+            seconds=3.1,
+        )
+        for epoch in range(EPOCHS)
+    )
+
+
+def recovery() -> Recovery:
+    curve = _curve()
+    return Recovery(
+        epochs=EPOCHS,
+        steps=EPOCHS * 70,
+        schedule="cosine:0.02",
+        learning_rates=tuple((float(point.epoch), point.learning_rate) for point in curve),
+        optimizer="SGD",
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=5e-4,
+        batch_size=128,
+        loss="cross-entropy + distillation",
+        augmentation=("flip", "shift:2"),
+        distillation=Distillation(temperature=4.0, weight=1.0),
+        ema=None,
+        precision="fp32",
+        seeds=(0,),
+        curve=curve,
+        trainability_accuracy=None,
+        trainability_epochs=None,
+        diagnosis=None,
+        checkpoint="best",
+        checkpoint_epoch=18,
+        seconds=62.4,
+    )
+
+
+def _reasons() -> dict[str, str]:
+    constant = "the cosine schedule has no constant-rate stage."
+    return {
+        "accuracy.engine": NO_GPU,
+        "latency": NO_GPU,
+        "layers.*.sparse_ms": NO_GPU,
+        "layers.*.predicted_ms": "no latency model for this target.",
+        "layers.*.sparsity.efficacy": "channels were not permuted.",
+        "layers.*.sparsity.found_by_builder": "an ahead-of-time TensorRT-RTX build does not look for 2:4.",
+        "layers.*.sparsity.chosen_by_builder": NO_GPU,
+        "pretraining": "the checkpoint carries no training log.",
+        "recovery.trainability_accuracy": constant,
+        "recovery.trainability_epochs": constant,
+        "recovery.diagnosis": constant,
+        "runs_summary.standard_deviation": "one seed only; a deviation needs at least two.",
+    }
+
+
+def _measurements() -> dict[str, Any]:
+    return {
+        "accuracy": Accuracy(
+            metric="top1",
+            dense=0.9214,
+            pruned=0.1124,
+            sparse=0.1018,
+            recovered=0.9152,
+            exported=0.9152,
+            engine=None,
+        ),
+        "oracle": Oracle(
+            exact=True, max_relative_error=3.1e-15, masked_max_relative_error=3.1e-15, inexact_groups=()
+        ),
+        "numerics": Numerics(onnx_vs_torch_max_relative_error=4.8e-7),
+        "latency": None,
+        "latency_cpu": Latency(
+            dense_ms=Percentiles(median=0.612, p90=0.655, p99=0.803),
+            compiled_ms=Percentiles(median=0.338, p90=0.361, p99=0.472),
+            speedup=1.81,
+            speedup_interval=(1.78, 1.85),
+            threads=1,
+            batch=1,
+            runs=200,
+        ),
+        "runs": (Run(seed=0, accuracy=0.9152),),
+        "runs_summary": RunsSummary(mean=0.9152, standard_deviation=None),
+        "gates": (
+            Gate(name="max_drop_points", limit=1.0, value=0.62, verdict="passed"),
+            Gate(name="max_onnx_vs_torch_relative_error", limit=1e-4, value=4.8e-7, verdict="passed"),
+            Gate(name="engine", limit=1, value=1, verdict="passed"),
+        ),
+    }
+
+
+def sample_fields() -> dict[str, Any]:
+    """Keyword arguments of `Report`; tests change one and rebuild."""
+    return {
+        "status": "PASSED",
+        "exit_code": 0,
+        "command": "prunec compile examples/fashion_mnist/model.pt --target a100-2:4",
+        "target": "a100-2:4-fp16",
+        "pipeline": 'prune-filters{speedup=2.0,round_to=8} sparsify{pattern="2:4"} recover{epochs=20}',
+        "model": Model(
+            source_sha256="9f2b" * 16,
+            architecture_sha256="41ac" * 16,
+            input_shapes=((1, 28, 28),),
+            lost_in_capture=(),
+        ),
+        "data": DataInfo(
+            sha256="77e0" * 16,
+            preprocessing_sha256="0b5d" * 16,
+            train_images=9000,
+            validation_images=1000,
+            test_images=5000,
+        ),
+        "macs": Macs(
+            dense=9_483_648,
+            compiled=4_671_168,
+            speedup=9_483_648 / 4_671_168,
+            convention="convolutions and linear layers, one multiply-accumulate is 1",
+        ),
+        "parameters": Parameters(dense=175_258, compiled=88_090, zero_fraction=0.487),
+        "size_bytes": SizeBytes(dense_onnx=709_124, compiled_onnx=360_412, engine=412_980),
+        "pretraining": Pretraining(epochs=None, learning_rates=None),
+        "pruning": Pruning(
+            structure="filters",
+            ratio=0.31,
+            criterion="l1",
+            schedule="one-shot",
+            rounding="min(ceil(ratio*n), n-1), then to multiples of 8",
+            round_to=8,
+            epochs=0,
+            samples=0,
+            groups=(PruningGroup(name="stage1.0.conv1", width=16, kept=8),),
+        ),
+        "recovery": recovery(),
+        "layers": layers(),
+        "engine": Engine(
+            kind="tensorrt_rtx",
+            path="engine.rtx",
+            built_ahead_of_time=True,
+            run_on_device=False,
+            notes=RTX_NOTES,
+        ),
+        "environment": Environment(
+            versions={
+                "torch": "2.13.0+cpu",
+                "onnxruntime": "1.32.0",
+                "onnx": "1.23.2",
+                "tensorrt_rtx": "1.7.1.116",
+            },
+            processor="Intel(R) Xeon(R) CPU @ 2.60GHz",
+            threads=1,
+            gpu=None,
+        ),
+        "reasons": _reasons(),
+    } | _measurements()
+
+
+def sample_report(**changes: Any) -> Report:
+    """The sample report with some top-level fields replaced."""
+    return Report(**(sample_fields() | changes))

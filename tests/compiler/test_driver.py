@@ -1,0 +1,162 @@
+"""The whole way on a small network and small data: what compile writes, and what it says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from prunec.calibration.config import DataConfig
+from prunec.calibration.data import Data, load_data
+from prunec.compiler.bundle import read_bundle
+from prunec.compiler.compilation import Settings
+from prunec.compiler.driver import compile_model
+from prunec.compiler.report import Report
+from prunec.passes import Program, capture
+from prunec.passes.errors import UsageError
+from prunec.passes.plan import PruningPlan
+from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.two_four import is_two_four
+
+PIPELINE = "prune-filters{ratio=0.5,round_to=4} sparsify recover{epochs=3,schedule=constant:0.05,batch_size=32}"
+FAST = Settings(latency_runs=10)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """300 + 100 grey images of 8x8 whose class is the bright quadrant."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, 4, count)
+        images = rng.integers(0, 60, (count, 8, 8))
+        for image, label in zip(images, labels, strict=True):
+            image[4 * (label // 2) :][:4, 4 * (label % 2) :][:, :4] += 120
+        return images.astype(np.uint8), labels
+
+    train, test = split(300), split(100)
+    np.savez(
+        folder / "data.npz", train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1]
+    )
+    return load_data(DataConfig(train="npz:data.npz", test="npz:data.npz"), folder, seed=0)
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+    return capture(network, (torch.randn(2, 1, 8, 8),))
+
+
+@pytest.fixture(scope="module")
+def compiled(program: Program, data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    output = tmp_path_factory.mktemp("out") / "net.bundle"
+    return compile_model(program, "a100-2:4", PIPELINE, data, output, settings=FAST), output
+
+
+def test_the_bundle_holds_every_promised_file_and_is_intact(compiled: tuple[Report, Path]) -> None:
+    report, output = compiled
+    expected = {
+        "model.onnx", "model.fp16.onnx", "model.pt2", "engine.rtx", "plan.json", "recipe.toml", "report.json",
+        "report.html", "layers.csv", "manifest.json",
+    }  # fmt: skip
+    assert {path.name for path in output.iterdir()} == expected
+    bundle = read_bundle(output)
+    assert bundle.check_hashes() == []
+    assert bundle.report == report
+    assert report.passed
+
+
+def test_recovery_learns_what_pruning_lost(compiled: tuple[Report, Path]) -> None:
+    accuracy = compiled[0].accuracy
+    assert accuracy.recovered is not None
+    assert accuracy.recovered > 0.9
+    assert accuracy.exported == pytest.approx(accuracy.recovered, abs=0.02)
+    assert accuracy.engine is None
+
+
+def test_every_eligible_layer_is_two_four_in_the_saved_program_and_the_onnx(compiled: tuple[Report, Path]) -> None:
+    report, output = compiled
+    layers = {layer.name: layer.sparsity for layer in report.layers}
+    assert {name for name, entry in layers.items() if entry is not None and entry.valid} == {"3", "7"}
+    assert layers["0"] is not None
+    assert "input channels" in layers["0"].reason
+    saved = Program.load(output / "model.pt2")
+    assert set(saved.masks) == {"3.weight", "7.weight"}
+    assert all(is_two_four(saved.parameters()[name]) for name in saved.masks)
+    onnx.checker.check_model(output / "model.fp16.onnx", full_check=True)
+
+
+def test_plan_replays_on_the_dense_program(compiled: tuple[Report, Path], program: Program) -> None:
+    report, output = compiled
+    plan = PruningPlan.from_json((output / "plan.json").read_text())
+    assert apply_plan_to_program(program, plan).macs() == report.macs.compiled
+
+
+def test_latency_is_measured_on_this_cpu_and_null_for_the_device(compiled: tuple[Report, Path]) -> None:
+    report, _ = compiled
+    assert report.latency is None
+    assert report.latency_cpu is not None
+    assert report.latency_cpu.speedup_interval[0] <= report.latency_cpu.speedup <= report.latency_cpu.speedup_interval[1]
+    assert "latency" in report.reasons
+
+
+def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path: Path) -> None:
+    reports = [
+        compile_model(program, "cpu", PIPELINE, data, tmp_path / name, settings=FAST) for name in ("a", "b")
+    ]
+    for name in ("model.onnx", "model.pt2", "plan.json", "recipe.toml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert reports[0].deterministic_part() == reports[1].deterministic_part()
+
+
+def test_without_data_there_is_no_accuracy_and_the_report_says_why(program: Program, tmp_path: Path) -> None:
+    report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=FAST)
+    assert report.passed
+    assert report.accuracy.dense is None
+    assert report.reasons["accuracy"]
+    assert report.recovery is None
+
+
+def test_recovery_without_data_is_refused_before_anything_is_written(program: Program, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no training data"):
+        compile_model(program, "cpu", "recover{epochs=1}", None, tmp_path / "b", settings=FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missed_accuracy_gate_fails_with_its_code_and_keeps_the_bundle(
+    program: Program, data: Data, tmp_path: Path
+) -> None:
+    settings = Settings(latency_runs=10, max_drop_points=-100.0)
+    report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", data, tmp_path / "b", settings=settings)
+    assert (report.status, report.exit_code) == ("FAILED", 5)
+    assert json.loads((tmp_path / "b" / "report.json").read_text())["exit_code"] == 5
+
+
+def test_a_target_that_needs_its_device_fails_with_code_4_and_names_the_next_command(
+    program: Program, tmp_path: Path
+) -> None:
+    report = compile_model(program, "h100-2:4", "sparsify", None, tmp_path / "b", settings=FAST)
+    assert (report.status, report.exit_code) == ("FAILED", 4)
+    assert "prunec build" in report.reasons["engine"]
+    asked = Settings(latency_runs=10, build_engine=False)
+    assert compile_model(program, "h100-2:4", "sparsify", None, tmp_path / "c", settings=asked).exit_code == 0
+
+
+def test_two_rounds_of_pruning_compose_into_one_plan(program: Program, tmp_path: Path) -> None:
+    pipeline = "prune-filters{ratio=0.25} prune-filters{ratio=0.25}"
+    report = compile_model(program, "cpu", pipeline, None, tmp_path / "b", settings=FAST)
+    assert report.pruning is not None
+    assert report.pruning.schedule == "2 rounds"
+    assert [(group.width, group.kept) for group in report.pruning.groups] == [(16, 9), (16, 9)]
+    plan = PruningPlan.from_json((tmp_path / "b" / "plan.json").read_text())
+    replayed = apply_plan_to_program(program, plan)
+    compiled = Program.load(tmp_path / "b" / "model.pt2")
+    assert all(torch.equal(tensor, replayed.tensors()[name]) for name, tensor in compiled.tensors().items())

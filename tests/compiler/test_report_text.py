@@ -1,0 +1,83 @@
+import csv
+import io
+
+from rich.console import Console
+
+from prunec.compiler.report import Accuracy, Gate, Report
+from prunec.compiler.report_text import layers_csv, report_line, result_line, summary_lines, summary_table
+from tests.compiler.sample_report import sample_fields, sample_report
+
+
+def failed_report() -> Report:
+    gates = (
+        Gate(name="max_drop_points", limit=0.5, value=0.62, verdict="failed"),
+        Gate(name="min_speedup", limit=2, value=None, verdict="unknown"),
+    )
+    reasons = sample_fields()["reasons"] | {"gates.1.value": "no GPU."}
+    return sample_report(status="FAILED", exit_code=5, gates=gates, reasons=reasons)
+
+
+def test_the_last_line_gives_figures_against_limits() -> None:
+    assert report_line(sample_report()) == (
+        "PASSED | MACs 2.03x, measured on this CPU 1.81x [1.78, 1.85], 2:4 in 15 of 15 eligible layers, "
+        "accuracy lost 0.62 <= 1 points, ONNX against torch, relative error 4.8e-07 <= 0.0001, "
+        "engines built 1 >= 1 | prunec compile examples/fashion_mnist/model.pt --target a100-2:4"
+    )
+
+
+def test_the_last_line_of_a_failure_names_the_gates() -> None:
+    line = report_line(failed_report())
+    assert line.startswith("FAILED | ")
+    assert "accuracy lost 0.62 > 0.5 points (failed)" in line
+    assert "min_speedup not known (limit 2) (unknown)" in line
+
+
+def test_the_last_line_without_a_gate_still_has_the_accuracy() -> None:
+    assert "accuracy lost 0.62 points" in report_line(sample_report(gates=()))
+
+
+def test_result_line() -> None:
+    assert (
+        result_line(True, ["accuracy 91.52 %"], "prunec eval x")
+        == "PASSED | accuracy 91.52 % | prunec eval x"
+    )
+    assert result_line(False, [], "prunec verify x") == "FAILED | no figures | prunec verify x"
+
+
+def test_summary_lines_are_ascii_and_group_what_is_unknown() -> None:
+    lines = summary_lines(sample_report())
+    assert "\n".join(lines).isascii()
+    assert any(line.startswith("Accuracy lost") and "0.62 points" in line for line in lines)
+    assert any(line.startswith("Not known") and "accuracy.engine, latency" in line for line in lines)
+    assert sum("needs an NVIDIA A100" in line for line in lines) == 1
+
+
+def test_the_table_holds_the_same_rows() -> None:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(summary_table(failed_report()))
+    text = console.export_text()
+    assert "FAILED (exit code 5)" in text
+    assert "Gate failed" in text
+
+
+def test_unmeasured_figures_say_so() -> None:
+    accuracy = Accuracy(
+        metric="top1", dense=None, pruned=None, sparse=None, recovered=None, exported=None, engine=None
+    )
+    fields = sample_fields()
+    reasons = fields["reasons"] | {"latency_cpu": "no data.", "accuracy": "no data."}
+    del reasons["accuracy.engine"]
+    report = sample_report(latency_cpu=None, accuracy=accuracy, gates=(), reasons=reasons)
+    lines = summary_lines(report)
+    assert any("Accuracy lost" in line and "not measured (no data.)" in line for line in lines)
+    assert any("Measured speed-up" in line and "not measured" in line for line in lines)
+    assert "measured" not in report_line(report)
+
+
+def test_layers_csv_has_every_layer() -> None:
+    report = sample_report()
+    rows = list(csv.DictReader(io.StringIO(layers_csv(report.layers))))
+    assert [row["name"] for row in rows] == [layer.name for layer in report.layers]
+    assert rows[0]["reason"] == "1 input channel: not a multiple of 4"
+    assert (rows[1]["shape"], rows[1]["compiled_shape"], rows[1]["kept"]) == ("16x16x3x3", "8x16x3x3", "8")
+    assert (rows[1]["valid"], rows[1]["sparse_ms"]) == ("true", "")
