@@ -1,6 +1,14 @@
 """Data for training and measuring: sources, preprocessing, augmentation, splits."""
 
+from typing import TYPE_CHECKING
+
 from prunec.passes.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from prunec.calibration.config import DataConfig as DataConfig
+    from prunec.calibration.data import Data as Data
+    from prunec.calibration.data import Split as Split
+    from prunec.calibration.data import load_data as load_data
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,

@@ -87,9 +87,7 @@ def _whole_labels(labels: Tensor, first: int, where: str) -> Tensor:
     wrong = (numbers != numbers.round()) | (numbers < 0) | ~torch.isfinite(numbers)
     if wrong.any():
         at = int(wrong.nonzero()[0])
-        raise InputError(
-            f"{where}: the label of sample {first + at} is {labels[at].item()}; expected a class number."
-        )
+        raise InputError(f"{where}: the label of sample {first + at} is {labels[at].item()}; expected a class number.")
     return labels.long()
 
 

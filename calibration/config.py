@@ -54,9 +54,7 @@ class DataConfig:
         if not all(map(math.isfinite, self.mean)) or not all(0 < s < math.inf for s in self.std):
             raise UsageError(f"[data] mean must be finite and std above 0, got {self.mean} and {self.std}.")
         if not 0 < self.validation_fraction < 1:
-            raise UsageError(
-                f"[data] validation_fraction must lie between 0 and 1, got {self.validation_fraction}."
-            )
+            raise UsageError(f"[data] validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         for option, limit in (("limit_train", self.limit_train), ("limit_test", self.limit_test)):
             if limit is not None and limit < 1:
                 raise UsageError(f"[data] {option} must be at least 1, got {limit}.")
@@ -92,7 +90,6 @@ def _check_source(option: str, source: str) -> None:
         return
     hint = did_you_mean(kind, SOURCES) if colon else "Put the kind before the path, as in 'npz:data.npz'."
     raise UsageError(
-        f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER' or "
-        "'module:callable'.",
+        f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER' or 'module:callable'.",
         hint=hint,
     )

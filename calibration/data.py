@@ -27,6 +27,7 @@ class Data:
         preprocessing_sha256: over scaling, mean, standard deviation and the validation fraction.
         classes: number of classes, the largest training label plus one.
         input_shape: of one sample, without the batch.
+        augment: augmentation of the training data, as the project file names it.
     """
 
     train: Split
@@ -36,6 +37,7 @@ class Data:
     preprocessing_sha256: str
     classes: int
     input_shape: tuple[int, ...]
+    augment: tuple[str, ...] = ()
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -83,6 +85,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         preprocessing_sha256=_preprocessing_sha256(config, train_scan),
         classes=classes,
         input_shape=train_scan.shape,
+        augment=config.augment,
     )
 
 
@@ -99,13 +102,9 @@ def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
             hint="Images are stored as (N, channels, height, width), grey ones also as (N, height, width).",
         )
     if config.augment and len(shape) != 3:
-        raise UsageError(
-            f"[data] augment needs images, but the inputs of {scanned.where} have shape {shape}."
-        )
+        raise UsageError(f"[data] augment needs images, but the inputs of {scanned.where} have shape {shape}.")
     per_channel = (-1, *(1 for _ in shape[1:]))
-    return Preprocessing(
-        torch.tensor(config.mean).view(per_channel), torch.tensor(config.std).view(per_channel)
-    )
+    return Preprocessing(torch.tensor(config.mean).view(per_channel), torch.tensor(config.std).view(per_channel))
 
 
 def _preprocessing_sha256(config: DataConfig, scanned: Scan) -> str:

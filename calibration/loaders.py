@@ -35,9 +35,7 @@ def open_callable(reference: str, index: int, folder: Path, seed: int) -> Sample
         try:
             pair = function()
         except Exception as error:
-            raise InputError(
-                f"The data function {reference!r} failed: {type(error).__name__}: {error}"
-            ) from error
+            raise InputError(f"The data function {reference!r} failed: {type(error).__name__}: {error}") from error
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(
                 f"The data function {reference!r} gave a {type(pair).__name__}: expected the pair "
@@ -56,9 +54,7 @@ def _from_user_data(data: Any, where: str) -> Samples:
         return DatasetSamples(data, default_collate, where)
     if isinstance(data, Iterable):
         return _from_batches(data, where)
-    raise InputError(
-        f"{where}: {type(data).__name__} is neither a dataset nor an iterable of (input, label) batches."
-    )
+    raise InputError(f"{where}: {type(data).__name__} is neither a dataset nor an iterable of (input, label) batches.")
 
 
 def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
@@ -69,9 +65,7 @@ def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
             inputs.append(torch.as_tensor(images))
             labels.append(torch.as_tensor(targets))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}"
-            ) from error
+            raise InputError(f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}") from error
     if not inputs:
         raise InputError(f"{where} gave no batches.")
     try:

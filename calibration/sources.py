@@ -55,17 +55,13 @@ def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArrayS
 
 def _tensor(array: NDArray[Any]) -> Tensor:
     # torch can't index unsigned integers of more than one byte.
-    return torch.from_numpy(
-        array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array
-    )
+    return torch.from_numpy(array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array)
 
 
 def _from_npz(path: Path, part: Part) -> ArraySamples:
     names = (f"{part}_images", f"{part}_labels")
     if not path.is_file():
-        raise InputError(
-            f"The data file {path} doesn't exist.", hint="Paths are relative to the project file."
-        )
+        raise InputError(f"The data file {path} doesn't exist.", hint="Paths are relative to the project file.")
     try:
         # Opened here, since numpy leaves a broken file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -19,9 +19,7 @@ class Split(Protocol):
         """Number of samples."""
         ...
 
-    def batches(
-        self, batch_size: int, *, epoch: int | None = None, seed: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, *, epoch: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of inputs (N, C, H, W) float32 and labels (N,) int64.
 
         Args:
@@ -64,9 +62,7 @@ class SampleSplit:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def batches(
-        self, batch_size: int, *, epoch: int | None = None, seed: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, *, epoch: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`."""
         if epoch is None:
             for first in range(self.start, self.stop, batch_size):

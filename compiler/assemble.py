@@ -4,12 +4,14 @@ import hashlib
 import json
 from typing import Any
 
+from prunec.calibration.splits import steps_per_epoch
 from prunec.compiler import report as r
 from prunec.compiler.assemble_layers import report_layers
 from prunec.compiler.compilation import Compilation
+from prunec.compiler.environment import environment
 from prunec.compiler.gates import GateCheck, accuracy_gate, engine_gate, exit_code, gate_reasons, numeric_gate
 from prunec.compiler.pipeline import Pipeline
-from prunec.compiler.environment import environment
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.cost import CONVENTION
 from prunec.passes.graphs import operator_name
 from prunec.passes.program import Program
@@ -65,9 +67,7 @@ def _gates(compilation: Compilation, reasons: dict[str, str]) -> list[GateCheck]
         checks.append(engine_gate(compilation.engine is not None))
     if settings.max_drop_points is not None:
         final = accuracy.get("engine", accuracy.get("exported"))
-        checks.append(
-            accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reasons.get("accuracy"))
-        )
+        checks.append(accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reasons.get("accuracy")))
     return checks
 
 
@@ -114,26 +114,25 @@ def _parameters(compilation: Compilation) -> r.Parameters:
     program = compilation.program
     zeros = sum(int((p == 0).sum()) for p in program.module.parameters())
     count = program.parameter_count()
-    return r.Parameters(
-        dense=compilation.dense.parameter_count(), compiled=count, zero_fraction=zeros / max(count, 1)
-    )
+    return r.Parameters(dense=compilation.dense.parameter_count(), compiled=count, zero_fraction=zeros / max(count, 1))
 
 
 def _sizes(compilation: Compilation, reasons: dict[str, str]) -> r.SizeBytes:
     sizes = compilation.size_bytes
     if "engine" not in sizes:
         reasons["size_bytes.engine"] = reasons.get("engine", "")
-    return r.SizeBytes(
-        dense_onnx=sizes["dense_onnx"], compiled_onnx=sizes["compiled_onnx"], engine=sizes.get("engine")
-    )
+    return r.SizeBytes(dense_onnx=sizes["dense_onnx"], compiled_onnx=sizes["compiled_onnx"], engine=sizes.get("engine"))
 
 
 def _accuracy(compilation: Compilation, reasons: dict[str, str]) -> r.Accuracy:
     if compilation.data is not None:
         for stage in _STAGES:
             if stage not in compilation.accuracy:
-                default = f"the pipeline has no such step ({stage})."
-                reasons[f"accuracy.{stage}"] = reasons.get(f"accuracy.{stage}", default)
+                reasons[f"accuracy.{stage}"] = (
+                    reasons.get("engine", reasons.get("latency", ""))
+                    if stage == "engine"
+                    else f"the pipeline has no such step ({stage})."
+                )
     values = {stage: compilation.accuracy.get(stage) for stage in _STAGES}
     return r.Accuracy(metric=compilation.objective.metric_name, **values)
 
@@ -160,9 +159,7 @@ def _latency(
     settings = compilation.settings
     return r.Latency(
         dense_ms=r.Percentiles(median=found.dense.median, p90=found.dense.p90, p99=found.dense.p99),
-        compiled_ms=r.Percentiles(
-            median=found.compiled.median, p90=found.compiled.p90, p99=found.compiled.p99
-        ),
+        compiled_ms=r.Percentiles(median=found.compiled.median, p90=found.compiled.p90, p99=found.compiled.p99),
         speedup=found.speedup,
         speedup_interval=found.speedup_interval,
         threads=None if name == "latency" and compilation.target.is_nvidia else settings.threads,
@@ -185,9 +182,7 @@ def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | N
     groups = tuple(r.PruningGroup(name=name, width=width, kept=kept) for name, width, kept in pruned.widths)
     return r.Pruning(
         structure="filters of coupled groups",
-        ratio=options.ratio
-        if isinstance(options.ratio, float)
-        else {g.name: 1 - g.kept / g.width for g in groups},
+        ratio=options.ratio if isinstance(options.ratio, float) else {g.name: 1 - g.kept / g.width for g in groups},
         criterion=options.criterion,
         schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
         rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded up",
@@ -199,7 +194,7 @@ def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | N
 
 
 def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery | None:
-    if compilation.recovered is None:
+    if compilation.recovered is None or compilation.data is None:
         reasons["recovery"] = "the pipeline has no recovery finetune."
         return None
     options, result = compilation.recovered.options, compilation.recovered.result
@@ -209,7 +204,7 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
     reasons["recovery.diagnosis"] = "not diagnosed in this version."
     return r.Recovery(
         epochs=options.epochs,
-        steps=result.steps,
+        steps=options.epochs * steps_per_epoch(compilation.data.train, options.batch_size),
         schedule=options.schedule,
         learning_rates=tuple((float(epoch), rate) for epoch, rate in result.learning_rates),
         optimizer="SGD",
@@ -218,7 +213,7 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
         weight_decay=options.weight_decay,
         batch_size=options.batch_size,
         loss=compilation.objective.loss_name,
-        augmentation=compilation.data.augmentation if compilation.data is not None else (),
+        augmentation=compilation.data.augment,
         distillation=r.Distillation(temperature=options.distill, weight=options.distill_weight)
         if options.distill
         else None,
@@ -237,7 +232,7 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
             for p in result.curve
         ),
         trainability_accuracy=result.trainability_accuracy,
-        trainability_epochs=result.trainability_epochs,
+        trainability_epochs=parse_schedule(options.schedule, epochs=options.epochs).first_stage_epochs,
         diagnosis=None,
         checkpoint=options.keep,
         checkpoint_epoch=result.best_epoch if options.keep == "best" else options.epochs,

@@ -12,9 +12,7 @@ def report_layers(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.
     sparse = bool(compilation.program.masks)
     on_device = "needs the target device: kernels are chosen and timed there."
     reasons["layers.*.dense_ms"] = "layers were not timed; `prunec profile` times them."
-    reasons["layers.*.sparse_ms"] = (
-        on_device if compilation.target.is_nvidia else "CPUs have no sparse kernels."
-    )
+    reasons["layers.*.sparse_ms"] = on_device if compilation.target.is_nvidia else "CPUs have no sparse kernels."
     reasons["layers.*.predicted_ms"] = "no latency is predicted in this version."
     if sparse:
         reasons["layers.*.sparsity.efficacy"] = "input channels were not permuted."
@@ -48,9 +46,7 @@ def _layer_sparsity(compilation: Compilation) -> dict[str, r.LayerSparsity]:
     for entry in eligibility(compilation.program):
         seen = exported.get(entry.layer)
         valid = seen.valid if seen is not None else False
-        reason = entry.reason or (
-            "" if valid else (seen.reason if seen is not None else "not in the exported model")
-        )
+        reason = entry.reason or ("" if valid else (seen.reason if seen is not None else "not in the exported model"))
         result[entry.weight] = r.LayerSparsity(
             eligible=entry.eligible,
             valid=valid,

@@ -2,17 +2,25 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy
+
 from prunec.compiler.compilation import EVALUATION_BATCH, Compilation
 from prunec.passes.errors import MissingDependencyError
-from prunec.runtime.engines import OnnxRuntimeEngine, build_engine, choose_builder
+from prunec.runtime.engines.building import EngineInfo, build_engine, choose_builder
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from prunec.runtime.engines.tensorrt import MAX_BATCH, TensorRTEngine
 from prunec.runtime.evaluate import evaluate
 from prunec.runtime.latency import LatencyComparison, compare_latency
-from prunec.runtime.numerics import onnx_vs_torch
+from prunec.runtime.numerics import batch_sizes, onnx_vs_torch, random_inputs
 from prunec.runtime.onnx_export import export_onnx, to_fp16
-from torch import Tensor, from_numpy
+
+#: One inference: arrays in the order of the inputs, outputs likewise.
+Engine = Callable[..., list[NDArray[Any]]]
 
 MODEL_ONNX = "model.onnx"
 MODEL_FP16_ONNX = "model.fp16.onnx"
@@ -34,7 +42,7 @@ def export(compilation: Compilation) -> None:
     exported = exported_file(compilation)
     if compilation.target.precision == "fp16":
         to_fp16(folder / MODEL_ONNX, exported)
-    compilation.size_bytes["compiled_onnx"] = exported.stat().st_size
+    compilation.size_bytes["compiled_onnx"] = (folder / MODEL_ONNX).stat().st_size
     if compilation.data is not None:
         compilation.progress.stage("accuracy, exported")
         predict = _predictor(OnnxRuntimeEngine(exported, threads=0))
@@ -42,7 +50,7 @@ def export(compilation: Compilation) -> None:
         compilation.accuracy["exported"] = evaluate(predict, batches, compilation.objective.metric)
 
 
-def _predictor(engine: Callable[..., list[np.ndarray]]) -> Callable[[Tensor], Tensor]:
+def _predictor(engine: Engine) -> Callable[[Tensor], Tensor]:
     return lambda inputs: from_numpy(engine(inputs.numpy())[0])
 
 
@@ -63,30 +71,55 @@ def build(compilation: Compilation) -> None:
 
 
 def measure(compilation: Compilation) -> None:
-    """Latency of the dense and the compiled network in interleaved runs, under ONNX Runtime on this CPU."""
+    """Latency of the dense and the compiled network in interleaved runs: on the device where it is here, and on this CPU.
+
+    The CPU's figures are ONNX Runtime's on the float32 files, whatever the target.
+    """
     compilation.progress.stage("measure latency")
+    target, engine = compilation.target, compilation.engine
     with tempfile.TemporaryDirectory() as scratch:
         dense = Path(scratch) / "dense.onnx"
         export_onnx(compilation.dense.eval(), dense)
         compilation.size_bytes["dense_onnx"] = dense.stat().st_size
-        comparison = _compare(compilation, dense, compilation.folder / MODEL_ONNX)
-    if compilation.target.is_nvidia:
-        compilation.latency_cpu = comparison
-        no_device = f"needs the device ({compilation.target.info.title})."
-        compilation.reasons["latency"] = compilation.reasons["accuracy.engine"] = no_device
-    else:
-        compilation.latency = comparison
-        compilation.accuracy["engine"] = compilation.accuracy["exported"]
+        threads = compilation.settings.threads
+        pair = [OnnxRuntimeEngine(path, threads) for path in (dense, compilation.folder / MODEL_ONNX)]
+        on_cpu = _compare(compilation, pair[0], pair[1])
+        if engine is not None and engine.kind == "tensorrt":
+            measure_on_gpu(compilation, engine, dense)
+    if not target.is_nvidia:
+        compilation.latency = on_cpu
         compilation.reasons["latency_cpu"] = "the target is this CPU: see latency."
+        if engine is not None and "exported" in compilation.accuracy:
+            compilation.accuracy["engine"] = compilation.accuracy["exported"]
+        return
+    compilation.latency_cpu = on_cpu
+    if compilation.latency is None:
+        compilation.reasons["latency"] = f"needs the device ({target.info.title}), which isn't here."
 
 
-def _compare(compilation: Compilation, dense: Path, compiled: Path) -> LatencyComparison:
+def measure_on_gpu(compilation: Compilation, engine: EngineInfo, dense: Path) -> None:
+    """Accuracy and latency of the TensorRT engine on its device, against a dense engine of the same precision.
+
+    Needs the GPU; not run so far.
+    """
+    target = compilation.target
+    typed = dense
+    if target.precision == "fp16":
+        typed = dense.with_name("dense.fp16.onnx")
+        to_fp16(dense, typed)
+    plan = build_engine(replace(target, pattern="dense"), typed, dense.parent)
+    with TensorRTEngine(plan.path) as reference, TensorRTEngine(engine.path) as compiled:
+        compilation.latency = _compare(compilation, reference, compiled)
+        if compilation.data is not None:
+            batches = compilation.data.test.batches(MAX_BATCH)
+            metric = compilation.objective.metric
+            compilation.accuracy["engine"] = evaluate(_predictor(compiled), batches, metric)
+
+
+def _compare(compilation: Compilation, dense: Engine, compiled: Engine) -> LatencyComparison:
     settings = compilation.settings
-    generator = np.random.default_rng(settings.seed)
-    inputs = [
-        generator.standard_normal((settings.latency_batch, *example.shape[1:])).astype(np.float32)
-        for example in compilation.dense.example_inputs
-    ]
-    engines = [OnnxRuntimeEngine(path, threads=settings.threads) for path in (dense, compiled)]
-    runs = [lambda engine=engine: engine(*inputs) for engine in engines]
-    return compare_latency(runs[0], runs[1], runs=settings.latency_runs, seed=settings.seed)
+    batch = batch_sizes(compilation.dense, (settings.latency_batch,))[0]
+    inputs = random_inputs(compilation.dense, batch, settings.seed)
+    return compare_latency(
+        lambda: dense(*inputs), lambda: compiled(*inputs), runs=settings.latency_runs, seed=settings.seed
+    )

@@ -100,9 +100,7 @@ class Bundle:
         present = set(file_names(self.folder))
         expected = self.manifest.files
         problems = [f"{name}: missing" for name in expected if name not in present]
-        problems += [
-            f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())
-        ]
+        problems += [f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())]
         for name in (name for name in expected if name in present):
             path, entry = self.folder / name, expected[name]
             try:
@@ -113,9 +111,7 @@ class Bundle:
             if size != entry.bytes:
                 problems.append(f"{name}: changed, {size} bytes where the manifest says {entry.bytes}")
             elif found != entry.sha256:
-                problems.append(
-                    f"{name}: changed, sha256 {found[:12]}... where it says {entry.sha256[:12]}..."
-                )
+                problems.append(f"{name}: changed, sha256 {found[:12]}... where it says {entry.sha256[:12]}...")
         return problems
 
 
@@ -150,9 +146,7 @@ def amend_bundle(path: Path) -> Iterator[Path]:
             hint="Compile it again, or restore the files.",
         )
     with BundleWriter(bundle.folder, force=True, seed=bundle.manifest.seed) as folder:
-        shutil.copytree(
-            bundle.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME)
-        )
+        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME))
         yield folder
 
 

@@ -11,7 +11,7 @@ from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.engines import EngineInfo
+from prunec.runtime.engines.building import EngineInfo
 from prunec.runtime.evaluate import evaluate
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.target import Target

@@ -67,8 +67,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at this machine; starts nothing on the GPU and builds nothing."""
     tools = tuple(
-        ToolStatus(name, tool_version(name), purpose, install)
-        for name, (purpose, install) in _PURPOSES.items()
+        ToolStatus(name, tool_version(name), purpose, install) for name, (purpose, install) in _PURPOSES.items()
     )
     devices = tuple(device_status(name) for name in DEVICES)
     return Diagnosis(platform.python_version(), find_gpus(), tools, devices)
@@ -109,11 +108,8 @@ def doctor_rows(diagnosis: Diagnosis) -> list[tuple[str, str, str, str]]:
     rows = [("machine", "python", diagnosis.python, ""), ("machine", "NVIDIA GPU", gpus, "")]
     for tool in diagnosis.tools:
         missing = f"{tool.purpose}; {tool.install}"
-        rows.append(
-            ("tool", tool.name, tool.version or "not installed", tool.purpose if tool.version else missing)
-        )
+        rows.append(("tool", tool.name, tool.version or "not installed", tool.purpose if tool.version else missing))
     rows += [
-        ("target", device.device, device.ability, f"{device.title}: {device.detail}")
-        for device in diagnosis.devices
+        ("target", device.device, device.ability, f"{device.title}: {device.detail}") for device in diagnosis.devices
     ]
     return rows

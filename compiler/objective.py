@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from torch.nn.functional import cross_entropy
+
 from prunec.compiler.recovery.recover import Loss
 from prunec.runtime.evaluate import Metric, top1
-from torch.nn.functional import cross_entropy
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,7 @@ def _axis(title: str = "", **options: Any) -> dict[str, Any]:
     } | options
 
 
-def _figure(
-    traces: list[go.Bar | go.Scatter], x: dict[str, Any], y: dict[str, Any], **layout: Any
-) -> go.Figure:
+def _figure(traces: list[go.Bar | go.Scatter], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> go.Figure:
     figure = go.Figure(data=traces)
     figure.update_layout(
         template="none",
@@ -82,9 +80,7 @@ def _learning_curve(report: Report) -> go.Figure | None:
 
     def line(name: str, y: list[float], color: str, **options: Any) -> go.Scatter:
         style = {"color": color, "width": 2.5} | options.pop("line", {})
-        return go.Scatter(
-            name=name, x=epochs, y=y, mode="lines+markers", line=style, marker={"size": 5}, **options
-        )
+        return go.Scatter(name=name, x=epochs, y=y, mode="lines+markers", line=style, marker={"size": 5}, **options)
 
     percent_hover = "epoch %{x}: %{y:.2f} %"
     traces = [
@@ -155,6 +151,4 @@ def _latency(latency: Latency | None) -> go.Figure | None:
         )
     ]
     top = 1.15 * max(latency.dense_ms.p99, latency.compiled_ms.p99)
-    return _figure(
-        traces, _axis(showgrid=False), _axis("milliseconds", range=[0, top]), barmode="group", bargap=0.35
-    )
+    return _figure(traces, _axis(showgrid=False), _axis("milliseconds", range=[0, top]), barmode="group", bargap=0.35)

@@ -95,32 +95,24 @@ def _accuracy_figure(report: Report) -> Figure:
 def _two_four_figure(report: Report) -> Figure:
     valid, eligible = two_four_counts(report)
     skipped = len(report.layers) - eligible
-    detail = (
-        "all layers can be 2:4" if skipped == 0 else f"{skipped} of {len(report.layers)} layers cannot be 2:4"
-    )
+    detail = "all layers can be 2:4" if skipped == 0 else f"{skipped} of {len(report.layers)} layers cannot be 2:4"
     return Figure("2:4 layers", f"{valid} / {eligible}", detail)
 
 
 def _size_figure(report: Report) -> Figure:
     sizes = report.size_bytes
     if sizes.compiled_onnx is None:
-        return Figure(
-            "Size", NOT_MEASURED, report.reasons.get("size_bytes.compiled_onnx", ""), measured=False
-        )
+        return Figure("Size", NOT_MEASURED, report.reasons.get("size_bytes.compiled_onnx", ""), measured=False)
     dense = "" if sizes.dense_onnx is None else f"dense {megabytes(sizes.dense_onnx)}"
     engine = "no engine" if sizes.engine is None else f"engine {megabytes(sizes.engine)}"
-    return Figure(
-        "ONNX size", megabytes(sizes.compiled_onnx), ", ".join(part for part in (dense, engine) if part)
-    )
+    return Figure("ONNX size", megabytes(sizes.compiled_onnx), ", ".join(part for part in (dense, engine) if part))
 
 
 def _parameters_figure(report: Report) -> Figure:
     counts = report.parameters
     ratio = counts.dense / max(counts.compiled, 1)
     zeros = "" if counts.zero_fraction is None else f", {percent(counts.zero_fraction)} of them zero"
-    return Figure(
-        "Parameter reduction", f"{ratio:.2f}{TIMES}", f"{si(counts.dense)} → {si(counts.compiled)}{zeros}"
-    )
+    return Figure("Parameter reduction", f"{ratio:.2f}{TIMES}", f"{si(counts.dense)} → {si(counts.compiled)}{zeros}")
 
 
 def gate_words(gate: Gate) -> str:

@@ -38,9 +38,7 @@ def render_html(report: Report) -> str:
         report=report,
         headline=report_figures.headline(report),
         gates=[(gate, report_figures.gate_words(gate)) for gate in report.gates],
-        unknowns=[
-            (reason, [_path_words(p) for p in paths]) for reason, paths in report_figures.unknowns(report)
-        ],
+        unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in report_figures.unknowns(report)],
         two_four=two_four_words,
         timed=any(layer.dense_ms is not None for layer in report.layers),
         charts=found,
@@ -56,11 +54,7 @@ def two_four_words(layer: Layer) -> tuple[str, str]:
         return "plain", report_figures.NOT_MEASURED
     if sparsity.valid:
         return "good", "valid"
-    return (
-        ("bad", sparsity.reason or "eligible, but not 2:4")
-        if sparsity.eligible
-        else ("plain", sparsity.reason)
-    )
+    return ("bad", sparsity.reason or "eligible, but not 2:4") if sparsity.eligible else ("plain", sparsity.reason)
 
 
 def _path_words(path: str) -> str:

@@ -45,9 +45,7 @@ def prune(compilation: Compilation, options: PruneFilters) -> None:
     plan = result.plan if earlier is None else earlier.plan.then(result.plan)
     rounds = 1 if earlier is None else earlier.rounds + 1
     dense_widths = {} if earlier is None else {name: width for name, width, _ in earlier.widths}
-    widths = tuple(
-        (g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"]
-    )
+    widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
     compilation.pruned = Pruned(options, plan, widths, oracle, rounds)
     compilation.program = result.program
     compilation.measure_accuracy("pruned")

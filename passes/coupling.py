@@ -300,9 +300,7 @@ def _members(
         owner = bucket_of[root]
         for position in np.unique(owner[owner >= 0]).tolist():
             indices = np.flatnonzero(owner == position)
-            rows = indices[np.argsort(unit_of[root[indices]], kind="stable")].reshape(
-                len(buckets[position]), -1
-            )
+            rows = indices[np.argsort(unit_of[root[indices]], kind="stable")].reshape(len(buckets[position]), -1)
             found.setdefault(position, {})[key] = rows
             if key[1] == 0 and key[0] in weights and position not in order:
                 order[position] = np.argsort(rows[:, 0], kind="stable")

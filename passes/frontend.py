@@ -34,9 +34,7 @@ def capture(
     Raises:
         UnsupportedModelError: the network doesn't run on these inputs, or can't be exported.
     """
-    args, kwargs = (
-        _repeat_single_batch((args, kwargs or {})) if dynamic_shapes is None else (args, kwargs or {})
-    )
+    args, kwargs = _repeat_single_batch((args, kwargs or {})) if dynamic_shapes is None else (args, kwargs or {})
     with eval_mode(module):
         _try_forward(module, args, kwargs)
         exported, dynamic = _export(module, args, kwargs, dynamic_shapes)
@@ -63,9 +61,7 @@ def from_exported(exported: ExportedProgram) -> Program:
     return program
 
 
-def _program(
-    exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any
-) -> Program:
+def _program(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any) -> Program:
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     # A captured network must run at another batch or resolution than its example's.
@@ -103,9 +99,7 @@ def _try_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         with torch.no_grad():
             module(*args, **kwargs)
     except Exception as error:
-        shapes = [
-            tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
-        ]
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         raise UnsupportedModelError(
             f"{type(module).__name__} doesn't run on inputs of shape {', '.join(map(str, shapes))}: "
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
@@ -137,9 +131,7 @@ def _export(
 def _batch_dynamic(inputs: tuple[Any, dict[str, Any]]) -> Any:
     """Dynamic-shapes specification that lets dimension 0 of every tensor vary, under the name "batch"."""
     batch = Dim("batch")
-    args, kwargs = pytree.tree_map(
-        lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, inputs
-    )
+    args, kwargs = pytree.tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, inputs)
     return (*args, *kwargs.values()) if not kwargs else {**dict(enumerate(args)), **kwargs}
 
 

@@ -29,10 +29,7 @@ class PruningPlan:
         """
         try:
             raw: dict[str, dict[str, list[int]]] = json.loads(text)
-            kept = {
-                name: {int(dim): [int(i) for i in ids] for dim, ids in dims.items()}
-                for name, dims in raw.items()
-            }
+            kept = {name: {int(dim): [int(i) for i in ids] for dim, ids in dims.items()} for name, dims in raw.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"The pruning plan can't be read: {error}",

@@ -52,21 +52,15 @@ class PruneFilters:
     def __post_init__(self) -> None:
         """Refuse options that contradict each other or make no sense."""
         if (self.ratio is None) == (self.speedup is None):
-            raise UsageError(
-                "prune-filters needs either a ratio or a speedup.", hint="For example speedup=2.0."
-            )
+            raise UsageError("prune-filters needs either a ratio or a speedup.", hint="For example speedup=2.0.")
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
-            raise UsageError(
-                f"speedup {self.speedup} is not a factor of at least 1.", hint="2.0 halves the MACs."
-            )
+            raise UsageError(f"speedup {self.speedup} is not a factor of at least 1.", hint="2.0 halves the MACs.")
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
         if self.round_to < 1 or self.min_channels < 1:
             raise UsageError("round_to and min_channels must be at least 1.")
         if self.inexact_groups not in ("prune", "freeze"):
-            raise UsageError(
-                f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".'
-            )
+            raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         importance.check_criterion(self.criterion)
 
     def run(self, program: Program) -> PassResult:
@@ -132,9 +126,7 @@ class PruneFilters:
             removed[coupling.roots[atoms]] = True
         return removed
 
-    def _stats(
-        self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64]
-    ) -> dict[str, Any]:
+    def _stats(self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64]) -> dict[str, Any]:
         dense_macs, macs = program.macs(), pruned.macs()
         return {
             "macs_dense": dense_macs,

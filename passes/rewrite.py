@@ -50,9 +50,7 @@ def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
     for name in implied.keys() | plan.kept.keys():
         if implied.get(name) != plan.kept.get(name):
             dims = {**implied.get(name, {}), **plan.kept.get(name, {})}
-            raise _misfit(
-                name, next(d for d in dims if implied.get(name, {}).get(d) != plan.kept.get(name, {}).get(d))
-            )
+            raise _misfit(name, next(d for d in dims if implied.get(name, {}).get(d) != plan.kept.get(name, {}).get(d)))
     return removed
 
 

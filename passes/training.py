@@ -91,7 +91,5 @@ def _operators(graph: Graph) -> Counter[tuple[str, str]]:
 
 def _counts_batches(node: Node) -> bool:
     return operator_name(node.target) in ("add_", "add", "copy_") and any(
-        "num_batches_tracked" in str(argument.target)
-        for argument in node.all_input_nodes
-        if argument.op == "get_attr"
+        "num_batches_tracked" in str(argument.target) for argument in node.all_input_nodes if argument.op == "get_attr"
     )

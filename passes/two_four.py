@@ -126,19 +126,13 @@ class Sparsify:
         found = eligibility(program, self.ignore)
         tensors: dict[str, Tensor] = program.tensors()
         masks = {entry.weight: two_four_mask(tensors[entry.weight]) for entry in found if entry.eligible}
-        sparse = {
-            id(tensors[name]): nn.Parameter(tensors[name].detach() * mask) for name, mask in masks.items()
-        }
-        result = program.with_tensors(
-            {name: sparse.get(id(tensor), tensor) for name, tensor in tensors.items()}
-        )
+        sparse = {id(tensors[name]): nn.Parameter(tensors[name].detach() * mask) for name, mask in masks.items()}
+        result = program.with_tensors({name: sparse.get(id(tensor), tensor) for name, tensor in tensors.items()})
         result = replace(result, masks={**program.masks, **masks})
         return PassResult(result, bool(masks), {"layers": [_layer_stats(e, tensors, masks) for e in found]})
 
 
-def _layer_stats(
-    entry: LayerEligibility, tensors: dict[str, Tensor], masks: dict[str, Tensor]
-) -> dict[str, Any]:
+def _layer_stats(entry: LayerEligibility, tensors: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
     """What the report says of a layer; retained magnitude is the kept share of the sum of absolute weights."""
     stats: dict[str, Any] = {
         "layer": entry.layer,
@@ -151,7 +145,5 @@ def _layer_stats(
     if entry.eligible:
         magnitude = tensors[entry.weight].detach().abs().double()
         total = magnitude.sum()
-        stats["retained_magnitude"] = (
-            float((magnitude * masks[entry.weight]).sum() / total) if total > 0 else 1.0
-        )
+        stats["retained_magnitude"] = float((magnitude * masks[entry.weight]).sum() / total) if total > 0 else 1.0
     return stats

@@ -56,10 +56,6 @@ def total_loss(
     """
     value = loss(outputs, labels)
     if not isinstance(value, Tensor) or value.ndim != 0:
-        shape = (
-            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        )
-        raise UsageError(
-            f"The loss function gave {shape}; expected a scalar tensor.", hint="Take the mean of it."
-        )
+        shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise UsageError(f"The loss function gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
     return value if distillation is None else value + distillation(inputs, outputs)

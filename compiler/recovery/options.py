@@ -55,7 +55,5 @@ class Recover:
             if not holds:
                 raise UsageError(f"recover: {option} must be {expected}, got {getattr(self, option)}.")
         if self.keep not in _KEEP:
-            raise UsageError(
-                f"recover: keep = {self.keep!r} is unknown.", hint=did_you_mean(self.keep, _KEEP)
-            )
+            raise UsageError(f"recover: keep = {self.keep!r} is unknown.", hint=did_you_mean(self.keep, _KEEP))
         parse_schedule(self.schedule, epochs=self.epochs)

@@ -174,9 +174,7 @@ def _step(request: Request) -> Schedule:
 def _cosine(request: Request) -> Schedule:
     peak, *rest = request.arguments.split(",")
     if len(rest) > 1:
-        raise request.error(
-            "has too many values; expected cosine:LEARNING_RATE or cosine:LEARNING_RATE,MINIMUM."
-        )
+        raise request.error("has too many values; expected cosine:LEARNING_RATE or cosine:LEARNING_RATE,MINIMUM.")
     highest = request.learning_rate(peak)
     lowest = request.number(rest[0], "minimum") if rest else 0.0
     if lowest > highest:

@@ -160,9 +160,7 @@ def _optimizer(program: Program, options: Recover) -> SGD:
         )
     parameters = [p for p in program.module.parameters() if p.requires_grad]
     if not parameters:
-        raise UnsupportedModelError(
-            "The network has no parameters that require a gradient: nothing can be trained."
-        )
+        raise UnsupportedModelError("The network has no parameters that require a gradient: nothing can be trained.")
     return SGD(
         parameters,
         lr=1.0,  # set at every step

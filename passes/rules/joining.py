@@ -19,9 +19,7 @@ def cat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     for other in range(len(result)):
         for value in values[1:]:
             if other != axis:
-                result[other] = ties.meet(
-                    result[other], value[other], "concatenation with values that are not tracked"
-                )
+                result[other] = ties.meet(result[other], value[other], "concatenation with values that are not tracked")
     result[axis] = _concatenated(ties, [v[axis] for v in values], [n.meta["shapes"][axis] for n in tensors])
     return tuple(result)
 
@@ -45,9 +43,7 @@ def stack(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     values = [ties.of(n) for n in a["tensors"]]
     result = list(values[0])
     for value in values[1:]:
-        result = [
-            ties.meet(x, y, "stacked values that are not tracked") for x, y in zip(result, value, strict=True)
-        ]
+        result = [ties.meet(x, y, "stacked values that are not tracked") for x, y in zip(result, value, strict=True)]
     result.insert(a["dim"] % len(node.meta["shapes"]), None)
     return tuple(result)
 

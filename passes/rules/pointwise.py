@@ -43,9 +43,5 @@ def _size(node: Node, axis: int) -> int:
 def _mark_residual(ties: Ties, node: Node, label: Label) -> None:
     """A sum of two activations is where branches join: its channels form a residual stream."""
     activations = [n for n in node.all_input_nodes if n.op != "get_attr" and ties.values.get(n)]
-    if (
-        label is not None
-        and operator_name(node.target).rstrip("_") in ("add", "sub")
-        and len(activations) == 2
-    ):
+    if label is not None and operator_name(node.target).rstrip("_") in ("add", "sub") and len(activations) == 2:
         ties.residual.append(label)

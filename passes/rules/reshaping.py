@@ -121,9 +121,7 @@ def _complete(factors: Factors, old: tuple[int, ...], new: tuple[int, ...]) -> b
         return int(np.prod([size for _, size in parts], dtype=object)) if parts else 1
 
     sides = ((factors.old, old), (factors.new, new))
-    return all(
-        product(parts) == size for side, shape in sides for parts, size in zip(side, shape, strict=True)
-    )
+    return all(product(parts) == size for side, shape in sides for parts, size in zip(side, shape, strict=True))
 
 
 def _split(ties: Ties, label: Label, factors: list[tuple[int, int]]) -> dict[int, Label]:

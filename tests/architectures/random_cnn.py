@@ -129,7 +129,9 @@ def _classifier(rng: Random, shape: MapShape) -> nn.Module:
     features, size = rng.choice(ways)
     hidden = rng.choice([6, 10])
     norm = rng.choice([nn.BatchNorm1d(hidden), nn.Identity()])
-    return nn.Sequential(features, nn.Linear(size, hidden), norm, nn.ReLU(inplace=True), nn.Linear(hidden, 3))
+    # Few units after a mean over many positions: behind ReLU they might all be dead, and hide every error before.
+    smooth = rng.choice([nn.SiLU(), nn.LeakyReLU(0.1, inplace=True), nn.Tanh()])
+    return nn.Sequential(features, nn.Linear(size, hidden), norm, smooth, nn.Linear(hidden, 3))
 
 
 def random_cnns(max_steps: int = 6) -> st.SearchStrategy[RandomCnn]:

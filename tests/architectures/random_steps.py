@@ -62,12 +62,8 @@ def conv_unit(
     rng: Random, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Convolution, a norm with or without affine part or none, an activation; the size stays at stride 1."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=rng.random() < 0.5
-    )
-    norm = rng.choice(
-        [nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels, affine=False), nn.Identity()]
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=rng.random() < 0.5)
+    norm = rng.choice([nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels, affine=False), nn.Identity()])
     return nn.Sequential(conv, norm, activation(rng, out_channels))
 
 
@@ -115,9 +111,7 @@ def concat(rng: Random, s: MapShape) -> tuple[nn.Module, MapShape]:
 
 def depthwise(rng: Random, s: MapShape) -> tuple[nn.Module, MapShape]:
     out, hidden = width(rng), s.channels * rng.choice([1, 1, 2])
-    step = nn.Sequential(
-        conv_unit(rng, s.channels, hidden, groups=s.channels), conv_unit(rng, hidden, out, 1)
-    )
+    step = nn.Sequential(conv_unit(rng, s.channels, hidden, groups=s.channels), conv_unit(rng, hidden, out, 1))
     return step, MapShape(out, s.height, s.width)
 
 

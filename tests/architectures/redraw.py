@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
-_BIAS_DEVIATION = 0.5
+_BIAS_DEVIATION = 0.2
 
 
 @torch.no_grad()

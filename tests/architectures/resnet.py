@@ -77,9 +77,7 @@ class ZeroPadShortcut(nn.Module):
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """A strided 1x1 convolution with batch norm (option B)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 class ResNet(nn.Module):
@@ -114,9 +112,7 @@ class ResNet(nn.Module):
                 stride = 2 if index > 0 and position == 0 else 1
                 wide = width * block.expansion
                 changes = stride != 1 or channels != wide
-                blocks.append(
-                    block(channels, width, stride, shortcut(channels, wide, stride) if changes else None)
-                )
+                blocks.append(block(channels, width, stride, shortcut(channels, wide, stride) if changes else None))
                 channels = wide
             self.add_module(name, nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -3,6 +3,7 @@
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from prunec.passes.frontend import capture
@@ -42,19 +43,14 @@ def test_a_seed_names_one_network(seed: int) -> None:
     first, second = random_cnn(seed), random_cnn(seed)
     assert str(first) == str(second)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
     assert all(8 <= side <= 12 for side in first.input_shape[1:])
 
 
 def test_redrawn_tensors_hide_nothing() -> None:
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3),
-        torch.nn.BatchNorm2d(8),
-        torch.nn.ConvTranspose2d(8, 4, 2),
-        torch.nn.PReLU(4),
-    )
+    norm = nn.BatchNorm2d(8)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ConvTranspose2d(8, 4, 2), nn.PReLU(4))
     for tensor in network.state_dict().values():
         tensor.zero_()
     redraw_(network, seed=0)

@@ -84,10 +84,7 @@ def test_epochs_are_shuffled_augmented_and_repeatable(tmp_path: Path) -> None:
     assert len(first[0]) == 176  # 180 to train on, the last 4 make no full batch
     plain = load(tmp_path, stored)
     shuffled, labels = joined(plain.train.batches(180, epoch=3))
-    order = [
-        joined(plain.train.batches(50))[0].flatten(1).tolist().index(row)
-        for row in shuffled.flatten(1).tolist()
-    ]
+    order = [joined(plain.train.batches(50))[0].flatten(1).tolist().index(row) for row in shuffled.flatten(1).tolist()]
     assert sorted(order) == list(range(180))
     assert order != list(range(180))
     assert labels.tolist() == stored["train_labels"][order].tolist()

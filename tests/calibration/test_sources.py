@@ -30,9 +30,7 @@ def write_idx(folder: Path, compressed: bool) -> dict[str, np.ndarray[Any, Any]]
     }
     for name, array in stored.items():
         raw = idx_bytes(array)
-        (folder / (f"{name}.gz" if compressed else name)).write_bytes(
-            gzip.compress(raw) if compressed else raw
-        )
+        (folder / (f"{name}.gz" if compressed else name)).write_bytes(gzip.compress(raw) if compressed else raw)
     return stored
 
 
@@ -172,9 +170,7 @@ def test_unusable_user_data_are_refused(project: Path, function: str, expected: 
         ("asks:datasets", "No module named 'absent_library'"),
     ],
 )
-def test_functions_that_cannot_be_loaded_are_usage_errors(
-    project: Path, reference: str, expected: str
-) -> None:
+def test_functions_that_cannot_be_loaded_are_usage_errors(project: Path, reference: str, expected: str) -> None:
     (project / "broken.py").write_text("1 / 0\n")
     (project / "asks.py").write_text("import absent_library\n")
     with pytest.raises(UsageError, match=expected):

@@ -148,9 +148,7 @@ def _measurements() -> dict[str, Any]:
             exported=0.9152,
             engine=None,
         ),
-        "oracle": Oracle(
-            exact=True, max_relative_error=3.1e-15, masked_max_relative_error=3.1e-15, inexact_groups=()
-        ),
+        "oracle": Oracle(exact=True, max_relative_error=3.1e-15, masked_max_relative_error=3.1e-15, inexact_groups=()),
         "numerics": Numerics(onnx_vs_torch_max_relative_error=4.8e-7),
         "latency": None,
         "latency_cpu": Latency(

@@ -218,14 +218,10 @@ def test_a_manifest_cannot_point_outside(name: str) -> None:
 
 @given(
     seed=st.none() | st.integers(0, 2**63),
-    files=st.dictionaries(
-        st.from_regex(r"\A[a-z]{1,8}(/[a-z.]{3,8}x)?\Z"), st.binary(max_size=4), max_size=4
-    ),
+    files=st.dictionaries(st.from_regex(r"\A[a-z]{1,8}(/[a-z.]{3,8}x)?\Z"), st.binary(max_size=4), max_size=4),
 )
 def test_manifest_round_trip(seed: int | None, files: dict[str, bytes]) -> None:
-    entries = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
-    }
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
     manifest = Manifest.model_validate({"seed": seed, "versions": {"torch": "2"}, "files": entries})
     assert Manifest.model_validate_json(manifest.to_json()) == manifest
 

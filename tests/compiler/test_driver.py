@@ -104,14 +104,14 @@ def test_latency_is_measured_on_this_cpu_and_null_for_the_device(compiled: tuple
     report, _ = compiled
     assert report.latency is None
     assert report.latency_cpu is not None
-    assert report.latency_cpu.speedup_interval[0] <= report.latency_cpu.speedup <= report.latency_cpu.speedup_interval[1]
+    assert (
+        report.latency_cpu.speedup_interval[0] <= report.latency_cpu.speedup <= report.latency_cpu.speedup_interval[1]
+    )
     assert "latency" in report.reasons
 
 
 def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path: Path) -> None:
-    reports = [
-        compile_model(program, "cpu", PIPELINE, data, tmp_path / name, settings=FAST) for name in ("a", "b")
-    ]
+    reports = [compile_model(program, "cpu", PIPELINE, data, tmp_path / name, settings=FAST) for name in ("a", "b")]
     for name in ("model.onnx", "model.pt2", "plan.json", "recipe.toml"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert reports[0].deterministic_part() == reports[1].deterministic_part()

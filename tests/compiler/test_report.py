@@ -106,9 +106,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
         ),
     }
     assert document["schema"] == 1
-    assert {"structure", "ratio", "criterion", "schedule", "rounding", "epochs", "samples"} < set(
-        document["pruning"]
-    )
+    assert {"structure", "ratio", "criterion", "schedule", "rounding", "epochs", "samples"} < set(document["pruning"])
     curve = {"epoch", "learning_rate", "train_loss", "validation", "test", "seconds"}
     assert set(document["recovery"]["curve"][0]) == curve
     assert set(document["layers"][0]["sparsity"]) == {
@@ -130,9 +128,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
 def test_a_null_without_a_reason_is_an_error() -> None:
     reasons = sample_fields()["reasons"]
     del reasons["latency"], reasons["layers.*.sparse_ms"]
-    with pytest.raises(
-        ValidationError, match=r"null without an entry in reasons: latency, layers\.0\.sparse_ms"
-    ):
+    with pytest.raises(ValidationError, match=r"null without an entry in reasons: latency, layers\.0\.sparse_ms"):
         sample_report(reasons=reasons)
 
 

@@ -91,9 +91,7 @@ def test_charts_show_the_numbers_of_the_report() -> None:
 
 def test_a_step_schedule_gets_a_logarithmic_axis() -> None:
     recovery = sample_fields()["recovery"]
-    curve = tuple(
-        p.model_copy(update={"learning_rate": 0.1 if p.epoch < 10 else 0.01}) for p in recovery.curve
-    )
+    curve = tuple(p.model_copy(update={"learning_rate": 0.1 if p.epoch < 10 else 0.01}) for p in recovery.curve)
     step = sample_report(recovery=recovery.model_copy(update={"curve": curve}))
     assert charts(step)["curve"]["layout"]["yaxis2"]["type"] == "log"
     assert "type" not in charts(sample_report())["curve"]["layout"]["yaxis2"]
@@ -101,16 +99,12 @@ def test_a_step_schedule_gets_a_logarithmic_axis() -> None:
 
 def test_names_are_escaped() -> None:
     first, *others = sample_fields()["layers"]
-    html = render_html(
-        sample_report(layers=(first.model_copy(update={"name": HOSTILE}), *others), command=HOSTILE)
-    )
+    html = render_html(sample_report(layers=(first.model_copy(update={"name": HOSTILE}), *others), command=HOSTILE))
     page = Page(html)
     assert "img" not in {tag for tag, _ in page.elements}
     assert page.text.count(HOSTILE) == 2
     assert HOSTILE not in html
-    label = charts(sample_report(layers=(first.model_copy(update={"name": "a<b>c"}),)))["widths"]["data"][0][
-        "x"
-    ][0]
+    label = charts(sample_report(layers=(first.model_copy(update={"name": "a<b>c"}),)))["widths"]["data"][0]["x"][0]
     assert label == "a&lt;b&gt;c"  # Plotly reads labels as HTML
 
 

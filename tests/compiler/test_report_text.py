@@ -37,10 +37,7 @@ def test_the_last_line_without_a_gate_still_has_the_accuracy() -> None:
 
 
 def test_result_line() -> None:
-    assert (
-        result_line(True, ["accuracy 91.52 %"], "prunec eval x")
-        == "PASSED | accuracy 91.52 % | prunec eval x"
-    )
+    assert result_line(True, ["accuracy 91.52 %"], "prunec eval x") == "PASSED | accuracy 91.52 % | prunec eval x"
     assert result_line(False, [], "prunec verify x") == "FAILED | no figures | prunec verify x"
 
 
@@ -61,9 +58,7 @@ def test_the_table_holds_the_same_rows() -> None:
 
 
 def test_unmeasured_figures_say_so() -> None:
-    accuracy = Accuracy(
-        metric="top1", dense=None, pruned=None, sparse=None, recovered=None, exported=None, engine=None
-    )
+    accuracy = Accuracy(metric="top1", dense=None, pruned=None, sparse=None, recovered=None, exported=None, engine=None)
     fields = sample_fields()
     reasons = fields["reasons"] | {"latency_cpu": "no data.", "accuracy": "no data."}
     del reasons["accuracy.engine"]

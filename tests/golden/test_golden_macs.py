@@ -57,9 +57,7 @@ def resnet56() -> Program:
         (vgg.vgg16_bn, 224, Counts(15_470_264_320, 138_365_992)),
     ],
 )
-def test_dense_networks_have_their_known_counts(
-    network: Callable[[], nn.Module], size: int, expected: Counts
-) -> None:
+def test_dense_networks_have_their_known_counts(network: Callable[[], nn.Module], size: int, expected: Counts) -> None:
     assert Counts.of(captured(network(), size)) == expected
 
 
@@ -79,9 +77,7 @@ def test_resnet34_dense(resnet34_100: Program, resnet34: Program) -> None:
         (0.95, 0.304, 12.06),
     ],
 )
-def test_resnet34_with_100_classes(
-    resnet34_100: Program, ratio: float, macs_g: float, speedup: float
-) -> None:
+def test_resnet34_with_100_classes(resnet34_100: Program, ratio: float, macs_g: float, speedup: float) -> None:
     """The first convolution of every basic block; rounding down or to nearest misses these digits."""
     program = pruned(resnet34_100, {"layer*.conv1": ratio})
     reduction = Reduction.between(Counts.of(resnet34_100), Counts.of(program))
@@ -102,9 +98,7 @@ def test_resnet50_dense(resnet50: Program) -> None:
     ("name", "macs_g", "parameters", "speedup"),
     [("2.31x", 1.7716, 15_934_139, 2.308), ("2.56x", 1.5948, 15_788_132, 2.564)],
 )
-def test_resnet50_by_stage(
-    resnet50: Program, name: str, macs_g: float, parameters: int, speedup: float
-) -> None:
+def test_resnet50_by_stage(resnet50: Program, name: str, macs_g: float, parameters: int, speedup: float) -> None:
     """Stage ratios on the first two convolutions of every bottleneck."""
     program = pruned(resnet50, stage_ratios(GREG_RESNET50[name], RESNET50, ("conv1", "conv2")))
     counts = Counts.of(program)

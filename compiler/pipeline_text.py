@@ -1,0 +1,158 @@
+"""The text form of a pipeline: words to a tree of names and values, and back.
+
+Grammar::
+
+    pipeline := item*                                items are separated by blanks
+    item     := NAME options? | "repeat" options "(" pipeline ")"
+    options  := "{" [KEY "=" value ("," KEY "=" value)*] "}"
+    value    := BARE | QUOTED | "[" [value ("," value)*] "]" | "{" [key "=" value ("," key "=" value)*] "}"
+
+A quoted value is a JSON string. A bare one holds none of blanks, quotes and ``,={}[]()``.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prunec.passes.errors import UsageError
+
+_TOKEN = re.compile(r'\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<bare>[^\s,={}\[\]()"]+)|(?P<mark>[,={}\[\]()]))', re.S)
+_BARE = re.compile(r'[^\s,={}\[\]()"]+')
+REPEAT = "repeat"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One word of a pipeline as it was written; `body` holds what stands in the brackets of a repeat."""
+
+    name: str
+    options: dict[str, object] = field(default_factory=dict)
+    body: "tuple[Item, ...] | None" = None
+
+
+def parse_items(text: str) -> tuple[Item, ...]:
+    """The items of a pipeline; values are strings, lists and dictionaries of these.
+
+    Raises:
+        UsageError: the text doesn't follow the grammar; the message shows where.
+    """
+    reader = _Reader(text)
+    items = reader.items()
+    if reader.peek() is not None:
+        raise reader.error("expected the name of a step")
+    return items
+
+
+def print_item(name: str, options: Mapping[str, object]) -> str:
+    """``name{key=value,...}``, without braces where there are no options."""
+    return f"{name}{_print_options(options)}" if options else name
+
+
+def _print_options(options: Mapping[str, object]) -> str:
+    return "{" + ",".join(f"{_print_value(key)}={_print_value(value)}" for key, value in options.items()) + "}"
+
+
+def _print_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return _print_options(value)
+    if isinstance(value, Sequence):
+        return "[" + ",".join(map(_print_value, value)) + "]"
+    return repr(value)
+
+
+class _Reader:
+    """A recursive-descent reader over the tokens of one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str, int]] = []  # kind, text, position
+        position, end = 0, len(text.rstrip())
+        while position < end:
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise self.error("a quote is not closed", at=position)
+            kind = str(match.lastgroup)
+            self.tokens.append((kind, match[kind], match.start(kind)))
+            position = match.end()
+        self.position = 0
+
+    def error(self, what: str, at: int | None = None) -> UsageError:
+        if at is None:
+            rest = self.tokens[self.position :]
+            at = rest[0][2] if rest else len(self.text)
+        return UsageError(
+            f"The pipeline can't be read: {what} at position {at}, before {self.text[at : at + 20]!r}.",
+            hint='Expected name{option=value,...} name ...; quote values with blanks or ,={}: schedule="step:0=0.1".',
+        )
+
+    def peek(self) -> str | None:
+        """The next mark, or "" before a value, or None at the end."""
+        if self.position == len(self.tokens):
+            return None
+        kind, text, _ = self.tokens[self.position]
+        return text if kind == "mark" else ""
+
+    def take(self, mark: str) -> bool:
+        """Whether the next token is this mark; it is consumed then."""
+        found = self.peek() == mark
+        self.position += found
+        return found
+
+    def expect(self, mark: str) -> None:
+        if not self.take(mark):
+            raise self.error(f"expected {mark!r}")
+
+    def scalar(self, what: str) -> str:
+        if self.peek() != "":
+            raise self.error(f"expected {what}")
+        kind, text, at = self.tokens[self.position]
+        self.position += 1
+        if kind == "bare":
+            return text
+        try:
+            return str(json.loads(text, strict=False))
+        except ValueError as error:
+            raise self.error(f"the quoted value {text} is not valid ({error})", at=at) from error
+
+    def items(self) -> tuple[Item, ...]:
+        found = []
+        while self.peek() == "":
+            name = self.scalar("the name of a step")
+            options = self.options() if self.peek() == "{" else {}
+            body = None
+            if name == REPEAT:
+                self.expect("(")
+                body = self.items()
+                self.expect(")")
+            found.append(Item(name, options, body))
+        return tuple(found)
+
+    def options(self) -> dict[str, object]:
+        self.expect("{")
+        found: dict[str, object] = {}
+        while not self.take("}"):
+            if found:
+                self.expect(",")
+            key = self.scalar("the name of an option")
+            if key in found:
+                raise self.error(f"{key!r} is given twice")
+            self.expect("=")
+            found[key] = self.value()
+        return found
+
+    def value(self) -> object:
+        if self.peek() == "{":
+            return self.options()
+        if not self.take("["):
+            return self.scalar("a value")
+        found: list[object] = []
+        while not self.take("]"):
+            if found:
+                self.expect(",")
+            found.append(self.value())
+        return found

@@ -1,0 +1,86 @@
+"""Latency of two models in interleaved runs, with an interval for their ratio."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Latency percentiles, milliseconds."""
+
+    median: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class LatencyComparison:
+    """Two models measured alternately, so that a drift of the machine meets both.
+
+    Attributes:
+        dense: latency of the first.
+        compiled: latency of the second.
+        speedup: ratio of the medians.
+        speedup_interval: 95 % bootstrap interval of that ratio.
+        runs: measurements of each.
+    """
+
+    dense: Percentiles
+    compiled: Percentiles
+    speedup: float
+    speedup_interval: tuple[float, float]
+    runs: int
+
+
+def percentiles(milliseconds: NDArray[np.float64]) -> Percentiles:
+    """Median, 90th and 99th percentile of measurements."""
+    median, p90, p99 = np.percentile(milliseconds, [50, 90, 99]).tolist()
+    return Percentiles(median, p90, p99)
+
+
+def time_runs(functions: list[Callable[[], Any]], runs: int, warmup: int, seed: int) -> NDArray[np.float64]:
+    """Wall-clock milliseconds (runs, functions): each run times every function once, in random order."""
+    for function in functions:
+        for _ in range(warmup):
+            function()
+    generator = np.random.default_rng(seed)
+    result = np.empty((runs, len(functions)))
+    for run in range(runs):
+        for index in generator.permutation(len(functions)).tolist():
+            started = time.perf_counter_ns()
+            functions[index]()
+            result[run, index] = (time.perf_counter_ns() - started) / 1e6
+    return result
+
+
+def compare_latency(
+    dense: Callable[[], Any], compiled: Callable[[], Any], *, runs: int = 200, warmup: int = 20, seed: int = 0
+) -> LatencyComparison:
+    """Measure two models in interleaved runs.
+
+    Args:
+        dense: one inference of the first model.
+        compiled: one inference of the second.
+        runs: measurements of each, at least 2.
+        warmup: runs of each before.
+        seed: of the order and the bootstrap.
+    """
+    times = time_runs([dense, compiled], runs, warmup, seed)
+    medians = np.median(times, axis=0)
+    samples = np.random.default_rng(seed).integers(0, runs, (_RESAMPLES, runs))
+    resampled = np.median(times[samples], axis=1)
+    low, high = np.percentile(resampled[:, 0] / resampled[:, 1], [2.5, 97.5]).tolist()
+    return LatencyComparison(
+        dense=percentiles(times[:, 0]),
+        compiled=percentiles(times[:, 1]),
+        speedup=float(medians[0] / medians[1]),
+        speedup_interval=(low, high),
+        runs=runs,
+    )

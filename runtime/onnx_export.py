@@ -1,0 +1,139 @@
+"""Export a program to ONNX: one file, dynamic batch, equal bytes for equal weights."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from onnx.external_data_helper import uses_external_data
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
+from prunec.passes.program import Program
+
+_LARGEST_FILE_BYTES = 2_000_000_000
+
+
+def export_onnx(program: Program, path: Path) -> None:
+    """Write the inference form of a program as float32 ONNX.
+
+    Batch norms are folded into convolutions; weights keep the names of the parameters they come from. A dynamic
+    batch dimension is named "batch".
+
+    Args:
+        program: any program.
+        path: the file; above 2 GB the weights go beside it, into ``<name>.data``.
+
+    Raises:
+        UnsupportedModelError: an operator has no ONNX form.
+    """
+    exported = program.export()
+    outputs = len(exported.graph_signature.user_outputs)
+    names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
+    try:
+        with _quiet():
+            result = torch.onnx.export(exported, dynamo=True, verbose=False, output_names=names)
+            assert result is not None
+            model: onnx.ModelProto = result.model_proto
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"The network can't be exported to ONNX: {_root_cause(error)}",
+            hint="The operator named here has no ONNX form in this version of torch.",
+        ) from error
+    if program.batch_is_dynamic:
+        _name_batch(model.graph)
+    _strip_metadata(model)
+    _save(model, path)
+
+
+def to_fp16(source: Path, destination: Path) -> None:
+    """Write a float16-typed form of a float32 model: float16 inside, float32 inputs and outputs.
+
+    Raises:
+        NumericMismatchError: a weight is beyond float16's range.
+    """
+    model = onnx.load(source)
+    largest = max((_largest(tensor) for tensor in model.graph.initializer), default=0.0)
+    if largest > 65504:
+        raise NumericMismatchError(
+            f"A weight of magnitude {largest:g} is beyond float16 (65504).", hint="Compile for fp32 or bf16."
+        )
+    with warnings.catch_warnings():
+        # The converter tells of every weight below float16's smallest number, which it rounds.
+        warnings.simplefilter("ignore")
+        half = convert_float_to_float16(model, keep_io_types=True)
+    # The converter appends its casts of the inputs at the end of the graph.
+    OnnxModel(half).topological_sort()
+    _strip_metadata(half)
+    _save(half, destination)
+
+
+def _largest(tensor: onnx.TensorProto) -> float:
+    if tensor.data_type != onnx.TensorProto.FLOAT:
+        return 0.0
+    values = onnx.numpy_helper.to_array(tensor)
+    return float(abs(values).max()) if values.size else 0.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter from the user's terminal; errors are raised anyway."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _name_batch(graph: onnx.GraphProto) -> None:
+    """Call the first dimension of the inputs "batch" wherever it occurs, also in expressions."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if symbol and dim.dim_param:
+                dim.dim_param = dim.dim_param.replace(symbol, "batch")
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove what differs between machines or says nothing to a runtime: traces, scopes, rule names."""
+    graph = model.graph
+    graph.name = "prunec"
+    for item in (
+        model,
+        graph,
+        *graph.node,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+    ):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    for function in model.functions:
+        function.ClearField("metadata_props")
+        for node in function.node:
+            node.ClearField("metadata_props")
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer if not uses_external_data(tensor))
+    if size < _LARGEST_FILE_BYTES:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    onnx.checker.check_model(path, full_check=True)
