@@ -71,7 +71,7 @@ def build(compilation: Compilation) -> None:
 
 
 def measure(compilation: Compilation) -> None:
-    """Latency of the dense and the compiled network in interleaved runs: on the device where it is here, and on this CPU.
+    """Latency of the dense and the compiled network in interleaved runs, on this CPU and on the device if it is here.
 
     The CPU's figures are ONNX Runtime's on the float32 files, whatever the target.
     """

@@ -10,7 +10,7 @@ import torch
 
 from prunec.compiler.versions import tool_version
 from prunec.passes.errors import MissingDependencyError
-from prunec.runtime.engines import choose_builder
+from prunec.runtime.engines.building import choose_builder
 from prunec.runtime.target import DEVICES, Target
 
 Ability = Literal["build and run", "build ahead of time", "bundle only"]

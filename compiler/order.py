@@ -22,7 +22,7 @@ EDGES = (
         "prune-filters",
         "sparsify",
         "first",
-        "removing channels shifts the fours of input channels that masks are made for, so earlier masks are not 2:4 any more",
+        "removing channels shifts the fours of input channels that a mask was made for, so that it is 2:4 no more",
     ),
     Edge(
         "prune-filters",

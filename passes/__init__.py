@@ -1,6 +1,20 @@
 """Programs and the passes over them: capture, coupling analysis, filter pruning, 2:4 sparsity, the oracle."""
 
+from typing import TYPE_CHECKING
+
 from prunec.passes.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from prunec.passes.base import PassResult as PassResult
+    from prunec.passes.coupling import analyse as analyse
+    from prunec.passes.frontend import capture as capture
+    from prunec.passes.oracle import OracleReport as OracleReport
+    from prunec.passes.oracle import check_oracle as check_oracle
+    from prunec.passes.plan import PruningPlan as PruningPlan
+    from prunec.passes.plan import apply_plan as apply_plan
+    from prunec.passes.program import Program as Program
+    from prunec.passes.prune_filters import PruneFilters as PruneFilters
+    from prunec.passes.two_four import Sparsify as Sparsify
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,

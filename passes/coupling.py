@@ -149,8 +149,8 @@ def _label_tensors(program: Program, ties: Ties) -> dict[tuple[str, int], Atoms]
                 slots[name, dim] = atoms
     tensors = program.tensors()
     for node in program.graph.find_nodes(op="get_attr"):
-        tensor = tensors.get(str(node.target))
-        ties.values[node] = by_identity[id(tensor)] if tensor is not None else None
+        name = str(node.target)
+        ties.values[node] = by_identity[id(tensors[name])] if name in tensors else None
     return slots
 
 
@@ -158,7 +158,7 @@ def _apply_rule(ties: Ties, node: Node) -> Value:
     if operator_name(node.target) == "getitem":
         source, index = node.args
         value = ties.values[source]  # type: ignore[index]
-        return value[index] if isinstance(value, list) else opaque(node.meta["shapes"])  # type: ignore[index,return-value]
+        return value[index] if isinstance(value, list) else opaque(node.meta["shapes"])  # type: ignore[index]
     if operator_name(node.target) in ("sym_size", "_assert_scalar", "sym_constrain_range_for_size"):
         return _size_of(ties, node)
     base = written(node)

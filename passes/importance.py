@@ -25,7 +25,8 @@ def l1_norm(weight: Tensor) -> Tensor:
 
 def l2_norm(weight: Tensor) -> Tensor:
     """Euclidean norm of each filter, float64 (K,) (He et al., IJCAI 2018)."""
-    return torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    return norms
 
 
 #: Criterion -> score of each filter of a weight (K, ...); "random" needs no weight and is made in `scores`.

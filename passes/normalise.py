@@ -37,7 +37,7 @@ def inline_grad_regions(module: GraphModule) -> None:
         assert isinstance(body, GraphModule)
         inputs = dict(zip(body.graph.find_nodes(op="placeholder"), node.args[2:], strict=True))
         with graph.inserting_before(node):
-            outputs = graph.graph_copy(body.graph, inputs)  # type: ignore[arg-type]
+            outputs = graph.graph_copy(body.graph, inputs)
         for user in list(node.users):
             assert operator_name(user.target) == "getitem"
             assert isinstance(outputs, tuple | list)
@@ -107,7 +107,7 @@ def aliased_input(node: Node) -> Node | None:
 def is_aliased(node: Node) -> bool:
     """Whether the node's tensor is a view of another one, or another node is a view of it."""
     views = [user for user in node.users if aliased_input(user) is node and written(user) is not node]
-    return aliased_input(node) is not None and written(node) is None or bool(views)
+    return (aliased_input(node) is not None and written(node) is None) or bool(views)
 
 
 def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:

@@ -94,7 +94,8 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
     missing = [name for name in plan.kept if name not in tensors]
     if missing:
         raise InputError(
-            f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: {', '.join(missing[:3])}.",
+            f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: "
+            f"{', '.join(missing[:3])}.",
             hint="Apply a plan to the network that it was made for.",
         )
     selected = plan.select_all(tensors)

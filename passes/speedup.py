@@ -38,7 +38,10 @@ class MacModel:
     @classmethod
     def of(cls, program: Program, coupling: Coupling) -> "MacModel":
         """The model of a program with all its prunable groups."""
-        scale, slopes, constants, starts = [], [], [], []
+        scale: list[float] = []
+        slopes: list[NDArray[np.float64]] = []
+        constants: list[float] = []
+        starts: list[int] = []
         counts = np.array([group.count for group in coupling.groups], dtype=float)
         for node, _ in weighted_calls(program.graph):
             starts.append(len(slopes))

@@ -4,7 +4,6 @@ import inspect
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 

@@ -1,6 +1,20 @@
 """Targets, ONNX export, engines, latency, accuracy and per-operator profiles."""
 
+from typing import TYPE_CHECKING
+
 from prunec.passes.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from prunec.runtime.evaluate import top1 as top1
+    from prunec.runtime.evaluate import top5 as top5
+    from prunec.runtime.latency import compare_latency as compare_latency
+    from prunec.runtime.numerics import onnx_vs_torch as onnx_vs_torch
+    from prunec.runtime.onnx_export import export_onnx as export_onnx
+    from prunec.runtime.onnx_export import to_fp16 as to_fp16
+    from prunec.runtime.onnx_sparsity import check_sparsity as check_sparsity
+    from prunec.runtime.profile import profile_onnx as profile_onnx
+    from prunec.runtime.target import DEVICES as DEVICES
+    from prunec.runtime.target import Target as Target
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,

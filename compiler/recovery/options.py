@@ -1,7 +1,7 @@
 """The options of a recovery finetune, as a recipe gives them."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
@@ -39,7 +39,7 @@ class Recover:
     weight_decay: float = 5e-4
     distill: float = 0.0
     distill_weight: float = 1.0
-    keep: str = "best"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         ranges = {

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from model import resnet
+from torch import Tensor, nn
 
 MEAN, STD = 0.2860, 0.3530
 

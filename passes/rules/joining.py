@@ -29,11 +29,11 @@ def _concatenated(ties: Ties, labels: list[Label], sizes: list[int]) -> Label:
         return None
     parts = []
     for label, size in zip(labels, sizes, strict=True):
+        # Positions that aren't tracked keep their place in the axis, as atoms that stay.
+        part = ties.fresh(size) if label is None else label
         if label is None:
-            # Positions that aren't tracked keep their place in the axis, as atoms that stay.
-            label = ties.fresh(size)
-            ties.freeze(label, "concatenation with values that are not tracked")
-        parts.append(label)
+            ties.freeze(part, "concatenation with values that are not tracked")
+        parts.append(part)
     return np.concatenate(parts)
 
 

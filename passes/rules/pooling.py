@@ -69,7 +69,7 @@ def softmax(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 def pad(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Padded axes, given from the last backwards, stay whole; the others pass."""
     value = list(ties.of(a["self"]))
-    amounts = list(a.get("pad") if a.get("pad") is not None else a["padding"])
+    amounts: list[Any] = a["pad"] if "pad" in a else a["padding"]
     for axis in range(len(amounts) // 2):
         if amounts[2 * axis] != 0 or amounts[2 * axis + 1] != 0:
             ties.freeze(value[-1 - axis], "padding of channels")

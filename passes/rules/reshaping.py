@@ -51,7 +51,7 @@ def expand(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     source: Node = a["self"]
     shape, value = node.meta["shapes"], ties.of(source)
     missing = len(shape) - len(value)
-    result: list[Label] = [None] * missing + list(value)
+    result: list[Label] = [*(None,) * missing, *value]
     for axis, size in enumerate(shape):
         old = 1 if axis < missing else source.meta["shapes"][axis - missing]
         if old == 1 and size > 1 and isinstance(a["size"][axis], int):

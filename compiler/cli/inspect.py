@@ -1,0 +1,71 @@
+"""``prunec inspect``."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from prunec.compiler.cli import options
+from prunec.compiler.cli.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from prunec.compiler.inspect_model import Inspection
+
+_SHOWN_MEMBERS = 4
+
+
+def inspect(
+    checkpoint: options.Checkpoint,
+    config: options.Config = None,
+    model: options.Factory = None,
+    input_: options.Inputs = None,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List what can be pruned together, what is frozen and why, and which layers can carry 2:4."""
+    from prunec.compiler.inspect_model import inspect_checkpoint
+
+    found = inspect_checkpoint(checkpoint, config=config, model=options.model_options(model, input_, trust))
+    if as_json:
+        print_json(found.to_json())
+        return
+    for text in (*found.notes, *found.lost_in_capture):
+        note(text)
+    _print(found)
+
+
+def _print(found: "Inspection") -> None:
+    attention = f", and {found.attention_macs:,} of products of activations" if found.attention_macs else ""
+    typer.echo(f"{found.macs:,} MACs per sample{attention}; {found.parameters:,} parameters")
+    typer.echo(f"MACs are {found.macs_convention}.\n")
+    print_table(
+        f"prunable groups: {len(found.prunable)}",
+        ("group", "units", "kind", "what shrinks together"),
+        [
+            (group.name, str(group.units), "residual stream" if group.residual else "", _shortened(group.members))
+            for group in found.prunable
+        ],
+    )
+    print_table(
+        f"frozen groups: {len(found.frozen)}",
+        ("group", "units", "why"),
+        [(group.name, str(group.units), "; ".join(group.reasons)) for group in found.frozen],
+    )
+    if found.unknown_operators:
+        print_table(
+            "operators without a rule, which freeze what they touch",
+            ("operator", "calls"),
+            [(name, str(count)) for name, count in found.unknown_operators.items()],
+        )
+    print_table(
+        f"2:4 in {sum(layer.eligible for layer in found.two_four)} of {len(found.two_four)} layers",
+        ("layer", "operator", "weight", "2:4", "why not"),
+        [
+            (x.layer, x.operator, "x".join(map(str, x.shape)), "yes" if x.eligible else "no", x.reason)
+            for x in found.two_four
+        ],
+    )
+
+
+def _shortened(members: tuple[str, ...]) -> str:
+    more = f", and {len(members) - _SHOWN_MEMBERS} more" if len(members) > _SHOWN_MEMBERS else ""
+    return ", ".join(members[:_SHOWN_MEMBERS]) + more

@@ -1,0 +1,122 @@
+"""The application, and the one place where errors become messages and exit codes."""
+
+import errno
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from prunec.compiler.cli.build import build
+from prunec.compiler.cli.compile import compile_
+from prunec.compiler.cli.doctor import doctor
+from prunec.compiler.cli.evaluate import evaluate
+from prunec.compiler.cli.inspect import inspect
+from prunec.compiler.cli.profile import profile
+from prunec.compiler.cli.targets import targets
+from prunec.compiler.cli.verify import verify
+from prunec.passes.errors import EnvironmentFailure, PrunecError
+
+BUG = 1
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
+INTERRUPTED = 130
+#: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
+_JUDGING = ("compile", "verify", "build")
+
+app = typer.Typer(
+    name="prunec",
+    help="Compile a trained PyTorch checkpoint to a pruned, 2:4-sparse inference engine.",
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+app.command("compile")(compile_)
+app.command("inspect")(inspect)
+app.command("eval")(evaluate)
+app.command("profile")(profile)
+app.command("verify")(verify)
+app.command("build")(build)
+app.command("targets")(targets)
+app.command("doctor")(doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from prunec.compiler.versions import tool_version
+
+        typer.echo(f"prunec {tool_version('prunec') or '(not installed)'}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the ``prunec`` script."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line, by default this process's.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    line = shlex.join(["prunec", *arguments])
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' warnings are for those who call them; python -W shows them
+    try:
+        code = _invoke(arguments, line)
+    except typer.TyperException as error:  # the command line itself is wrong
+        command = " ".join(["prunec", *arguments[:1]]) if arguments[0] in _commands() else "prunec"
+        typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
+        code = error.exit_code
+    except PrunecError as error:
+        typer.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug
+        code = _unexpected(error)
+    else:
+        if code != INTERRUPTED:
+            return code
+        typer.echo("Interrupted: nothing was written.", err=True)
+    if arguments[0] in _JUDGING:
+        from prunec.compiler.report_text import result_line
+
+        typer.echo(result_line(False, [f"exit code {code}"], line))
+    return code
+
+
+def _invoke(arguments: list[str], line: str) -> int:
+    """The command's own exit code; Ctrl-C gives `INTERRUPTED`."""
+    command = typer.main.get_command(app)
+    result = command.main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
+    return result if isinstance(result, int) else 0
+
+
+def _commands() -> list[str]:
+    return [str(command.name) for command in app.registered_commands]
+
+
+def _unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        typer.echo(f"Error: {error.strerror}: {error.filename or 'no file named'}", err=True)
+        return EnvironmentFailure.exit_code
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        typer.echo("Error: out of memory.\nUse a machine with more, or a smaller network or batch.", err=True)
+        return EnvironmentFailure.exit_code
+    traceback.print_exception(error)
+    typer.echo("This is a bug of prunec: please report it with the lines above.", err=True)
+    return BUG

@@ -1,0 +1,38 @@
+"""``prunec verify``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunec.compiler.cli import options
+from prunec.compiler.cli.output import print_json, print_table
+
+
+def verify(
+    context: typer.Context,
+    bundle: options.Bundle,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="Dense checkpoint it was compiled from: replay the pruning plan on it."),
+    ] = None,
+    config: options.Config = None,
+    model: options.Factory = None,
+    input_: options.Inputs = None,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
+) -> int:
+    """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
+    from prunec.compiler.report_text import result_line
+    from prunec.compiler.verify_bundle import verify_bundle
+
+    found = verify_bundle(bundle, source=source, config=config, model=options.model_options(model, input_, trust))
+    if as_json:
+        print_json(found.to_json())
+        return found.exit_code
+    rows = [(check.name, check.verdict, check.detail) for check in found.checks]
+    print_table(f"Bundle {found.bundle}", ("check", "verdict", "detail"), rows)
+    counts = {v: sum(check.verdict == v for check in found.checks) for v in ("passed", "failed", "skipped")}
+    figures = [f"{count} checks {verdict}" for verdict, count in counts.items() if count]
+    typer.echo(result_line(found.exit_code == 0, figures, context.obj))
+    return found.exit_code

@@ -1,0 +1,185 @@
+"""prunec.toml: what network, what data, what recipe."""
+
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from prunec.calibration.config import DataConfig
+from prunec.passes.errors import UsageError, did_you_mean
+
+CONFIG_NAME = "prunec.toml"
+Shape = tuple[int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelSection(_Section):
+    """[model]: the network that a state_dict belongs to.
+
+    Attributes:
+        factory: "module:callable", relative to the file, that builds it.
+        input: shape of one sample, or a list of shapes for several inputs.
+    """
+
+    factory: str | None = None
+    input: tuple[Shape, ...] | None = None
+
+    @field_validator("factory")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        return value if value is None else checked_reference(value)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, list) and value and isinstance(value[0], int) else value
+
+    @field_validator("input")
+    @classmethod
+    def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
+        if value is not None and any(size < 1 for shape in value for size in shape):
+            raise ValueError("sizes must be at least 1")
+        return value
+
+
+class DataSection(_Section):
+    """[data]: see `DataConfig`; loss and metric are "module:callable" relative to the file."""
+
+    train: str
+    test: str
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    augment: tuple[str, ...] = ()
+    validation_fraction: float = 0.1
+    limit_train: int | None = None
+    limit_test: int | None = None
+    loss: str | None = None
+    metric: str | None = None
+
+    @field_validator("loss", "metric")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        return value if value is None else checked_reference(value)
+
+    def sources(self) -> DataConfig:
+        """Where the data are from and how they are preprocessed.
+
+        Raises:
+            UsageError: a value is unknown or out of its range.
+        """
+        return DataConfig(**self.model_dump(exclude={"loss", "metric"}))
+
+
+class RecipeSection(_Section):
+    """[recipe]: a pipeline as text, or a table for each of its steps."""
+
+    seed: int = Field(default=0, ge=0)
+    pipeline: str | None = None
+    prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
+    sparsify: dict[str, Any] | None = None
+    recover: dict[str, Any] | None = None
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The tables that are there, by name of the step."""
+        named = {"prune-filters": self.prune_filters, "sparsify": self.sparsify, "recover": self.recover}
+        return {name: table for name, table in named.items() if table is not None}
+
+
+class Config(_Section):
+    """The whole file; every part of it is optional."""
+
+    model: ModelSection = ModelSection()
+    data: DataSection | None = None
+    recipe: RecipeSection = RecipeSection()
+    _path: Path | None = PrivateAttr(default=None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this was read from; None where there is none."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """What paths and modules in it are relative to."""
+        return self._path.parent if self._path is not None else Path.cwd()
+
+
+def find_config(checkpoint: Path | None = None, explicit: Path | None = None) -> Path | None:
+    """The project file that counts: the one asked for, else the checkpoint's folder's, else the working directory's.
+
+    Raises:
+        UsageError: the one asked for doesn't exist.
+    """
+    if explicit is not None:
+        if not explicit.is_file():
+            raise UsageError(f"The project file {explicit} doesn't exist.", hint=f"--config takes a {CONFIG_NAME}.")
+        return explicit
+    folders = [Path.cwd()] if checkpoint is None else [checkpoint.parent, Path.cwd()]
+    return next((folder / CONFIG_NAME for folder in folders if (folder / CONFIG_NAME).is_file()), None)
+
+
+def load_config(path: Path | None) -> Config:
+    """Read a project file; without one, everything is at its default.
+
+    Raises:
+        UsageError: it is not TOML, has unknown keys, or values that can't be.
+    """
+    if path is None:
+        return Config()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = Config.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+    except ValidationError as error:
+        raise _explained(path, error) from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    if config.recipe.pipeline is not None and config.recipe.tables():
+        raise UsageError(
+            f"{path}: [recipe] has both a pipeline and a table [recipe.{next(iter(config.recipe.tables()))}].",
+            hint="Keep one of the two: the pipeline holds the options of its steps.",
+        )
+    config._path = path.resolve()
+    return config
+
+
+def checked_reference(text: str) -> str:
+    """``module:callable``, or ValueError."""
+    module, colon, name = text.partition(":")
+    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{text!r} is not of the form module:callable")
+    return text
+
+
+def _explained(path: Path, error: ValidationError) -> UsageError:
+    """The first problem as one paragraph, and how many more there are."""
+    problems = error.errors()
+    first = problems[0]
+    where = [str(part) for part in first["loc"]]
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    section = f"[{where[0]}] " if len(where) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        hint = did_you_mean(where[-1], _known(where[:-1]))
+        return UsageError(f"{path}: {section}key {where[-1]!r} is unknown{more}.", hint=hint)
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return UsageError(f"{path}: {section}needs a value for {where[-1]!r}{more}.")
+    got = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+    return UsageError(f"{path}: {section}{'.'.join(where[1:]) or where[0]}: {what}{got}{more}.")
+
+
+def _known(where: list[str]) -> list[str]:
+    """Keys of the section at a path."""
+    section: Any = Config
+    for part in where:
+        hint = section.model_fields[part].annotation
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        section = next(option for option in options if option is not type(None))
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -1,0 +1,92 @@
+"""``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prunec.compiler.project import ModelOptions, Project
+from prunec.passes.cost import CONVENTION
+from prunec.passes.coupling import Group, analyse
+from prunec.passes.program import Program
+from prunec.passes.two_four import LayerEligibility, eligibility
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """A group of coupled channels.
+
+    Attributes:
+        name: path of the first layer whose filters are its units.
+        units: how many can be removed one by one.
+        layers: paths of all layers whose filters they are.
+        residual: whether a sum of several layers shares the channels.
+        members: "parameter[dimension]" that shrink together, with "x N" where N slices go with each unit.
+        reasons: why the group is frozen; empty where it can be pruned.
+    """
+
+    name: str
+    units: int
+    layers: tuple[str, ...]
+    residual: bool
+    members: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect_program` found; `notes` and `lost_in_capture` are in words."""
+
+    macs: int
+    macs_convention: str
+    attention_macs: int
+    parameters: int
+    input_shapes: tuple[tuple[int, ...], ...]
+    batch_is_dynamic: bool
+    lost_in_capture: tuple[str, ...]
+    dropped_parameters: tuple[str, ...]
+    prunable: tuple[GroupInfo, ...]
+    frozen: tuple[GroupInfo, ...]
+    unknown_operators: dict[str, int]
+    two_four: tuple[LayerEligibility, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def inspect_checkpoint(checkpoint: Path, *, config: Path | None, model: ModelOptions) -> Inspection:
+    """Load a checkpoint and inspect it.
+
+    Raises:
+        PrunecError: it can't be loaded.
+    """
+    loaded = Project.find(checkpoint, config).load(checkpoint, model)
+    return inspect_program(loaded.program, loaded.notes)
+
+
+def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection:
+    """Analyse a program; nothing is changed."""
+    coupling = analyse(program)
+    return Inspection(
+        macs=program.macs(),
+        macs_convention=CONVENTION,
+        attention_macs=program.attention_macs(),
+        parameters=program.parameter_count(),
+        input_shapes=tuple(tuple(x.shape[1:]) for x in program.example_inputs),
+        batch_is_dynamic=program.batch_is_dynamic,
+        lost_in_capture=program.lost_in_capture,
+        dropped_parameters=program.dropped,
+        prunable=tuple(map(_describe, coupling.groups)),
+        frozen=tuple(map(_describe, coupling.frozen)),
+        unknown_operators=dict(coupling.unknown_operators),
+        two_four=tuple(eligibility(program)),
+        notes=notes,
+    )
+
+
+def _describe(group: Group) -> GroupInfo:
+    members = tuple(
+        f"{m.parameter}[{m.dim}]" + (f" x {m.slices_per_unit}" if m.slices_per_unit > 1 else "") for m in group.members
+    )
+    return GroupInfo(group.name, group.count, tuple(group.layers), group.residual, members, group.reasons)

@@ -1,0 +1,64 @@
+"""``prunec profile``: latency percentiles, and time per operator, under ONNX Runtime on this CPU."""
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prunec.compiler.artifacts import onnx_file, onnx_inputs
+from prunec.compiler.project import ModelOptions, Project
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from prunec.runtime.latency import Percentiles, percentiles, time_runs
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.profile import OperatorTime, profile_onnx
+
+_WARMUP = 20
+_PROFILED_RUNS = 20
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """How to measure: threads of ONNX Runtime, batch size, number of timed runs, seed of the random inputs."""
+
+    threads: int = 1
+    batch: int = 1
+    runs: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Latency of a model; `operators` are what ONNX Runtime really runs, after its fusions."""
+
+    path: str
+    settings: ProfileSettings
+    latency_ms: Percentiles
+    operators: tuple[OperatorTime, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, model: ModelOptions) -> Profile:
+    """Profile a checkpoint (exported to ONNX first), a bundle or an ONNX file.
+
+    Raises:
+        PrunecError: it can't be loaded or exported.
+    """
+    exported = onnx_file(path)
+    if exported is not None:
+        return _profile(exported, path, settings)
+    loaded = Project.find(path, config).load(path, model)
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = Path(scratch) / "model.onnx"
+        export_onnx(loaded.program, exported)
+        return _profile(exported, path, settings)
+
+
+def _profile(exported: Path, path: Path, settings: ProfileSettings) -> Profile:
+    engine = OnnxRuntimeEngine(exported, settings.threads)
+    inputs = onnx_inputs(engine, settings.batch, settings.seed)
+    times = time_runs([lambda: engine(*inputs)], settings.runs, _WARMUP, settings.seed)
+    operators = profile_onnx(exported, inputs, settings.threads, _PROFILED_RUNS)
+    return Profile(str(path), settings, percentiles(times[:, 0]), tuple(operators))

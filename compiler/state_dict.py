@@ -1,0 +1,99 @@
+"""Weights by name: out of the wrappers that training scripts put around them, into a network."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunec.passes.errors import InputError
+
+#: Keys under which training scripts keep the weights, in the order in which they are looked for.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PARALLEL = "module."
+_SHOWN = 3
+
+
+def unwrap(content: object) -> tuple[object, tuple[str, ...]]:
+    """Weights, or a network, out of ``{"state_dict": ...}`` and the like, with a note on what was left behind."""
+    if isinstance(content, Mapping):
+        for key in _WRAPPERS:
+            if isinstance(content.get(key), Mapping | nn.Module):
+                others = [str(name) for name in content if name != key]
+                left = f"; not used: {', '.join(others[:5])}" if others else ""
+                return content[key], (f"The weights are what the file holds under {key!r}{left}.",)
+    return content, ()
+
+
+def load_state(module: nn.Module, content: object, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """Load weights into a network, in place.
+
+    Args:
+        module: the network.
+        content: what the file holds: tensors by name.
+        path: the file, for messages.
+
+    Returns:
+        The network, and notes on what was done to the weights.
+
+    Raises:
+        InputError: the content is no state_dict, or doesn't fit; the message names the first mismatches.
+    """
+    state = _checked(content, path)
+    expected: dict[str, Any] = dict(module.state_dict())
+    notes = []
+    if (
+        state
+        and all(name.startswith(_PARALLEL) for name in state)
+        and not any(n.startswith(_PARALLEL) for n in expected)
+    ):
+        state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
+        notes.append(f"The prefix {_PARALLEL!r} of DistributedDataParallel was taken off every name.")
+    if problems := _mismatches(expected, state):
+        raise InputError(
+            f"{path} doesn't fit {type(module).__name__}: {'; '.join(problems)}.",
+            hint="Check that the factory builds the network, in the size, that the checkpoint was trained with.",
+        )
+    converted = sorted({str(v.dtype).removeprefix("torch.") for n, v in state.items() if _converts(v, expected[n])})
+    if converted:
+        notes.append(f"Weights stored as {', '.join(converted)} were converted to the network's type.")
+    module.load_state_dict(state)
+    return module, tuple(notes)
+
+
+def _checked(content: object, path: Path) -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        inside = f" with {', '.join(map(repr, list(content)[:_SHOWN]))}" if isinstance(content, Mapping) else ""
+        raise InputError(
+            f"{path} holds no state_dict: expected tensors by name, got {type(content).__name__}{inside}.",
+            hint="Save it with torch.save(model.state_dict(), ...).",
+        )
+    return {str(name): value for name, value in content.items()}
+
+
+def _mismatches(expected: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """Every kind of mismatch with its first cases, in words."""
+    shapes = [
+        f"{name} (got {_shape(state[name])}, expected {_shape(value)})"
+        for name, value in expected.items()
+        if name in state and _shape(state[name]) != _shape(value)
+    ]
+    kinds = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "of another shape": shapes,
+    }
+    return [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _shape(value: object) -> list[int] | None:
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def _converts(stored: object, expected: object) -> bool:
+    return isinstance(stored, Tensor) and isinstance(expected, Tensor) and stored.dtype != expected.dtype
