@@ -19,7 +19,7 @@ from benchmarks.tables import finish
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.engines import OnnxRuntimeEngine
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from prunec.runtime.latency import compare_latency
 from prunec.runtime.onnx_export import export_onnx
 from tests.architectures.redraw import redraw_
@@ -40,8 +40,8 @@ def pruned(program: Program, round_to: int) -> Program:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=60, help="measurements of each network (default 60)")
-    parser.add_argument("--batch", type=int, default=1, help="images per run (default 1)")
+    parser.add_argument("--runs", type=int, default=30, help="measurements of each network (default 30)")
+    parser.add_argument("--batch", type=int, default=8, help="images per run (default 8)")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
     options = parser.parse_args()
     torch.set_num_threads(1)

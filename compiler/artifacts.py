@@ -15,8 +15,12 @@ from prunec.passes.program import Program
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 
-def onnx_file(path: Path) -> Path | None:
-    """The ONNX file that a path stands for: itself, or what a bundle's engine is built from; None for a checkpoint.
+def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
+    """The ONNX file that a path stands for: itself, or a bundle's; None for a checkpoint.
+
+    Args:
+        path: a file, or a bundle's folder.
+        as_deployed: of a bundle, what its engine is built from; otherwise the float32 form, since CPUs emulate float16.
 
     Raises:
         InputError: there is nothing at the path, or a folder that is no intact bundle.
@@ -24,7 +28,8 @@ def onnx_file(path: Path) -> Path | None:
     if not path.exists():
         raise InputError(f"{path} doesn't exist.", hint="Give a checkpoint, a bundle's folder or an ONNX file.")
     if path.is_dir():
-        return bundle_onnx(intact_bundle(path).folder)
+        folder = intact_bundle(path).folder
+        return bundle_onnx(folder) if as_deployed else folder / MODEL_ONNX
     return path if path.suffix == ".onnx" else None
 
 

@@ -56,11 +56,7 @@ def compile_model(
     target = Target.parse(target) if isinstance(target, str) else target
     settings = settings or Settings()
     steps = _steps(pipeline, target, data)
-    if target.precision == "int8":
-        raise UsageError(
-            f"{target}: INT8 needs calibration, which this version doesn't have.",
-            hint=f"Compile for {target.device}-{target.pattern} in another precision.",
-        )
+    _check_precision(target)
     with BundleWriter(Path(output), force, seed=settings.seed) as folder:
         compilation = Compilation(
             dense=program.eval(),
@@ -79,6 +75,15 @@ def compile_model(
         (folder / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
         (folder / "report.html").write_text(render_html(report), encoding="utf-8")
     return report
+
+
+def _check_precision(target: Target) -> None:
+    if target.precision not in ("fp32", "fp16"):
+        missing = "needs calibration" if target.precision == "int8" else "needs a bfloat16-typed ONNX model"
+        raise UsageError(
+            f"Target {target}: {target.precision} {missing}, which this version doesn't have.",
+            hint="Compile in fp32, or on NVIDIA devices in fp16.",
+        )
 
 
 def _steps(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:

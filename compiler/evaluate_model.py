@@ -45,7 +45,7 @@ def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions) -> Ev
     Raises:
         PrunecError: there are no data, or the path can't be loaded or doesn't fit them.
     """
-    exported = onnx_file(path)
+    exported = onnx_file(path, as_deployed=True)
     project = Project.find(path, config)
     if exported is None:
         loaded = project.load(path, model)

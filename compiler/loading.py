@@ -4,6 +4,7 @@ A ``state_dict`` and safetensors are read without running any code from them. A 
 can run whatever their author put there, so they are read only if the caller trusts them.
 """
 
+import re
 import sys
 import warnings
 import zipfile
@@ -24,7 +25,8 @@ from prunec.passes.program import Program
 
 _BATCH = 2
 #: What torch says where weights_only met something that is no tensor or plain value.
-_UNSAFE = ("Unsupported global", "Unsupported class", "Unsupported operand", "not an allowed global")
+_UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
+_GLOBAL = re.compile(r"GLOBAL:? ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,12 @@ def _read(path: Path, trust: bool) -> object:
                 f"{path} is a TorchScript archive, which prunec doesn't read.",
                 hint="Save the network's state_dict, or export it with torch.export.",
             ) from error
-        if not any(mark in text for mark in _UNSAFE):
+        if not _UNSAFE.search(text):
             raise _corrupt(path, _reason(path, error)) from error
         if not trust:
-            raise _untrusted(path, f"pickled objects other than tensors ({_what_is_unsafe(text)})") from error
+            found = _GLOBAL.search(text)
+            what = f", {found[1]} for one" if found else ""
+            raise _untrusted(path, f"pickled objects other than tensors{what}") from error
     return _unpickle(path)
 
 
@@ -164,11 +168,6 @@ def _reason(path: Path, error: Exception) -> str:
         return f"it starts with {start!r}, as no PyTorch file does"
     said = str(error).partition(". ")[0].splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-
-
-def _what_is_unsafe(text: str) -> str:
-    line = next(line for line in text.splitlines() if any(mark in line for mark in _UNSAFE))
-    return line[line.index("Unsupported") :].split(" was not ")[0].strip() if "Unsupported" in line else line.strip()
 
 
 def _unpickle(path: Path) -> object:

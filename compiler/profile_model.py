@@ -41,12 +41,12 @@ class Profile:
 
 
 def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, model: ModelOptions) -> Profile:
-    """Profile a checkpoint (exported to ONNX first), a bundle or an ONNX file.
+    """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model) or an ONNX file.
 
     Raises:
         PrunecError: it can't be loaded or exported.
     """
-    exported = onnx_file(path)
+    exported = onnx_file(path, as_deployed=False)
     if exported is not None:
         return _profile(exported, path, settings)
     loaded = Project.find(path, config).load(path, model)

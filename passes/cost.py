@@ -56,8 +56,13 @@ def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
     return found
 
 
-def layers(graph: Graph) -> list[Layer]:
-    """The weighted layers in the order of execution; a shared module appears once per call."""
+def layers(graph: Graph, samples: int = 1) -> list[Layer]:
+    """The weighted layers in the order of execution; a shared module appears once per call.
+
+    Args:
+        graph: of a program.
+        samples: how many of them the graph's shapes stand for.
+    """
     result = []
     for node, weight in weighted_calls(graph):
         bound = arguments(node)
@@ -68,7 +73,7 @@ def layers(graph: Graph) -> list[Layer]:
                 operator=operator_name(node.target),
                 weight=weight,
                 shape=shape,
-                macs=call_macs(node),
+                macs=call_macs(node) // samples,
                 groups=int(bound.get("groups", 1)),
             )
         )

@@ -4,69 +4,21 @@ Operator rules (``prunec.passes.rules``) carry axis labels through the graph and
 once, vectorised. What no rule knows is frozen: never wrong, only less pruned, and reported by name.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.cost import layer_name
 from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.groups import Group, Member, find_groups
 from prunec.passes.labels import Atoms, Follow, Ties, Value, opaque
-from prunec.passes.normalise import aliased_input, written
+from prunec.passes.normalise import aliased_inputs, written
 from prunec.passes.program import Program
 from prunec.passes.rules.registry import find_rule
 
-
-@dataclass(frozen=True)
-class Member:
-    """One dimension of one parameter or buffer in a group.
-
-    Attributes:
-        parameter: name in the original module.
-        dim: the dimension that shrinks.
-        slices_per_unit: how many slices go with each unit (49 where a flattened 7x7 map follows a channel).
-    """
-
-    parameter: str
-    dim: int
-    slices_per_unit: int
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Units that can be removed one by one, each a set of slices of the same members.
-
-    Attributes:
-        name: path of the first layer whose filters the units are.
-        count: number of units.
-        members: what goes with a unit.
-        slices: for each member the slice indices of each unit, int64 (count, slices_per_unit).
-        weights: names of all parameters with two or more dimensions.
-        reasons: why the group is frozen, in words; empty where it can be pruned.
-        residual: whether it is a residual stream, the sum of several layers' outputs.
-        exact: whether removing units equals zeroing them (always so: inexact operators freeze).
-    """
-
-    name: str
-    count: int
-    members: tuple[Member, ...]
-    slices: tuple[Atoms, ...] = field(repr=False)
-    weights: frozenset[str] = field(repr=False)
-    reasons: tuple[str, ...] = ()
-    residual: bool = False
-    exact: bool = True
-
-    @property
-    def producers(self) -> list[int]:
-        """Positions of the members whose slices are filters: dimension 0 of a parameter with two or more."""
-        return [i for i, m in enumerate(self.members) if m.dim == 0 and m.parameter in self.weights]
-
-    @property
-    def layers(self) -> list[str]:
-        """Paths of the layers whose filters the units are."""
-        return list(dict.fromkeys(layer_name(self.members[i].parameter) for i in self.producers))
+__all__ = ["Coupling", "Group", "Member", "analyse", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +60,14 @@ class Coupling:
             owner[self.roots[atoms[group.slices[0][:, 0]]]] = position
         return owner
 
+    @cached_property
+    def is_frozen(self) -> NDArray[np.bool_]:
+        """For every atom id, if it is a root: whether its class stays."""
+        frozen = np.zeros(len(self.roots), dtype=bool)
+        for label, _ in self.ties.frozen:
+            frozen[self.roots[label]] = True
+        return frozen
+
 
 def analyse(program: Program) -> Coupling:
     """Find the coupled groups of a program.
@@ -126,7 +86,7 @@ def analyse(program: Program) -> Coupling:
             for source in node.all_input_nodes:
                 ties.freeze_value(ties.values[source], "an output of the network")
     roots = solve(ties.count, ties.edges)
-    groups = _groups(program, ties, slots, roots)
+    groups = find_groups(program, ties, slots, roots)
     return Coupling(
         groups=tuple(g for g in groups if not g.reasons),
         frozen=tuple(g for g in groups if g.reasons),
@@ -144,6 +104,9 @@ def _label_tensors(program: Program, ties: Ties) -> dict[tuple[str, int], Atoms]
     for name, tensor in program.tensors().items():
         if id(tensor) not in by_identity:
             by_identity[id(tensor)] = tuple(ties.fresh(n) if n > 1 else None for n in tensor.shape)
+        if name in program.constants:
+            # A plan names tensors of the network only, and a number in its code stays as it is.
+            ties.freeze_value(by_identity[id(tensor)], "a constant in the network's code")
         for dim, atoms in enumerate(by_identity[id(tensor)]):
             if atoms is not None:
                 slots[name, dim] = atoms
@@ -167,6 +130,8 @@ def _apply_rule(ties: Ties, node: Node) -> Value:
     rule = find_rule(node)
     if rule is None:
         return _freeze_unknown(ties, node)
+    if not any(ties.values.get(source) for source in node.all_input_nodes):
+        return opaque(node.meta["shapes"])  # numbers and 0-dimensional tensors only: no axis to label
     return rule(ties, node, arguments(node))
 
 
@@ -183,10 +148,11 @@ def _freeze_write(ties: Ties, node: Node, base: Node) -> Value:
     reason = f"in-place {operator_name(node.target)} on a view"
     for source in node.all_input_nodes:
         ties.freeze_value(ties.values[source], reason)
-    owner: Node | None = base
-    while owner is not None:
+    owners = [base]
+    while owners:
+        owner = owners.pop()
         ties.freeze_value(ties.values[owner], reason)
-        owner = aliased_input(owner)
+        owners += aliased_inputs(owner)
     return opaque(node.meta["shapes"])
 
 
@@ -226,96 +192,3 @@ def solve(count: int, edges: list[tuple[Atoms, Atoms]]) -> Atoms:
         open_ = roots[left] != roots[right]
         left, right = left[open_], right[open_]
     return roots
-
-
-def _groups(program: Program, ties: Ties, slots: dict[tuple[str, int], Atoms], roots: Atoms) -> list[Group]:
-    """Classes with the same multiset of (tensor, dimension) form a group; those without a filter don't count."""
-    weights = frozenset(name for name, tensor in program.parameters().items() if tensor.ndim > 1)
-    order = _order_of_use(program)
-    keys = sorted(slots, key=lambda slot: (order.get(slot[0], len(order)), slot[1]))
-    random = np.random.default_rng(0).integers(1, 2**63, size=len(keys), dtype=np.uint64)
-    signature = np.zeros(ties.count, dtype=np.uint64)
-    produced = np.zeros(ties.count, dtype=bool)
-    for key, number in zip(keys, random, strict=True):
-        np.add.at(signature, roots[slots[key]], number)
-        if key[1] == 0 and key[0] in weights:
-            produced[roots[slots[key]]] = True
-    reasons = _reasons(ties, roots)
-    residual = np.zeros(ties.count, dtype=bool)
-    for label in ties.residual:
-        residual[roots[label]] = True
-
-    buckets: dict[tuple[int, bool], list[int]] = {}
-    for root in np.flatnonzero(produced).tolist():
-        buckets.setdefault((int(signature[root]), root in reasons), []).append(root)
-    names: Counter[str] = Counter()
-    groups = []
-    for units, slices in _members(keys, slots, roots, weights, list(buckets.values())):
-        members = tuple(Member(name, dim, rows.shape[1]) for (name, dim), rows in slices.items())
-        layer = layer_name(next(m.parameter for m in members if m.dim == 0 and m.parameter in weights))
-        names[layer] += 1
-        group = Group(
-            name=layer if names[layer] == 1 else f"{layer}#{names[layer]}",
-            count=len(units),
-            members=members,
-            slices=tuple(slices.values()),
-            weights=weights,
-            reasons=tuple(dict.fromkeys(reason for root in units for reason in reasons.get(root, ()))),
-            residual=bool(residual[units].any()),
-        )
-        groups.append(group)
-    return groups
-
-
-def _order_of_use(program: Program) -> dict[str, int]:
-    order: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            for source in node.all_input_nodes:
-                if source.op == "get_attr":
-                    order.setdefault(str(source.target), len(order))
-    return order
-
-
-def _members(
-    keys: list[tuple[str, int]],
-    slots: dict[tuple[str, int], Atoms],
-    roots: Atoms,
-    weights: frozenset[str],
-    buckets: list[list[int]],
-) -> list[tuple[Atoms, dict[tuple[str, int], Atoms]]]:
-    """For each bucket its classes, and per member the slices of each: (units, slices per unit).
-
-    Buckets come in the order in which the graph first uses their filters, units in the order of those filters.
-    """
-    bucket_of = np.full(len(roots), -1, dtype=np.int64)
-    unit_of = np.zeros(len(roots), dtype=np.int64)
-    for position, units in enumerate(buckets):
-        bucket_of[units] = position
-        unit_of[units] = np.arange(len(units))
-    found: dict[int, dict[tuple[str, int], Atoms]] = {}
-    order: dict[int, Atoms] = {}
-    for key in keys:
-        root = roots[slots[key]]
-        owner = bucket_of[root]
-        for position in np.unique(owner[owner >= 0]).tolist():
-            indices = np.flatnonzero(owner == position)
-            rows = indices[np.argsort(unit_of[root[indices]], kind="stable")].reshape(len(buckets[position]), -1)
-            found.setdefault(position, {})[key] = rows
-            if key[1] == 0 and key[0] in weights and position not in order:
-                order[position] = np.argsort(rows[:, 0], kind="stable")
-    return [
-        (np.array(buckets[position])[units], {key: rows[units] for key, rows in found[position].items()})
-        for position, units in order.items()
-    ]
-
-
-def _reasons(ties: Ties, roots: Atoms) -> dict[int, list[str]]:
-    """Class -> why it is frozen, each reason once, in the order found."""
-    reasons: dict[int, list[str]] = {}
-    for label, reason in ties.frozen:
-        for root in np.unique(roots[label]).tolist():
-            found = reasons.setdefault(root, [])
-            if reason not in found:
-                found.append(reason)
-    return reasons

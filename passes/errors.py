@@ -85,6 +85,12 @@ class TrainingDivergedError(PrunecError):
     exit_code = 11
 
 
+def first_line(error: BaseException | None) -> str:
+    """First line of a foreign error's message, the name of its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Hint that names the closest known names, or lists all of them where none is close."""
     known = list(known)

@@ -1,18 +1,34 @@
 """From a network to a `Program`: export, clean-up, what was lost on the way."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.dimensions import (
+    batch_symbol,
+    dynamic_batch,
+    dynamic_dims,
+    input_tensors,
+    specification,
+)
+from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.normalise import normalise
-from prunec.passes.program import Program, copied, eval_mode, fingerprint
+from prunec.passes.program import Program, copied, copied_inputs, eval_mode, fingerprint
 from prunec.passes.training import lost_in_capture, mark_switches
+
+#: max|a-b| / max|b| between the captured graph and the network, above which they are not the same function.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+_TOLERANCE_BELOW_FLOAT32 = 5e-2
+
+#: Positional and keyword inputs.
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def capture(
@@ -28,54 +44,64 @@ def capture(
         args: example inputs. A batch of 1 is repeated to 2, since exporting with 1 fixes it.
         kwargs: example keyword inputs.
         dynamic_shapes: which dimensions may vary, as ``torch.export.export`` takes it; by default dimension 0
-            of every input. Where the network fixes its batch anyway, it is captured so, and
-            ``Program.batch_is_dynamic`` is False.
+            of every input with as many samples as the first. Where the network fixes its batch anyway, it is
+            captured so, and ``Program.batch_is_dynamic`` is False.
 
     Raises:
-        UnsupportedModelError: the network doesn't run on these inputs, or can't be exported.
+        UnsupportedModelError: the network doesn't run on these inputs, can't be exported, or its graph computes
+            something else (a network that draws random numbers in eval mode by other means than torch).
     """
-    args, kwargs = _repeat_single_batch((args, kwargs or {})) if dynamic_shapes is None else (args, kwargs or {})
+    inputs: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
     with eval_mode(module):
-        _try_forward(module, args, kwargs)
-        exported, dynamic = _export(module, args, kwargs, dynamic_shapes)
+        _run(module, inputs)
+        exported, inputs, shapes = _export(module, inputs, dynamic_shapes)
 
         def export() -> ExportedProgram:
-            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
+            return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
 
-        program = _program(exported, args, kwargs, dynamic)
+        program = _program(exported, inputs)
+        _check_same(type(module).__name__, program, inputs, _run(module, inputs))
         program.lost_in_capture = lost_in_capture(module, exported.graph, export)
     program.origin = fingerprint(module.state_dict())
     return program
 
 
 def from_exported(exported: ExportedProgram) -> Program:
-    """A program from an ``ExportedProgram``; dimension 0 of its inputs is dynamic where it was exported so."""
+    """A program from an ``ExportedProgram``, with the dimensions dynamic that were exported so."""
     if exported.example_inputs is None:
         raise UnsupportedModelError(
             "The exported program holds no example inputs.", hint="Export it again with torch.export.export."
         )
     args, kwargs = exported.example_inputs
-    dynamic = _batch_dynamic((args, kwargs)) if _batch_symbol(exported) else None
-    program = _program(exported, tuple(args), dict(kwargs), dynamic)
+    program = _program(exported, (tuple(args), dict(kwargs)))
     program.origin = fingerprint(exported.state_dict)
     return program
 
 
-def _program(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any) -> Program:
+def _program(exported: ExportedProgram, inputs: Inputs) -> Program:
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     # A captured network must run at another batch or resolution than its example's.
     module._forward_pre_hooks.clear()
-    normalise(module, _batch_symbol(exported))
+    normalise(module, batch_symbol(exported))
     mark_switches(module.graph)
     dropped = _drop_unused_parameters(module)
-    names = {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
-    tensors = {
+    named = {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
-    module = GraphModule(copied({n: t for n, t in tensors.items() if n in names}), module.graph)
-    return Program(module, args, kwargs, dynamic, dropped=dropped)
+    names = [str(node.target) for node in module.graph.find_nodes(op="get_attr")]
+    # In the order of the module, so that equal networks give equal programs; constants of its code come last.
+    constants = tuple(sorted({name for name in names if name not in named}))
+    tensors = {name: tensor for name, tensor in named.items() if name in set(names)}
+    tensors |= {name: _attribute(module, name) for name in constants}
+    return Program(
+        GraphModule(copied(tensors), module.graph),
+        *inputs,
+        dynamic_shapes=dynamic_dims(exported),
+        dropped=dropped,
+        constants=constants,
+    )
 
 
 def _drop_unused_parameters(module: GraphModule) -> tuple[str, ...]:
@@ -94,61 +120,80 @@ def _attribute(module: nn.Module, path: str) -> Any:
     return getattr(module.get_submodule(parent), name)
 
 
-def _try_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _run(module: nn.Module, inputs: Inputs) -> Any:
+    """The network's outputs; its buffers, the inputs and torch's random state stay as they are."""
+    args, kwargs = copied_inputs(inputs)
+    buffers = copied(dict(module.named_buffers()))
     try:
-        with torch.no_grad():
-            module(*args, **kwargs)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return torch.func.functional_call(module, buffers, args, kwargs)
     except Exception as error:
-        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in input_tensors(inputs))
         raise UnsupportedModelError(
-            f"{type(module).__name__} doesn't run on inputs of shape {', '.join(map(str, shapes))}: "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+            f"{type(module).__name__} doesn't run on inputs of shape {shapes}: "
+            f"{type(error).__name__}: {first_line(error)}",
             hint="Check the input shape (one sample's, without the batch) against what the network expects.",
         ) from error
 
 
-def _export(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> tuple[ExportedProgram, Any]:
-    """Export with the batch dynamic, or fixed where the network itself fixes it."""
-    attempts: list[Callable[[], Any]] = [lambda: dynamic_shapes]
-    if dynamic_shapes is None:
-        attempts = [lambda: _batch_dynamic((args, kwargs)), lambda: None]
+def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[ExportedProgram, Inputs, Any]:
+    """Export with the batch dynamic, or fixed where the network fixes it; with the inputs and dynamic shapes used."""
+
+    def attempts() -> Iterable[tuple[Inputs, Any]]:
+        if dynamic_shapes is not None:
+            yield inputs, dynamic_shapes
+            return
+        args, kwargs = repeated = _repeat_single_batch(inputs)
+        yield repeated, specification(module, args, kwargs, dynamic_batch(input_tensors(repeated)))
+        yield inputs, None
+
     failure: Exception | None = None
-    for dynamic in attempts:
+    for example, shapes in attempts():
         try:
-            shapes = dynamic()
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False), shapes
-        except Exception as error:  # noqa: BLE001 - torch.export raises many types; the last is re-raised below
+            with _quiet():
+                return torch.export.export(module, *example, dynamic_shapes=shapes, strict=False), example, shapes
+        except Exception as error:  # noqa: BLE001 - torch.export raises many types; the first is raised below
             failure = failure or error
-    text = str(failure).strip().splitlines()
     raise UnsupportedModelError(
-        f"torch.export can't capture {type(module).__name__}: {text[0] if text else type(failure).__name__}",
+        f"torch.export can't capture {type(module).__name__}: {first_line(failure)}",
         hint="Data-dependent control flow in forward() is the usual cause; torch.export's message names the line.",
     ) from failure
 
 
-def _batch_dynamic(inputs: tuple[Any, dict[str, Any]]) -> Any:
-    """Dynamic-shapes specification that lets dimension 0 of every tensor vary, under the name "batch"."""
-    batch = Dim("batch")
-    args, kwargs = pytree.tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, inputs)
-    return (*args, *kwargs.values()) if not kwargs else {**dict(enumerate(args)), **kwargs}
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log from torch, which prints a traceback of every failed attempt."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
-def _batch_symbol(exported: ExportedProgram) -> str | None:
-    for node in exported.graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if node.name in exported.graph_signature.user_inputs and isinstance(value, Tensor) and value.ndim:
-            size = value.shape[0]
-            return None if isinstance(size, int) else str(size.node.expr)
-    return None
-
-
-def _repeat_single_batch(inputs: Any) -> Any:
+def _repeat_single_batch(inputs: Inputs) -> Any:
     """Example inputs whose batch of 1 is repeated to 2."""
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim]
+    tensors = [tensor for tensor in input_tensors(inputs) if tensor.ndim]
     if not tensors or any(tensor.shape[0] != 1 for tensor in tensors):
         return inputs
     return pytree.tree_map(
         lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs
     )
+
+
+def _check_same(name: str, program: Program, inputs: Inputs, expected: Any) -> None:
+    """The graph must compute what the network computes; nothing that follows would notice if it didn't."""
+    actual = input_tensors(_run(program.module, inputs))
+    for a, b in zip(actual, input_tensors(expected), strict=True):
+        if not b.is_floating_point():
+            same = torch.equal(a, b)
+        else:
+            tolerance = _TOLERANCE.get(b.dtype, _TOLERANCE_BELOW_FLOAT32)
+            scale = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 1.0
+            same = torch.allclose(a.to(b.dtype), b, rtol=0, atol=tolerance * scale, equal_nan=True)
+        if a.shape != b.shape or not same:
+            raise UnsupportedModelError(
+                f"The captured graph of {name} computes something else than the network does on the example input.",
+                hint="Random numbers or state outside torch in forward() are the usual cause.",
+            )

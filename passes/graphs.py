@@ -3,15 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch.fx import Graph, Node
 
 #: Shape of a tensor, or a list of them for an operator with several outputs, or None where there is no tensor.
 Shapes = tuple[int, ...] | list["Shapes"] | None
 
-#: Symbolic dimensions stand in node shapes as primes that no real size equals: the batch first, then others.
-SYMBOL_PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
-BATCH_PRIME = SYMBOL_PRIMES[0]
+#: No size of a channel axis comes near this; `symbol_primes` start above it.
+LARGEST_SIZE = 1_000_000
+
+
+def symbol_primes() -> Iterator[int]:
+    """What symbolic dimensions stand as in node shapes: primes that no real size equals, the batch first."""
+    prime = LARGEST_SIZE
+    while True:
+        prime = int(sympy.nextprime(prime))
+        yield prime
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -55,12 +63,6 @@ def calls(graph: Graph, *operators: str) -> Iterator[Node]:
     for node in graph.nodes:
         if node.op == "call_function" and (not operators or operator_name(node.target) in operators):
             yield node
-
-
-def shape_of(node: Node) -> tuple[int, ...]:
-    """Shape of the one tensor that a node yields; symbolic dimensions are primes."""
-    shape: tuple[int, ...] = node.meta["shapes"]
-    return shape
 
 
 def module_path(node: Node) -> str:

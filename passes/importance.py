@@ -59,8 +59,8 @@ def scores(group: Group, tensors: Mapping[str, Tensor], criterion: str, seed: in
     total = np.zeros(group.count)
     slices = 0
     for position in group.producers:
-        rows = group.slices[position]
-        filters = FILTER_SCORES[criterion](tensors[group.members[position].parameter]).cpu().numpy()
-        total += filters[rows].sum(axis=1)
+        rows, member = group.slices[position], group.members[position]
+        weight = tensors[member.parameter].detach().movedim(member.dim, 0)
+        total += FILTER_SCORES[criterion](weight).cpu().numpy()[rows].sum(axis=1)
         slices += rows.shape[1]
     return total / slices

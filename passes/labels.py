@@ -42,13 +42,25 @@ class Follow:
 
 @dataclass
 class Ties:
-    """What the rules of one analysis have found."""
+    """What the rules of one analysis have found.
+
+    Attributes:
+        values: labels of every node's output.
+        edges: pairs of equally long atom arrays that go together.
+        frozen: atoms that stay, with the reason.
+        residual: channels of sums of two activations.
+        follows: size arguments.
+        pieces: parts cut out of an axis, each of which keeps at least one channel.
+        unknown_operators: operators without a rule and how often they occur.
+        count: number of atoms.
+    """
 
     values: dict[Node, Value] = field(default_factory=dict)
     edges: list[tuple[Atoms, Atoms]] = field(default_factory=list)
     frozen: list[tuple[Atoms, str]] = field(default_factory=list)
     residual: list[Atoms] = field(default_factory=list)
     follows: list[Follow] = field(default_factory=list)
+    pieces: list[Atoms] = field(default_factory=list)
     unknown_operators: dict[str, int] = field(default_factory=dict)
     count: int = 0
 

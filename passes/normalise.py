@@ -5,7 +5,19 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from prunec.passes.graphs import SYMBOL_PRIMES, Shapes, arguments, calls, operator_name
+from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
+
+#: Operators that may return (a view of) an input although their schema doesn't say so.
+_MAY_RETURN_INPUT = frozenset((
+    "dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "rrelu", "type_as", "sum_to_size",
+    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "meshgrid", "einsum", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+))  # fmt: skip
+#: Their in-place forms write 0 and 1 in the tensor's own dtype, their pure forms yield bool.
+_COMPARISONS = frozenset(
+    ("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor")
+)
 
 
 def normalise(module: GraphModule, batch_symbol: str | None) -> None:
@@ -14,10 +26,18 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     Args:
         module: as ``ExportedProgram.module()`` returns it; changed in place.
         batch_symbol: name of the symbol that stands for the batch, None where the batch is fixed.
+
+    Raises:
+        UnsupportedModelError: the graph has nested graphs other than gradient regions.
     """
     inline_grad_regions(module)
+    _refuse_nested_graphs(module)
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
+    _make_squeezes_explicit(module.graph)
+    # Checks of dtypes that torch.export records beside casts; a program also runs in other dtypes.
+    for node in list(calls(module.graph, "_assert_tensor_metadata")):
+        module.graph.erase_node(node)
     module.graph.eliminate_dead_code(is_impure_node=_is_kept)
 
 
@@ -33,8 +53,10 @@ def inline_grad_regions(module: GraphModule) -> None:
     """
     graph = module.graph
     for node in list(calls(graph, "wrap_with_set_grad_enabled")):
-        body = module.get_submodule(str(node.args[1].target))  # type: ignore[union-attr]
+        region: Node = node.args[1]  # type: ignore[assignment]
+        body = module.get_submodule(str(region.target))
         assert isinstance(body, GraphModule)
+        inline_grad_regions(body)
         inputs = dict(zip(body.graph.find_nodes(op="placeholder"), node.args[2:], strict=True))
         with graph.inserting_before(node):
             outputs = graph.graph_copy(body.graph, inputs)
@@ -44,6 +66,19 @@ def inline_grad_regions(module: GraphModule) -> None:
             user.replace_all_uses_with(outputs[user.args[1]])  # type: ignore[index]
             graph.erase_node(user)
         graph.erase_node(node)
+        if not region.users:
+            graph.erase_node(region)
+
+
+def _refuse_nested_graphs(module: GraphModule) -> None:
+    submodules = dict(module.named_modules())
+    for node in module.graph.find_nodes(op="get_attr"):
+        if isinstance(submodules.get(str(node.target)), GraphModule):
+            operator = operator_name(next(iter(node.users)).target) if node.users else str(node.target)
+            raise UnsupportedModelError(
+                f"The network contains {operator}, a graph within its graph, which prunec doesn't look into.",
+                hint="Take torch.autocast, torch.cond and the like out of forward(); autocast belongs around the call.",
+            )
 
 
 def functionalise(graph: Graph) -> None:
@@ -57,10 +92,32 @@ def functionalise(graph: Graph) -> None:
         pure = _pure_twin(node)
         if base is None or pure is None or base.op != "call_function" or is_aliased(base):
             continue
+        if not _keeps_dtype(node, base):
+            continue
         later = [user for user in base.users if order[user] > order[node]]
         node.target = pure
         for user in later:
             user.replace_input_with(base, node)
+
+
+def _keeps_dtype(node: Node, base: Node) -> bool:
+    """Whether the pure form of a write to ``base`` yields the dtype of ``base`` too, which the in-place one keeps."""
+    dtype = base.meta["dtype"]
+    if operator_name(node.target).removesuffix("_") in _COMPARISONS:
+        return bool(dtype == torch.bool)
+    others = [source.meta["dtype"] for source in node.all_input_nodes]
+    return all(torch.promote_types(dtype, other) == dtype for other in others if other is not None)
+
+
+def _make_squeezes_explicit(graph: Graph) -> None:
+    """Name the axes of size 1 that vanish, so that an axis pruned to one channel doesn't vanish with them."""
+    for node in calls(graph, "squeeze"):
+        bound = arguments(node)
+        shape, dims = bound["self"].meta["shapes"], bound.get("dim")
+        chosen = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
+        gone = sorted({d % len(shape) for d in chosen if shape and shape[d] == 1})
+        node.target = torch.ops.aten.squeeze.dims
+        node.args, node.kwargs = (bound["self"], gone), {}
 
 
 def _pure_twin(node: Node) -> Any:
@@ -87,32 +144,32 @@ def written(node: Node) -> Node | None:
     return None
 
 
-def aliased_input(node: Node) -> Node | None:
-    """The input whose memory this node's output may share: views, and dropout, which returns its input in eval."""
+def aliased_inputs(node: Node) -> list[Node]:
+    """The inputs whose memory this node's output may share."""
     if node.op != "call_function":
-        return None
+        return []
     if operator_name(node.target) == "getitem":
-        source = node.args[0]
-        assert isinstance(source, Node)
-        return aliased_input(source)
+        return [source for item in node.all_input_nodes for source in aliased_inputs(item)]
+    if operator_name(node.target) in _MAY_RETURN_INPUT:
+        return node.all_input_nodes
     if not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    first = next(iter(arguments(node).values()), None)
+        return []
     shares = any(result.alias_info is not None for result in node.target._schema.returns)
-    if isinstance(first, Node) and (shares or "dropout" in operator_name(node.target)):
-        return first
-    return None
+    first = next(iter(arguments(node).values()), None)
+    return [first] if shares and isinstance(first, Node) else []
 
 
 def is_aliased(node: Node) -> bool:
-    """Whether the node's tensor is a view of another one, or another node is a view of it."""
-    views = [user for user in node.users if aliased_input(user) is node and written(user) is not node]
-    return (aliased_input(node) is not None and written(node) is None) or bool(views)
+    """Whether the node's tensor may be a view of another one, or another node a view of it."""
+    if any(node in aliased_inputs(user) and written(user) is not node for user in node.users):
+        return True
+    return written(node) is None and bool(aliased_inputs(node))
 
 
 def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
     """Replace fake tensors, stack traces and source paths by shapes (ints), dtype and module path."""
-    primes = iter(SYMBOL_PRIMES[1:])
+    primes = symbol_primes()
+    batch_prime = next(primes)
     symbols: dict[Any, tuple[int, int]] = {}
     cache: dict[Any, tuple[int, int]] = {}
 
@@ -126,7 +183,7 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
                 if symbol not in symbols:
                     batch = str(symbol) == batch_symbol
                     hint = int(value.node.shape_env.backed_var_to_val.get(symbol, 1))
-                    symbols[symbol] = (SYMBOL_PRIMES[0], 1) if batch else (next(primes), hint)
+                    symbols[symbol] = (batch_prime, 1) if batch else (next(primes), hint)
             cache[expression] = tuple(  # type: ignore[assignment]
                 int(expression.xreplace({s: pair[which] for s, pair in symbols.items()})) for which in (0, 1)
             )

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from prunec.passes.base import PassResult
-from prunec.passes.errors import NumericMismatchError
+from prunec.passes.dimensions import input_tensors
+from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.plan import PruningPlan
-from prunec.passes.program import Program
+from prunec.passes.program import Program, doubled
 
 #: Below this a comparison says nothing: the outputs are all but zero.
 _SMALLEST_OUTPUT = 1e-6
@@ -56,15 +56,15 @@ def check_oracle(
 
     Raises:
         NumericMismatchError: an output is not finite or all but zero, so that the comparison says nothing.
+        UsageError: the result has no plan.
     """
-    assert result.plan is not None
-    inputs, named = pytree.tree_map(
-        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
-        (args, kwargs or {}),
-    )
+    if result.plan is None:
+        raise UsageError("The oracle checks passes that remove slices; this result has no pruning plan.")
     with torch.no_grad():
-        expected = zeroed(program, result.plan)(*inputs, **named)
-        actual = result.program.double().eval()(*inputs, **named)
+        dense, named = doubled((args, kwargs or {}))
+        expected = zeroed(program, result.plan)(*dense, **named)
+        pruned, named = doubled((args, kwargs or {}))
+        actual = result.program.double().eval()(*pruned, **named)
     error = relative_error(actual, expected)
     inexact = list(result.stats.get("inexact_groups", []))
     return OracleReport(not inexact, error, error, inexact)
@@ -84,17 +84,20 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """max|a-b| / max|b| of the worst of the output tensors.
+    """max|a-b| / max|b| of the worst of the output tensors; 1 where whole numbers or flags differ at all.
 
     Raises:
         NumericMismatchError: as in `check_oracle`, or the outputs differ in number or shape.
     """
-    pairs = list(zip(_tensors(actual), _tensors(expected), strict=True))
-    return max(_relative_error(position, a.double(), b.double()) for position, (a, b) in enumerate(pairs))
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    left, right = input_tensors(actual), input_tensors(expected)
+    if len(left) != len(right):
+        raise NumericMismatchError(f"There are {len(left)} output tensors, expected {len(right)}.")
+    if not any(tensor.is_floating_point() for tensor in right):
+        raise NumericMismatchError(
+            "No output can be compared: none is a floating-point tensor.",
+            hint="Whole numbers, such as a class index, hide errors: let the network return its logits too.",
+        )
+    return max(_relative_error(position, a, b) for position, (a, b) in enumerate(zip(left, right, strict=True)))
 
 
 def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
@@ -102,7 +105,10 @@ def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
         raise NumericMismatchError(
             f"Output {position} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}."
         )
-    largest = float(expected.abs().max())
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(actual, expected) else 1.0
+    actual, expected = actual.double(), expected.double()
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
     if not (torch.isfinite(actual).all() and torch.isfinite(expected).all()) or largest < _SMALLEST_OUTPUT:
         raise NumericMismatchError(
             f"Output {position} can't be compared: its largest magnitude is {largest:g}.",

@@ -1,6 +1,7 @@
 """The decision of a pruning pass as plain data, and its application to the user's own module."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
+
+#: Layers of torch whose sizes `apply_plan` can correct.
+_SHRINKING = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.PReLU, nn.ParameterList)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class PruningPlan:
                 kept[name][dim] = indices if first is None else [first[index] for index in indices]
         return PruningPlan(kept)
 
+    def for_ties(self, tensors: Mapping[str, Tensor]) -> "PruningPlan":
+        """The plan under all names that the tensors it names have."""
+        by_identity = {id(tensors[name]): dims for name, dims in self.kept.items() if name in tensors}
+        ties = {name: by_identity[id(t)] for name, t in tensors.items() if id(t) in by_identity}
+        return PruningPlan({**self.kept, **ties})
+
     def select(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of a tensor, a new one; the same tensor where all of it is kept.
 
@@ -55,7 +65,7 @@ class PruningPlan:
         dims = self.kept.get(name, {})
         value = tensor.detach()
         for dim, indices in dims.items():
-            if dim >= tensor.ndim or not indices or max(indices) >= tensor.shape[dim] or min(indices) < 0:
+            if not 0 <= dim < tensor.ndim or not indices or max(indices) >= tensor.shape[dim] or min(indices) < 0:
                 raise InputError(
                     f"The plan doesn't fit {name}: it keeps {len(indices)} indices of dimension {dim}, "
                     f"and the tensor has shape {tuple(tensor.shape)}.",
@@ -91,6 +101,7 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
+    plan = plan.for_ties(tensors)
     missing = [name for name in plan.kept if name not in tensors]
     if missing:
         raise InputError(
@@ -98,6 +109,7 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
             f"{', '.join(missing[:3])}.",
             hint="Apply a plan to the network that it was made for.",
         )
+    _refuse_unknown_layers(module, plan)
     selected = plan.select_all(tensors)
     for path, owner in module.named_modules():
         prefix = f"{path}." if path else ""
@@ -114,6 +126,18 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
 def _leaves(module: nn.Module) -> list[str]:
     named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
     return [name for name, _ in named]
+
+
+def _refuse_unknown_layers(module: nn.Module, plan: PruningPlan) -> None:
+    """Layers of torch check their inputs against sizes of their own; those that `_correct_sizes` doesn't know stay."""
+    for path, owner in module.named_modules():
+        prefix = f"{path}." if path else ""
+        is_foreign = type(owner).__module__.startswith("torch.nn.modules.") and not isinstance(owner, _SHRINKING)
+        if is_foreign and any(prefix + leaf in plan.kept for leaf in _leaves(owner)):
+            raise InputError(
+                f"The plan prunes {path}, a {type(owner).__name__}, whose sizes can't be changed in the module.",
+                hint="Train the pruned program itself, or name this layer under freeze when pruning.",
+            )
 
 
 def _correct_sizes(module: nn.Module, weight: Tensor, kept: dict[int, list[int]]) -> None:

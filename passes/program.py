@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
+from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
-from prunec.passes.errors import InputError
+from prunec.passes.dimensions import DynamicDims, batch_size, input_tensors, specification
+from prunec.passes.errors import InputError, first_line
+from prunec.passes.graphs import arguments, calls, operator_name, set_argument
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
@@ -29,21 +32,23 @@ class Program:
         module: the graph and its tensors; calling it runs the network.
         example_args: positional inputs it was captured with, batch 2 where the batch is dynamic.
         example_kwargs: keyword inputs likewise.
-        dynamic_shapes: which dimensions may vary, as ``torch.export`` takes it; None where none may.
+        dynamic_shapes: which dimensions of each example tensor may vary; None where none may.
         origin: sha256 over name, dtype, shape and bytes of every tensor of the dense checkpoint.
         masks: parameter name -> bool tensor of its shape, True where the weight is kept.
         lost_in_capture: what the network does in training that this graph doesn't.
         dropped: parameters of the network that its inference doesn't use, left out of the program.
+        constants: names of tensors that stand in the network's code and are neither parameters nor buffers of it.
     """
 
     module: GraphModule
     example_args: tuple[Any, ...]
     example_kwargs: dict[str, Any] = field(default_factory=dict)
-    dynamic_shapes: Any = None
+    dynamic_shapes: DynamicDims | None = None
     origin: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
     lost_in_capture: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
     training: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,13 +63,12 @@ class Program:
     @property
     def example_inputs(self) -> tuple[Tensor, ...]:
         """The example input tensors in order, positional ones first."""
-        flat = torch.utils._pytree.tree_leaves((self.example_args, self.example_kwargs))
-        return tuple(leaf for leaf in flat if isinstance(leaf, Tensor))
+        return tuple(input_tensors((self.example_args, self.example_kwargs)))
 
     @property
     def batch_is_dynamic(self) -> bool:
         """Whether the network runs at any batch size."""
-        return self.dynamic_shapes is not None
+        return any(0 in dims for dims in self.dynamic_shapes or ())
 
     def train(self) -> Self:
         """Switch batch norm and dropout to their training form, in place."""
@@ -99,7 +103,7 @@ class Program:
 
     def layers(self) -> list[cost.Layer]:
         """Convolutions and linear layers in the order of execution."""
-        return cost.layers(self.graph)
+        return cost.layers(self.graph, self._samples)
 
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and linear layers for one sample (`cost.CONVENTION`)."""
@@ -107,7 +111,12 @@ class Program:
 
     def attention_macs(self) -> int:
         """Multiply-accumulates of products of two activations for one sample."""
-        return cost.product_macs(self.graph)
+        return cost.product_macs(self.graph) // self._samples
+
+    @property
+    def _samples(self) -> int:
+        """Samples that the graph's shapes stand for: 1, or the batch where it is fixed."""
+        return 1 if self.batch_is_dynamic else batch_size(self.example_inputs)
 
     @torch.no_grad()
     def apply_masks(self) -> None:
@@ -130,16 +139,16 @@ class Program:
         """A copy that shares nothing with this program; ties between tensors are kept."""
         clone = self.with_tensors(copied(self.tensors()))
         clone.masks = {name: mask.clone() for name, mask in self.masks.items()}
+        clone.example_args, clone.example_kwargs = copied_inputs((self.example_args, self.example_kwargs))
         return clone
 
     def double(self) -> "Program":
-        """A float64 copy, with its example inputs: what exact comparisons run on."""
+        """A float64 copy, with its example inputs and casts: what exact comparisons run on."""
         clone = self.clone()
         clone.module.double()
-        widen = lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf  # noqa: E731
-        clone.example_args, clone.example_kwargs = torch.utils._pytree.tree_map(
-            widen, (self.example_args, self.example_kwargs)
-        )
+        widen_casts(clone.graph)
+        clone.module.recompile()
+        clone.example_args, clone.example_kwargs = doubled((clone.example_args, clone.example_kwargs))
         return clone
 
     def export(self) -> torch.export.ExportedProgram:
@@ -148,14 +157,10 @@ class Program:
         The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch".
         """
         inference = self if not self.training else self.with_tensors(self.tensors()).eval()
+        args, kwargs = self.example_args, self.example_kwargs
+        shapes = self.dynamic_shapes and specification(inference.module, args, kwargs, self.dynamic_shapes)
         with torch.no_grad():
-            exported = torch.export.export(
-                inference.module,
-                self.example_args,
-                self.example_kwargs,
-                dynamic_shapes=self.dynamic_shapes,
-                strict=False,
-            )
+            exported = torch.export.export(inference.module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
         return exported
 
@@ -170,6 +175,7 @@ class Program:
             "masks": masks,
             "lost_in_capture": self.lost_in_capture,
             "dropped": self.dropped,
+            "constants": self.constants,
         }
         # Through a buffer: torch writes the file's own name into the archive, and equal programs shall be equal bytes.
         buffer = io.BytesIO()
@@ -192,7 +198,7 @@ class Program:
             exported = torch.export.load(str(path), extra_files=extra)
         except Exception as error:
             raise InputError(
-                f"{path} can't be read as a .pt2 archive of torch.export: {str(error).splitlines()[0]}",
+                f"{path} can't be read as a .pt2 archive of torch.export: {first_line(error)}",
                 hint="It may be truncated or corrupt, or written by another version of PyTorch.",
             ) from error
         program = from_exported(exported)
@@ -201,6 +207,7 @@ class Program:
             program.origin = note["origin"]
             program.lost_in_capture = tuple(note["lost_in_capture"])
             program.dropped = tuple(note["dropped"])
+            program.constants = tuple(note["constants"])
             program.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
         return program
 
@@ -219,6 +226,32 @@ def copied_graph(graph: Graph) -> Graph:
     output = clone.output(outputs)
     output.meta = dict(graph.output_node().meta)
     return clone
+
+
+def copied_inputs(inputs: Any) -> Any:
+    """The same structure with copies of its tensors."""
+    return pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
+
+
+def doubled(inputs: Any) -> Any:
+    """The same structure with float64 copies of its floating-point tensors and copies of the others."""
+    return pytree.tree_map(
+        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+        copied_inputs(inputs),
+    )
+
+
+def widen_casts(graph: Graph) -> None:
+    """Make every cast to, and every new tensor of, a floating-point type one of float64, in place."""
+    for node in calls(graph):
+        if not isinstance(node.target, torch._ops.OpOverload) or operator_name(node.target) == "view":
+            continue
+        bound = arguments(node)
+        given = bound.get("dtype")
+        is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
+        dtype = given or (node.meta.get("dtype") if is_new else None)
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+            set_argument(node, "dtype", torch.float64)
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

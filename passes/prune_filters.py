@@ -73,7 +73,7 @@ class PruneFilters:
         coupling = analyse(program)
         self._check_globs(program)
         chosen = [i for i, group in enumerate(coupling.groups) if self._takes_part(group)]
-        if not chosen:
+        if not chosen or not program.macs():
             raise _nothing_prunable(coupling)
         kept = self._widths(program, coupling, chosen)
         removed = self._choose(program, coupling, kept)

@@ -45,7 +45,13 @@ def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
             atoms = coupling.slots.get((name, dim))
             if atoms is None or (indices and max(indices) >= len(atoms)):
                 raise _misfit(name, dim)
-            removed[coupling.roots[np.delete(atoms, indices)]] = True
+            gone = coupling.roots[np.delete(atoms, indices)]
+            if coupling.is_frozen[gone].any():
+                raise _misfit(name, dim)
+            removed[gone] = True
+    for piece in coupling.ties.pieces:
+        if piece.size and removed[coupling.roots[piece]].all():
+            raise InputError("The plan removes every channel of a part that the network cuts out of a tensor.")
     implied = plan_of(coupling, removed).kept
     for name in implied.keys() | plan.kept.keys():
         if implied.get(name) != plan.kept.get(name):
@@ -101,11 +107,7 @@ def _shrink(shapes: Shapes, value: Value, roots: Atoms, removed: Removed) -> Sha
 def _rewrite_sizes(coupling: Coupling, twins: dict[Node, Node], removed: Removed) -> None:
     by_node: dict[Node, list[Follow]] = {}
     for follow in coupling.follows:
-        if removed[coupling.roots[follow.label]].any() or operator_name(follow.node.target) in (
-            "split",
-            "chunk",
-        ):
-            by_node.setdefault(follow.node, []).append(follow)
+        by_node.setdefault(follow.node, []).append(follow)
     for node, follows in by_node.items():
         twin = twins[node]
         if operator_name(node.target) in ("split", "chunk"):

@@ -1,8 +1,9 @@
 """Choose widths for a target speed-up in MACs: one ratio everywhere, then single steps back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding
 
 _BISECTIONS = 40
+#: Share of the budget that may be left over.
+_CLOSE_ENOUGH = 0.01
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def widths_for_speedup(
     """Units kept per group, so that the MAC speed-up is the nearest feasible one at or above the target.
 
     The smallest uniform ratio that reaches the target is found by bisection; then each group, the one whose step
-    is worth most first, takes one step back where the target still holds.
+    is worth most first, takes one step back where the target still holds. Where that leaves more than 1 % of the
+    MACs unused, since steps are coarse, groups trade steps.
 
     Args:
         model: MACs of the program.
@@ -100,14 +104,16 @@ def widths_for_speedup(
     low, high = Fraction(0), 1 - Fraction(1, 2**_BISECTIONS)
     most = model.macs(at(high))
     if most > budget:
+        largest = floor(100 * model.macs(counts) / most) / 100  # rounded down, so that it can be asked for
         raise UsageError(
-            f"A speed-up of {speedup:g}x in MACs can't be reached: the largest is {model.macs(counts) / most:.2f}x.",
+            f"A speed-up of {speedup:g}x in MACs can't be reached: the largest is {largest:.2f}x.",
             hint="Lower the target, let more layers be pruned, or lower round_to or min_channels.",
         )
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if model.macs(at(middle)) <= budget else (middle, high)
-    return _step_back(model, groups, at(high), at(low), budget, rounding)
+    kept = _step_back(model, groups, at(high), at(low), budget, rounding)
+    return _trade_steps(model, groups, chosen, kept, budget, rounding)
 
 
 def _step_back(
@@ -130,4 +136,35 @@ def _step_back(
         wider = stepped(position)
         if model.macs(wider) <= budget:
             kept = wider
+    return kept
+
+
+def _trade_steps(
+    model: MacModel,
+    groups: Sequence[Group],
+    chosen: Sequence[int],
+    kept: NDArray[np.int64],
+    budget: float,
+    rounding: Rounding,
+) -> NDArray[np.int64]:
+    """Where steps are coarse, narrow one group by a step and widen another, as long as that nears the budget."""
+
+    def trades() -> Iterator[NDArray[np.int64]]:
+        for narrower in chosen:
+            step = rounding.step(groups[narrower])
+            less = (int(kept[narrower]) - 1) // step * step
+            if less < rounding.round_up(groups[narrower], 1):
+                continue
+            for wider in chosen:
+                if wider != narrower and kept[wider] < groups[wider].count:
+                    trade = kept.copy()
+                    trade[narrower] = less
+                    trade[wider] = rounding.round_up(groups[wider], int(kept[wider]) + 1)
+                    yield trade
+
+    while model.macs(kept) < (1 - _CLOSE_ENOUGH) * budget:
+        feasible = [trade for trade in trades() if model.macs(kept) < model.macs(trade) <= budget]
+        if not feasible:
+            break
+        kept = max(feasible, key=model.macs)
     return kept

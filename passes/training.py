@@ -4,29 +4,32 @@ import inspect
 from collections import Counter
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from prunec.passes.errors import first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
 
 #: Modules whose training form is nothing but a switched argument of their operator.
 _SWITCHABLE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-_SWITCH = {"batch_norm": "training", "dropout": "train", "alpha_dropout": "train", "feature_dropout": "train"}
+_DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+#: Operator -> its argument that tells training from inference.
+_SWITCH = {
+    "batch_norm": "training",
+    **dict.fromkeys(_DROPOUTS, "train"),
+    **{f"{name}_": "train" for name in _DROPOUTS},
+}
 
 
 def mark_switches(graph: Graph) -> None:
     """Mark the nodes that differ between training and inference, in a freshly captured eval graph.
 
-    Batch norms without running statistics use batch statistics in both forms, and so does one over a parameter
-    (weight standardisation): they are not marked and never change.
+    What trains in eval mode does so in both forms and is not marked: batch norms without running statistics, those
+    over a parameter (weight standardisation), dropout that is meant to sample.
     """
     for node in calls(graph, *_SWITCH):
-        bound = arguments(node)
-        operator = operator_name(node.target)
-        if operator == "batch_norm":
-            node.meta["switch"] = bound["running_mean"] is not None and not bound["training"]
-        else:
-            node.meta["switch"] = True
+        node.meta["switch"] = not arguments(node)[_SWITCH[operator_name(node.target)]]
 
 
 def switch(graph: Graph, training: bool) -> None:
@@ -37,17 +40,17 @@ def switch(graph: Graph, training: bool) -> None:
 
 
 def may_branch_on_training(module: nn.Module) -> bool:
-    """Whether some submodule's code mentions ``training`` beyond batch norm and dropout (or can't be read)."""
+    """Whether some submodule's class mentions ``training`` beyond batch norm and dropout (or can't be read)."""
 
-    def suspicious(cls: type[nn.Module]) -> bool:
-        if issubclass(cls, _SWITCHABLE):
-            return False
+    def mentions(cls: type) -> bool:
         try:
-            return "training" in inspect.getsource(cls.forward)
+            return "training" in inspect.getsource(cls)
         except (OSError, TypeError):
-            return not cls.__module__.startswith("torch.")
+            return True
 
-    return any(suspicious(cls) for cls in {type(m) for m in module.modules()})
+    classes = {type(m) for m in module.modules() if not isinstance(m, _SWITCHABLE)}
+    bases = {base for cls in classes for base in cls.__mro__ if issubclass(base, nn.Module)}
+    return any(mentions(cls) for cls in bases - {nn.Module})
 
 
 def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, ...]:
@@ -59,30 +62,44 @@ def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, 
         export: function that exports the module in its current mode; a module that can't be exported in
             training mode is reported as a whole.
     """
+    averages = [
+        f"{path}: cumulative average of batch statistics (momentum=None)"
+        for path, norm in module.named_modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum is None
+    ]
     if not may_branch_on_training(module):
-        return ()
+        return tuple(averages)
     modes = {m: m.training for m in module.modules()}
     module.train()
     try:
         training: GraphModule = export().module(check_guards=False)
     except Exception as error:  # noqa: BLE001 - any failure of a foreign export is reported, not raised
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return (f"unknown: the training form can't be exported ({reason})",)
+        return (*averages, f"unknown: the training form can't be exported ({first_line(error)})")
     finally:
         for m, mode in modes.items():
             m.training = mode
     missing = _operators(training.graph) - _operators(graph)
-    return tuple(sorted({f"{path or 'forward'}: {operator}" for path, operator in missing}))
+    return tuple(sorted({f"{path or 'forward'}: {operator}" for path, operator, _ in missing} | set(averages)))
 
 
-def _operators(graph: Graph) -> Counter[tuple[str, str]]:
+def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
+    """How often each module calls each operator, and in which form where a flag or a rate distinguishes them."""
+
     def path(node: Node) -> str:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         return str(stack[-1][0]) if stack else ""
 
+    def form(node: Node) -> str:
+        if not isinstance(node.target, torch._ops.OpOverload) or operator_name(node.target) in _SWITCH:
+            return ""
+        bound = arguments(node)
+        if bound.get("dropout") == 0.0:  # a recurrent layer: it trains as it infers
+            return ""
+        return str(sorted((k, v) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
+
     # The counter of batches is bookkeeping of batch norm's training form, not behaviour.
     return Counter(
-        (path(node), operator_name(node.target))
+        (path(node), operator_name(node.target), form(node))
         for node in graph.nodes
         if node.op == "call_function" and not _counts_batches(node)
     )

@@ -126,7 +126,10 @@ class Sparsify:
         found = eligibility(program, self.ignore)
         tensors: dict[str, Tensor] = program.tensors()
         masks = {entry.weight: two_four_mask(tensors[entry.weight]) for entry in found if entry.eligible}
-        sparse = {id(tensors[name]): nn.Parameter(tensors[name].detach() * mask) for name, mask in masks.items()}
+        sparse = {
+            id(tensors[name]): nn.Parameter(tensors[name].detach() * mask, tensors[name].requires_grad)
+            for name, mask in masks.items()
+        }
         result = program.with_tensors({name: sparse.get(id(tensor), tensor) for name, tensor in tensors.items()})
         result = replace(result, masks={**program.masks, **masks})
         return PassResult(result, bool(masks), {"layers": [_layer_stats(e, tensors, masks) for e in found]})

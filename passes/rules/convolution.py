@@ -13,8 +13,8 @@ _INTO_OPAQUE = "the input's channels are not tracked here ({operator})"
 
 @rule("conv1d", "conv2d", "conv3d")
 def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Weight (K, C / groups, ...); input and output channels are axis 1."""
-    channels, weight = ties.of(a["input"])[1], ties.of(a["weight"])
+    """Weight (K, C / groups, ...); channels are the axis before the spatial ones, with or without a batch."""
+    channels, weight = _channels(ties, a), ties.of(a["weight"])
     _fix_kernel(ties, weight)
     if a["groups"] == 1:
         ties.meet(channels, weight[1], _INTO_OPAQUE.format(operator=operator_name(node.target)))
@@ -22,29 +22,31 @@ def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     else:
         filters = _grouped(ties, node, a["groups"], channels, weight)
     _bias(ties, a, filters)
-    return _spatial(node, filters)
+    return _output(node, weight, filters)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Weight (C, K / groups, ...); grouped ones stay whole."""
-    channels, weight = ties.of(a["input"])[1], ties.of(a["weight"])
+    channels, weight = _channels(ties, a), ties.of(a["weight"])
     _fix_kernel(ties, weight)
     if a["groups"] != 1:
         ties.freeze(channels, "grouped transposed convolution")
         ties.freeze_value(weight, "grouped transposed convolution")
         _bias(ties, a, None)
-        return _spatial(node, None)
+        return _output(node, weight, None)
     ties.meet(channels, weight[0], _INTO_OPAQUE.format(operator=operator_name(node.target)))
     _bias(ties, a, weight[1])
-    return _spatial(node, weight[1])
+    return _output(node, weight, weight[1])
 
 
 @rule("linear")
 def linear(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Weight (out, in); features are the last axis, the others pass."""
+    """Weight (out, in), or (in,) for one output without an axis; features are the last axis, the others pass."""
     value, weight = ties.of(a["input"]), ties.of(a["weight"])
-    ties.meet(value[-1], weight[1], _INTO_OPAQUE.format(operator="linear"))
+    ties.meet(value[-1], weight[-1], _INTO_OPAQUE.format(operator="linear"))
+    if len(weight) == 1:
+        return value[:-1]
     _bias(ties, a, weight[0])
     return (*value[:-1], weight[0])
 
@@ -93,5 +95,12 @@ def _bias(ties: Ties, a: dict[str, Any], filters: Label) -> None:
         ties.meet(ties.of(a["bias"])[0], filters, "bias of filters that are not tracked")
 
 
-def _spatial(node: Node, channels: Label) -> Value:
-    return (None, channels, *(None,) * (len(node.meta["shapes"]) - 2))
+def _channels(ties: Ties, a: dict[str, Any]) -> Label:
+    value, weight = ties.of(a["input"]), ties.of(a["weight"])
+    return value[len(value) - len(weight) + 1]
+
+
+def _output(node: Node, weight: tuple[Label, ...], channels: Label) -> Value:
+    spatial = len(weight) - 2
+    batch = len(node.meta["shapes"]) - spatial - 1
+    return (*(None,) * batch, channels, *(None,) * spatial)

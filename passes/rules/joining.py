@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from prunec.passes.labels import Label, Ties, Value
+from prunec.passes.labels import Atoms, Label, Ties, Value
 from prunec.passes.rules.registry import rule
 
 
@@ -60,7 +60,7 @@ def split(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     pieces = np.split(label, np.cumsum(sizes)[:-1])
     for index, piece in enumerate(pieces):
         ties.follow(node, "split_sizes", index, piece)
-    return [(*value[:axis], _unless_single(ties, piece), *value[axis + 1 :]) for piece in pieces]
+    return [(*value[:axis], _piece(ties, piece), *value[axis + 1 :]) for piece in pieces]
 
 
 @rule("slice")
@@ -78,18 +78,19 @@ def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         value[axis] = None
         return tuple(value)
     low, high, _ = slice(start, end).indices(size)
-    value[axis] = _unless_single(ties, label[low:high])
     if (low, high) != (0, size):
+        value[axis] = _piece(ties, label[low:high])
         ties.follow(node, "start", None, label[:low])
         ties.follow(node, "end", None, label[:high])
     return tuple(value)
 
 
-def _unless_single(ties: Ties, label: Label) -> Label:
-    """An axis of size 1 broadcasts and is never labelled: the one channel in it stays."""
-    if label is not None and len(label) == 1:
+def _piece(ties: Ties, label: Atoms) -> Label:
+    """A part of an axis never loses all its channels; one of size 1 broadcasts and is never labelled."""
+    if len(label) == 1:
         ties.freeze(label, "a single channel cut out")
         return None
+    ties.pieces.append(label)
     return label
 
 

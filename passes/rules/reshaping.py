@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
+from prunec.passes.graphs import LARGEST_SIZE
 from prunec.passes.labels import Label, Ties, Value
 from prunec.passes.rules.registry import rule
 
@@ -159,7 +160,7 @@ def _merge(ties: Ties, factors: list[tuple[int, Label]]) -> Label:
     label = factors[carrier][1]
     outer = int(np.prod([size for size, _ in factors[:carrier]], dtype=object))
     inner = int(np.prod([size for size, _ in factors[carrier + 1 :]], dtype=object))
-    if max(outer, inner) >= 1_000_003:
+    if max(outer, inner) > LARGEST_SIZE:
         ties.freeze(label, "channels merged with the batch")
         return None
     assert label is not None

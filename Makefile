@@ -1,0 +1,63 @@
+# Every target makes .venv first; only python3.11 with pip, make and a C compiler need to be there.
+# On machines with a package index that has CPU-only builds of torch, name it: make demo PIP_FLAGS="--extra-index-url URL"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+JOBS ?= 2
+BIN := .venv/bin
+PACKAGES := compiler passes runtime calibration
+
+# An editable install maps the files that were there when it was made: the stamp's name changes with their list, and
+# with what is installed.
+FILES := $(shell find $(PACKAGES) -type f -not -name '*.pyc' | LC_ALL=C sort)
+HASH := $(shell { echo '$(FILES)'; cat pyproject.toml constraints.txt; } | cksum | tr ' ' '-')
+STAMP := .venv/.installed-$(HASH)
+
+EXAMPLE := examples/fashion_mnist/model.pt
+
+.PHONY: help venv demo test test-long lint types format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP) ## make .venv and install prunec in it
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $@ install pip; }
+
+$(STAMP): | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt --config-settings editable_mode=strict -e '.[dev]'
+	rm -f .venv/.installed-*
+	touch $@
+
+demo: $(STAMP) ## compile the example for cpu and for a100-2:4, into demo/
+	mkdir -p demo
+	$(BIN)/prunec compile $(EXAMPLE) --target cpu --max-drop-points 1 --force -o demo/cpu.bundle
+	$(BIN)/prunec compile $(EXAMPLE) --target a100-2:4 --max-drop-points 1 --force -o demo/a100-2_4.bundle
+	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
+
+test: $(STAMP) ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(JOBS)
+
+test-long: $(STAMP) ## run the slower checks
+	$(BIN)/python -m pytest -m long
+
+lint: $(STAMP) ## check style and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## check types
+	$(BIN)/mypy $(addprefix -p prunec.,$(PACKAGES))
+
+format: $(STAMP) ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the other targets made
+	rm -rf .venv build demo *.egg-info

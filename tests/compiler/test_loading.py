@@ -1,0 +1,245 @@
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from prunec.compiler.loading import LoadedCheckpoint, load_checkpoint
+from prunec.passes import Program, capture
+from prunec.passes.errors import InputError, PrunecError, UnsupportedModelError, UsageError
+
+SHAPES = [(1, 8, 8)]
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3)
+        self.bn = nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(1)
+    return Net().eval()
+
+
+@pytest.fixture
+def state(net: Net) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def same(loaded: LoadedCheckpoint, net: Net) -> bool:
+    x = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        return torch.allclose(loaded.program(x), net(x), atol=1e-6)
+
+
+def fails(path: Path, error: type[PrunecError], *parts: str, **options: Any) -> None:
+    with pytest.raises(error) as caught:
+        load_checkpoint(path, **{"model": Net, "input_shapes": SHAPES, **options})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.safetensors"])
+def test_state_dict(tmp_path: Path, net: Net, name: str) -> None:
+    path = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)(net.state_dict(), path)  # type: ignore[operator]
+    loaded = load_checkpoint(path, model=Net, input_shapes=SHAPES)
+    assert same(loaded, net)
+    assert isinstance(loaded.module, Net)
+    assert loaded.notes == ()
+    assert loaded.program.origin == capture(net, (torch.randn(2, 1, 8, 8),)).origin
+
+
+def test_old_format_of_torch_save(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert same(load_checkpoint(path, model=Net, input_shapes=SHAPES), net)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_wrappers_and_the_prefix_of_parallel_training_come_off(
+    tmp_path: Path, net: Net, state: dict[str, Tensor], key: str
+) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"epoch": 3, key: {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    loaded = load_checkpoint(path, model=Net, input_shapes=SHAPES)
+    assert same(loaded, net)
+    assert repr(key) in loaded.notes[0]
+    assert "epoch" in loaded.notes[0]
+    assert "'module.'" in loaded.notes[1]
+
+
+def test_half_precision_weights_are_converted_and_it_is_said(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, path)
+    loaded = load_checkpoint(path, model=Net, input_shapes=SHAPES)
+    assert loaded.program.parameters()["conv.weight"].dtype == torch.float32
+    assert "float16" in loaded.notes[0]
+
+
+def test_pickled_module_only_when_trusted(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(net, path)
+    fails(path, InputError, "run any code", "state_dict", "--trust-checkpoint")
+    assert same(load_checkpoint(path, input_shapes=SHAPES, trust=True), net)
+
+
+def test_untrusted_code_is_not_run(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "m.pt"
+    torch.save({"state_dict": state, "extra": Bomb(marker)}, path)
+    fails(path, InputError, "run any code")
+    assert not marker.exists()
+    load_checkpoint(path, model=Net, input_shapes=SHAPES, trust=True)
+    assert marker.exists()  # so the bomb was live
+
+
+def test_exported_archive_only_when_trusted(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt2"
+    torch.export.save(torch.export.export(net, (torch.randn(2, 1, 8, 8),)), path)
+    fails(path, InputError, ".pt2 archive", "--trust-checkpoint")
+    loaded = load_checkpoint(path, trust=True)
+    assert loaded.module is None
+    assert loaded.program.example_inputs[0].shape == (2, 1, 8, 8)
+    # The content counts, not the name.
+    renamed = path.rename(tmp_path / "m.pt")
+    fails(renamed, InputError, ".pt2 archive")
+
+
+def test_exported_archive_knows_its_input_shape(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt2"
+    capture(net, (torch.randn(2, 1, 8, 8),)).save(path)
+    assert load_checkpoint(path, trust=True, input_shapes=SHAPES).program.batch_is_dynamic
+    fails(path, UsageError, "[1, 8, 8]", "[1, 9, 9]", trust=True, input_shapes=[(1, 9, 9)])
+
+
+def test_missing_folder_and_empty(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "other.pt")
+    fails(tmp_path / "nothing.pt", InputError, "doesn't exist", "other.pt")
+    fails(tmp_path, InputError, "is a folder")
+    (tmp_path / "empty.pt").touch()
+    fails(tmp_path / "empty.pt", InputError, "empty")
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors", "m.pt2"])
+def test_truncated(tmp_path: Path, net: Net, name: str) -> None:
+    path = tmp_path / name
+    if name == "m.pt2":
+        capture(net, (torch.randn(2, 1, 8, 8),)).save(path)
+    else:
+        (save_file if name.endswith("safetensors") else torch.save)(net.state_dict(), path)  # type: ignore[operator]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    fails(path, InputError, "truncated or corrupt", trust=True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello, this is no checkpoint", b"\x80\x02hello", b"PK\x03\x04" + bytes(100), bytes(1000)]
+)
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors", "m.pt2"])
+def test_corrupt(tmp_path: Path, content: bytes, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    fails(path, InputError, str(path))
+
+
+def test_a_plain_pickle_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(pickle.dumps({"weights": [1, 2]}, protocol=2))
+    fails(path, InputError)
+
+
+def test_something_that_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save([1, 2, 3], tmp_path / "list.pt")
+    fails(tmp_path / "list.pt", InputError, "no state_dict", "list")
+    torch.save({"lr": 0.1, "epoch": 4}, tmp_path / "dict.pt")
+    fails(tmp_path / "dict.pt", InputError, "no state_dict", "'lr'")
+
+
+def test_state_dict_that_does_not_fit_names_the_first_mismatches(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.pt"
+    wrong = OrderedDict(state)
+    del wrong["bn.bias"]
+    wrong["extra.weight"] = torch.zeros(2)
+    wrong["head.weight"] = torch.zeros(7, 4)
+    torch.save(wrong, path)
+    fails(path, InputError, "doesn't fit Net", "1 missing: bn.bias", "1 unexpected: extra.weight")
+    fails(path, InputError, "head.weight (got [7, 4], expected [3, 4])")
+
+
+def test_only_the_first_few_mismatches_are_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({f"old.{name}": tensor for name, tensor in state.items()}, path)
+    fails(path, InputError, f"{len(state)} missing: conv.weight, conv.bias, bn.weight, ...")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path: Path, net: Net, state: dict[str, Tensor], value: float) -> None:
+    path = tmp_path / "m.pt"
+    state["bn.running_var"][2] = value
+    torch.save(state, path)
+    fails(path, InputError, "1 of 4 values of bn.running_var are not finite")
+    net.load_state_dict(state)
+    capture(net, (torch.randn(2, 1, 8, 8),)).save(tmp_path / "m.pt2")
+    fails(tmp_path / "m.pt2", InputError, "bn.running_var", trust=True)
+
+
+def test_wrong_input_shape(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(state, path)
+    fails(path, UnsupportedModelError, "(2, 3, 8, 8)", "1 channels", input_shapes=[(3, 8, 8)])
+    fails(path, UsageError, "input shape", "--input", input_shapes=None)
+
+
+def test_weights_without_a_factory_and_factories_that_fail(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(state, path)
+
+    def broken() -> nn.Module:
+        raise RuntimeError("no such size")
+
+    fails(path, UsageError, "weights only", "--model", model=None)
+    fails(path, UsageError, "broken", "no such size", model=broken)
+    fails(path, UsageError, "expected a torch.nn.Module", model=lambda: 3)
+
+
+def test_torchscript_is_refused_by_name(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(torch.jit.trace(net, torch.randn(2, 1, 8, 8)), path)
+    fails(path, InputError, "TorchScript", "torch.export")
+
+
+def test_pickled_module_whose_class_is_gone(tmp_path: Path, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(net, path)
+    monkeypatch.delitem(globals(), "Net")
+    with pytest.raises(InputError, match="needs the code of its class"):
+        load_checkpoint(path, input_shapes=SHAPES, trust=True)
+
+
+def test_example_inputs_of_the_caller(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(net.state_dict(), path)
+    loaded = load_checkpoint(path, model=Net, example_inputs=(torch.zeros(2, 1, 6, 6),))
+    assert isinstance(loaded.program, Program)
+    assert loaded.program.example_inputs[0].shape == (2, 1, 6, 6)

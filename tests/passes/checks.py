@@ -1,0 +1,126 @@
+"""What the tests of the passes share: small networks from functions, random plans, the checks every prune must pass."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunec.passes.base import PassResult
+from prunec.passes.coupling import Coupling, analyse
+from prunec.passes.frontend import capture
+from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
+from prunec.passes.plan import PruningPlan, apply_plan
+from prunec.passes.program import Program
+from prunec.passes.rewrite import plan_of, remove
+from tests.architectures.redraw import redraw_
+
+
+class Net(nn.Module):
+    """A network whose forward is a function of itself and its input; tensors and modules become its own."""
+
+    def __init__(self, function: Callable[..., Any], **members: nn.Module | nn.Parameter | Tensor) -> None:
+        super().__init__()
+        self.function = function
+        for name, member in members.items():
+            if isinstance(member, Tensor) and not isinstance(member, nn.Parameter):
+                self.register_buffer(name, member)
+            else:
+                setattr(self, name, member)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def captured(network: nn.Module, *args: Any, seed: int = 0) -> Program:
+    """The program of a network in float64 with re-drawn weights."""
+    return capture(redraw_(network.eval().double(), seed), args)
+
+
+def images(program: Program, batch: int = 3, seed: int = 5) -> tuple[Any, ...]:
+    """Other inputs than the example's, of another batch size where it is dynamic."""
+    batch = batch if program.batch_is_dynamic else len(program.example_inputs[0])
+    inputs = [
+        normal(batch, *tensor.shape[1:], seed=seed + position).to(tensor.dtype)
+        for position, tensor in enumerate(program.example_inputs)
+    ]
+    return tuple(inputs)
+
+
+def random_prune(program: Program, seed: int, least: int = 1) -> PassResult:
+    """A random number of random units of every group goes, by the primitive that every pruning pass ends in."""
+    coupling = analyse(program)
+    rng = np.random.default_rng(seed)
+    removed = np.zeros(len(coupling.roots), dtype=bool)
+    for group in coupling.groups:
+        kept = int(rng.integers(min(least, group.count), group.count + 1))
+        gone = rng.permutation(group.count)[kept:]
+        member = group.members[0]
+        atoms = coupling.slots[member.parameter, member.dim][group.slices[0][gone, 0]]
+        removed[coupling.roots[atoms]] = True
+    plan = plan_of(coupling, removed)
+    return PassResult(remove(program, coupling, plan, removed), bool(plan.kept), {}, plan)
+
+
+def thin(program: Program) -> PassResult:
+    """Every group is pruned to a single unit: where sizes of 1 would broadcast or vanish, this shows."""
+    coupling = analyse(program)
+    removed = np.zeros(len(coupling.roots), dtype=bool)
+    for group in coupling.groups:
+        member = group.members[0]
+        atoms = coupling.slots[member.parameter, member.dim][group.slices[0][1:, 0]]
+        removed[coupling.roots[atoms]] = True
+    plan = plan_of(coupling, removed)
+    return PassResult(remove(program, coupling, plan, removed), bool(plan.kept), {}, plan)
+
+
+def check_exact(program: Program, plans: int = 4) -> Coupling:
+    """Random plans and the thinnest one all pass the oracle, on inputs and a batch the program was not captured with."""
+    for result in [*(random_prune(program, seed) for seed in range(plans)), thin(program)]:
+        assert check_oracle(program, result, images(program)).max_relative_error < TOLERANCE
+        assert_shapes_known(result.program)
+    return analyse(program)
+
+
+def assert_shapes_known(program: Program) -> None:
+    """The shapes that the rewritten graph records are those of its tensors."""
+    tensors = program.tensors()
+    for node in program.graph.find_nodes(op="get_attr"):
+        assert node.meta["shapes"] == tuple(tensors[str(node.target)].shape), node.target
+
+
+def prunable(coupling: Coupling) -> dict[str, int]:
+    """Name -> width of every group that can be pruned."""
+    return {group.name: group.count for group in coupling.groups}
+
+
+def reasons(coupling: Coupling, name: str) -> str:
+    """Why the groups whose filters are those of a layer are frozen, in one text."""
+    found = [group for group in coupling.frozen if name in group.layers]
+    assert found, f"{name} is not frozen: {prunable(coupling)}"
+    return "; ".join(reason for group in found for reason in group.reasons)
+
+
+def check_module(network: nn.Module, result: PassResult, args: tuple[Any, ...]) -> None:
+    """`apply_plan` on the user's own module does what the pass did to the program."""
+    assert result.plan is not None
+    own = copy.deepcopy(network)
+    apply_plan(own, result.plan)
+    with torch.no_grad():
+        assert relative_error(own(*args), result.program(*args)) < TOLERANCE
+
+
+def shifted(plan: PruningPlan, name: str, dim: int, size: int) -> PruningPlan | None:
+    """The plan with one kept index of one tensor's dimension exchanged for one that goes; None where none goes."""
+    kept = plan.kept[name][dim]
+    gone = [index for index in range(size) if index not in kept]
+    if not gone:
+        return None
+    other = sorted([*kept[1:], gone[0]])
+    return PruningPlan({**plan.kept, name: {**plan.kept[name], dim: other}})
