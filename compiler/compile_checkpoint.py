@@ -9,15 +9,12 @@ from prunec.compiler.bundle import bundle_name
 from prunec.compiler.compilation import Settings
 from prunec.compiler.config import Config
 from prunec.compiler.driver import compile_model
-from prunec.compiler.pipeline import Pipeline, from_recipe, parse_pipeline
+from prunec.compiler.pipeline import Pipeline, default_recipe, from_recipe, parse_pipeline
 from prunec.compiler.progress import Progress
 from prunec.compiler.project import ModelOptions, Project, check_fit
 from prunec.compiler.report import Report
 from prunec.passes.errors import UsageError
 from prunec.runtime.target import Target
-
-DEFAULT_SPEEDUP = 2.0
-DEFAULT_EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def resolve_pipeline(config: Config, options: RecipeOptions, target: Target) -> 
         _refuse_overrides(options)
         pipeline = parse_pipeline(text)
     else:
-        tables = config.recipe.tables() or _default_tables(has_data=config.data is not None)
+        tables = config.recipe.tables() or default_recipe(has_data=config.data is not None)
         pipeline = from_recipe(_overridden(tables, options), target)
     if target.sparse and not any(step.name == "sparsify" for step in pipeline.steps):
         raise UsageError(
@@ -126,11 +123,6 @@ def resolved_recipe(pipeline: Pipeline, seed: int) -> str:
     """Text of recipe.toml: a recipe that gives this pipeline again."""
     quoted = str(pipeline).replace("\\", "\\\\").replace('"', '\\"')
     return f'[recipe]\nseed = {seed}\npipeline = "{quoted}"\n'
-
-
-def _default_tables(has_data: bool) -> dict[str, dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = {"prune-filters": {"speedup": DEFAULT_SPEEDUP}}
-    return {**tables, "recover": {"epochs": DEFAULT_EPOCHS}} if has_data else tables
 
 
 def _refuse_overrides(options: RecipeOptions) -> None:

@@ -8,7 +8,7 @@ from prunec.compiler.assemble import assemble, plan_json
 from prunec.compiler.bundle import REPORT_NAME, BundleWriter
 from prunec.compiler.compilation import Compilation, Settings
 from prunec.compiler.objective import Objective
-from prunec.compiler.pipeline import Pipeline, parse_pipeline
+from prunec.compiler.pipeline import Pipeline, default_recipe, from_recipe, parse_pipeline
 from prunec.compiler.progress import Progress, Silent
 from prunec.compiler.report import Report
 from prunec.compiler.report_html import render_html
@@ -90,9 +90,7 @@ def _steps(pipeline: str | Pipeline | None, target: Target, data: Data | None) -
     if isinstance(pipeline, Pipeline):
         return pipeline
     if pipeline is None:
-        pipeline = f"prune-filters{{speedup=2.0,round_to={target.channel_multiple},min_channels=8}}"
-        pipeline += " sparsify" * target.sparse
-        pipeline += " recover{epochs=20}" * (data is not None)
+        return from_recipe(default_recipe(has_data=data is not None), target)
     return parse_pipeline(pipeline)
 
 

@@ -128,6 +128,12 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
     return Pipeline(tuple(steps))
 
 
+def default_recipe(has_data: bool) -> dict[str, dict[str, Any]]:
+    """Tables of the recipe where none is given: half the MACs, and a recovery finetune where there are data for it."""
+    tables: dict[str, dict[str, Any]] = {"prune-filters": {"speedup": 2.0}}
+    return {**tables, "recover": {"epochs": 20}} if has_data else tables
+
+
 def _build(item: Item) -> Step | Repeat:
     if item.body is None:
         return make_step(item.name, item.options)

@@ -163,7 +163,7 @@ class Pruning(Part):
 
 
 class Distillation(Part):
-    """Distillation from the dense model: temperature, and weight of its loss."""
+    """Distillation from the dense model: temperature, and its share of the loss (the labels have the rest)."""
 
     temperature: float
     weight: float

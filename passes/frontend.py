@@ -1,6 +1,7 @@
 """From a network to a `Program`: export, clean-up, what was lost on the way."""
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,10 +55,11 @@ def capture(
     inputs: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
     with eval_mode(module):
         _run(module, inputs)
-        exported, inputs, shapes = _export(module, inputs, dynamic_shapes)
+        exported, inputs = _export(module, inputs, dynamic_shapes)
 
         def export() -> ExportedProgram:
-            return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
+            with _quiet():
+                return torch.export.export(module, *inputs, strict=False)
 
         program = _program(exported, inputs)
         _check_same(type(module).__name__, program, inputs, _run(module, inputs))
@@ -137,8 +139,8 @@ def _run(module: nn.Module, inputs: Inputs) -> Any:
         ) from error
 
 
-def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[ExportedProgram, Inputs, Any]:
-    """Export with the batch dynamic, or fixed where the network fixes it; with the inputs and dynamic shapes used."""
+def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[ExportedProgram, Inputs]:
+    """Export with the batch dynamic, or fixed where the network fixes it; with the inputs used."""
 
     def attempts() -> Iterable[tuple[Inputs, Any]]:
         if dynamic_shapes is not None:
@@ -152,7 +154,7 @@ def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[Exp
     for example, shapes in attempts():
         try:
             with _quiet():
-                return torch.export.export(module, *example, dynamic_shapes=shapes, strict=False), example, shapes
+                return torch.export.export(module, *example, dynamic_shapes=shapes, strict=False), example
         except Exception as error:  # noqa: BLE001 - torch.export raises many types; the first is raised below
             failure = failure or error
     raise UnsupportedModelError(
@@ -163,11 +165,13 @@ def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[Exp
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No log from torch, which prints a traceback of every failed attempt."""
+    """Nothing on the terminal from torch, which logs a traceback of every failed attempt."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(level)
 

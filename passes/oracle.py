@@ -107,7 +107,7 @@ def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
         )
     if not expected.is_floating_point():
         return 0.0 if torch.equal(actual, expected) else 1.0
-    actual, expected = actual.double(), expected.double()
+    actual, expected = actual.detach().double(), expected.detach().double()
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     if not (torch.isfinite(actual).all() and torch.isfinite(expected).all()) or largest < _SMALLEST_OUTPUT:
         raise NumericMismatchError(

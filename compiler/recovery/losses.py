@@ -21,7 +21,7 @@ class Distillation:
     Attributes:
         teacher: in its inference form.
         temperature: divides both networks' outputs before the softmax.
-        weight: of the divergence, beside the loss on the labels.
+        weight: share of the divergence in the loss, 0 to 1; the loss on the labels has the rest (Hinton et al., 2015).
     """
 
     teacher: Program
@@ -29,7 +29,7 @@ class Distillation:
     weight: float
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """The weighted divergence, times the squared temperature, so that its gradient keeps its size."""
+        """The divergence, times the squared temperature, so that its gradient keeps its size."""
         with torch.no_grad():
             targets = self.teacher(inputs)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
@@ -43,13 +43,13 @@ class Distillation:
             log_target=True,
             reduction="batchmean",
         )
-        return self.weight * self.temperature**2 * divergence
+        return self.temperature**2 * divergence
 
 
 def total_loss(
     loss: Loss, distillation: Distillation | None, inputs: Tensor, outputs: Tensor, labels: Tensor
 ) -> Tensor:
-    """The loss on the labels plus, where there is a teacher, the distance to it; a scalar.
+    """The loss on the labels, mixed with the distance to the teacher where there is one; a scalar.
 
     Raises:
         UsageError: the loss function gives something else than a scalar.
@@ -58,4 +58,6 @@ def total_loss(
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise UsageError(f"The loss function gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
-    return value if distillation is None else value + distillation(inputs, outputs)
+    if distillation is None:
+        return value
+    return (1 - distillation.weight) * value + distillation.weight * distillation(inputs, outputs)

@@ -21,7 +21,7 @@ class Recover:
         nesterov: Nesterov's form of momentum.
         weight_decay: L2 penalty on all parameters.
         distill: temperature at which the network also learns from the dense one's outputs; 0 turns that off.
-        distill_weight: weight of that part of the loss; the loss on the labels has weight 1.
+        distill_weight: its share of the loss, up to 1; the loss on the labels has the rest.
         keep: "best" keeps the epoch that is best on the validation data (of equals the latest), "last" the
             last.
 
@@ -38,7 +38,7 @@ class Recover:
     nesterov: bool = False
     weight_decay: float = 5e-4
     distill: float = 0.0
-    distill_weight: float = 1.0
+    distill_weight: float = 0.9
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Recover:
             "nesterov": (not self.nesterov or self.momentum > 0, "false where momentum is 0"),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "at least 0"),
             "distill": (0 <= self.distill < float("inf"), "a temperature above 0, or 0 for none"),
-            "distill_weight": (0 < self.distill_weight < float("inf"), "above 0"),
+            "distill_weight": (0 < self.distill_weight <= 1, "above 0 and at most 1"),
         }
         for option, (holds, expected) in ranges.items():
             if not holds:

@@ -9,6 +9,11 @@ from prunec.passes.labels import Label, Ties, Value
 from prunec.passes.rules.registry import rule
 
 _INTO_OPAQUE = "the input's channels are not tracked here ({operator})"
+#: Operators whose output is zero where their input is, and nothing but the input otherwise.
+_RESHAPES = frozenset((
+    "permute", "transpose", "t", "numpy_T", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "slice",
+    "contiguous", "clone", "to", "_to_copy", "detach", "alias", "neg",
+))  # fmt: skip
 
 
 @rule("conv1d", "conv2d", "conv3d")
@@ -17,10 +22,10 @@ def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     channels, weight = _channels(ties, a), ties.of(a["weight"])
     _fix_kernel(ties, weight)
     if a["groups"] == 1:
-        ties.meet(channels, weight[1], _INTO_OPAQUE.format(operator=operator_name(node.target)))
+        _sum_over(ties, node, a, channels, weight[1])
         filters: Label = weight[0]
     else:
-        filters = _grouped(ties, node, a["groups"], channels, weight)
+        filters = _grouped(ties, node, a, channels, weight)
     _bias(ties, a, filters)
     return _output(node, weight, filters)
 
@@ -35,7 +40,7 @@ def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         ties.freeze_value(weight, "grouped transposed convolution")
         _bias(ties, a, None)
         return _output(node, weight, None)
-    ties.meet(channels, weight[0], _INTO_OPAQUE.format(operator=operator_name(node.target)))
+    _sum_over(ties, node, a, channels, weight[0])
     _bias(ties, a, weight[1])
     return _output(node, weight, weight[1])
 
@@ -44,7 +49,7 @@ def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 def linear(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Weight (out, in), or (in,) for one output without an axis; features are the last axis, the others pass."""
     value, weight = ties.of(a["input"]), ties.of(a["weight"])
-    ties.meet(value[-1], weight[-1], _INTO_OPAQUE.format(operator="linear"))
+    _sum_over(ties, node, a, value[-1], weight[-1])
     if len(weight) == 1:
         return value[:-1]
     _bias(ties, a, weight[0])
@@ -60,9 +65,9 @@ def prelu(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     return (value[0], ties.meet(value[1], slopes, "prelu over channels that are not tracked"), *value[2:])
 
 
-def _grouped(ties: Ties, node: Node, groups: int, channels: Label, weight: tuple[Label, ...]) -> Label:
+def _grouped(ties: Ties, node: Node, a: dict[str, Any], channels: Label, weight: tuple[Label, ...]) -> Label:
     """Grouped convolution: remove whole groups, or the same index in every group, whichever leaves more choices."""
-    filters, per_group = weight[0], weight[1]
+    groups, filters, per_group = a["groups"], weight[0], weight[1]
     if filters is None:
         ties.freeze(channels, "grouped convolution with one filter")
         return None
@@ -82,7 +87,35 @@ def _grouped(ties: Ties, node: Node, groups: int, channels: Label, weight: tuple
         ties.freeze(per_group, "grouped convolution of channels that are not tracked")
     elif per_group is not None:
         ties.tie(channels.reshape(groups, width), per_group[None, :])
+        _freeze_unless_zero(ties, a, per_group)
     return filters
+
+
+def _sum_over(ties: Ties, node: Node, a: dict[str, Any], channels: Label, weight: Label) -> None:
+    """Input channels meet the weight's; the sum over them loses nothing only where the removed weights are zero."""
+    met = ties.meet(channels, weight, _INTO_OPAQUE.format(operator=operator_name(node.target)))
+    _freeze_unless_zero(ties, a, met)
+
+
+def _freeze_unless_zero(ties: Ties, a: dict[str, Any], summed: Label) -> None:
+    if not _zero_with_its_parameter(a["weight"]):
+        ties.freeze(summed, "input of a computed weight")
+
+
+def _zero_with_its_parameter(weight: Node) -> bool:
+    """Whether a weight is zero wherever its parameter is: the parameter itself, rearranged or scaled."""
+    if weight.op == "get_attr":
+        return True
+    operator = operator_name(weight.target)
+    if operator not in (*_RESHAPES, "mul", "div"):
+        return False
+    factors = weight.all_input_nodes if operator == "mul" else [weight.args[0]]
+    return any(
+        isinstance(factor, Node)
+        and (operator in _RESHAPES or factor.meta["shapes"] == weight.meta["shapes"])
+        and _zero_with_its_parameter(factor)
+        for factor in factors
+    )
 
 
 def _fix_kernel(ties: Ties, weight: tuple[Label, ...]) -> None:

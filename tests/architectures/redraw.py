@@ -1,7 +1,7 @@
 """Weights that hide nothing: fresh initialisations are full of zeros, ones and tiny scales.
 
 Units that are dead on the test's inputs hide errors too: whatever is wrong before them is multiplied by zero. Biases
-around 1 leave few percent of such units in deep networks with ReLU.
+around 1 leave a few percent of such units in deep networks with ReLU.
 """
 
 import math
@@ -18,9 +18,9 @@ _BIAS_MEAN, _DEVIATION = 1.0, 0.2
 def redraw_(module: M, seed: int) -> M:
     """Draw every parameter and every running statistic of a network anew, in place.
 
-    Norm gains, layer scales and running variances are uniform in 0.5 .. 1.5; biases normal around 1,
-    running means normal around 0; weights normal with variance 1 / fan-in, so that activations stay of order 1. Parameters shared by several
-    modules are drawn once. Other buffers are constants of the architecture and stay.
+    Norm gains, layer scales and running variances are uniform in 0.5 .. 1.5; biases normal around 1, running means
+    normal around 0; weights normal with variance 1 / fan-in. Parameters shared by several modules are drawn once.
+    Other buffers are constants of the architecture and stay.
 
     Args:
         module: any network.

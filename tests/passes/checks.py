@@ -81,7 +81,7 @@ def thin(program: Program) -> PassResult:
 
 
 def check_exact(program: Program, plans: int = 4) -> Coupling:
-    """Random plans and the thinnest one all pass the oracle, on inputs and a batch the program was not captured with."""
+    """Random plans and the thinnest one all pass the oracle, at another batch size than the example's."""
     for result in [*(random_prune(program, seed) for seed in range(plans)), thin(program)]:
         assert check_oracle(program, result, images(program)).max_relative_error < TOLERANCE
         assert_shapes_known(result.program)

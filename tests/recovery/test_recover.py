@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
-from prunec.compiler.recovery.losses import Distillation
+from prunec.compiler.recovery.losses import Distillation, total_loss
 from prunec.compiler.recovery.recover import EpochRecord, Recover, RecoveryResult, recover
 from prunec.passes.errors import TrainingDivergedError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
@@ -198,15 +198,18 @@ def test_distillation_alone_teaches_without_labels(program: Program, data: Data)
     assert teacher.training
 
 
-def test_the_distillation_loss_is_the_scaled_divergence(program: Program) -> None:
-    inputs = torch.rand(5, 1, 8, 8)
+def test_the_distillation_loss_is_the_scaled_divergence_mixed_with_the_loss(program: Program) -> None:
+    inputs, labels = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 3, 0])
     outputs = torch.rand(5, 4, requires_grad=True)
+    distillation = Distillation(program, temperature=3.0, weight=0.25)
     targets = (program(inputs) / 3).softmax(1).detach()
-    expected = (targets * (targets.log() - (outputs / 3).log_softmax(1))).sum(1).mean() * 9 * 0.5
-    value = Distillation(program, temperature=3.0, weight=0.5)(inputs, outputs)
-    torch.testing.assert_close(value, expected)
-    zero = Distillation(program, temperature=3.0, weight=0.5)(inputs, program(inputs))
-    assert abs(zero.item()) < 1e-6
+    divergence = (targets * (targets.log() - (outputs / 3).log_softmax(1))).sum(1).mean() * 9
+    torch.testing.assert_close(distillation(inputs, outputs), divergence)
+    assert abs(distillation(inputs, program(inputs)).item()) < 1e-6
+    expected = 0.75 * cross_entropy(outputs, labels) + 0.25 * divergence
+    torch.testing.assert_close(total_loss(cross_entropy, distillation, inputs, outputs, labels), expected)
+    plain = total_loss(cross_entropy, None, inputs, outputs, labels)
+    torch.testing.assert_close(plain, cross_entropy(outputs, labels))
 
 
 def test_a_diverging_run_says_where_and_what_to_try(program: Program, data: Data) -> None:
@@ -263,6 +266,8 @@ def test_networks_that_cannot_be_trained_are_unsupported(program: Program, data:
         ({"weight_decay": -1.0}, "weight_decay must be"),
         ({"distill": -4.0}, "distill must be"),
         ({"distill_weight": 0.0}, "distill_weight must be above 0"),
+        ({"distill_weight": 1.5}, "distill_weight must be above 0 and at most 1"),
+        ({"distill_weight": 1.5}, "at most 1, got 1.5"),
         ({"keep": "bst"}, "Did you mean 'best'"),
         ({"schedule": "cosin:0.1"}, "Did you mean 'cosine'"),
         ({"schedule": "step:0=0.1,3=0.01"}, "3 epochs never reaches"),
