@@ -41,7 +41,7 @@ def pruned(program: Program, round_to: int) -> Program:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=30, help="measurements of each network (default 30)")
-    parser.add_argument("--batch", type=int, default=8, help="images per run (default 8)")
+    parser.add_argument("--batch", type=int, default=1, help="images per run (default 1)")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -70,12 +70,12 @@ def main() -> None:
                     f"{latency.compiled.median:.1f}",
                     f"{macs:.2f}x",
                     f"{latency.speedup:.2f}x [{low:.2f}, {high:.2f}]",
-                    f"{share:.2f}",
+                    f"{share:.3f}",
                 )
             )
             if round_to > 1 and share < REQUIRED_SHARE:
                 missed.append(
-                    f"rounded, {latency.speedup:.2f}x is {share:.2f} of {macs:.2f}x, required {REQUIRED_SHARE}"
+                    f"rounded, {latency.speedup:.2f}x is {share:.3f} of {macs:.2f}x, required {REQUIRED_SHARE}"
                 )
     columns = ("widths", "dense (ms)", "pruned (ms)", "MACs", "measured [95 %]", "measured / MACs")
     finish(f"ResNet-50, ONNX Runtime, one thread, batch {options.batch}", columns, rows, missed)

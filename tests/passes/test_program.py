@@ -257,10 +257,8 @@ def test_other_dynamic_dimensions_survive_the_file(tmp_path: Path) -> None:
     program = capture(network, (normal(2, 3, 8, 9).float(),), dynamic_shapes=(sizes,))
     program.save(tmp_path / "a.pt2")
     loaded = Program.load(tmp_path / "a.pt2")
-    again = loaded.export()
-    assert [isinstance(size, torch.SymInt) for size in again.graph.find_nodes(op="placeholder")[-1].meta["val"].shape] == [
-        True, False, True, True,
-    ]  # fmt: skip
+    example = loaded.export().graph.find_nodes(op="placeholder")[-1].meta["val"]
+    assert [isinstance(size, torch.SymInt) for size in example.shape] == [True, False, True, True]
     assert program.macs() == loaded.macs() == 4 * 27 * 6 * 7 + 8
 
 

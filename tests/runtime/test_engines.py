@@ -1,0 +1,82 @@
+"""Engines: which builder a target gets here, and real TensorRT-RTX builds on the CPU."""
+
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper, save
+
+from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError
+from prunec.runtime.engines import OnnxRuntimeEngine, build_engine, building, choose_builder
+from prunec.runtime.engines.tensorrt import build_plan
+from prunec.runtime.onnx_export import export_onnx, to_fp16
+from prunec.runtime.target import DEVICES, Target
+from tests.runtime.nets import small
+
+pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    export_onnx(small(sparse=True), folder / "fp32.onnx")
+    to_fp16(folder / "fp32.onnx", folder / "fp16.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("target", ["a100-2:4", "a100-dense-fp32", "t4", "rtx30-2:4", "l4-2:4", "rtx50-2:4"])
+def test_ahead_of_time_engines_for_all_five_capabilities(models: Path, tmp_path: Path, target: str) -> None:
+    parsed = Target.parse(target)
+    info = build_engine(parsed, models / f"{parsed.precision}.onnx", tmp_path)
+    assert (info.kind, info.path.name) == ("tensorrt_rtx", "engine.rtx")
+    assert (info.built_ahead_of_time, info.run_on_device) == (True, False)
+    assert info.path.stat().st_size > 10_000
+    assert any("TensorRT itself can't load it" in note for note in info.notes)
+    assert any("support matrix" in note for note in info.notes) == (parsed.device == "a100")
+    assert any("sparse" in note for note in info.notes) == parsed.sparse
+
+
+def test_one_plan_for_several_capabilities(models: Path) -> None:
+    plan = build_plan("tensorrt_rtx", models / "fp16.onnx", sparse=True, compute_capabilities=[(8, 0), (8, 9)])
+    assert len(plan) > 10_000
+
+
+@pytest.mark.parametrize("device", ["h100", "h200", "b200", "orin", "thor"])
+def test_devices_that_must_build_themselves(device: str) -> None:
+    with pytest.raises(MissingDependencyError, match="prunec build BUNDLE") as caught:
+        choose_builder(Target.parse(device))
+    assert DEVICES[device].title in str(caught.value)
+
+
+def test_without_tensorrt_rtx_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install tensorrt-rtx-cu12"):
+        choose_builder(Target.parse("l4"))
+
+
+def test_with_the_device_and_tensorrt_at_hand_tensorrt_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "find_spec", lambda name: object())
+    monkeypatch.setattr(building, "has_device", lambda target: True)
+    assert choose_builder(Target.parse("h100-2:4")) == "tensorrt"
+
+
+def test_a_model_that_the_library_refuses_gives_its_own_words(tmp_path: Path) -> None:
+    node = helper.make_node("NoSuchOperator", ["x"], ["y"], name="odd", domain="somewhere")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("somewhere", 1)]
+    save(
+        helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]), opset_imports=opsets), tmp_path / "m"
+    )
+    with pytest.raises(UnsupportedModelError, match="NoSuchOperator"):
+        build_engine(Target.parse("l4"), tmp_path / "m", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_onnx_runtime_refuses_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="can't load"):
+        OnnxRuntimeEngine(tmp_path / "m.onnx")
+
+
+def test_the_cpu_engine_is_the_onnx_file(models: Path, tmp_path: Path) -> None:
+    info = build_engine(Target.parse("cpu"), models / "fp32.onnx", tmp_path)
+    assert (info.kind, info.path, info.run_on_device) == ("onnxruntime", models / "fp32.onnx", True)

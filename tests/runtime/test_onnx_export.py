@@ -1,0 +1,85 @@
+"""ONNX export: names, dynamic batch, equal bytes, nothing of this machine, float16 form."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from prunec.passes import capture
+from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
+from prunec.runtime.engines import OnnxRuntimeEngine
+from prunec.runtime.numerics import onnx_vs_torch
+from prunec.runtime.onnx_export import export_onnx, to_fp16
+from tests.runtime.nets import small
+
+
+def test_equal_to_torch_at_every_batch_size(tmp_path: Path) -> None:
+    program = small()
+    export_onnx(program, tmp_path / "m.onnx")
+    assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4
+    x = torch.randn(7, 3, 8, 8)
+    for actual, expected in zip(OnnxRuntimeEngine(tmp_path / "m.onnx")(x.numpy()), program(x), strict=True):
+        np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_names_and_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = small()
+    export_onnx(program, tmp_path / "m.onnx")
+    assert capsys.readouterr() == ("", "")
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [i.type.tensor_type.shape.dim[0].dim_param for i in (*model.graph.input, *model.graph.output)] == [
+        "batch"
+    ] * 3
+    assert [o.name for o in model.graph.output] == ["output_0", "output_1"]
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert {"stem.0.weight", "body.weight", "depthwise.weight", "classifier.weight", "head"} <= names
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    raw = (tmp_path / "m.onnx").read_bytes()
+    for trace in (str(Path(__file__).parent).encode(), sys.prefix.encode(), b".py"):
+        assert trace not in raw
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        export_onnx(small(sparse=True), tmp_path / name)
+        to_fp16(tmp_path / name, tmp_path / f"{name}16")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a16").read_bytes() == (tmp_path / "b16").read_bytes()
+
+
+def test_float16_inside_float32_outside(tmp_path: Path) -> None:
+    program = small()
+    export_onnx(program, tmp_path / "m.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx")
+    model = onnx.load(tmp_path / "h.onnx")
+    ends = {i.type.tensor_type.elem_type for i in (*model.graph.input, *model.graph.output)}
+    assert ends == {onnx.TensorProto.FLOAT}
+    weights = {t.data_type for t in model.graph.initializer if len(t.dims) > 1}
+    assert weights == {onnx.TensorProto.FLOAT16}
+    assert 1e-6 < onnx_vs_torch(program, tmp_path / "h.onnx") < 1e-2
+
+
+def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
+    linear = nn.Linear(4, 4)
+    with torch.no_grad():
+        linear.weight[0, 0] = 1e5
+    export_onnx(capture(linear, (torch.randn(2, 4),)), tmp_path / "m.onnx")
+    with pytest.raises(NumericMismatchError, match="beyond float16"):
+        to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx")
+
+
+def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvalsh(x @ x.transpose(1, 2))
+
+    with pytest.raises(UnsupportedModelError, match="can't be exported to ONNX"):
+        export_onnx(capture(Odd(), (torch.randn(2, 3, 3),)), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()

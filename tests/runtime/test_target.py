@@ -1,0 +1,71 @@
+"""Targets: text form, what is refused and why, the device table."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunec.passes.errors import UsageError
+from prunec.runtime.target import DEVICES, PATTERNS, PRECISIONS, Target
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("a100-2:4", "a100-2:4-fp16"),
+        ("l4-2:4-int8", "l4-2:4-int8"),
+        ("h100-dense-fp16", "h100-dense-fp16"),
+        ("A100", "a100-dense-fp16"),
+        ("t4-int8", "t4-dense-int8"),
+        ("cpu", "cpu"),
+        ("cpu-int8", "cpu-int8"),
+        ("cpu-dense-fp32", "cpu"),
+    ],
+)
+def test_text_form(text: str, full: str) -> None:
+    assert str(Target.parse(text)) == full
+
+
+@given(st.sampled_from(sorted(DEVICES)), st.sampled_from(PATTERNS), st.sampled_from(PRECISIONS))
+def test_str_and_parse_are_inverse(device: str, pattern: str, precision: str) -> None:
+    try:
+        target = Target(device, pattern, precision)
+    except UsageError:
+        return
+    assert Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a10-2:5", "'2:5' is no pattern or precision"),
+        ("b100-2:4", "Did you mean 'h100' or 'b200' or 'a100'"),
+        ("a100-fp17", "Did you mean 'fp16'"),
+        ("a100-fp16-2:4", "device-pattern-precision"),
+        ("t4-2:4", "no sparse tensor cores"),
+        ("cpu-2:4", "no sparse tensor cores"),
+        ("a100-2:4-fp32", "don't compute in fp32"),
+        ("t4-bf16", "has no bf16"),
+        ("cpu-fp16", "has no fp16"),
+        ("", "Unknown device"),
+    ],
+)
+def test_refused_with_the_reason(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        Target.parse(text)
+    assert caught.value.exit_code == 2
+
+
+def test_sparse_peak_is_twice_the_dense_one() -> None:
+    # A100: 312 TFLOPS dense, 624 with sparsity; 624 and 1248 TOPS INT8 (NVIDIA A100 data sheet).
+    a100 = DEVICES["a100"]
+    assert [a100.peak_tops(p, s) for p in ("fp16", "int8") for s in (False, True)] == [312, 624, 624, 1248]
+    assert DEVICES["orin"].peak_tops("fp16", sparse=True) is None
+
+
+def test_widths_that_devices_like() -> None:
+    multiples = {text: Target.parse(text).channel_multiple for text in ("cpu", "a100", "a100-2:4", "l4-int8")}
+    assert multiples == {"cpu": 16, "a100": 8, "a100-2:4": 16, "l4-int8": 16}
+
+
+def test_every_gpu_names_the_source_of_its_figures() -> None:
+    assert [d.name for d in DEVICES.values() if d.compute_capability is not None and not d.source] == []
