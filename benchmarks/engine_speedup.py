@@ -1,7 +1,7 @@
 """Whether fewer MACs mean less time: ResNet-50 pruned by stage, under ONNX Runtime on one thread.
 
 Channel counts that are no multiple of 16 waste vector lanes. The same ratios are measured as they are and with widths
-rounded up to multiples of 16, each interleaved with the dense network. With rounding, the measured speed-up must be
+rounded to multiples of 16, each interleaved with the dense network. With rounding, the measured speed-up must be
 at least 0.95 of the MAC speed-up.
 
 Run from the top folder: python -m benchmarks.engine_speedup

@@ -185,7 +185,7 @@ def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | N
         ratio=options.ratio if isinstance(options.ratio, float) else {g.name: 1 - g.kept / g.width for g in groups},
         criterion=options.criterion,
         schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
-        rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded up",
+        rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded to the nearest multiple",
         round_to=options.round_to,
         epochs=0,
         samples=0,

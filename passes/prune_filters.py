@@ -27,7 +27,7 @@ class PruneFilters:
             what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic.
         speedup: target of dense MACs over pruned MACs, instead of ratios: the nearest feasible at or above it.
         criterion: "l1", "l2" or "random".
-        round_to: widths are rounded up to a multiple of this, in narrow layers of a halving of it.
+        round_to: widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
         min_channels: filters kept at least in every group.
         residual_streams: whether channels that a sum of several layers shares are pruned too.
         inexact_groups: what to do with groups under operators that mix channels ("prune" or "freeze").

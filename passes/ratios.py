@@ -15,8 +15,8 @@ class Rounding:
     """How widths are rounded.
 
     Attributes:
-        round_to: kept filters are rounded up to a multiple of it, or of the largest halving of it that is at most
-            a quarter of the layer's width.
+        round_to: kept filters are rounded to the nearest multiple of it, or of the largest halving of it that is at
+            most a quarter of the layer's width; never to none.
         min_channels: filters kept at least.
     """
 
@@ -32,9 +32,11 @@ class Rounding:
         return max(1, multiple // gcd(multiple, filters_per_unit))
 
     def kept(self, group: Group, ratio: Fraction) -> int:
-        """Units that stay at a ratio: ``n - min(ceil(ratio n), n - 1)``, then rounded up."""
-        kept = group.count - min(ceil(ratio * group.count), group.count - 1)
-        return self.round_up(group, kept) if ratio else group.count
+        """Units that stay at a ratio: ``n - min(ceil(ratio n), n - 1)``, then rounded to the nearest step, halves up."""
+        if not ratio:
+            return group.count
+        kept, step = group.count - min(ceil(ratio * group.count), group.count - 1), self.step(group)
+        return self.round_up(group, (2 * kept + step) // (2 * step) * step)
 
     def round_up(self, group: Group, kept: int) -> int:
         """The nearest allowed count at or above ``kept``."""

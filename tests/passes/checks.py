@@ -1,7 +1,7 @@
 """What the tests of the passes share: small networks from functions, random plans, the checks every prune must pass."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -116,11 +116,10 @@ def check_module(network: nn.Module, result: PassResult, args: tuple[Any, ...]) 
         assert relative_error(own(*args), result.program(*args)) < TOLERANCE
 
 
-def shifted(plan: PruningPlan, name: str, dim: int, size: int) -> PruningPlan | None:
-    """The plan with one kept index of one tensor's dimension exchanged for one that goes; None where none goes."""
+def exchanged(plan: PruningPlan, name: str, dim: int, size: int) -> Iterator[PruningPlan]:
+    """Plans in which one kept index of one tensor's dimension is exchanged for one that goes, each index in turn."""
     kept = plan.kept[name][dim]
     gone = [index for index in range(size) if index not in kept]
-    if not gone:
-        return None
-    other = sorted([*kept[1:], gone[0]])
-    return PruningPlan({**plan.kept, name: {**plan.kept[name], dim: other}})
+    for position in range(len(kept)):
+        other = [*kept[:position], gone[position % len(gone)], *kept[position + 1 :]]
+        yield PruningPlan({**plan.kept, name: {**plan.kept[name], dim: other}})

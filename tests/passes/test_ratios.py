@@ -65,11 +65,11 @@ def test_rounded_widths(count: int, per_unit: int, round_to: int, least: int, ra
     kept = rounding.kept(units, exact(ratio))
     plain = Rounding().kept(units, exact(ratio))
     step = rounding.step(units)
-    assert min(count, plain) <= kept <= count
+    assert 1 <= kept <= count
     assert kept == count or kept % step == 0
     assert kept * per_unit >= min(least, count * per_unit)
-    if ratio:
-        assert kept - max(plain, -(-least // per_unit)) < step or kept == count
+    if ratio and kept < count and kept - step >= -(-least // per_unit) and kept > step:
+        assert 2 * abs(kept - plain) <= step
     # At most a quarter of the layer's width is rounded, by a halving of round_to.
     filters = step * per_unit
     multiple = round_to
