@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import (
@@ -87,6 +87,7 @@ def _program(exported: ExportedProgram, inputs: Inputs) -> Program:
     module._forward_pre_hooks.clear()
     normalise(module, batch_symbol(exported))
     mark_switches(module.graph)
+    _use_first_names(module)
     dropped = _drop_unused_parameters(module)
     named = {
         **dict(module.named_parameters(remove_duplicate=False)),
@@ -104,6 +105,15 @@ def _program(exported: ExportedProgram, inputs: Inputs) -> Program:
         dropped=dropped,
         constants=constants,
     )
+
+
+def _use_first_names(module: GraphModule) -> None:
+    """Read a tensor with several names under the first of them, as the network's own code names it."""
+    first: dict[int, Node] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        original = first.setdefault(id(_attribute(module, str(node.target))), node)
+        if original is not node:
+            node.replace_all_uses_with(original)
 
 
 def _drop_unused_parameters(module: GraphModule) -> tuple[str, ...]:

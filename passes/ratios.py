@@ -32,7 +32,7 @@ class Rounding:
         return max(1, multiple // gcd(multiple, filters_per_unit))
 
     def kept(self, group: Group, ratio: Fraction) -> int:
-        """Units that stay at a ratio: ``n - min(ceil(ratio n), n - 1)``, then rounded to the nearest step, halves up."""
+        """Units that stay at a ratio: ``n - min(ceil(ratio n), n - 1)``, then the nearest step, halves up."""
         if not ratio:
             return group.count
         kept, step = group.count - min(ceil(ratio * group.count), group.count - 1), self.step(group)
