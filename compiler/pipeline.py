@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from prunec.compiler.order import check_order
 from prunec.compiler.pipeline_text import REPEAT, Item, parse_items, print_item
@@ -29,6 +29,8 @@ REGISTRY: dict[str, str] = {
 }
 #: What every compile does after its steps.
 TAIL = ("export", "build", "measure")
+#: Steps that a pipeline may have, repeats expanded: beyond any use, and soon enough counted.
+MAX_STEPS = 1000
 #: Filters kept at least in every group where a recipe doesn't say otherwise.
 MIN_CHANNELS = 8
 
@@ -79,6 +81,8 @@ def parse_pipeline(text: str) -> Pipeline:
     """
     items = list(parse_items(text))
     pipeline = Pipeline(tuple(_build(item) for item in items[: len(items) - _tail_length(items)]))
+    if _count(pipeline.items) > MAX_STEPS:
+        raise UsageError(f"The pipeline has more than {MAX_STEPS} steps, repeats expanded.", hint="Repeat less often.")
     check_order([step.name for step in pipeline.steps])
     return pipeline
 
@@ -89,8 +93,7 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
     Raises:
         UsageError: unknown step or option, or an impossible value.
     """
-    if name not in REGISTRY:
-        raise UsageError(f"The pipeline has no step {name!r}.", hint=did_you_mean(name, [*REGISTRY, REPEAT]))
+    _check_known(name)
     module, _, class_name = REGISTRY[name].partition(":")
     kind = getattr(importlib.import_module(module), class_name)
     hints = typing.get_type_hints(kind)
@@ -100,6 +103,8 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
         option = key.replace("-", "_")
         if option not in fields:
             raise UsageError(f"{name} has no option {key!r}.", hint=did_you_mean(option, fields))
+        if option in values:
+            raise UsageError(f"{name}: {option} is given twice, with hyphens and with underscores.")
         values[option] = _converted(f"{name}: {key}", value, hints[option])
     missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
     if missing:
@@ -116,6 +121,8 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
     Raises:
         UsageError: as `make_step`.
     """
+    for name in tables:
+        _check_known(name)
     steps = []
     if "prune-filters" in tables:
         options = {key.replace("-", "_"): value for key, value in tables["prune-filters"].items()}
@@ -134,6 +141,11 @@ def default_recipe(has_data: bool) -> dict[str, dict[str, Any]]:
     return {**tables, "recover": {"epochs": 20}} if has_data else tables
 
 
+def _check_known(name: str) -> None:
+    if name not in REGISTRY:
+        raise UsageError(f"The pipeline has no step {name!r}.", hint=did_you_mean(name, [*REGISTRY, REPEAT]))
+
+
 def _build(item: Item) -> Step | Repeat:
     if item.body is None:
         return make_step(item.name, item.options)
@@ -142,6 +154,8 @@ def _build(item: Item) -> Step | Repeat:
     count = _converted("repeat: n", item.options["n"], int)
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"repeat: n must be at least 1, got {count}.")
+    if not item.body:
+        raise UsageError("repeat has no steps.", hint="For example repeat{n=3}(prune-filters{ratio=0.2}).")
     return Repeat(count, tuple(_build(child) for child in item.body))
 
 
@@ -171,6 +185,11 @@ def _expand(items: tuple[Step | Repeat, ...]) -> Iterator[Step]:
             yield item
 
 
+def _count(items: tuple[Step | Repeat, ...]) -> int:
+    """How many steps `_expand` would give."""
+    return sum(item.n * _count(item.body) if isinstance(item, Repeat) else 1 for item in items)
+
+
 def _has_default(field: "dataclasses.Field[Any]") -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
@@ -183,8 +202,10 @@ def _changed(options: Any) -> dict[str, object]:
 
 def _converted(where: str, value: object, hint: Any) -> object:
     try:
+        if isinstance(value, bool) and hint is not bool:  # in a recipe table; pydantic would take it for 0 or 1
+            raise ValueError("true and false are no numbers")
         return TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
+    except ValueError as error:
         raise UsageError(f"{where} is {value!r}: expected {_expected(hint)}.") from error
 
 

@@ -12,7 +12,8 @@ A quoted value is a JSON string. A bare one holds none of blanks, quotes and ``,
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prunec.passes.errors import UsageError
@@ -20,6 +21,8 @@ from prunec.passes.errors import UsageError
 _TOKEN = re.compile(r'\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<bare>[^\s,={}\[\]()"]+)|(?P<mark>[,={}\[\]()]))', re.S)
 _BARE = re.compile(r'[^\s,={}\[\]()"]+')
 REPEAT = "repeat"
+#: Brackets within brackets that a text may have: beyond any use, and within Python's stack.
+_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,15 @@ class _Reader:
             self.tokens.append((kind, match[kind], match.start(kind)))
             position = match.end()
         self.position = 0
+        self.depth = 0
 
     def error(self, what: str, at: int | None = None) -> UsageError:
         if at is None:
             rest = self.tokens[self.position :]
             at = rest[0][2] if rest else len(self.text)
+        where = f"before {self.text[at : at + 20]!r}" if at < len(self.text) else "the end"
         return UsageError(
-            f"The pipeline can't be read: {what} at position {at}, before {self.text[at : at + 20]!r}.",
+            f"The pipeline can't be read: {what} at position {at}, {where}.",
             hint='Expected name{option=value,...} name ...; quote values with blanks or ,={}: schedule="step:0=0.1".',
         )
 
@@ -119,6 +124,15 @@ class _Reader:
         except ValueError as error:
             raise self.error(f"the quoted value {text} is not valid ({error})", at=at) from error
 
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """One level of brackets further in."""
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise self.error(f"more than {_MAX_DEPTH} brackets within each other")
+        yield
+        self.depth -= 1
+
     def items(self) -> tuple[Item, ...]:
         found = []
         while self.peek() == "":
@@ -127,7 +141,8 @@ class _Reader:
             body = None
             if name == REPEAT:
                 self.expect("(")
-                body = self.items()
+                with self.deeper():
+                    body = self.items()
                 self.expect(")")
             found.append(Item(name, options, body))
         return tuple(found)
@@ -146,10 +161,12 @@ class _Reader:
         return found
 
     def value(self) -> object:
-        if self.peek() == "{":
-            return self.options()
-        if not self.take("["):
-            return self.scalar("a value")
+        with self.deeper():
+            if self.peek() == "{":
+                return self.options()
+            return self.elements() if self.take("[") else self.scalar("a value")
+
+    def elements(self) -> list[object]:
         found: list[object] = []
         while not self.take("]"):
             if found:

@@ -10,7 +10,8 @@ from prunec.passes.errors import InputError
 
 #: Keys under which training scripts keep the weights, in the order in which they are looked for.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PARALLEL = "module."
+#: Prefixes that wrappers put before every name.
+_PREFIXES = {"module.": "DistributedDataParallel", "_orig_mod.": "torch.compile"}
 _SHOWN = 3
 
 
@@ -21,7 +22,10 @@ def unwrap(content: object) -> tuple[object, tuple[str, ...]]:
             if isinstance(content.get(key), Mapping | nn.Module):
                 others = [str(name) for name in content if name != key]
                 left = f"; not used: {', '.join(others[:5])}" if others else ""
-                return content[key], (f"The weights are what the file holds under {key!r}{left}.",)
+                inner, notes = unwrap(content[key])
+                return inner, (f"The weights are what the file holds under {key!r}{left}.", *notes)
+    if isinstance(content, nn.DataParallel):
+        return content.module, ("The network was taken out of its DataParallel wrapper.",)
     return content, ()
 
 
@@ -39,16 +43,8 @@ def load_state(module: nn.Module, content: object, path: Path) -> tuple[nn.Modul
     Raises:
         InputError: the content is no state_dict, or doesn't fit; the message names the first mismatches.
     """
-    state = _checked(content, path)
     expected: dict[str, Any] = dict(module.state_dict())
-    notes = []
-    if (
-        state
-        and all(name.startswith(_PARALLEL) for name in state)
-        and not any(n.startswith(_PARALLEL) for n in expected)
-    ):
-        state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
-        notes.append(f"The prefix {_PARALLEL!r} of DistributedDataParallel was taken off every name.")
+    state, notes = _without_prefixes(_checked(content, path), expected)
     if problems := _mismatches(expected, state):
         raise InputError(
             f"{path} doesn't fit {type(module).__name__}: {'; '.join(problems)}.",
@@ -69,6 +65,15 @@ def _checked(content: object, path: Path) -> dict[str, Any]:
             hint="Save it with torch.save(model.state_dict(), ...).",
         )
     return {str(name): value for name, value in content.items()}
+
+
+def _without_prefixes(state: dict[str, Any], expected: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The names without the prefixes that wrappers put before all of them, with a note on each."""
+    for prefix, wrapper in _PREFIXES.items():
+        if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in expected):
+            inner, notes = _without_prefixes({n.removeprefix(prefix): value for n, value in state.items()}, expected)
+            return inner, [f"The prefix {prefix!r} of {wrapper} was taken off every name.", *notes]
+    return state, []
 
 
 def _mismatches(expected: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:

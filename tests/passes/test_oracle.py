@@ -1,6 +1,7 @@
 """The oracle on whole architectures, and that it fails when a single kept index is wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,18 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.base import PassResult
-from prunec.passes.errors import NumericMismatchError
+from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error, zeroed
+from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.two_four import Sparsify
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.random_cnn import random_cnn
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import BasicBlock, Bottleneck, imagenet_resnet
 from tests.architectures.vgg import vgg16_bn
-from tests.passes.checks import check_module, exchanged, normal, random_prune
+from tests.passes.checks import Net, captured, check_module, exchanged, images, normal, random_prune
 
 Architecture = tuple[Callable[[], nn.Module], int]
 
@@ -114,3 +117,108 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
     result = PruneFilters(ratio=0.5).run(program)
     with pytest.raises(NumericMismatchError):
         check_oracle(program, result, (torch.full((2, 3, 4, 4), float("inf")),))
+
+
+def joined() -> nn.Module:
+    """Slices, a concatenation, a shuffle and a split, behind a sigmoid: removed channels are not zero by themselves."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        y = s.a(x).sigmoid()
+        y = torch.cat([y[:, -3:], s.b(y) * s.scale, y[:, :-3]], 1)
+        left, right = y.view(-1, 2, 8, 4, 4).transpose(1, 2).flatten(1, 2).chunk(2, 1)
+        return s.c(left.relu() + right).mean((2, 3))  # type: ignore[no-any-return]
+
+    scale = nn.Parameter(torch.ones(8, 1, 1))
+    return Net(forward, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 8, 1), c=nn.Conv2d(8, 3, 1), scale=scale)
+
+
+def mixed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.BatchNorm2d(8, affine=False), nn.Sigmoid(), nn.Conv2d(8, 12, 1, groups=2), nn.Sigmoid(),
+        nn.ConvTranspose2d(12, 6, 2, 2), nn.Flatten(), nn.Linear(6 * 64, 10), nn.Tanh(), nn.Linear(10, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [joined, mixed])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_mutation_is_caught_under_random_plans(make: Callable[[], nn.Module], seed: int) -> None:
+    program = captured(make(), normal(2, 3, 4, 4), seed=seed)
+    result = random_prune(program, seed, least=2)
+    assert_caught(program, result, all_places(result), images(program)[0])
+
+
+def test_a_size_that_is_rewritten_wrongly_is_caught() -> None:
+    program = captured(joined(), normal(2, 3, 4, 4))
+    result = PruneFilters(ratio=0.4).run(program)
+    wrong = result.program.clone()
+    first, last = (n for n in wrong.graph.nodes if "aten.slice" in str(n.target))
+    first.args, last.args = (*first.args[:2], first.args[2] - 1, *first.args[3:]), (*last.args[:3], last.args[3] - 1)
+    wrong.module.recompile()
+    assert check_oracle(program, result, images(program)).passed
+    assert not check_oracle(program, replace(result, program=wrong), images(program)).passed
+
+
+def test_zeroing_covers_every_pruned_slice() -> None:
+    program = captured(mixed(), normal(2, 3, 4, 4))
+    plan = PruneFilters(ratio=0.5).run(program).plan
+    assert plan is not None
+    dense = zeroed(program, plan).tensors()
+    for name, dims in plan.kept.items():
+        for dim, kept in dims.items():
+            gone = torch.tensor([i for i in range(dense[name].shape[dim]) if i not in kept])
+            assert not dense[name].index_select(dim, gone).any()
+            assert program.tensors()[name].index_select(dim, gone).any()
+    assert {"1.running_mean", "1.running_var", "4.running_mean", "8.weight", "10.weight"} <= plan.kept.keys()
+
+
+@pytest.mark.parametrize(("weight", "bias"), [(1.0, float("nan")), (float("inf"), 0.0), (1e-9, 1e-8)])
+def test_outputs_that_hide_every_error_are_refused(weight: float, bias: float) -> None:
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        network[2].weight.fill_(weight)
+        network[2].bias.fill_(bias)
+    program = capture(network, (torch.ones(2, 4),))
+    with pytest.raises(NumericMismatchError, match="can't be compared"):
+        check_oracle(program, random_prune(program, 0), (torch.ones(3, 4),))
+
+
+def test_results_without_a_plan() -> None:
+    program = captured(nn.Linear(4, 4), normal(2, 4))
+    with pytest.raises(UsageError, match="no pruning plan"):
+        check_oracle(program, Sparsify().run(program), (normal(2, 4),))
+
+
+def test_the_programs_and_the_inputs_stay_as_they_are() -> None:
+    network = Net(lambda s, x: s.b(s.a(x.mul_(2)).relu()), a=nn.Linear(4, 8), b=nn.Linear(8, 3))
+    program = captured(network, normal(2, 4)).train()
+    result = PruneFilters(ratio=0.5).run(program)
+    x = normal(3, 4)
+    before = x.clone()
+    assert check_oracle(program, result, (x,)).passed
+    assert torch.equal(x, before)
+    assert program.training
+    assert result.program.training
+
+
+def test_an_empty_plan_is_exact() -> None:
+    program = captured(mixed(), normal(2, 3, 4, 4))
+    result = PassResult(program, False, {}, PruningPlan({}))
+    assert check_oracle(program, result, images(program)).max_relative_error == 0
+
+
+def test_relative_error() -> None:
+    one = torch.tensor([1.0, -4.0])
+    assert relative_error(one, one) == 0
+    assert relative_error(one + torch.tensor([0.0, 1.0]), one) == 0.25
+    assert relative_error({"a": one, "b": (one * 2, 3)}, {"a": one, "b": (one, 3)}) == 1.0
+    assert relative_error((one, torch.tensor([0, 0])), (one, torch.tensor([0, 0]))) == 0
+    assert relative_error((one, torch.tensor([0, 1])), (one, torch.tensor([0, 0]))) == 1
+    assert relative_error((one, one > 0), (one, one < 0)) == 1
+    nothing = torch.tensor([])
+    for actual, expected in [
+        (one, one[:1]), ((one, one), one), (torch.tensor([1]), torch.tensor([1])), ((), ()), (nothing, nothing),
+        (one, one * float("nan")),
+    ]:  # fmt: skip
+        with pytest.raises(NumericMismatchError):
+            relative_error(actual, expected)
