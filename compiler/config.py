@@ -6,17 +6,61 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prunec.calibration.config import DataConfig
+from prunec.compiler.recovery.schedules import Schedule, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 
 CONFIG_NAME = "prunec.toml"
-Shape = tuple[int, ...]
+Shape = tuple[StrictInt, ...]
+#: pydantic's name of a problem -> what was expected, in words of TOML.
+_EXPECTED = {
+    "tuple_type": "a list",
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "model_type": "a table",
+    "dict_type": "a table",
+}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class PretrainingSection(_Section):
+    """[model] pretraining: how the dense network was trained.
+
+    Attributes:
+        epochs: passes over the training data.
+        schedule: learning rate over the epochs, as text (`parse_schedule`).
+    """
+
+    epochs: StrictInt = Field(ge=1)
+    schedule: str
+
+    @model_validator(mode="after")
+    def _readable(self) -> typing.Self:
+        try:
+            self.learning_rates()
+        except UsageError as error:
+            raise ValueError(error.message.removesuffix(".")) from error
+        return self
+
+    def learning_rates(self) -> Schedule:
+        """The schedule, read."""
+        return parse_schedule(self.schedule, epochs=self.epochs)
 
 
 class ModelSection(_Section):
@@ -25,10 +69,12 @@ class ModelSection(_Section):
     Attributes:
         factory: "module:callable", relative to the file, that builds it.
         input: shape of one sample, or a list of shapes for several inputs.
+        pretraining: how the dense network was trained, where that is known.
     """
 
     factory: str | None = None
     input: tuple[Shape, ...] | None = None
+    pretraining: PretrainingSection | None = None
 
     @field_validator("factory")
     @classmethod
@@ -38,11 +84,13 @@ class ModelSection(_Section):
     @field_validator("input", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, list) and value and isinstance(value[0], int) else value
+        return [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
 
     @field_validator("input")
     @classmethod
     def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
+        if value == ():
+            raise ValueError("expected one sample's shape, as in [3, 224, 224]")
         if value is not None and any(size < 1 for shape in value for size in shape):
             raise ValueError("sizes must be at least 1")
         return value
@@ -53,12 +101,12 @@ class DataSection(_Section):
 
     train: str
     test: str
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[StrictFloat, ...] = (0.0,)
+    std: tuple[StrictFloat, ...] = (1.0,)
     augment: tuple[str, ...] = ()
-    validation_fraction: float = 0.1
-    limit_train: int | None = None
-    limit_test: int | None = None
+    validation_fraction: StrictFloat = 0.1
+    limit_train: StrictInt | None = None
+    limit_test: StrictInt | None = None
     loss: str | None = None
     metric: str | None = None
 
@@ -79,7 +127,7 @@ class DataSection(_Section):
 class RecipeSection(_Section):
     """[recipe]: a pipeline as text, or a table for each of its steps."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0)
     pipeline: str | None = None
     prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
     sparsify: dict[str, Any] | None = None
@@ -118,7 +166,8 @@ def find_config(checkpoint: Path | None = None, explicit: Path | None = None) ->
     """
     if explicit is not None:
         if not explicit.is_file():
-            raise UsageError(f"The project file {explicit} doesn't exist.", hint=f"--config takes a {CONFIG_NAME}.")
+            what = "is a folder" if explicit.is_dir() else "doesn't exist"
+            raise UsageError(f"The project file {explicit} {what}.", hint=f"--config takes a {CONFIG_NAME}.")
         return explicit
     folders = [Path.cwd()] if checkpoint is None else [checkpoint.parent, Path.cwd()]
     return next((folder / CONFIG_NAME for folder in folders if (folder / CONFIG_NAME).is_file()), None)
@@ -163,16 +212,25 @@ def _explained(path: Path, error: ValidationError) -> UsageError:
     problems = error.errors()
     first = problems[0]
     where = [str(part) for part in first["loc"]]
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    others = len(problems) - 1
+    more = f" ({others} more problem{'s' if others > 1 else ''})" if others else ""
     section = f"[{where[0]}] " if len(where) > 1 else ""
     if first["type"] == "extra_forbidden":
         hint = did_you_mean(where[-1], _known(where[:-1]))
         return UsageError(f"{path}: {section}key {where[-1]!r} is unknown{more}.", hint=hint)
-    what = first["msg"].removeprefix("Value error, ")
+    kind = _EXPECTED.get(first["type"])
+    what = f"expected {kind}" if kind else first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return UsageError(f"{path}: {section}needs a value for {where[-1]!r}{more}.")
-    got = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+    got = "" if isinstance(first["input"], _Section) else f", got {_toml(first['input'])}"
     return UsageError(f"{path}: {section}{'.'.join(where[1:]) or where[0]}: {what}{got}{more}.")
+
+
+def _toml(value: object) -> str:
+    """A value as the file may have it."""
+    if isinstance(value, dict):
+        return "a table"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _known(where: list[str]) -> list[str]:

@@ -1,14 +1,17 @@
 """Checkpoints: from a file to a `Program`.
 
 A ``state_dict`` and safetensors are read without running any code from them. A pickled module and a ``.pt2`` archive
-can run whatever their author put there, so they are read only if the caller trusts them.
+can run whatever their author put there, so they are read only if the caller trusts them. A ``.pt2`` that lies in a
+bundle, unchanged since its manifest was written, needs no such word; that proves that it is whole, not who made it.
 """
 
+import logging
 import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from prunec.compiler.manifest import MANIFEST_NAME, FileEntry, Manifest, file_sha256
 from prunec.compiler.state_dict import load_state, unwrap
 from prunec.passes.errors import InputError, UsageError
 from prunec.passes.frontend import capture
@@ -107,23 +111,23 @@ def _nearby(path: Path) -> str | None:
 
 def _is_exported(path: Path) -> bool:
     """Whether the file is an archive of torch.export; its name decides only where its content can't."""
-    if not zipfile.is_zipfile(path):
-        return path.suffix == ".pt2"
     try:
+        if not zipfile.is_zipfile(path):
+            return path.suffix == ".pt2"
         with zipfile.ZipFile(path) as archive:
             return any(
                 name.endswith(("/archive_format", "serialized_exported_program.json")) for name in archive.namelist()
             )
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # bad versions and bad names of entries too
         raise _corrupt(path, str(error)) from error
 
 
 def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bool) -> LoadedCheckpoint:
     if not zipfile.is_zipfile(path):
         raise _corrupt(path, "it is no zip archive, as .pt2 files are")
-    if not trust:
-        raise _untrusted(path, "a .pt2 archive: torch.export's loader may unpickle, and so run, what is in it")
-    program = Program.load(path).eval()
+    notes = () if trust else (_vouched(path),)
+    with _without_its_tracebacks("torch.export"):
+        program = Program.load(path).eval()
     _check_finite(program.tensors(), path)
     found = [tuple(x.shape[1:]) for x in program.example_inputs]
     asked = None if shapes is None else [tuple(shape) for shape in shapes]
@@ -132,7 +136,42 @@ def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bo
             f"{path} was exported for inputs of shape {_words(found)} (one sample), got {_words(asked)}.",
             hint="Leave the input shape out: a .pt2 archive knows its own.",
         )
-    return LoadedCheckpoint(program, None, ())
+    return LoadedCheckpoint(program, None, notes)
+
+
+def _vouched(path: Path) -> str:
+    """A note that the bundle around an archive vouches for it, or the reason why it isn't loaded."""
+    entry = _manifest_entry(path)
+    if entry is None:
+        raise _untrusted(path, "a .pt2 archive: torch.export's loader may unpickle, and so run, what is in it")
+    found = file_sha256(path)
+    if found != entry.sha256:
+        raise _untrusted(
+            path,
+            f"a .pt2 archive that is not the one its bundle was written with: its sha256 is {found[:12]}..., "
+            f"in {MANIFEST_NAME} {entry.sha256[:12]}...",
+        )
+    return f"{path} is as the {MANIFEST_NAME} beside it says; that proves that it is whole, not who made it."
+
+
+def _manifest_entry(path: Path) -> FileEntry | None:
+    """What the manifest beside a file says of it; None where there is no manifest of a bundle."""
+    try:
+        manifest = Manifest.model_validate_json((path.parent / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return manifest.files.get(path.name)
+
+
+@contextmanager
+def _without_its_tracebacks(logger_name: str) -> Iterator[None]:
+    """Silence a logger that prints the traceback of an error besides raising it."""
+    logger = logging.getLogger(logger_name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _read(path: Path, trust: bool) -> object:

@@ -17,16 +17,18 @@ _SHOWN = 3
 
 def unwrap(content: object) -> tuple[object, tuple[str, ...]]:
     """Weights, or a network, out of ``{"state_dict": ...}`` and the like, with a note on what was left behind."""
+    notes = []
     if isinstance(content, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(content.get(key), Mapping | nn.Module):
-                others = [str(name) for name in content if name != key]
-                left = f"; not used: {', '.join(others[:5])}" if others else ""
-                inner, notes = unwrap(content[key])
-                return inner, (f"The weights are what the file holds under {key!r}{left}.", *notes)
+        key = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping | nn.Module)), None)
+        if key is not None:
+            others = [str(name) for name in content if name != key]
+            left = f"; not used: {', '.join(others[:5])}" if others else ""
+            notes.append(f"The weights are what the file holds under {key!r}{left}.")
+            content = content[key]
     if isinstance(content, nn.DataParallel):
-        return content.module, ("The network was taken out of its DataParallel wrapper.",)
-    return content, ()
+        notes.append("The network was taken out of its DataParallel wrapper.")
+        content = content.module
+    return content, tuple(notes)
 
 
 def load_state(module: nn.Module, content: object, path: Path) -> tuple[nn.Module, tuple[str, ...]]:

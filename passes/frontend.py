@@ -81,6 +81,7 @@ def from_exported(exported: ExportedProgram) -> Program:
 
 
 def _program(exported: ExportedProgram, inputs: Inputs) -> Program:
+    _refuse_reserved_names(exported)
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     # A captured network must run at another batch or resolution than its example's.
@@ -105,6 +106,16 @@ def _program(exported: ExportedProgram, inputs: Inputs) -> Program:
         dropped=dropped,
         constants=constants,
     )
+
+
+def _refuse_reserved_names(exported: ExportedProgram) -> None:
+    for name in (*exported.state_dict, *exported.constants):
+        first = name.partition(".")[0]
+        if hasattr(GraphModule, first):
+            raise UnsupportedModelError(
+                f"The network's {first!r} (of {name}) has a name that torch.fx keeps for itself.",
+                hint="Rename that attribute of the network, and the keys of its checkpoint with it.",
+            )
 
 
 def _use_first_names(module: GraphModule) -> None:

@@ -11,7 +11,7 @@ from prunec.passes.coupling import Group, Member, analyse, solve
 from prunec.passes.frontend import capture
 from prunec.passes.rules.registry import rule
 from tests.architectures.mobilenet_v2 import InvertedResidual
-from tests.architectures.resnet import cifar_resnet
+from tests.architectures.resnet import BasicBlock, cifar_resnet, imagenet_resnet
 from tests.passes.checks import Net, captured, check_exact, normal, prunable, reasons
 
 
@@ -40,13 +40,18 @@ def test_a_chain() -> None:
 
 
 def test_residual_streams() -> None:
-    program = capture(cifar_resnet(8).eval(), (torch.zeros(2, 3, 16, 16),))
-    coupling = analyse(program)
+    network = imagenet_resnet(BasicBlock, (1, 1, 1, 1)).eval()
+    coupling = analyse(capture(network, (torch.zeros(2, 3, 32, 32),)))
     streams = [group for group in coupling.groups if group.residual]
-    assert [group.count for group in streams] == [16, 32, 64]
-    assert len(coupling.groups) == 6
-    assert all(len(group.layers) >= 2 for group in streams)
-    assert [len(group.layers) for group in coupling.groups if not group.residual] == [1, 1, 1]
+    assert [group.count for group in streams] == [64, 128, 256, 512]
+    assert [group.layers for group in streams][1] == ["layer2.0.conv2", "layer2.0.downsample.0"]
+    inner = [group for group in coupling.groups if not group.residual]
+    assert [group.layers for group in inner] == [[f"layer{i}.0.conv1"] for i in (1, 2, 3, 4)]
+    # Zero-padded shortcuts tie a stream to channels that are no filters.
+    coupling = analyse(capture(cifar_resnet(8).eval(), (torch.zeros(2, 3, 16, 16),)))
+    assert len(coupling.groups) == 3
+    assert not any(group.residual for group in coupling.groups)
+    assert "padding of channels" in reasons(coupling, "conv1")
 
 
 def test_an_inverted_residual_couples_its_depthwise_convolution() -> None:
@@ -119,11 +124,11 @@ def test_a_module_called_twice_is_one_member() -> None:
 
 def test_one_parameter_in_several_operators() -> None:
     def forward(s: Net, x: Tensor) -> Tensor:
-        y = nn.functional.linear(s.encode(x).relu(), s.code.weight)
-        return s.head(nn.functional.linear(y.relu(), s.code.weight.t()))  # type: ignore[no-any-return]
+        y = nn.functional.linear(s.encode(x).relu(), s.inner.weight)
+        return s.head(nn.functional.linear(y.relu(), s.inner.weight.t()))  # type: ignore[no-any-return]
 
-    network = Net(forward, encode=nn.Linear(5, 8), code=nn.Linear(8, 12), head=nn.Linear(8, 3))
-    assert prunable(check_exact(captured(network, normal(2, 5)))) == {"encode": 8, "code": 12}
+    network = Net(forward, encode=nn.Linear(5, 8), inner=nn.Linear(8, 12), head=nn.Linear(8, 3))
+    assert prunable(check_exact(captured(network, normal(2, 5)))) == {"encode": 8, "inner": 12}
 
     def with_statistics(s: Net, x: Tensor) -> Tensor:
         return s.head(s.a(x) * s.a.weight.abs().mean((1, 2, 3))[:, None, None])  # type: ignore[no-any-return]

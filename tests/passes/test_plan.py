@@ -129,7 +129,11 @@ def test_replay_on_the_dense_program() -> None:
 
 
 def test_a_plan_after_a_plan() -> None:
-    program = captured(small(), normal(2, 3, 4, 4))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 16, 10), nn.Linear(10, 3),
+    )  # fmt: skip
+    program = captured(network, normal(2, 3, 4, 4))
     first = PruneFilters(ratio=0.3).run(program)
     second = PruneFilters(ratio=0.3, criterion="l2").run(first.program)
     assert first.plan is not None

@@ -451,6 +451,10 @@ def test_networks_that_cannot_be_captured() -> None:
     with pytest.raises(UnsupportedModelError, match="can't capture"):
         capture(Net(lambda s, x: x * 2 if float(x.sum()) > 0 else x), (x,))
 
+    for name in ("code", "graph"):
+        with pytest.raises(UnsupportedModelError, match=f"'{name}' .* torch.fx keeps for itself"):
+            capture(Net(lambda s, x: s.get_submodule(name)(x), **{name: nn.Linear(4, 4)}), (x,))  # noqa: B023
+
     def autocast(s: Net, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return s.a(x)  # type: ignore[no-any-return]

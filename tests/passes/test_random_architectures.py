@@ -30,7 +30,6 @@ def networks(chunk: int) -> Iterator[RandomCnn]:
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_pruned_equals_zeroed(chunk: int) -> None:
-    checked = 0
     for network in networks(chunk):
         program = capture(network, (network.example(),))
         assert program.batch_is_dynamic
@@ -43,8 +42,10 @@ def test_pruned_equals_zeroed(chunk: int) -> None:
         check_replay(program, results[0], x)
         if not has_sizes_in_code(network):
             check_module(network, results[0], (x,))
-            checked += 1
-    assert checked  # in every chunk some networks' own modules are pruned
+
+
+def test_the_own_modules_of_many_are_pruned() -> None:
+    assert sum(not has_sizes_in_code(network) for chunk in range(CHUNKS) for network in networks(chunk)) > NETWORKS // 5
 
 
 def check_pruned(program: Program, result: PassResult, x: torch.Tensor, network: str) -> None:
@@ -63,9 +64,9 @@ def check_replay(program: Program, result: PassResult, x: torch.Tensor) -> None:
     replayed = apply_plan_to_program(program, result.plan)
     with torch.no_grad():
         assert relative_error(replayed(x), result.program(x)) == 0
-    # What is pruned can be analysed again: the same groups, narrower.
-    again = analyse(result.program)
-    assert {group.name for group in again.groups} <= {group.name for group in analyse(program).groups}
+    # What is pruned can be pruned again.
+    if analyse(result.program).groups:
+        check_pruned(result.program, PruneFilters(ratio=0.3).run(result.program), x, "the second time")
 
 
 def has_sizes_in_code(network: RandomCnn) -> bool:
