@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prunec.compiler.loading import LoadedCheckpoint, load_checkpoint
+from prunec.compiler.manifest import MANIFEST_NAME, describe_folder, file_sha256
 from prunec.passes import Program, capture
 from prunec.passes.errors import InputError, PrunecError, UnsupportedModelError, UsageError
 
@@ -127,6 +128,40 @@ def test_exported_archive_only_when_trusted(tmp_path: Path, net: Net) -> None:
     fails(renamed, InputError, ".pt2 archive")
 
 
+def bundled(folder: Path, net: Net) -> Path:
+    """A .pt2 with a manifest beside it that vouches for it."""
+    capture(net, (torch.randn(2, 1, 8, 8),)).save(folder / "model.pt2")
+    (folder / MANIFEST_NAME).write_text(describe_folder(folder, 0).to_json())
+    return folder / "model.pt2"
+
+
+def test_the_archive_of_a_bundle_is_loaded_where_its_manifest_vouches_for_it(tmp_path: Path, net: Net) -> None:
+    loaded = load_checkpoint(bundled(tmp_path, net))
+    assert same(loaded, net)
+    assert loaded.module is None
+    assert "not who made it" in loaded.notes[0]
+
+
+def test_the_archive_of_a_bundle_is_not_loaded_where_its_hash_differs(tmp_path: Path, net: Net) -> None:
+    path = bundled(tmp_path, net)
+    expected = file_sha256(path)
+    capture(Net(8), (torch.randn(2, 1, 8, 8),)).save(path)
+    fails(path, InputError, "not the one its bundle was written with", expected[:12], "--trust-checkpoint")
+    assert load_checkpoint(path, trust=True).notes == ()
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{}", '{"tool": "another", "files": {}}', "of another file"])
+def test_the_archive_of_no_bundle_is_not_loaded(tmp_path: Path, net: Net, manifest: str | None) -> None:
+    path = bundled(tmp_path, net)
+    if manifest == "of another file":
+        path = path.rename(tmp_path / "renamed.pt2")
+    elif manifest is None:
+        (tmp_path / MANIFEST_NAME).unlink()
+    else:
+        (tmp_path / MANIFEST_NAME).write_text(manifest)
+    fails(path, InputError, "a .pt2 archive", "may unpickle", "--trust-checkpoint")
+
+
 def test_exported_archive_knows_its_input_shape(tmp_path: Path, net: Net) -> None:
     path = tmp_path / "m.pt2"
     capture(net, (torch.randn(2, 1, 8, 8),)).save(path)
@@ -223,6 +258,7 @@ def test_weights_without_a_factory_and_factories_that_fail(tmp_path: Path, state
     fails(path, UsageError, "expected a torch.nn.Module", model=lambda: 3)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what makes the file
 def test_torchscript_is_refused_by_name(tmp_path: Path, net: Net) -> None:
     path = tmp_path / "m.pt"
     torch.jit.save(torch.jit.trace(net, torch.randn(2, 1, 8, 8)), path)
