@@ -38,7 +38,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
         "numerics": r.Numerics(onnx_vs_torch_max_relative_error=compilation.onnx_vs_torch),
         "latency": _latency(compilation, compilation.latency, "latency", reasons),
         "latency_cpu": _latency(compilation, compilation.latency_cpu, "latency_cpu", reasons),
-        "pretraining": _pretraining(reasons),
+        "pretraining": _pretraining(compilation, reasons),
         "pruning": _pruning(compilation, reasons),
         "recovery": _recovery(compilation, reasons),
         "layers": report_layers(compilation, reasons),
@@ -168,9 +168,13 @@ def _latency(
     )
 
 
-def _pretraining(reasons: dict[str, str]) -> r.Pretraining:
-    reasons["pretraining"] = "the checkpoint doesn't say how it was trained."
-    return r.Pretraining(epochs=None, learning_rates=None)
+def _pretraining(compilation: Compilation, reasons: dict[str, str]) -> r.Pretraining:
+    schedule = compilation.settings.pretraining
+    if schedule is None or schedule.epochs is None:
+        reasons["pretraining"] = "nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can."
+        return r.Pretraining(epochs=None, learning_rates=None)
+    trace = tuple((float(epoch), rate) for epoch, rate in schedule.trace(schedule.epochs))
+    return r.Pretraining(epochs=schedule.epochs, learning_rates=trace)
 
 
 def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | None:

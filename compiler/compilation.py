@@ -7,6 +7,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.objective import Objective
 from prunec.compiler.progress import Progress, Silent
 from prunec.compiler.recovery.recover import Recover, RecoveryResult
+from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -32,6 +33,7 @@ class Settings:
         max_drop_points: accuracy gate, percentage points; None for no gate.
         allow_unknown: whether a gate that can't be measured passes.
         command: the command line, for the report.
+        pretraining: the dense network's own training, for the report; None where it isn't known.
     """
 
     seed: int = 0
@@ -42,6 +44,7 @@ class Settings:
     max_drop_points: float | None = None
     allow_unknown: bool = False
     command: str = ""
+    pretraining: Schedule | None = None
 
 
 @dataclass

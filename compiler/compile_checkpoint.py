@@ -57,7 +57,7 @@ def compile_checkpoint(
         config: project file; by default the one beside the checkpoint, else in the working directory.
         model: how to read the checkpoint.
         recipe: overrides of the recipe.
-        settings: measurement and gates; the seed is the recipe's.
+        settings: measurement and gates; the seed is the recipe's, the dense training the project file's.
         output: folder of the bundle, ``<checkpoint stem>.<target>.bundle`` in the working directory by default.
         force: replace an existing bundle.
         progress: told what goes on.
@@ -88,7 +88,7 @@ def compile_checkpoint(
         data,
         output,
         objective=objective,
-        settings=replace(settings, seed=seed),
+        settings=replace(settings, seed=seed, pretraining=project.pretraining()),
         force=force,
         recipe=resolved_recipe(pipeline, seed),
         progress=progress,

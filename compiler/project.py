@@ -13,6 +13,7 @@ from prunec.calibration.user_code import import_callable
 from prunec.compiler.config import Config, checked_reference, find_config, load_config
 from prunec.compiler.loading import LoadedCheckpoint, load_checkpoint
 from prunec.compiler.objective import Objective
+from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.errors import InputError, UsageError
 from prunec.passes.program import Program
 
@@ -101,6 +102,11 @@ class Project:
                 hint='Name it under [data] in prunec.toml: train = "npz:data.npz" and test = "npz:data.npz".',
             )
         return data
+
+    def pretraining(self) -> Schedule | None:
+        """The dense network's own training, None where the project file doesn't tell it."""
+        section = self.config.model.pretraining
+        return None if section is None else section.learning_rates()
 
     def objective(self) -> Objective:
         """Loss and metric of the project.

@@ -1,5 +1,6 @@
 """The commands of the examples' READMEs, run as a new user would run them."""
 
+import csv
 import shlex
 import shutil
 import subprocess
@@ -8,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from prunec.compiler.config import load_config
 from tests.test_docs import commands
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion_mnist"
+
+
+@pytest.mark.parametrize("name", ["prunec.toml", "full.toml"])
+def test_the_project_files_tell_the_training_that_the_log_shows(name: str) -> None:
+    told = load_config(EXAMPLE / name).model.pretraining
+    assert told is not None
+    with (EXAMPLE / "model.log.csv").open(newline="") as file:
+        logged = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert [rate for _, rate in told.learning_rates().trace(told.epochs)] == pytest.approx(logged, rel=1e-5)
 
 
 @pytest.mark.long

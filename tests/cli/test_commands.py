@@ -27,6 +27,17 @@ def test_the_short_compile_command(project: Path, prunec: Prunec) -> None:
     assert "Warning" not in outcome.err
 
 
+def test_the_dense_training_that_the_project_file_tells_is_in_the_report(project: Path, prunec: Prunec) -> None:
+    config = project / "prunec.toml"
+    told = '[model]\npretraining = {epochs = 4, schedule = "step:0=0.1,3=0.01"}'
+    config.write_text(config.read_text().replace("[model]", told))
+    assert prunec("compile", "model.pt", "-t", "cpu", "--epochs", 0).code == 0
+    report = read_bundle(project / "model.cpu.bundle").report
+    assert report.pretraining.epochs == 4
+    assert report.pretraining.learning_rates == ((0.0, 0.1), (3.0, 0.01))
+    assert "pretraining" not in report.reasons
+
+
 def test_the_recipe_in_the_bundle_gives_the_same_pipeline_again(project: Path, bundle: Path, prunec: Prunec) -> None:
     again = project / "again.toml"
     model, data = (project / "prunec.toml").read_text().split("[recipe")[0].split("[data]")

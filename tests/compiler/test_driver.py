@@ -14,6 +14,7 @@ from prunec.calibration.data import Data, load_data
 from prunec.compiler.bundle import read_bundle
 from prunec.compiler.compilation import Settings
 from prunec.compiler.driver import compile_model
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.report import Report
 from prunec.passes import Program, capture
 from prunec.passes.errors import UsageError
@@ -123,6 +124,15 @@ def test_without_data_there_is_no_accuracy_and_the_report_says_why(program: Prog
     assert report.accuracy.dense is None
     assert report.reasons["accuracy"]
     assert report.recovery is None
+
+
+@pytest.mark.parametrize("epochs", [None, 3])
+def test_the_dense_training_is_reported_where_it_is_known(program: Program, tmp_path: Path, epochs: int | None) -> None:
+    settings = Settings(latency_runs=10, pretraining=parse_schedule("constant:0.1", epochs=epochs))
+    report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=settings)
+    assert report.pretraining.epochs == epochs
+    assert report.pretraining.learning_rates == (((0.0, 0.1),) if epochs else None)
+    assert ("pretraining" in report.reasons) == (epochs is None)
 
 
 def test_recovery_without_data_is_refused_before_anything_is_written(program: Program, tmp_path: Path) -> None:
