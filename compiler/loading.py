@@ -5,13 +5,15 @@ can run whatever their author put there, so they are read only if the caller tru
 bundle, unchanged since its manifest was written, needs no such word; that proves that it is whole, not who made it.
 """
 
+import io
 import logging
 import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,15 @@ from torch import Tensor, nn
 
 from prunec.compiler.manifest import MANIFEST_NAME, FileEntry, Manifest, file_sha256
 from prunec.compiler.state_dict import load_state, unwrap
-from prunec.passes.errors import InputError, UsageError
+from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 
 _BATCH = 2
 #: What torch says where weights_only met something that is no tensor or plain value.
 _UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
+#: How zip archives and pickles begin.
+_STARTS = (b"PK", b"\x80")
 _GLOBAL = re.compile(r"GLOBAL:? ([\w.]+)")
 
 
@@ -74,7 +78,9 @@ def load_checkpoint(
     """
     path = Path(path)
     _check_file(path)
-    if _is_exported(path):
+    exported = _is_exported(path)
+    _check_sums(path)
+    if exported:
         return _load_exported(path, input_shapes, trust)
     content, notes = unwrap(_read(path, trust))
     if isinstance(content, nn.Module):
@@ -83,8 +89,13 @@ def load_checkpoint(
         module, more = load_state(_build(model, path), content, path)
         notes += more
     _check_finite(module.state_dict(), path)
+    if other := _other_types(module.named_parameters()):
+        module = module.float()
+        notes += (f"The network is of type {other}; it was converted to float32.",)
     inputs = example_inputs if example_inputs is not None else _random_inputs(module, input_shapes, path)
-    return LoadedCheckpoint(capture(module, inputs), module, notes)
+    with _without_its_graphs():
+        program = capture(module, inputs)
+    return LoadedCheckpoint(program, module, notes)
 
 
 def _check_file(path: Path) -> None:
@@ -95,7 +106,8 @@ def _check_file(path: Path) -> None:
                 hint="prunec eval, profile, verify and build take the folder that `prunec compile` wrote.",
             )
         if not path.exists():
-            raise InputError(f"Checkpoint {path} doesn't exist.", hint=_nearby(path))
+            what = "is a link to nothing" if path.is_symlink() else "doesn't exist"
+            raise InputError(f"Checkpoint {path} {what}.", hint=_nearby(path))
         if path.stat().st_size == 0:
             raise InputError(f"Checkpoint {path} is empty (0 bytes).", hint="Copy or save it again.")
         with path.open("rb"):
@@ -105,7 +117,8 @@ def _check_file(path: Path) -> None:
 
 
 def _nearby(path: Path) -> str | None:
-    names = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in (".pt", ".pth", ".pt2", ".safetensors")]
+    suffixes = (".pt", ".pth", ".pt2", ".safetensors")
+    names = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in suffixes and p.exists()]
     return f"In {path.parent} there are: {', '.join(names[:5])}." if path.parent.is_dir() and names else None
 
 
@@ -114,12 +127,39 @@ def _is_exported(path: Path) -> bool:
     try:
         if not zipfile.is_zipfile(path):
             return path.suffix == ".pt2"
-        with zipfile.ZipFile(path) as archive:
-            return any(
-                name.endswith(("/archive_format", "serialized_exported_program.json")) for name in archive.namelist()
-            )
+        return _has_entry(path, "/archive_format", "serialized_exported_program.json")
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # bad versions and bad names of entries too
         raise _corrupt(path, str(error)) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse an archive with entries that aren't what was written; torch itself doesn't look at their checksums.
+
+    It can be told to write none: then not one of them fits, and that says nothing.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        broken = [name for name in names if not _is_whole(archive, name)]
+    if broken and len(broken) < len(names):
+        raise _corrupt(path, f"the checksum of {broken[0]} in it doesn't fit")
+
+
+def _is_whole(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        with archive.open(name) as entry:
+            while entry.read(1 << 20):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def _other_types(parameters: Iterable[tuple[str, Tensor]]) -> str:
+    """Floating-point types other than float32 among parameters; all else here computes in float32."""
+    types = {p.dtype for _, p in parameters if p.is_floating_point()} - {torch.float32}
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
 
 
 def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bool) -> LoadedCheckpoint:
@@ -129,6 +169,11 @@ def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bo
     with _without_its_tracebacks("torch.export"):
         program = Program.load(path).eval()
     _check_finite(program.tensors(), path)
+    if other := _other_types(program.parameters().items()):
+        raise UnsupportedModelError(
+            f"{path} holds a network of type {other}; expected float32.",
+            hint="Export it again after model.float().",
+        )
     found = [tuple(x.shape[1:]) for x in program.example_inputs]
     asked = None if shapes is None else [tuple(shape) for shape in shapes]
     if asked is not None and asked != found:
@@ -174,6 +219,15 @@ def _without_its_tracebacks(logger_name: str) -> Iterator[None]:
         logger.disabled = before
 
 
+@contextmanager
+def _without_its_graphs() -> Iterator[None]:
+    """Drop what torch.export prints of a network that it can't capture: its error says where."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        yield
+    sys.stderr.write(said.getvalue())
+
+
 def _read(path: Path, trust: bool) -> object:
     """The content of a file, first in the way that runs no code."""
     if path.suffix == ".safetensors":
@@ -191,7 +245,7 @@ def _read(path: Path, trust: bool) -> object:
                 f"{path} is a TorchScript archive, which prunec doesn't read.",
                 hint="Save the network's state_dict, or export it with torch.export.",
             ) from error
-        if not _UNSAFE.search(text):
+        if not _UNSAFE.search(text) or not _start(path).startswith(_STARTS):
             raise _corrupt(path, _reason(path, error)) from error
         if not trust:
             found = _GLOBAL.search(text)
@@ -201,12 +255,24 @@ def _read(path: Path, trust: bool) -> object:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if not start.startswith((b"PK", b"\x80")):
+    start = _start(path)
+    if not start.startswith(_STARTS):
         return f"it starts with {start!r}, as no PyTorch file does"
+    if zipfile.is_zipfile(path) and not _has_entry(path, "data.pkl"):
+        return "it is a zip archive, but none that PyTorch wrote"
     said = str(error).partition(". ")[0].splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8)
+
+
+def _has_entry(path: Path, *names: str) -> bool:
+    """Whether the name of some entry of an archive ends like one of these."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith(names) for name in archive.namelist())
 
 
 def _unpickle(path: Path) -> object:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
@@ -55,13 +56,18 @@ def load_state(module: nn.Module, content: object, path: Path) -> tuple[nn.Modul
     converted = sorted({str(v.dtype).removeprefix("torch.") for n, v in state.items() if _converts(v, expected[n])})
     if converted:
         notes.append(f"Weights stored as {', '.join(converted)} were converted to the network's type.")
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:  # from hooks of its modules
+        said = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path} doesn't fit {type(module).__name__}: {said}") from error
     return module, tuple(notes)
 
 
 def _checked(content: object, path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        inside = f" with {', '.join(map(repr, list(content)[:_SHOWN]))}" if isinstance(content, Mapping) else ""
+        names = ", ".join(map(repr, list(content)[:_SHOWN])) if isinstance(content, Mapping) else ""
+        inside = f" with {names}" if names else " that is empty" if content == {} else ""
         raise InputError(
             f"{path} holds no state_dict: expected tensors by name, got {type(content).__name__}{inside}.",
             hint="Save it with torch.save(model.state_dict(), ...).",
@@ -89,6 +95,11 @@ def _mismatches(expected: Mapping[str, Any], state: Mapping[str, Any]) -> list[s
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
         "of another shape": shapes,
+        "of another kind": [
+            f"{name} (got {kind}, expected {_type(value)})"
+            for name, value in expected.items()
+            if (kind := _other_kind(state.get(name), value))
+        ],
     }
     return [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
 
@@ -100,6 +111,21 @@ def _first(names: Iterable[str]) -> str:
 
 def _shape(value: object) -> list[int] | None:
     return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def _type(value: object) -> str:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+
+
+def _other_kind(stored: object, expected: object) -> str:
+    """What a stored tensor is, where it can't stand for the expected one; "" where it can."""
+    if not isinstance(stored, Tensor) or not isinstance(expected, Tensor):
+        return ""
+    if stored.is_meta:
+        return "no values"
+    if stored.layout != torch.strided:
+        return str(stored.layout).removeprefix("torch.")
+    return _type(stored) if expected.is_floating_point() and not stored.is_floating_point() else ""
 
 
 def _converts(stored: object, expected: object) -> bool:

@@ -1,6 +1,8 @@
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,83 @@ def test_corrupt(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     fails(path, InputError, str(path))
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pt2"])
+def test_one_changed_byte(tmp_path: Path, net: Net, name: str) -> None:
+    path = tmp_path / name
+    if name == "m.pt2":
+        capture(net, (torch.randn(2, 1, 8, 8),)).save(path)
+    else:
+        torch.save(net.state_dict(), path)
+    weights = net.head.weight.detach().numpy().tobytes()
+    content = path.read_bytes()
+    assert weights in content
+    path.write_bytes(content.replace(weights, weights[:-1] + bytes([weights[-1] ^ 1])))
+    fails(path, InputError, "checksum", "truncated or corrupt", trust=True)
+
+
+def test_a_file_without_checksums_is_read(tmp_path: Path, net: Net) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(net.state_dict(), tmp_path / "m.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(load_checkpoint(tmp_path / "m.pt", model=Net, input_shapes=SHAPES), net)
+
+
+def test_text_and_other_archives_are_not_taken_for_pickles(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_text("# a project file\n[model]\n")
+    with pytest.raises(InputError, match="as no PyTorch file does") as caught:
+        load_checkpoint(tmp_path / "m.pt", model=Net, input_shapes=SHAPES)
+    assert "--trust-checkpoint" not in str(caught.value)
+    with zipfile.ZipFile(tmp_path / "z.pt", "w") as archive:
+        archive.writestr("words", "words")
+    fails(tmp_path / "z.pt", InputError, "none that PyTorch wrote")
+
+
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").symlink_to("nowhere.pt")
+    with pytest.raises(InputError, match="is a link to nothing") as caught:
+        load_checkpoint(tmp_path / "m.pt", model=Net, input_shapes=SHAPES)
+    assert caught.value.hint is None
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.to_sparse(), "sparse_coo"),
+        (lambda t: t.to("meta"), "no values"),
+        (lambda t: t.to(torch.int8), "int8"),
+        (lambda t: t.to(torch.complex64), "complex64"),
+    ],
+)
+def test_weights_of_another_kind(
+    tmp_path: Path, state: dict[str, Tensor], change: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    torch.save({**state, "head.weight": change(state["head.weight"])}, tmp_path / "m.pt")
+    fails(tmp_path / "m.pt", InputError, f"1 of another kind: head.weight (got {kind}, expected float32)")
+
+
+def test_a_network_of_another_type_is_converted_and_it_is_said(tmp_path: Path, net: Net) -> None:
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    loaded = load_checkpoint(tmp_path / "m.pt", model=lambda: Net().bfloat16(), input_shapes=SHAPES)
+    assert {p.dtype for p in loaded.program.parameters().values()} == {torch.float32}
+    assert "converted to float32" in loaded.notes[-1]
+    capture(net.double(), (torch.randn(2, 1, 8, 8).double(),)).save(tmp_path / "m.pt2")
+    fails(tmp_path / "m.pt2", UnsupportedModelError, "float64", "model.float()", trust=True, input_shapes=None)
+
+
+def test_what_torch_prints_of_a_network_it_can_t_capture_is_not_shown(
+    tmp_path: Path, state: dict[str, Tensor], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Branching(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (2 if x.sum() > 0 else 1)
+
+    torch.save(state, tmp_path / "m.pt")
+    fails(tmp_path / "m.pt", UnsupportedModelError, "data-dependent", model=Branching)
+    assert "def forward" not in capfd.readouterr().err
 
 
 def test_a_plain_pickle_of_something_else(tmp_path: Path) -> None:
