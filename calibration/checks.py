@@ -10,6 +10,7 @@ from prunec.calibration.samples import Samples
 from prunec.passes.errors import InputError
 
 _CHUNK = 1024
+_TYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 
 
 class Digest(Protocol):
@@ -67,11 +68,13 @@ def scan(samples: Samples, count: int, where: str, digest: Digest) -> Scan:
 
 
 def _check_inputs(inputs: Tensor, first: int, where: str) -> None:
-    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+    if inputs.dtype not in _TYPES:
         raise InputError(
-            f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255) or floats.",
-            hint="Convert the images with .astype('uint8').",
+            f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255), float16, float32 or float64.",
+            hint="Convert the images with .astype('uint8') or .astype('float32').",
         )
+    if inputs.ndim < 2:
+        raise InputError(f"{where}: a batch of inputs has shape {tuple(inputs.shape)}: expected (N, ...).")
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         bad = first + int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
         raise InputError(f"{where}: sample {bad} holds values that are not finite (NaN or infinity).")
@@ -105,6 +108,12 @@ def check_classes(train: Scan, test: Scan, boundary: int) -> int:
     """
     classes = int(train.labels.max()) + 1
     fitted, held_out = train.labels[:boundary], train.labels[boundary:]
+    if boundary < 2:
+        raise InputError(
+            f"{train.where} holds {len(train.labels)} samples: the last {len(held_out)} are held out for validation, "
+            f"which leaves {boundary} to train on.",
+            hint="At least two are needed, of different classes.",
+        )
     if len(set(fitted.tolist())) < 2:
         raise InputError(
             f"{train.where}: all {boundary} samples to train on have the label {int(train.labels[0])}: there "

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from prunec.passes.errors import UsageError, did_you_mean
 
+#: Largest seed that every library takes.
+MAX_SEED = 2**63 - 1
+
 #: Sources with a prefix of their own; any other text is "module:callable".
 SOURCES = ("npz", "idx")
 
@@ -88,7 +91,10 @@ def _check_source(option: str, source: str) -> None:
     is_reference = all(part.isidentifier() for part in kind.split(".")) and rest.isidentifier()
     if colon and rest and (kind in SOURCES or is_reference):
         return
-    hint = did_you_mean(kind, SOURCES) if colon else "Put the kind before the path, as in 'npz:data.npz'."
+    if kind in SOURCES:
+        hint = f"Put a path behind '{kind}:'."
+    else:
+        hint = did_you_mean(kind, SOURCES) if colon else "Put the kind before the path, as in 'npz:data.npz'."
     raise UsageError(
         f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER' or 'module:callable'.",
         hint=hint,

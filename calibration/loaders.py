@@ -1,13 +1,13 @@
 """Samples from the user's own datasets and data loaders."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from prunec.calibration.samples import ArraySamples, DatasetSamples, Samples
+from prunec.calibration.samples import ArraySamples, DatasetSamples, Samples, on_cpu
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
 
@@ -49,12 +49,20 @@ def open_callable(reference: str, index: int, folder: Path, seed: int) -> Sample
 def _from_user_data(data: Any, where: str) -> Samples:
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
         # Its dataset in its own order: a shuffling loader would give another validation split every time.
-        return DatasetSamples(data.dataset, data.collate_fn, where)
+        return _from_dataset(data.dataset, data.collate_fn, where)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
-        return DatasetSamples(data, default_collate, where)
+        return _from_dataset(data, default_collate, where)
     if isinstance(data, Iterable):
         return _from_batches(data, where)
     raise InputError(f"{where}: {type(data).__name__} is neither a dataset nor an iterable of (input, label) batches.")
+
+
+def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], where: str) -> DatasetSamples:
+    try:
+        len(dataset)
+    except Exception as error:
+        raise InputError(f"{where}: len() of the dataset fails: {type(error).__name__}: {error}") from error
+    return DatasetSamples(dataset, collate, where)
 
 
 def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
@@ -62,16 +70,19 @@ def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
     for batch in batches:
         try:
             images, targets = batch
-            inputs.append(torch.as_tensor(images))
-            labels.append(torch.as_tensor(targets))
+            inputs.append(on_cpu(images))
+            labels.append(on_cpu(targets))
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}") from error
     if not inputs:
         raise InputError(f"{where} gave no batches.")
     try:
-        return ArraySamples(torch.cat(inputs), torch.cat(labels))
+        samples = ArraySamples(torch.cat(inputs), torch.cat(labels))
     except RuntimeError as error:
         raise InputError(f"{where}: batches don't fit together: {error}") from error
+    if len(samples.inputs) != len(samples.labels):
+        raise InputError(f"{where} gave {len(samples.inputs)} inputs and {len(samples.labels)} labels.")
+    return samples
 
 
 def _check_repeatable(samples: Samples, where: str) -> None:

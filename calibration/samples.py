@@ -20,6 +20,15 @@ class Samples(Protocol):
         ...
 
 
+def on_cpu(values: Any) -> Tensor:
+    """What a user's data hold as a tensor in this machine's memory, without a gradient.
+
+    Raises:
+        RuntimeError: it has no values, or can't be made a tensor; likewise TypeError and ValueError.
+    """
+    return torch.as_tensor(values).detach().cpu()
+
+
 @dataclass(frozen=True)
 class ArraySamples:
     """Samples held in memory."""
@@ -55,7 +64,7 @@ class DatasetSamples:
         """Inputs and labels at these indices."""
         try:
             inputs, labels = self.collate([self.dataset[i] for i in indices.tolist()])
-            return torch.as_tensor(inputs), torch.as_tensor(labels)
+            return on_cpu(inputs), on_cpu(labels)
         except Exception as error:
             raise InputError(
                 f"{self.where}: samples {indices[0]} to {indices[-1]} can't be read as (input, label): "

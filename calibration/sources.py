@@ -61,9 +61,12 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 def _from_npz(path: Path, part: Part) -> ArraySamples:
     names = (f"{part}_images", f"{part}_labels")
     if not path.is_file():
-        raise InputError(f"The data file {path} doesn't exist.", hint="Paths are relative to the project file.")
+        what = "is a folder" if path.is_dir() else "doesn't exist"
+        raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
     try:
         # Opened here, since numpy leaves a broken file open.
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:

@@ -38,7 +38,7 @@ def _load(name: str, folder: Path, reference: str) -> ModuleType:
     with _first_on_path(folder):
         try:
             return _load_file(path) if path.is_file() else importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name == name.split(".", maxsplit=1)[0]
             what = f"no module {name!r} in {folder}" if missing else f"{type(error).__name__}: {error}"
             raise UsageError(

@@ -69,4 +69,9 @@ def _evaluate_onnx(path: Path, data: Data, objective: Objective) -> float:
             hint="Check that the project file beside it names the data of this network, or give --config.",
         )
     batch = shape[0] if isinstance(shape[0], int) else EVALUATION_BATCH
+    if isinstance(shape[0], int) and len(data.test) % batch:
+        raise InputError(
+            f"{path} runs at a batch of {batch} only, and the {len(data.test)} test images are no multiple of it.",
+            hint="Set limit_test under [data] in prunec.toml to a multiple.",
+        )
     return evaluate(onnx_predictor(engine), data.test.batches(batch), objective.metric)

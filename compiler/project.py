@@ -10,11 +10,11 @@ from torch.utils import _pytree as pytree
 
 from prunec.calibration.data import Data, load_data
 from prunec.calibration.user_code import import_callable
-from prunec.compiler.config import Config, checked_reference, find_config, load_config
+from prunec.compiler.config import MAX_SIZE, Config, checked_reference, find_config, load_config
 from prunec.compiler.loading import LoadedCheckpoint, load_checkpoint
 from prunec.compiler.objective import Objective
 from prunec.compiler.recovery.schedules import Schedule
-from prunec.passes.errors import InputError, UsageError
+from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.program import Program
 
 
@@ -40,7 +40,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
         UsageError: something else.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
         raise UsageError(
             f"The input shape {text!r} is not of the form 3,224,224.",
             hint="Give the sizes of one sample, without the batch; repeat --input for several inputs.",
@@ -131,7 +131,18 @@ def check_fit(program: Program, data: Data, objective: Objective) -> None:
 
     Raises:
         InputError: it doesn't.
+        UnsupportedModelError: it takes several inputs, or batches of one size only.
     """
+    if len(program.example_inputs) != 1:
+        raise UnsupportedModelError(
+            f"The network takes {len(program.example_inputs)} inputs, and data have one.",
+            hint="Leave [data] out of prunec.toml to compile without recovery and accuracy.",
+        )
+    if not program.batch_is_dynamic:
+        raise UnsupportedModelError(
+            f"The network runs at a batch of {len(program.example_inputs[0])} only, so that it can't run on the data.",
+            hint="Rewrite what fixes its batch (often a view() with a number in it), or leave [data] out.",
+        )
     expected = tuple(program.example_inputs[0].shape[1:])
     if data.input_shape != expected:
         raise InputError(
@@ -142,13 +153,20 @@ def check_fit(program: Program, data: Data, objective: Objective) -> None:
         return
     with torch.no_grad():
         outputs = program.eval()(*program.example_args, **program.example_kwargs)
-    first = next(leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
-    if not isinstance(outputs, Tensor) or first.ndim != 2:
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        shapes = [list(leaf.shape) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
         raise InputError(
-            f"The network's output has shape {list(first.shape)}: cross-entropy and top-1 need (samples, classes).",
+            f"The network's output is {_described(outputs, shapes)}: cross-entropy and top-1 need (samples, classes).",
             hint='Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".',
         )
-    data.check_outputs(first.shape[1])
+    data.check_outputs(outputs.shape[1])
+
+
+def _described(outputs: object, shapes: list[list[int]]) -> str:
+    """What a network gives, in words."""
+    if isinstance(outputs, Tensor):
+        return f"of shape {list(outputs.shape)}"
+    return f"a {type(outputs).__name__} of {len(shapes)} tensors{''.join(f', {shape}' for shape in shapes[:3])}"
 
 
 def _reference(option: str, text: str) -> str:

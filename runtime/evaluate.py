@@ -1,11 +1,13 @@
 """Accuracy over an iterable of batches."""
 
+import traceback
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunec.passes.errors import InputError
+from prunec.passes.errors import InputError, UsageError, first_line
 
 #: (outputs, labels) -> score of each sample, (N,), 0 to 1.
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -35,14 +37,57 @@ def evaluate(
 
     Raises:
         InputError: there is no sample, or a score is not finite.
+        UsageError: the metric fails, or gives something else than a score from 0 to 1 for each sample.
     """
     total, count = 0.0, 0
     for inputs, labels in batches:
-        scores = metric(predict(inputs), labels)
-        if not torch.isfinite(scores).all():
-            raise InputError("The metric gives scores that are not finite.", hint="Check the network's outputs.")
+        scores = call_user_function("metric", metric, predict(inputs), labels)
+        _check_scores(scores, len(labels))
         total += float(scores.double().sum())
         count += len(labels)
     if count == 0:
         raise InputError("There is no sample to evaluate.", hint="Check the test data.")
     return total / count
+
+
+def call_user_function(what: str, function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function of the user.
+
+    Args:
+        what: it is, for the message: "loss function", say.
+        function: the function.
+        arguments: of the call.
+
+    Returns:
+        What the function gives.
+
+    Raises:
+        UsageError: the function raises an error; the message says where.
+    """
+    try:
+        return function(*arguments)
+    except MemoryError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is here
+        where = f" at {frames[0].filename}:{frames[0].lineno}" if frames else ""
+        raise UsageError(
+            f"The {what} failed{where}: {type(error).__name__}: {first_line(error)}.",
+            hint="It is called with the network's outputs and the labels of a batch.",
+        ) from error
+
+
+def _check_scores(scores: object, count: int) -> None:
+    if not isinstance(scores, Tensor) or scores.shape != (count,):
+        got = f"a tensor of shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise UsageError(
+            f"The metric gave {got} for {count} samples; expected a score of each, shape [{count}].",
+            hint="Don't take the mean: the samples of all batches are averaged together.",
+        )
+    if not torch.isfinite(scores).all():
+        raise InputError("The metric gives scores that are not finite.", hint="Check the network's outputs.")
+    if scores.min() < 0 or scores.max() > 1:
+        raise UsageError(
+            f"The metric gave scores from {scores.min().item():g} to {scores.max().item():g}; expected 0 to 1.",
+            hint="Scale it: 1 is a perfect sample.",
+        )

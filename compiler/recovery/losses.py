@@ -9,6 +9,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
+from prunec.runtime.evaluate import call_user_function
 
 #: (outputs, labels) -> scalar tensor.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -52,12 +53,17 @@ def total_loss(
     """The loss on the labels, mixed with the distance to the teacher where there is one; a scalar.
 
     Raises:
-        UsageError: the loss function gives something else than a scalar.
+        UsageError: the loss function fails, or gives something else than a scalar with a gradient.
     """
-    value = loss(outputs, labels)
+    value = call_user_function("loss function", loss, outputs, labels)
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise UsageError(f"The loss function gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
+    if not value.requires_grad:
+        raise UsageError(
+            "The loss function gave a tensor without a gradient: nothing can be learnt from it.",
+            hint="Compute it from the outputs with differentiable operators, without detach() or argmax().",
+        )
     if distillation is None:
         return value
     return (1 - distillation.weight) * value + distillation.weight * distillation(inputs, outputs)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from prunec.passes.errors import InputError
+from prunec.passes.errors import InputError, first_line
 
 
 class OnnxRuntimeEngine:
@@ -31,6 +31,7 @@ class OnnxRuntimeEngine:
         if profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
+        self._path = path
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -43,9 +44,16 @@ class OnnxRuntimeEngine:
         self.input_shapes = [tuple(item.shape) for item in self._session.get_inputs()]
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """One inference: inputs in the model's order, outputs likewise."""
+        """One inference: inputs in the model's order, outputs likewise.
+
+        Raises:
+            InputError: ONNX Runtime can't run the model on them.
+        """
         feed = dict(zip(self.input_names, inputs, strict=True))
-        outputs: list[NDArray[np.float32]] = self._session.run(None, feed)
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, feed)
+        except Exception as error:
+            raise InputError(f"ONNX Runtime can't run {self._path}: {first_line(error)}") from error
         return outputs
 
     def end_profiling(self) -> str:

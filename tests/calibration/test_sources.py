@@ -116,6 +116,16 @@ def raising(): raise FileNotFoundError("no such folder")
 def one(): return everything
 def numbers(): return 3, 4
 def empty(): return [], []
+class Negative(Items):
+    def __len__(self): return -1
+def negative(): return Negative(), everything
+def brain(): return [(images.float().bfloat16(), labels)], [(images, labels)]
+def valueless(): return [(images.to("meta"), labels)], [(images, labels)]
+def flat(): return [(images[:, 0, 0, 0], labels)], [(images, labels)]
+def uneven(): return [(images, labels[:-1])], [(images, labels)]
+def graded():
+    batch = (images.float().requires_grad_(), labels)
+    return [batch], [batch]
 def pairless(): return [images], [images]
 constant = 3
 """
@@ -153,11 +163,21 @@ def test_random_subsets_follow_the_seed(project: Path) -> None:
         ("numbers", "int is neither"),
         ("empty", "gave no batches"),
         ("pairless", "batch 0 is no"),
+        ("negative", r"len\(\) of the dataset fails: ValueError"),
+        ("brain", "bfloat16: expected uint8"),
+        ("valueless", "batch 0 is no"),
+        ("flat", r"shape \(40,\): expected \(N, ...\)"),
+        ("uneven", "gave 40 inputs and 39 labels"),
     ],
 )
 def test_unusable_user_data_are_refused(project: Path, function: str, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         load(f"own_data:{function}", project)
+
+
+def test_inputs_with_a_gradient_are_taken_without_it(project: Path) -> None:
+    inputs, _ = next(load("own_data:graded", project).test.batches(16))
+    assert not inputs.requires_grad
 
 
 @pytest.mark.parametrize(

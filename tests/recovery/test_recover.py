@@ -97,6 +97,20 @@ def test_running_statistics_are_trained(program: Program, data: Data) -> None:
     assert not torch.equal(before["1.running_mean"], after["1.running_mean"])
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda o, y: {}[3], r"loss function failed at .*test_recover\.py:\d+: KeyError: 3"),
+        (lambda o: o.sum(), "loss function failed: TypeError"),
+        (lambda o, y: cross_entropy(o.detach(), y), "without a gradient"),
+        (lambda o, y: torch.tensor(3), "without a gradient"),
+    ],
+)
+def test_losses_that_can_t_be_minimised_are_refused(program: Program, data: Data, loss: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        run(program, data, OPTIONS, loss=loss)
+
+
 def test_masks_hold(program: Program, data: Data) -> None:
     sparse = Sparsify().run(program).program
     assert sparse.masks

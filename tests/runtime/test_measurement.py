@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from prunec.passes.errors import InputError, NumericMismatchError
+from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.runtime.evaluate import evaluate, top1, top5
 from prunec.runtime.latency import compare_latency, time_runs
 from prunec.runtime.numerics import onnx_vs_torch, random_inputs
@@ -46,6 +47,25 @@ def test_nothing_to_evaluate_and_scores_that_are_not_finite_are_refused() -> Non
         evaluate(lambda x: x, [])
     with pytest.raises(InputError, match="not finite"):
         evaluate(lambda x: x, [(torch.eye(2), torch.arange(2))], lambda o, y: o.new_full((2,), float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (lambda o, y: 0.5, "gave float for 2 samples"),
+        (lambda o, y: (o.argmax(1) == y).float().mean(), r"shape \[\] for 2 samples; expected .* shape \[2\]"),
+        (lambda o, y: o.new_full((2,), 50.0), "from 50 to 50; expected 0 to 1"),
+        (lambda o, y: {}[3], r"metric failed at .*test_measurement\.py:\d+: KeyError: 3"),
+        (lambda o: o, "metric failed: TypeError"),
+    ],
+)
+def test_metrics_that_give_no_scores_are_refused(metric: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        evaluate(lambda x: x, [(torch.eye(2), torch.arange(2))], metric)
+
+
+def test_metrics_may_give_whether_a_sample_is_right() -> None:
+    assert evaluate(lambda x: x, [(torch.eye(2), torch.tensor([0, 0]))], lambda o, y: o.argmax(1) == y) == 0.5
 
 
 def test_a_changed_model_is_noticed(tmp_path: Path) -> None:
