@@ -47,12 +47,12 @@ class BundleWriter:
         seed: recorded in the manifest.
 
     Raises:
-        UsageError: the destination exists and may not be replaced.
+        UsageError: the destination exists and may not be replaced, or can be no folder's name.
         EnvironmentFailure: it cannot be written.
     """
 
     def __init__(self, path: Path, force: bool = False, *, seed: int | None = None) -> None:
-        self.path = Path(path).resolve()
+        self.path = _resolved(Path(path))
         self.force = force
         self.seed = seed
         self._folder = _sibling(self.path, "tmp")
@@ -82,7 +82,7 @@ class BundleWriter:
         try:
             manifest = describe_folder(self._folder, self.seed)
             (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-            _swap_in(self._folder, self.path)
+            _swap_in(self._folder, self.path, replace=self.force)
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
@@ -164,6 +164,16 @@ def _parse(path: Path, model: type[Document]) -> Document:
         ) from error
 
 
+def _resolved(path: Path) -> Path:
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"Output {path} is a link that leads in a circle.", hint="Name another with -o.") from error
+    if not resolved.name:
+        raise UsageError(f"Output {path} is the root of the file system.", hint="Name another output with -o.")
+    return resolved
+
+
 def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
 
@@ -181,9 +191,7 @@ def _check_replaceable(path: Path, force: bool) -> None:
             hint="Name another output with -o, or remove it yourself.",
         )
     if not force:
-        raise UsageError(
-            f"Output {path} exists already.", hint="Replace it with --force, or name another output with -o."
-        )
+        raise _exists(path)
 
 
 def _is_bundle(path: Path) -> bool:
@@ -198,10 +206,15 @@ def _is_bundle(path: Path) -> bool:
     return isinstance(document, dict) and document.get("tool") == "prunec"
 
 
-def _swap_in(new: Path, path: Path) -> None:
+def _swap_in(new: Path, path: Path, *, replace: bool) -> None:
     """Rename `new` to `path`; an older bundle steps aside and comes back if that fails or is interrupted."""
-    if not path.exists():
-        new.rename(path)
+    if not replace or not path.exists():
+        try:
+            new.rename(path)  # one system call, which fails where another run has been faster
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise _exists(path) from error
+            raise
         return
     aside = _sibling(path, "old")
     try:
@@ -212,6 +225,10 @@ def _swap_in(new: Path, path: Path) -> None:
             aside.rename(path)
         raise
     shutil.rmtree(aside, ignore_errors=True)  # the new bundle is in place: a leftover is no failure
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"Output {path} exists already.", hint="Replace it with --force, or name another output with -o.")
 
 
 def _unwritable(path: Path, error: OSError) -> EnvironmentFailure:

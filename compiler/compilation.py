@@ -1,5 +1,6 @@
 """The working state of one compile: what stages read and what they leave for those after them."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from prunec.compiler.objective import Objective
 from prunec.compiler.progress import Progress, Silent
 from prunec.compiler.recovery.recover import Recover, RecoveryResult
 from prunec.compiler.recovery.schedules import Schedule
+from prunec.passes.errors import UsageError
 from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -45,6 +47,15 @@ class Settings:
     allow_unknown: bool = False
     command: str = ""
     pretraining: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a gate that nothing can pass or fail.
+
+        Raises:
+            UsageError: its limit is not finite.
+        """
+        if self.max_drop_points is not None and not math.isfinite(self.max_drop_points):
+            raise UsageError(f"--max-drop-points must be finite, got {self.max_drop_points}.")
 
 
 @dataclass

@@ -18,11 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from prunec.calibration.config import DataConfig
+from prunec.calibration.config import MAX_SEED, DataConfig
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 
 CONFIG_NAME = "prunec.toml"
+#: Largest size of a dimension that every library takes.
+MAX_SIZE = 2**31 - 1
 Shape = tuple[StrictInt, ...]
 #: pydantic's name of a problem -> what was expected, in words of TOML.
 _EXPECTED = {
@@ -91,8 +93,8 @@ class ModelSection(_Section):
     def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
         if value == ():
             raise ValueError("expected one sample's shape, as in [3, 224, 224]")
-        if value is not None and any(size < 1 for shape in value for size in shape):
-            raise ValueError("sizes must be at least 1")
+        if value is not None and not all(1 <= size <= MAX_SIZE for shape in value for size in shape):
+            raise ValueError(f"sizes must be at least 1 and at most {MAX_SIZE}")
         return value
 
 
@@ -127,7 +129,7 @@ class DataSection(_Section):
 class RecipeSection(_Section):
     """[recipe]: a pipeline as text, or a table for each of its steps."""
 
-    seed: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED)
     pipeline: str | None = None
     prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
     sparsify: dict[str, Any] | None = None
@@ -222,7 +224,9 @@ def _explained(path: Path, error: ValidationError) -> UsageError:
     what = f"expected {kind}" if kind else first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return UsageError(f"{path}: {section}needs a value for {where[-1]!r}{more}.")
-    got = "" if isinstance(first["input"], _Section) else f", got {_toml(first['input'])}"
+    value = first["input"]
+    told = (isinstance(value, _Section | dict) and not kind) or (isinstance(value, str) and repr(value) in what)
+    got = "" if told else f", got {_toml(value)}"
     return UsageError(f"{path}: {section}{'.'.join(where[1:]) or where[0]}: {what}{got}{more}.")
 
 

@@ -128,8 +128,9 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
         options = {key.replace("-", "_"): value for key, value in tables["prune-filters"].items()}
         defaults = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
         steps.append(make_step("prune-filters", {**options, **{k: v for k, v in defaults.items() if k not in options}}))
+    sparsify = make_step("sparsify", tables.get("sparsify", {}))  # checked for every target
     if target.sparse:
-        steps.append(make_step("sparsify", tables.get("sparsify", {})))
+        steps.append(sparsify)
     if "recover" in tables:
         steps.append(make_step("recover", tables["recover"]))
     return Pipeline(tuple(steps))

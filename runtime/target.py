@@ -140,9 +140,11 @@ class Target:
         if parts and parts[0] in PRECISIONS:
             precision = parts.pop(0)
         if parts and device in DEVICES:
+            known = (*PATTERNS, *PRECISIONS)
+            suggestion = "" if parts[0] in known else f"{did_you_mean(parts[0], known)} "
             raise UsageError(
                 f"Target {text!r}: {parts[0]!r} is no pattern or precision in this place.",
-                hint=f"{did_you_mean(parts[0], (*PATTERNS, *PRECISIONS))} A target is device-pattern-precision.",
+                hint=f"{suggestion}A target is device-pattern-precision.",
             )
         return cls(device, pattern, precision)
 

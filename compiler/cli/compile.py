@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from prunec.calibration.config import MAX_SEED
 from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note
 from prunec.compiler.cli.progress import showing_progress
@@ -41,7 +42,7 @@ def compile_(
         typer.Option("--epochs", min=0, help="Of the recovery finetune; 0 for none.", rich_help_panel=RECIPE),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of every random choice.", rich_help_panel=RECIPE)
+        int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.", rich_help_panel=RECIPE)
     ] = None,
     output: Annotated[
         Path | None,

@@ -18,7 +18,7 @@ from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
-from prunec.passes.errors import EnvironmentFailure, PrunecError
+from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
 
 BUG = 1
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
@@ -86,6 +86,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except PrunecError as error:
         typer.echo(f"Error: {error}", err=True)
         code = error.exit_code
+    except SystemExit as error:  # not of the command line's own: it gives its codes back
+        typer.echo(f"Error: code of the project ended the program: exit({error.code!r}).", err=True)
+        code = UsageError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug
         code = _unexpected(error)
     else:

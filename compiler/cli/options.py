@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunec.calibration.config import MAX_SEED
+
 if TYPE_CHECKING:
     from prunec.compiler.project import ModelOptions
 
@@ -50,8 +52,8 @@ Trust = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of ONNX Runtime in latency measurements.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Of ONNX Runtime in latency measurements.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.")]
 
 
 def model_options(factory: str | None, inputs: list[str] | None, trust: bool) -> "ModelOptions":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunec.calibration.user_code import import_callable
 from tests.cli.conftest import Outcome, Prunec
 
 #: (exit code, *words of the message, arguments=...) -> what the command printed
@@ -89,6 +90,11 @@ def test_wrong_input_shapes(project: Path, refused: Refused) -> None:
         (("compil", "model.pt"), ("compile",)),
         ((*COMPILE, "--ratio", "1.0"), ("outside [0, 1)",)),
         ((*COMPILE, "--ratio", "-0.5"), ("outside [0, 1)",)),
+        ((*COMPILE, "--max-drop-points", "nan"), ("--max-drop-points", "finite")),
+        ((*COMPILE, "--seed", "18446744073709551616"), ("--seed", "9223372036854775807")),
+        ((*COMPILE, "--threads", "100000"), ("--threads", "1024")),
+        ((*COMPILE, "--input", "1,99999999999,8"), ("input shape",)),
+        ((*COMPILE, "-o", "/"), ("root",)),
         ((*COMPILE, "--ratio", "half"), ("--ratio", "number")),
         ((*COMPILE, "--speedup", "0.5"), ("at least 1",)),
         ((*COMPILE, "--speedup", "2", "--ratio", "0.5"), ("exclude each other",)),
@@ -102,6 +108,78 @@ def test_wrong_input_shapes(project: Path, refused: Refused) -> None:
 )
 def test_wrong_options(refused: Refused, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     refused(2, *words, arguments=arguments)
+
+
+def test_tables_of_steps_that_the_target_leaves_out_are_checked(project: Path, refused: Refused) -> None:
+    edit_config(project, "[recipe.recover]", "[recipe.sparsify]\npatern = 3\n[recipe.recover]")
+    refused(2, "sparsify has no option 'patern'", "Did you mean 'pattern'")
+
+
+USER_CODE = """
+import sys
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(1, 16, 3), nn.Linear(5, 16), nn.Linear(16, 4)
+    def forward(self, x, y):
+        return self.head(torch.relu(self.a(x)).mean((2, 3)) + self.b(y))
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv2d(1, 16, 3), nn.Linear(576, 4)
+    def forward(self, x):
+        return self.head(torch.relu(self.a(x)).view(2, 576))
+
+class Mute(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(1, 16, 3)
+    def forward(self, x):
+        self.a(x)
+
+class Several(Mute):
+    def forward(self, x):
+        y = self.a(x).mean((2, 3))
+        return {"a": y, "b": y + 1}
+
+def leaves(*arguments):
+    sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "code", "words"),
+    [
+        ("Two", "[[1, 8, 8], [5]]", 3, ("2 inputs", "[data]")),
+        ("Fixed", "[1, 8, 8]", 3, ("batch of 2 only", "[data]")),
+        ("Mute", "[1, 8, 8]", 9, ("a NoneType of 0 tensors", "loss and metric")),
+        ("Several", "[1, 8, 8]", 9, ("a dict of 2 tensors, [2, 16], [2, 16]", "loss and metric")),
+    ],
+)
+def test_networks_that_the_data_don_t_fit(
+    project: Path, refused: Refused, name: str, shape: str, code: int, words: tuple[str, ...]
+) -> None:
+    (project / "nets.py").write_text(USER_CODE)
+    torch.save(import_callable(f"nets:{name}", project)().state_dict(), project / "model.pt")
+    edit_config(project, "model:network", f"nets:{name}")
+    edit_config(project, "[1, 8, 8]", shape)
+    refused(code, *words)
+    refused(code, *words, arguments=("eval", "model.pt"))
+
+
+def test_code_of_the_project_that_ends_the_program(project: Path, refused: Refused) -> None:
+    (project / "nets.py").write_text(USER_CODE)
+    edit_config(project, "[data]", '[data]\nloss = "nets:leaves"')
+    refused(2, "exit(5)")
+    edit_config(project, "model:network", "nets:leaves")
+    refused(2, "exit(5)")
+    (project / "others.py").write_text("raise SystemExit(3)")
+    edit_config(project, "nets:leaves", "others:loss")
+    refused(2, "can't be loaded", "SystemExit")
 
 
 def test_a_speed_up_that_can_t_be_reached_names_the_largest(refused: Refused) -> None:

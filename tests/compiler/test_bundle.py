@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunec.compiler import bundle as bundle_module
 from prunec.compiler.bundle import BundleWriter, Manifest, amend_bundle, bundle_name, read_bundle
 from prunec.passes.errors import EnvironmentFailure, InputError, UsageError
 from tests.compiler.sample_report import sample_report
@@ -75,6 +76,14 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, manifest: bytes | N
     ):
         pytest.fail("entered")
     assert (tmp_path / "thesis" / "chapter1").read_text() == "words"
+
+
+def test_outputs_that_can_be_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="leads in a circle"):
+        BundleWriter(tmp_path / "loop")
+    with pytest.raises(UsageError, match="root"):
+        BundleWriter(Path("/"))
 
 
 def test_a_file_is_never_replaced(tmp_path: Path) -> None:
@@ -156,6 +165,21 @@ def test_another_run_that_finished_first_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"), BundleWriter(path) as folder:
         (folder / "model.onnx").write_bytes(b"second")
         write_bundle(path)
+    assert (path / "model.onnx").read_bytes() == b"weights"
+    assert names(tmp_path) == ["m.bundle"]
+
+
+def test_another_run_that_finishes_during_the_commit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, describe = tmp_path / "m.bundle", bundle_module.describe_folder
+
+    def describe_slowly(folder: Path, seed: int | None) -> Manifest:
+        monkeypatch.setattr(bundle_module, "describe_folder", describe)
+        write_bundle(path)
+        return describe(folder, seed)
+
+    monkeypatch.setattr(bundle_module, "describe_folder", describe_slowly)
+    with pytest.raises(UsageError, match="exists already"):
+        write_bundle(path, model=b"second")
     assert (path / "model.onnx").read_bytes() == b"weights"
     assert names(tmp_path) == ["m.bundle"]
 

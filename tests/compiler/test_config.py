@@ -71,6 +71,10 @@ def test_several_inputs(tmp_path: Path) -> None:
         ("[model]\ninput = [0, 28]", ["at least 1"]),
         ("[recipe]\nseed = 'x'", ["seed", "'x'"]),
         ("[recipe]\nseed = -1", ["seed", "-1"]),
+        ("[recipe]\nseed = 9223372036854775808", ["seed", "9223372036854775807"]),
+        ("[model]\ninput = [1, 99999999999]", ["input", "at most 2147483647"]),
+        ("[model]\npretraining = {epochs = 0, schedule = 'cosine:0.1'}", ["pretraining.epochs", "0"]),
+        ("[model]\npretraining = {epochs = 2, schedule = 'cosin:0.1'}", ["pretraining", "'cosin:0.1'"]),
         ("[recipe]\npipeline = 'sparsify'\n[recipe.recover]\nepochs = 1", ["both a pipeline and a table"]),
         ("[model\n", ["not valid TOML"]),
         ("a = 1\nb = 2", ["1 more problem"]),
@@ -84,6 +88,16 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, parts: list[str]) -> 
     assert "pydantic" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_value_is_named_once(tmp_path: Path) -> None:
+    for text, value in (("[model]\nfactory = 'resnet'", "'resnet'"), ("[model]\ninput = 3", "3")):
+        with pytest.raises(UsageError) as caught:
+            load_config(write(tmp_path, text))
+        assert str(caught.value).removeprefix(str(tmp_path)).count(value) == 1
+    with pytest.raises(UsageError) as caught:
+        load_config(write(tmp_path, "[model]\npretraining = {epochs = 2, schedule = 'cosin:0.1'}"))
+    assert "a table" not in str(caught.value)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
