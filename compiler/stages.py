@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
 from prunec.compiler.compilation import Compilation, Pruned, Recovered
 from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
-from prunec.passes.errors import NumericMismatchError, SparsityGateError, UsageError
+from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError, UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle
+from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.two_four import Sparsify, is_two_four
 
@@ -36,6 +41,7 @@ def prune(compilation: Compilation, options: PruneFilters) -> None:
     assert result.plan is not None
     oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
     if not oracle.passed:
+        _check_repeatable(before)
         raise NumericMismatchError(
             f"The pruned network differs from the zeroed dense one by {oracle.masked_max_relative_error:.2e} "
             f"(relative), allowed {TOLERANCE:g}: the coupling analysis is wrong for this network.",
@@ -49,6 +55,17 @@ def prune(compilation: Compilation, options: PruneFilters) -> None:
     compilation.pruned = Pruned(options, plan, widths, oracle, rounds)
     compilation.program = result.program
     compilation.measure_accuracy("pruned")
+
+
+@torch.no_grad()
+def _check_repeatable(program: Program) -> None:
+    """Refuse a network that no check can be made on, since it draws random numbers."""
+    first, second = (pytree.tree_leaves(program(*program.example_args, **program.example_kwargs)) for _ in range(2))
+    if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise UnsupportedModelError(
+            "The network gives another output each time it runs on the same input, so that pruning can't be checked.",
+            hint="Draw random numbers in training only: `if self.training:` in forward().",
+        )
 
 
 def sparsify(compilation: Compilation, options: Sparsify) -> None:

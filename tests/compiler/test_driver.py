@@ -17,7 +17,7 @@ from prunec.compiler.driver import compile_model
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.report import Report
 from prunec.passes import Program, capture
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.plan import PruningPlan
 from prunec.passes.rewrite import apply_plan_to_program
 from prunec.passes.two_four import is_two_four
@@ -133,6 +133,20 @@ def test_the_dense_training_is_reported_where_it_is_known(program: Program, tmp_
     assert report.pretraining.epochs == epochs
     assert report.pretraining.learning_rates == (((0.0, 0.1),) if epochs else None)
     assert ("pretraining" in report.reasons) == (epochs is None)
+
+
+def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 16, 3), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.conv(x + torch.randn_like(x))).mean((2, 3)))
+
+    noisy = capture(Noisy(), (torch.randn(2, 1, 8, 8),))
+    with pytest.raises(UnsupportedModelError, match="another output each time"):
+        compile_model(noisy, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=FAST)
 
 
 def test_recovery_without_data_is_refused_before_anything_is_written(program: Program, tmp_path: Path) -> None:
