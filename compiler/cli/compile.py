@@ -49,6 +49,7 @@ def compile_(
         typer.Option(
             "--output",
             "-o",
+            readable=False,
             help="Folder of the bundle; CHECKPOINT.TARGET.bundle by default.",
             rich_help_panel=GATES,
         ),

@@ -14,10 +14,13 @@ MODEL_PANEL = "How to read the checkpoint"
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive or a pickled module."),
+    typer.Argument(
+        readable=False,
+        help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive or a pickled module.",
+    ),
 ]
-Artifact = Annotated[Path, typer.Argument(help="A checkpoint, a bundle's folder, or an ONNX file.")]
-Bundle = Annotated[Path, typer.Argument(help="Folder that prunec compile wrote.")]
+Artifact = Annotated[Path, typer.Argument(readable=False, help="A checkpoint, a bundle's folder, or an ONNX file.")]
+Bundle = Annotated[Path, typer.Argument(readable=False, help="Folder that prunec compile wrote.")]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -14,7 +14,9 @@ def verify(
     bundle: options.Bundle,
     source: Annotated[
         Path | None,
-        typer.Option("--source", help="Dense checkpoint it was compiled from: replay the pruning plan on it."),
+        typer.Option(
+            "--source", readable=False, help="Dense checkpoint it was compiled from: replay the pruning plan on it."
+        ),
     ] = None,
     config: options.Config = None,
     model: options.Factory = None,

@@ -59,6 +59,16 @@ def test_missing_truncated_and_corrupt_checkpoints(project: Path, refused: Refus
     refused(9, "empty")
 
 
+def test_checkpoints_that_may_not_be_read(project: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (project / "prunec.toml").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what the parser of the command line would ask
+    monkeypatch.setattr(Path, "open", refuse)
+    refused(9, "model.pt can't be read: Permission denied", arguments=("inspect", "model.pt"))
+
+
 def test_pickles_and_archives_without_the_flag(project: Path, refused: Refused) -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))
     torch.save(net, project / "model.pt")
