@@ -10,9 +10,14 @@ from torch import Tensor, from_numpy
 
 from prunec.compiler.backend import MODEL_FP16_ONNX, MODEL_ONNX, MODEL_PT2
 from prunec.compiler.bundle import Bundle, read_bundle
+from prunec.compiler.loading import without_tracebacks
+from prunec.compiler.manifest import MANIFEST_NAME
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+#: What every bundle has, besides its report.
+_NEEDED = (MODEL_ONNX, MODEL_PT2, "plan.json")
 
 
 def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
@@ -40,7 +45,7 @@ def intact_bundle(path: Path) -> Bundle:
         InputError: no bundle, or its files differ.
     """
     bundle = read_bundle(path)
-    if problems := bundle.check_hashes():
+    if problems := bundle_problems(bundle):
         raise InputError(
             f"Bundle {path} differs from its manifest: {'; '.join(problems)}.",
             hint="Compile it again, or restore the files.",
@@ -48,12 +53,19 @@ def intact_bundle(path: Path) -> Bundle:
     return bundle
 
 
+def bundle_problems(bundle: Bundle) -> list[str]:
+    """What differs from a bundle's manifest, and what a bundle needs and its manifest doesn't have, in words."""
+    absent = [f"{name}: missing, and not in {MANIFEST_NAME}" for name in _NEEDED if name not in bundle.manifest.files]
+    return bundle.check_hashes() + absent
+
+
 def bundle_program(folder: Path) -> Program:
     """The compiled program of a bundle whose hashes were checked.
 
     A matching hash proves that the bundle is whole, not who made it: its ``.pt2`` can run code when it is loaded.
     """
-    return Program.load(folder / MODEL_PT2).eval()
+    with without_tracebacks("torch.export"):
+        return Program.load(folder / MODEL_PT2).eval()
 
 
 def bundle_onnx(folder: Path) -> Path:

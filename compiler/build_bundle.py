@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from prunec.compiler.artifacts import bundle_onnx, bundle_program
-from prunec.compiler.bundle import REPORT_NAME, amend_bundle, read_bundle
+from prunec.compiler.artifacts import bundle_onnx, bundle_program, intact_bundle
+from prunec.compiler.bundle import REPORT_NAME, amend_bundle
 from prunec.compiler.progress import Progress
 from prunec.compiler.report import Report
 from prunec.compiler.report_html import render_html
@@ -36,7 +36,7 @@ def build_bundle(path: Path, *, progress: Progress) -> Report:
     Raises:
         PrunecError: no intact bundle, no builder for its target here, or an engine that computes something else.
     """
-    bundle = read_bundle(path)
+    bundle = intact_bundle(path)
     target = Target.parse(bundle.report.target)
     choose_builder(target)
     with amend_bundle(path) as folder:

@@ -166,7 +166,7 @@ def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bo
     if not zipfile.is_zipfile(path):
         raise _corrupt(path, "it is no zip archive, as .pt2 files are")
     notes = () if trust else (_vouched(path),)
-    with _without_its_tracebacks("torch.export"):
+    with without_tracebacks("torch.export"):
         program = Program.load(path).eval()
     _check_finite(program.tensors(), path)
     if other := _other_types(program.parameters().items()):
@@ -209,7 +209,7 @@ def _manifest_entry(path: Path) -> FileEntry | None:
 
 
 @contextmanager
-def _without_its_tracebacks(logger_name: str) -> Iterator[None]:
+def without_tracebacks(logger_name: str) -> Iterator[None]:
     """Silence a logger that prints the traceback of an error besides raising it."""
     logger = logging.getLogger(logger_name)
     before, logger.disabled = logger.disabled, True

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import from_numpy, no_grad
 
-from prunec.compiler.artifacts import bundle_onnx, bundle_program
+from prunec.compiler.artifacts import bundle_onnx, bundle_problems, bundle_program
 from prunec.compiler.backend import MODEL_ONNX
 from prunec.compiler.bundle import Bundle, read_bundle
 from prunec.compiler.gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
@@ -101,7 +101,7 @@ def _check(question: Callable[[], str], name: str) -> Check:
 
 
 def _hashes(bundle: Bundle) -> str:
-    if problems := bundle.check_hashes():
+    if problems := bundle_problems(bundle):
         raise InputError("; ".join(problems))
     return f"{len(bundle.manifest.files)} files are as the manifest says"
 

@@ -13,6 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from prunec.passes.errors import InputError, first_line
+
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOOK_THROUGH = ("Cast", "DequantizeLinear", "QuantizeLinear", "Identity", "Transpose")
 
@@ -55,8 +57,14 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
 
     Args:
         path: an ONNX file.
+
+    Raises:
+        InputError: it can't be read.
     """
-    graph = onnx.load(path).graph
+    try:
+        graph = onnx.load(path).graph
+    except Exception as error:
+        raise InputError(f"{path} can't be read as an ONNX file: {first_line(error)}.") from error
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}
     return [_check(node, constants, makers) for node in graph.node if node.op_type in _WEIGHTED]

@@ -183,6 +183,29 @@ def test_verify_finds_a_model_that_is_not_two_four(bundle: Path, prunec: Prunec,
     assert "the ONNX model doesn't hold it" in outcome.out
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "plan.json"])
+@pytest.mark.parametrize("content", [None, b"garbage"])
+def test_bundles_that_lack_a_part_though_their_hashes_fit(
+    project: Path, bundle: Path, prunec: Prunec, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    from prunec.compiler.manifest import describe_folder
+
+    forged = tmp_path / "forged"
+    shutil.copytree(bundle, forged)
+    (forged / name).unlink()
+    (forged / "model.fp16.onnx").unlink()
+    if content is not None:
+        (forged / name).write_bytes(content)
+    (forged / "manifest.json").unlink()
+    (forged / "manifest.json").write_text(describe_folder(forged, 0).to_json())
+    for command in ("verify", "build", "eval") if content is None else ("verify",):
+        arguments = ("--source", "model.pt") if command == "verify" else ()
+        outcome = prunec(command, forged, *arguments)
+        assert outcome.code == 9, outcome.err
+        assert "Traceback" not in outcome.err
+        assert name.removesuffix(".json") in outcome.out + outcome.err
+
+
 def test_build_finishes_a_bundle(bundle: Path, prunec: Prunec, tmp_path: Path) -> None:
     unfinished = tmp_path / "unfinished"
     shutil.copytree(bundle, unfinished)
