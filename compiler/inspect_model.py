@@ -1,5 +1,6 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class GroupInfo:
         residual: whether a sum of several layers shares the channels.
         members: "parameter[dimension]" that shrink together, with "x N" where N slices go with each unit.
         reasons: why the group is frozen; empty where it can be pruned.
+        inexact: operators that mix the channels; empty where removing them equals zeroing them.
+        macs_share: MACs of the layers that shrink with it, of all; groups share layers, so these add up to more than 1.
     """
 
     name: str
@@ -30,6 +33,8 @@ class GroupInfo:
     residual: bool
     members: tuple[str, ...]
     reasons: tuple[str, ...]
+    inexact: tuple[str, ...]
+    macs_share: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ def inspect_checkpoint(checkpoint: Path, *, config: Path | None, model: ModelOpt
 def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection:
     """Analyse a program; nothing is changed."""
     coupling = analyse(program)
+    macs = Counter[str]()
+    for layer in program.layers():
+        macs[layer.weight] += layer.macs
     return Inspection(
         macs=program.macs(),
         macs_convention=CONVENTION,
@@ -77,16 +85,26 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         batch_is_dynamic=program.batch_is_dynamic,
         lost_in_capture=program.lost_in_capture,
         dropped_parameters=program.dropped,
-        prunable=tuple(map(_describe, coupling.groups)),
-        frozen=tuple(map(_describe, coupling.frozen)),
+        prunable=tuple(_describe(group, macs) for group in coupling.groups),
+        frozen=tuple(_describe(group, macs) for group in coupling.frozen),
         unknown_operators=dict(coupling.unknown_operators),
         two_four=tuple(eligibility(program)),
         notes=notes,
     )
 
 
-def _describe(group: Group) -> GroupInfo:
+def _describe(group: Group, macs: Counter[str]) -> GroupInfo:
     members = tuple(
         f"{m.parameter}[{m.dim}]" + (f" x {m.slices_per_unit}" if m.slices_per_unit > 1 else "") for m in group.members
     )
-    return GroupInfo(group.name, group.count, tuple(group.layers), group.residual, members, group.reasons)
+    touched = sum(macs[parameter] for parameter in {m.parameter for m in group.members})
+    return GroupInfo(
+        name=group.name,
+        units=group.count,
+        layers=tuple(group.layers),
+        residual=group.residual,
+        members=members,
+        reasons=group.reasons,
+        inexact=group.inexact,
+        macs_share=touched / (macs.total() or 1),
+    )

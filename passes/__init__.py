@@ -6,7 +6,9 @@ from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from prunec.passes.base import PassResult as PassResult
+    from prunec.passes.coupling import Policy as Policy
     from prunec.passes.coupling import analyse as analyse
+    from prunec.passes.fold import FoldParameters as FoldParameters
     from prunec.passes.frontend import capture as capture
     from prunec.passes.oracle import OracleReport as OracleReport
     from prunec.passes.oracle import check_oracle as check_oracle
@@ -21,7 +23,9 @@ __getattr__, __dir__ = lazy_attributes(
     {
         "Program": "prunec.passes.program",
         "capture": "prunec.passes.frontend",
+        "Policy": "prunec.passes.coupling",
         "analyse": "prunec.passes.coupling",
+        "FoldParameters": "prunec.passes.fold",
         "PruneFilters": "prunec.passes.prune_filters",
         "Sparsify": "prunec.passes.two_four",
         "PassResult": "prunec.passes.base",

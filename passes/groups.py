@@ -38,7 +38,8 @@ class Group:
         filters: (parameter, dimension) pairs of the whole program whose slices are filters.
         reasons: why the group is frozen, in words; empty where it can be pruned.
         residual: whether it is a residual stream, the sum of several layers' outputs.
-        exact: whether removing units equals zeroing them (always so: inexact operators freeze).
+        inexact: operators that mix the units, so that removing some changes what the others become; empty where
+            removing units equals zeroing them.
     """
 
     name: str
@@ -48,7 +49,12 @@ class Group:
     filters: frozenset[tuple[str, int]] = field(repr=False)
     reasons: tuple[str, ...] = ()
     residual: bool = False
-    exact: bool = True
+    inexact: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether removing units equals zeroing them."""
+        return not self.inexact
 
     @property
     def producers(self) -> list[int]:
@@ -85,14 +91,15 @@ def find_groups(program: Program, ties: Ties, slots: dict[tuple[str, int], Atoms
     produced = np.zeros(ties.count, dtype=bool)
     for key in filters & slots.keys():
         produced[roots[slots[key]]] = True
-    reasons = _reasons(ties, roots)
+    reasons = _words(ties.frozen, roots)
+    inexact = _words([(mixing.atoms, mixing.operator) for mixing in ties.mixing], roots)
     residual = np.zeros(ties.count, dtype=bool)
     for label in ties.residual:
         residual[roots[label]] = True
 
-    buckets: dict[tuple[int, bool], list[int]] = {}
+    buckets: dict[tuple[int, bool, bool], list[int]] = {}
     for root in np.flatnonzero(produced).tolist():
-        buckets.setdefault((int(signature[root]), root in reasons), []).append(root)
+        buckets.setdefault((int(signature[root]), root in reasons, root in inexact), []).append(root)
     names: Counter[str] = Counter()
     groups = []
     for units, slices in _members(keys, slots, roots, filters, list(buckets.values())):
@@ -107,6 +114,7 @@ def find_groups(program: Program, ties: Ties, slots: dict[tuple[str, int], Atoms
             filters=filters,
             reasons=tuple(dict.fromkeys(reason for root in units for reason in reasons.get(root, ()))),
             residual=bool(residual[units].any()),
+            inexact=tuple(dict.fromkeys(operator for root in units for operator in inexact.get(root, ()))),
         )
         groups.append(group)
     return groups
@@ -170,12 +178,12 @@ def _members(
     ]
 
 
-def _reasons(ties: Ties, roots: Atoms) -> dict[int, list[str]]:
-    """Class -> why it is frozen, each reason once, in the order found."""
-    reasons: dict[int, list[str]] = {}
-    for label, reason in ties.frozen:
-        for root in np.unique(roots[label]).tolist():
-            found = reasons.setdefault(root, [])
-            if reason not in found:
-                found.append(reason)
-    return reasons
+def _words(labels: list[tuple[Atoms, str]], roots: Atoms) -> dict[int, list[str]]:
+    """Class -> what is said of its atoms, each thing once, in the order found."""
+    words: dict[int, list[str]] = {}
+    for atoms, word in labels:
+        for root in np.unique(roots[atoms]).tolist():
+            found = words.setdefault(root, [])
+            if word not in found:
+                found.append(word)
+    return words

@@ -84,13 +84,13 @@ def _refuse_nested_graphs(module: GraphModule) -> None:
 def functionalise(graph: Graph) -> None:
     """Turn in-place operators on whole, unaliased tensors into their pure twins (``relu_`` -> ``relu``).
 
-    A write through a view, or to a tensor that a view still looks at, stays: the analysis freezes what it touches.
+    A write to memory that something else looks at later stays: the analysis freezes what it touches.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         base = written(node)
         pure = _pure_twin(node)
-        if base is None or pure is None or base.op != "call_function" or is_aliased(base):
+        if base is None or pure is None or base.op != "call_function" or _is_seen_elsewhere(base, node, order):
             continue
         if not _keeps_dtype(node, base):
             continue
@@ -98,6 +98,22 @@ def functionalise(graph: Graph) -> None:
         node.target = pure
         for user in later:
             user.replace_input_with(base, node)
+
+
+def _is_seen_elsewhere(base: Node, write: Node, order: dict[Node, int]) -> bool:
+    """Whether anything that runs after a write looks at the written memory by another way than ``base``."""
+    family, todo = {base}, [base]
+    while todo:
+        member = todo.pop()
+        related = [*aliased_inputs(member), *(user for user in member.users if member in aliased_inputs(user))]
+        for other in related:
+            if other not in family and not (written(other) is base and order[other] >= order[write]):
+                family.add(other)
+                todo.append(other)
+    others = family - {base}
+    if any(member.op != "call_function" for member in others):
+        return True  # a view of an input or of a parameter
+    return any(order[user] > order[write] for member in others for user in member.users if user not in family)
 
 
 def _keeps_dtype(node: Node, base: Node) -> bool:

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from prunec.passes.errors import InputError
 
 #: Layers of torch whose sizes `apply_plan` can correct.
-_SHRINKING = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.PReLU, nn.ParameterList)
+_SHRINKING = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+    nn.Embedding,
+    nn.ParameterList,
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ class PruningPlan:
 def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
     """Prune the user's own module in place: slice its tensors and correct its modules' sizes.
 
-    Sizes that stand in the module's own code (a ``view`` with a number in it) are not seen.
+    Sizes that stand in the module's own code (a ``view`` with a number in it) are not seen; the pruning pass lists the
+    modules whose code holds such sizes under ``stats["sizes_in_code"]``.
 
     Args:
         module: of the class that the plan was made for; weights may differ.
@@ -157,8 +168,16 @@ def _correct_sizes(module: nn.Module, weight: Tensor, kept: dict[int, list[int]]
         if _removes_groups(kept.get(0), weight.shape[0], module.groups):
             module.groups = module.groups * size[0] // weight.shape[0]
         module.out_channels, module.in_channels = size[0], size[1] * module.groups
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = size[0]
+    elif isinstance(module, nn.GroupNorm):
+        if _removes_groups(kept.get(0), weight.shape[0], module.num_groups):
+            module.num_groups = module.num_groups * size[0] // weight.shape[0]
+        module.num_channels = size[0]
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(size.values())
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = size[0], size[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = size[0]
 

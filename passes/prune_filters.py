@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from prunec.passes import importance
 from prunec.passes.base import PassResult
 from prunec.passes.cost import layer_name
-from prunec.passes.coupling import Coupling, Group, analyse
+from prunec.passes.coupling import Coupling, Group, Policy, analyse
 from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio, matches
-from prunec.passes.rewrite import Removed, plan_of, remove
+from prunec.passes.rewrite import Removed, plan_of, remove, sizes_in_code
+from prunec.passes.roles import expand_roles
 from prunec.passes.speedup import MacModel, widths_for_speedup
 
 
@@ -31,8 +32,11 @@ class PruneFilters:
         min_channels: filters kept at least in every group.
         residual_streams: whether channels that a sum of several layers shares are pruned too.
         inexact_groups: what to do with groups under operators that mix channels ("prune" or "freeze").
-        ignore: globs of layers that keep their own filters; their inputs may shrink.
-        freeze: globs of layers whose weights stay untouched.
+        attention: "head_dim" shortens every head of attention, "heads" removes whole heads, "none" neither.
+        grouped: grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
+            leaves more choices.
+        ignore: globs of layers, or "stem" or "classifier", that keep their own filters; their inputs may shrink.
+        freeze: globs of layers, or "stem" or "classifier", whose weights stay untouched.
         seed: of the random criterion.
     """
 
@@ -43,6 +47,8 @@ class PruneFilters:
     min_channels: int = 1
     residual_streams: bool = True
     inexact_groups: Literal["prune", "freeze"] = "prune"
+    attention: Literal["head_dim", "heads", "none"] = "head_dim"
+    grouped: Literal["auto", "groups", "index"] = "auto"
     ignore: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
     seed: int = 0
@@ -62,6 +68,7 @@ class PruneFilters:
         if self.inexact_groups not in ("prune", "freeze"):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         importance.check_criterion(self.criterion)
+        Policy(self.attention, self.grouped)
 
     def run(self, program: Program) -> PassResult:
         """Prune a program.
@@ -70,30 +77,34 @@ class PruneFilters:
             UsageError: a glob matches nothing, ratios of one group conflict, or the speed-up can't be reached.
             UnsupportedModelError: no group can be pruned.
         """
-        coupling = analyse(program)
+        coupling = analyse(program, Policy(self.attention, self.grouped))
         self._check_globs(program)
-        chosen = [i for i, group in enumerate(coupling.groups) if self._takes_part(group)]
+        ignore, freeze = (expand_roles(program.graph, globs) for globs in (self.ignore, self.freeze))
+        chosen = [i for i, group in enumerate(coupling.groups) if self._takes_part(group, ignore, freeze)]
         if not chosen or not program.macs():
             raise _nothing_prunable(coupling)
         kept = self._widths(program, coupling, chosen)
         removed = self._choose(program, coupling, kept)
         plan = plan_of(coupling, removed)
         pruned = remove(program, coupling, plan, removed)
-        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept), plan)
+        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept, removed), plan)
 
     def _check_globs(self, program: Program) -> None:
         layers = list(dict.fromkeys(layer.name for layer in program.layers()))
-        globs = {"ignore": self.ignore, "freeze": self.freeze}
+        globs = {
+            "ignore": expand_roles(program.graph, self.ignore),
+            "freeze": expand_roles(program.graph, self.freeze),
+        }
         if isinstance(self.ratio, Mapping):
             globs["ratio"] = tuple(self.ratio)
         for option, patterns in globs.items():
             check_globs(patterns, layers, option)
 
-    def _takes_part(self, group: Group) -> bool:
+    def _takes_part(self, group: Group, ignore: Sequence[str], freeze: Sequence[str]) -> bool:
         touched = {layer_name(member.parameter) for member in group.members}
         return not (
-            matches(group.layers, self.ignore)
-            or matches(touched, self.freeze)
+            matches(group.layers, ignore)
+            or matches(touched, freeze)
             or (group.residual and not self.residual_streams)
             or (not group.exact and self.inexact_groups == "freeze")
         )
@@ -121,12 +132,12 @@ class PruneFilters:
                 continue
             scores = importance.scores(group, tensors, self.criterion, self.seed)
             gone = np.argsort(scores, kind="stable")[: group.count - count]
-            member = group.members[0]
-            atoms = coupling.slots[member.parameter, member.dim][group.slices[0][gone, 0]]
-            removed[coupling.roots[atoms]] = True
+            removed[coupling.units(group)[gone]] = True
         return removed
 
-    def _stats(self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64]) -> dict[str, Any]:
+    def _stats(
+        self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64], removed: Removed
+    ) -> dict[str, Any]:
         dense_macs, macs = program.macs(), pruned.macs()
         return {
             "macs_dense": dense_macs,
@@ -139,8 +150,13 @@ class PruneFilters:
                 for group, count in zip(coupling.groups, kept.tolist(), strict=True)
             ],
             "frozen": [{"name": group.name, "reasons": list(group.reasons)} for group in coupling.frozen],
-            "inexact_groups": [group.name for group in coupling.groups if not group.exact],
+            "inexact_groups": [
+                group.name
+                for group, count in zip(coupling.groups, kept.tolist(), strict=True)
+                if group.inexact and count < group.count
+            ],
             "unknown_operators": coupling.unknown_operators,
+            "sizes_in_code": sizes_in_code(coupling, removed),
         }
 
 

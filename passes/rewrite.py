@@ -1,5 +1,7 @@
 """Apply a plan to a program: slice tensors and masks, rewrite every argument that holds a size."""
 
+import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,15 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.coupling import Coupling, analyse
+from prunec.passes.coupling import ATTENTION, GROUPED, Coupling, Policy, analyse
 from prunec.passes.errors import InputError
-from prunec.passes.graphs import Shapes, arguments, operator_name, set_argument
-from prunec.passes.labels import Atoms, Follow, Value
+from prunec.passes.graphs import Shapes, arguments, module_path, operator_name, set_argument
+from prunec.passes.labels import Channels, Follow, Packed, Value, parts
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program, copied_graph
 
 #: For every class of atoms, at its root, whether it goes.
 Removed = NDArray[np.bool_]
+
+#: Operators that know the size of their pieces, but not each one's.
+_ONE_SIZE = ("split", "chunk", "unsafe_split", "unsafe_chunk")
+#: Operators whose sizes are attributes of torch's layers.
+_OF_LAYERS = (
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "layer_norm", "rms_norm",
+    "group_norm",
+)  # fmt: skip
 
 
 def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
@@ -24,18 +34,41 @@ def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
     Raises:
         InputError: the plan was made for another network.
     """
-    coupling = analyse(program)
-    return remove(program, coupling, plan, _removed_by(coupling, plan))
+    coupling, removed = coupling_of(program, plan)
+    return remove(program, coupling, plan, removed)
+
+
+def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]:
+    """The analysis that a plan fits, under whichever policy it was made, and the classes of atoms that go.
+
+    Raises:
+        InputError: the plan fits under none.
+    """
+    misfit: InputError | None = None
+    for attention, grouped in itertools.product(ATTENTION, GROUPED):
+        coupling = analyse(program, Policy(attention, grouped))  # type: ignore[arg-type]
+        try:
+            return coupling, _removed_by(coupling, plan)
+        except InputError as error:
+            misfit = misfit or error
+    assert misfit is not None
+    raise misfit
 
 
 def plan_of(coupling: Coupling, removed: Removed) -> PruningPlan:
-    """The plan that removes these classes of atoms."""
+    """The plan that removes these classes of atoms from the network's own tensors."""
+    cuts = _cuts(coupling, removed)
+    return PruningPlan({name: dims for name, dims in cuts.items() if name not in coupling.constants})
+
+
+def _cuts(coupling: Coupling, removed: Removed) -> dict[str, dict[int, list[int]]]:
+    """Kept indices of every tensor that shrinks, constants of the network's code included."""
     kept: dict[str, dict[int, list[int]]] = {}
     for (name, dim), atoms in coupling.slots.items():
         gone = removed[coupling.roots[atoms]]
         if gone.any():
             kept.setdefault(name, {})[dim] = np.flatnonzero(~gone).tolist()
-    return PruningPlan(kept)
+    return kept
 
 
 def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
@@ -79,47 +112,84 @@ def remove(program: Program, coupling: Coupling, plan: PruningPlan, removed: Rem
     """
     graph = copied_graph(program.graph)
     twins = dict(zip(program.graph.nodes, graph.nodes, strict=True))
+    shrunk = _Shrunk(coupling, removed)
     for node, twin in twins.items():
         value = coupling.values.get(node)
-        if value is not None:
+        if value:
             for key in ("shapes", "sample_shapes"):
-                twin.meta[key] = _shrink(twin.meta[key], value, coupling.roots, removed)
-    _rewrite_sizes(coupling, twins, removed)
-    pruned = program.with_tensors(plan.select_all(program.tensors()), graph)
+                twin.meta[key] = shrunk.shapes(twin.meta[key], value)
+    _rewrite_sizes(coupling, twins, shrunk)
+    everything = PruningPlan(_cuts(coupling, removed))
+    pruned = program.with_tensors(everything.select_all(program.tensors()), graph)
     pruned.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
     return pruned
 
 
-def _kept(label: Atoms, roots: Atoms, removed: Removed) -> int:
-    return int(np.count_nonzero(~removed[roots[label]]))
+@dataclass(frozen=True, eq=False)
+class _Shrunk:
+    """Sizes after the removal."""
+
+    coupling: Coupling
+    removed: Removed
+
+    def kept(self, channels: Channels) -> int:
+        atoms = channels.atoms
+        return int(np.count_nonzero(~self.removed[self.coupling.roots[atoms]] | (atoms < 0)))
+
+    def loses(self, label: Channels | Packed) -> bool:
+        return any(self.kept(channels) < len(channels) for channels in parts(label))
+
+    def size(self, size: int, label: Channels | Packed) -> int:
+        for channels in parts(label):
+            size = size // len(channels) * self.kept(channels)
+        return size
+
+    def shapes(self, shapes: Shapes, value: Value) -> Shapes:
+        if isinstance(value, list):
+            assert isinstance(shapes, list)
+            return [self.shapes(shape, item) for shape, item in zip(shapes, value, strict=True)]
+        if value is None or shapes is None:
+            return shapes
+        pairs: Any = zip(shapes, value, strict=True)
+        return tuple(size if label is None else self.size(size, label) for size, label in pairs)
 
 
-def _shrink(shapes: Shapes, value: Value, roots: Atoms, removed: Removed) -> Shapes:
-    if isinstance(value, list):
-        assert isinstance(shapes, list)
-        return [_shrink(shape, item, roots, removed) for shape, item in zip(shapes, value, strict=True)]
-    if value is None or shapes is None:
-        return shapes
-    pairs: Any = zip(shapes, value, strict=True)
-    return tuple(size if label is None else _kept(label, roots, removed) for size, label in pairs)
-
-
-def _rewrite_sizes(coupling: Coupling, twins: dict[Node, Node], removed: Removed) -> None:
+def _rewrite_sizes(coupling: Coupling, twins: dict[Node, Node], shrunk: _Shrunk) -> None:
     by_node: dict[Node, list[Follow]] = {}
-    for follow in coupling.follows:
+    for follow in coupling.ties.follows:
         by_node.setdefault(follow.node, []).append(follow)
     for node, follows in by_node.items():
         twin = twins[node]
-        if operator_name(node.target) in ("split", "chunk"):
+        if operator_name(node.target) in _ONE_SIZE:
             _make_sizes_explicit(twin)
         for follow in follows:
-            size = _kept(follow.label, coupling.roots, removed) // follow.per
+            packed = isinstance(follow.label, Packed)
+            size = -1 if packed else shrunk.kept(follow.label) // follow.per  # type: ignore[arg-type]
             if follow.index is None:
                 set_argument(twin, follow.argument, size)
             else:
                 sizes = list(arguments(twin)[follow.argument])
                 sizes[follow.index] = size
                 set_argument(twin, follow.argument, sizes)
+    for pinned in coupling.ties.pinned:
+        if shrunk.loses(pinned.label):
+            set_argument(twins[pinned.node], pinned.argument, pinned.value)
+
+
+def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
+    """Modules whose own Python code holds sizes that follow the pruned channels, with the operators called so.
+
+    Layers of torch hold theirs in attributes, which `apply_plan` corrects; these are left to the user.
+    """
+    shrunk = _Shrunk(coupling, removed)
+    found: dict[str, list[str]] = {}
+    for follow in coupling.ties.follows:
+        operator = operator_name(follow.node.target)
+        if operator not in _OF_LAYERS and shrunk.loses(follow.label):
+            operators = found.setdefault(module_path(follow.node), [])
+            if operator not in operators:
+                operators.append(operator)
+    return found
 
 
 def _make_sizes_explicit(node: Node) -> None:

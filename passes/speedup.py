@@ -13,7 +13,7 @@ from prunec.passes.cost import TRANSPOSED, call_macs, weighted_calls
 from prunec.passes.coupling import Coupling, Group
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, operator_name
-from prunec.passes.labels import Atoms
+from prunec.passes.labels import Atoms, parts
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding
 
@@ -70,7 +70,7 @@ def _factors(coupling: Coupling, node: Node) -> list[Atoms]:
     """Labels whose sizes multiply into a layer's MACs: of its output, and of the inputs that each output sums over."""
     summed = 0 if operator_name(node.target) in TRANSPOSED else 1
     labels = [*coupling.ties.of(node), coupling.ties.of(arguments(node)["weight"])[summed]]
-    return [label for label in labels if label is not None]
+    return [channels.atoms for label in labels for channels in parts(label)]
 
 
 def widths_for_speedup(

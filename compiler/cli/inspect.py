@@ -8,7 +8,7 @@ from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from prunec.compiler.inspect_model import Inspection
+    from prunec.compiler.inspect_model import GroupInfo, Inspection
 
 _SHOWN_MEMBERS = 4
 
@@ -39,9 +39,9 @@ def _print(found: "Inspection") -> None:
     typer.echo(f"MACs are {found.macs_convention}.\n")
     print_table(
         f"prunable groups: {len(found.prunable)}",
-        ("group", "units", "kind", "what shrinks together"),
+        ("group", "units", "MACs", "kind", "what shrinks together"),
         [
-            (group.name, str(group.units), "residual stream" if group.residual else "", _shortened(group.members))
+            (group.name, str(group.units), f"{group.macs_share:.1%}", _kind(group), _shortened(group.members))
             for group in found.prunable
         ],
     )
@@ -64,6 +64,11 @@ def _print(found: "Inspection") -> None:
             for x in found.two_four
         ],
     )
+
+
+def _kind(group: "GroupInfo") -> str:
+    kinds = ["residual stream"] if group.residual else []
+    return "; ".join([*kinds, *([f"inexact under {', '.join(group.inexact)}"] if group.inexact else [])])
 
 
 def _shortened(members: tuple[str, ...]) -> str:

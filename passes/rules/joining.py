@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from prunec.passes.labels import Atoms, Label, Ties, Value
+from prunec.passes.labels import Channels, Label, Ties, Value
 from prunec.passes.rules.registry import rule
+
+_NOT_TRACKED = "concatenation with values that are not tracked"
 
 
 @rule("cat")
@@ -19,22 +21,26 @@ def cat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     for other in range(len(result)):
         for value in values[1:]:
             if other != axis:
-                result[other] = ties.meet(result[other], value[other], "concatenation with values that are not tracked")
+                result[other] = ties.meet(result[other], value[other], _NOT_TRACKED)
     result[axis] = _concatenated(ties, [v[axis] for v in values], [n.meta["shapes"][axis] for n in tensors])
     return tuple(result)
 
 
 def _concatenated(ties: Ties, labels: list[Label], sizes: list[int]) -> Label:
-    if all(label is None for label in labels):
+    if not any(isinstance(label, Channels) for label in labels):
+        for label in labels:
+            ties.freeze(label, _NOT_TRACKED)
         return None
     parts = []
     for label, size in zip(labels, sizes, strict=True):
-        # Positions that aren't tracked keep their place in the axis, as atoms that stay.
-        part = ties.fresh(size) if label is None else label
-        if label is None:
-            ties.freeze(part, "concatenation with values that are not tracked")
-        parts.append(part)
-    return np.concatenate(parts)
+        if isinstance(label, Channels):
+            parts.append(label)
+        else:
+            # Positions that aren't tracked keep their place in the axis, as atoms that stay.
+            ties.freeze(label, _NOT_TRACKED)
+            parts.append(ties.fresh(size, zero=True))
+            ties.freeze(parts[-1], _NOT_TRACKED)
+    return Channels(np.concatenate([part.atoms for part in parts]), all(part.zero for part in parts))
 
 
 @rule("stack")
@@ -48,16 +54,17 @@ def stack(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     return tuple(result)
 
 
-@rule("split_with_sizes", "split", "chunk")
+@rule("split_with_sizes", "split", "chunk", "unsafe_chunk", "unsafe_split")
 def split(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Pieces of a label; the piece sizes follow what is kept of each (`rewrite` makes them explicit)."""
     value = ties.of(a["self"])
     axis = a["dim"] % len(value)
     sizes = [shape[axis] for shape in node.meta["shapes"]]
     label = value[axis]
-    if label is None:
-        return [value for _ in sizes]
-    pieces = np.split(label, np.cumsum(sizes)[:-1])
+    if not isinstance(label, Channels):
+        ties.freeze(label, "channels merged with the batch are cut")
+        return [(*value[:axis], None, *value[axis + 1 :]) for _ in sizes]
+    pieces = [label.take(atoms) for atoms in np.split(label.atoms, np.cumsum(sizes)[:-1])]
     for index, piece in enumerate(pieces):
         ties.follow(node, "split_sizes", index, piece)
     return [(*value[:axis], _piece(ties, piece), *value[axis + 1 :]) for piece in pieces]
@@ -71,35 +78,23 @@ def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     label, start, end = value[axis], a["start"] or 0, a["end"]
     if label is None:
         return tuple(value)
-    size = len(label)
-    end = size if end is None else end
-    if a["step"] != 1 or isinstance(start, Node) or isinstance(end, Node):
+    if not isinstance(label, Channels) or a["step"] != 1 or isinstance(start, Node) or isinstance(end, Node):
         ties.freeze(label, "slice with a step or a computed bound")
         value[axis] = None
         return tuple(value)
-    low, high, _ = slice(start, end).indices(size)
+    size = len(label)
+    low, high, _ = slice(start, size if end is None else end).indices(size)
     if (low, high) != (0, size):
-        value[axis] = _piece(ties, label[low:high])
-        ties.follow(node, "start", None, label[:low])
-        ties.follow(node, "end", None, label[:high])
+        value[axis] = _piece(ties, label.take(label.atoms[low:high]))
+        ties.follow(node, "start", None, label.take(label.atoms[:low]))
+        ties.follow(node, "end", None, label.take(label.atoms[:high]))
     return tuple(value)
 
 
-def _piece(ties: Ties, label: Atoms) -> Label:
+def _piece(ties: Ties, label: Channels) -> Label:
     """A part of an axis never loses all its channels; one of size 1 broadcasts and is never labelled."""
     if len(label) == 1:
         ties.freeze(label, "a single channel cut out")
         return None
-    ties.pieces.append(label)
+    ties.pieces.append(label.atoms)
     return label
-
-
-@rule("select", "unbind")
-def select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """The axis vanishes; a labelled one stays whole."""
-    value = ties.of(a["self"])
-    axis = a["dim"] % len(value)
-    ties.freeze(value[axis], "selection by index")
-    rest = (*value[:axis], *value[axis + 1 :])
-    shapes = node.meta["shapes"]
-    return [rest for _ in shapes] if isinstance(shapes, list) else rest

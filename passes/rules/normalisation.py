@@ -1,22 +1,93 @@
-"""Normalisation operators."""
+"""Normalisation operators: what is normalised over is mixed, gains and biases go with their channels."""
 
 from typing import Any
 
 from torch.fx import Node
 
-from prunec.passes.labels import Ties, Value
+from prunec.passes.graphs import operator_name
+from prunec.passes.labels import Channels, Label, Ties, Value, with_zero
 from prunec.passes.rules.registry import rule
 
+_NOT_TRACKED = "{operator} over channels that are not tracked"
 
-@rule("batch_norm")
+
+@rule("batch_norm", "instance_norm")
 def batch_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Per channel of axis 1. Where inference uses batch statistics, the axes that they run over stay whole."""
+    """Per channel of axis 1. Where inference uses batch statistics, the axes that they run over are mixed."""
+    operator = operator_name(node.target)
     value = ties.of(a["input"])
-    if a["training"] and not node.meta.get("switch"):
-        over = (*value[:1], *value[2:])
-        ties.freeze_value(over, "batch statistics over these positions")
-    channels = value[1]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if a[name] is not None:
-            ties.meet(ties.of(a[name])[0], channels, "batch norm over channels that are not tracked")
-    return value
+    over = list(value[2:] if operator == "instance_norm" else (*value[:1], *value[2:]))
+    from_statistics = operator == "instance_norm" or (a["training"] and not node.meta.get("switch"))
+    for label in over if from_statistics else ():
+        ties.mix(node, label, operator)
+    channels = _affine(ties, node, a, value[1], ("running_mean", "running_var"))
+    batch = value[0] if operator == "instance_norm" and a["bias"] is None else with_zero(value[0], False)
+    return (batch, channels, *(with_zero(label, False) for label in value[2:]))
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Over the last axes, whose channels are mixed; gains and biases have their shape."""
+    value, shape = list(ties.of(a["input"])), a["normalized_shape"]
+    first = len(value) - len(shape)
+    for axis in range(first, len(value)):
+        ties.mix(node, value[axis], operator_name(node.target))
+        affine = [ties.of(a[name])[axis - first] for name in ("weight", "bias") if a.get(name) is not None]
+        for label in affine:
+            value[axis] = ties.meet(value[axis], label, _NOT_TRACKED.format(operator=operator_name(node.target)))
+        value[axis] = with_zero(value[axis], bool(affine) and all(x is not None and x.zero for x in affine))
+    ties.follow_sizes(node, "normalized_shape", shape, value[first:])
+    return (*(with_zero(label, False) for label in value[:first]), *value[first:])
+
+
+@rule("group_norm")
+def group_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Whole groups of channels go, which is exact; a single group is mixed."""
+    value, groups = ties.of(a["input"]), a["num_groups"]
+    label = value[1]
+    if isinstance(label, Channels) and groups > 1:
+        block = label.atoms.reshape(groups, -1)
+        modes = ["groups", "index"]
+        mode = ties.decide(node.name, modes)
+        ties.decided(node.name, modes, block[:, 0] if mode == "groups" else block[0])
+        if mode == "groups":
+            ties.tie(block, block[:, :1])
+            ties.follow(node, "num_groups", None, label, per=block.shape[1])
+        else:
+            ties.tie(block, block[:1])
+            ties.mix(node, label, "group_norm")
+    else:
+        ties.mix(node, label, "group_norm")
+    for axis in value[2:]:
+        ties.mix(node, axis, "group_norm")
+    channels = _affine(ties, node, a, label, ())
+    return (with_zero(value[0], False), channels, *(with_zero(axis, False) for axis in value[2:]))
+
+
+def _affine(ties: Ties, node: Node, a: dict[str, Any], channels: Label, statistics: tuple[str, ...]) -> Label:
+    """Channels after gain and bias: zero where both are, or where there are none and the input and its mean are."""
+    named = [name for name in ("weight", "bias", *statistics) if a.get(name) is not None]
+    was_zero = channels is not None and channels.zero
+    zero = {}
+    for name in named:
+        label = ties.of(a[name])[0] if ties.of(a[name]) else None
+        zero[name] = label is not None and label.zero
+        channels = ties.meet(channels, label, _NOT_TRACKED.format(operator=operator_name(node.target)))
+    gain_is_zero = zero.get("weight", was_zero and zero.get("running_mean", True))
+    return with_zero(channels, gain_is_zero and zero.get("bias", True))
+
+
+@rule("_weight_norm")
+def weight_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """``g v / |v|`` with the norm over all axes but one: removed slices of v add nothing to the norm of the others.
+
+    Along that one axis zeroed slices would be 0 / 0, so it stays whole.
+    """
+    value, gains = list(ties.of(a["v"])), ties.of(a["g"])
+    dim = a["dim"] % len(value)
+    for axis, label in enumerate(value):
+        if axis != dim:
+            ties.sum_over(node, label, "_weight_norm")
+    ties.freeze(value[dim], "weight norm, which is not defined for zeroed filters")
+    ties.freeze(gains[dim], "weight norm, which is not defined for zeroed filters")
+    return tuple(value)

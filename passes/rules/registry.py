@@ -15,17 +15,39 @@ from prunec.passes.labels import Ties, Value
 Rule = Callable[[Ties, Node, dict[str, Any]], Value]
 
 _RULES: dict[str, Rule] = {}
-_FAMILIES = ("convolution", "normalisation", "pointwise", "pooling", "joining", "reshaping")
+#: Operators that make a tensor from sizes alone: their rules are asked although no input is labelled.
+_CREATORS: set[str] = set()
+_FAMILIES = (
+    "attention",
+    "convolution",
+    "creation",
+    "indexing",
+    "joining",
+    "normalisation",
+    "pointwise",
+    "pooling",
+    "recurrent",
+    "reductions",
+    "reshaping",
+    "views",
+    "spatial",
+)
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ATen operators, named without namespace and overload ("conv2d")."""
+def rule(*operators: str, creates: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for ATen operators, named without namespace and overload ("conv2d").
+
+    Args:
+        operators: their names.
+        creates: whether they make labels where no input has any.
+    """
 
     def register(function: Rule) -> Rule:
         for operator in operators:
             if operator in _RULES:
                 raise ValueError(f"two rules for {operator}")
             _RULES[operator] = function
+        _CREATORS.update(operators if creates else ())
         return function
 
     return register
@@ -35,6 +57,11 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
 def _load_families() -> None:
     for family in _FAMILIES:
         importlib.import_module(f"prunec.passes.rules.{family}")
+
+
+def creates(node: Node) -> bool:
+    """Whether a call may yield labels although its inputs have none."""
+    return operator_name(node.target) in _CREATORS
 
 
 def find_rule(node: Node) -> Rule | None:

@@ -23,7 +23,8 @@ def test_pruned_equals_zeroed_on_random_networks(network: RandomCnn, ratio: floa
     assert result.modified
     assert result.program.macs() < program.macs()
     report = check_oracle(program, result, (network.example(batch=3, seed=1),))
-    assert report.max_relative_error < 1e-9
+    assert report.passed
+    assert not report.exact or report.max_relative_error < 1e-9
 
 
 @given(random_cnns())

@@ -107,6 +107,8 @@ def test_inspect(project: Path, prunec: Prunec) -> None:
     assert [group["name"] for group in found["prunable"]] == ["0", "3"]
     assert "7.weight[1] x 4" in found["prunable"][1]["members"]
     assert found["frozen"][0]["reasons"] == ["an output of the network"]
+    assert [group["inexact"] for group in found["prunable"]] == [[], []]
+    assert all(0 < group["macs_share"] <= 1 for group in found["prunable"])
     assert [layer["eligible"] for layer in found["two_four"]] == [False, True, True]
 
 

@@ -17,7 +17,7 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program
 from tests.architectures.mobilenet_v2 import InvertedResidual
 from tests.architectures.redraw import redraw_
-from tests.architectures.resnet import cifar_resnet
+from tests.architectures.resnet import BasicBlock, imagenet_resnet
 from tests.passes.checks import Net, captured, check_module, images, normal, random_prune
 
 KEPT = st.dictionaries(
@@ -76,10 +76,14 @@ def test_the_users_own_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "network", [cifar_resnet(8), nn.Sequential(nn.Conv2d(3, 8, 1), InvertedResidual(8, 8, 1, 4), nn.Conv2d(8, 2, 1))]
+    "network",
+    [
+        imagenet_resnet(BasicBlock, (1, 1, 1, 1)),
+        nn.Sequential(nn.Conv2d(3, 8, 1), InvertedResidual(8, 8, 1, 4), nn.Conv2d(8, 2, 1)),
+    ],
 )
 def test_known_architectures(network: nn.Module) -> None:
-    program = captured(network, normal(2, 3, 8, 8))
+    program = captured(network, normal(2, 3, 32, 32))
     for seed in range(3):
         check_module(network, random_prune(program, seed), images(program))
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from prunec.passes.coupling import analyse
 from prunec.passes.errors import InputError, UnsupportedModelError
 from prunec.passes.frontend import capture, from_exported
 from prunec.passes.oracle import relative_error
@@ -396,12 +395,14 @@ def _accumulate(y: Tensor) -> Tensor:
 WRITES: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "relu": (F.relu_, True),
     "chain": (lambda y: y.relu_().add_(1).mul_(y).sub_(0.5), True),
-    "dropout": (lambda y: F.dropout(y, 0.5, training=False, inplace=True).add_(1), False),
+    "dropout": (lambda y: F.dropout(y, 0.5, training=False, inplace=True).add_(1), True),
     "half a tensor": (lambda y: (y[:, :4].sigmoid_(), y)[1], False),
     "assignment": (_assign, False),
     "accumulation": (_accumulate, False),
     "view written later": (lambda y: (y.view(-1, 8, 16), y.mul_(2))[0].view_as(y) + y, False),
-    "a cast that is none": (lambda y: (y.type_as(y).add_(1), y)[1], False),
+    "a cast that is none": (lambda y: y.type_as(y).add_(1), True),
+    "a cast that is none, seen later": (lambda y: (y.type_as(y).add_(1), y)[1] * y, True),
+    "a view that nothing else sees": (lambda y: y[:, :8].add_(1), True),
     "einsum that is a view": (lambda y: (torch.einsum("bchw->bhwc", y).add_(1), y)[1], False),
     "comparison": (lambda y: y.gt_(0.1), False),
 }
@@ -438,10 +439,10 @@ def test_constants_in_the_code() -> None:
 
     program = captured(WithConstants(), normal(2, 3, 4, 4))
     assert len(program.constants) == 2
-    assert "constant" in reasons(check_exact(program), "a")
-    loaded = from_exported(program.export())
-    loaded.constants = program.constants
-    assert analyse(loaded).groups == ()
+    assert prunable(check_exact(program)) == {"a": 8, "b": 6}  # constants are cut with the channels
+    plan = PruneFilters(ratio=0.5).run(program).plan
+    assert plan is not None
+    assert not set(plan.kept) & set(program.constants)  # and no plan names them
 
 
 def test_networks_that_cannot_be_captured() -> None:

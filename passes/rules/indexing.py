@@ -1,0 +1,70 @@
+"""Operators that read by index: indexed axes and the indices themselves stay whole, other axes pass."""
+
+from typing import Any
+
+from torch.fx import Node
+
+from prunec.passes.graphs import operator_name
+from prunec.passes.labels import Label, Ties, Value
+from prunec.passes.rules.registry import rule
+
+_BY_INDEX = "selection by index"
+
+
+@rule("select", "unbind")
+def select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """The axis vanishes; a labelled one stays whole."""
+    value = ties.of(a["self"])
+    axis = a["dim"] % len(value)
+    ties.freeze(value[axis], _BY_INDEX)
+    rest = (*value[:axis], *value[axis + 1 :])
+    shapes = node.meta["shapes"]
+    return [rest for _ in shapes] if isinstance(shapes, list) else rest
+
+
+@rule("embedding")
+def embedding(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Rows of a table: its rows stay, its columns are channels."""
+    rows, columns = ties.of(a["weight"])
+    ties.freeze(rows, "rows of an embedding")
+    ties.freeze_value(ties.values[a["indices"]], "indices")
+    return (*(None,) * len(a["indices"].meta["shapes"]), columns)
+
+
+@rule("index_select")
+def index_select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Indices along one axis."""
+    value = list(ties.of(a["self"]))
+    ties.freeze(value[a["dim"]], _BY_INDEX)
+    ties.freeze_value(ties.values[a["index"]], "indices")
+    value[a["dim"]] = None
+    return tuple(value)
+
+
+@rule("index")
+def index(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Index tensors for some axes; their result stands where the first was, or in front if they are apart."""
+    value, indices = ties.of(a["self"]), a["indices"]
+    indexed = [axis for axis, found in enumerate(indices) if found is not None]
+    for axis in indexed:
+        ties.freeze(value[axis], _BY_INDEX)
+        ties.freeze_value(ties.values[indices[axis]], "indices")
+    rank = len(node.meta["shapes"])
+    new: list[Label] = [None] * (rank - (len(value) - len(indexed)))
+    if any(str(indices[axis].meta["dtype"]) in ("torch.bool", "torch.uint8") for axis in indexed):
+        ties.freeze_value(value, "selection by a mask")
+        return (None,) * rank
+    rest = [label for axis, label in enumerate(value) if axis not in indexed]
+    together = indexed == list(range(indexed[0], indexed[0] + len(indexed)))
+    place = indexed[0] if together else 0
+    return (*rest[:place], *new, *rest[place:])
+
+
+@rule("unfold")
+def unfold(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Windows along one axis, a new last axis for the positions in them."""
+    value = list(ties.of(a["self"]))
+    axis = a["dimension"] % len(value)
+    ties.freeze(value[axis], f"windows over these positions ({operator_name(node.target)})")
+    value[axis] = None
+    return (*value, None)

@@ -1,0 +1,17 @@
+"""Recurrent layers: their gates share one weight, and they stay whole."""
+
+from typing import Any
+
+from torch.fx import Node
+
+from prunec.passes.graphs import operator_name
+from prunec.passes.labels import Ties, Value, opaque
+from prunec.passes.rules.registry import rule
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def recurrent(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Everything a recurrent layer reads and yields stays whole."""
+    for source in node.all_input_nodes:
+        ties.freeze_value(ties.values[source], f"recurrent layer ({operator_name(node.target)})")
+    return opaque(node.meta["shapes"])
