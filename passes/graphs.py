@@ -1,6 +1,7 @@
 """Small helpers over the ATen graph of a program: arguments by name, shapes as plain integers."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -28,22 +29,24 @@ def arguments(node: Node) -> dict[str, Any]:
     Args:
         node: a ``call_function`` node whose target is an ``OpOverload``.
     """
-    assert isinstance(node.target, torch._ops.OpOverload)
-    bound: dict[str, Any] = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        if position < len(node.args):
-            bound[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            bound[argument.name] = node.kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value
-    return bound
+    args, kwargs = node.args, node.kwargs
+    given = len(args)
+    return {
+        name: args[position] if position < given else kwargs.get(name, default)
+        for position, (name, default) in enumerate(_signature(node.target))
+    }
+
+
+@cache
+def _signature(target: object) -> tuple[tuple[str, Any], ...]:
+    """Names and defaults of an operator's arguments, in order."""
+    assert isinstance(target, torch._ops.OpOverload)
+    return tuple((argument.name, argument.default_value) for argument in target._schema.arguments)
 
 
 def set_argument(node: Node, name: str, value: Any) -> None:
     """Give one argument of an ATen call, named as in its schema, a new value."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [argument.name for argument in node.target._schema.arguments]
+    names = [argument for argument, _ in _signature(node.target)]
     position = names.index(name)
     if position < len(node.args):
         node.update_arg(position, value)
