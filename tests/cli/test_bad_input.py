@@ -282,7 +282,13 @@ def test_ctrl_c_exits_130_and_leaves_nothing_behind(project: Path) -> None:
     before = {path.name for path in project.iterdir()} | {"__pycache__"}
     command = [sys.executable, "-m", "prunec.compiler", *COMPILE, "--epochs", "100000"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Shells ignore the signal in what they run in the background, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
