@@ -288,7 +288,7 @@ def test_ctrl_c_exits_130_and_leaves_nothing_behind(project: Path) -> None:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         # Shells ignore the signal in what they run in the background, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stderr is not None
     for line in process.stderr:
