@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 PIP_FLAGS ?=
 JOBS ?= 2
+# Such as: make zoo ZOO="--resume" or ZOO="--only tv:resnet18 timm:mixer_s32_224"
+ZOO ?=
 BIN := .venv/bin
 PACKAGES := compiler passes runtime calibration
 
@@ -21,7 +23,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long lint types format clean
+.PHONY: help venv demo test test-long zoo lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,9 +33,11 @@ venv: $(STAMP) ## make .venv and install prunec in it
 $(BIN)/python:
 	$(PYTHON) -m venv .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $@ install pip; }
 
+# Of torchvision and timm only the Python is needed, in tests/zoo; --no-deps, since they'd ask for another torch.
 $(STAMP): | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt --config-settings editable_mode=strict -e '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt --no-deps torchvision timm
 	rm -f .venv/.installed-*
 	touch $@
 
@@ -49,6 +53,9 @@ test: $(STAMP) ## run the tests
 test-long: $(STAMP) ## run the slower checks
 	$(BIN)/python -m pytest -m long
 
+zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)
+
 lint: $(STAMP) ## check style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,4 +69,4 @@ format: $(STAMP) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf .venv build demo *.egg-info
+	rm -rf .venv build demo zoo *.egg-info

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 _BIAS_MEAN, _DEVIATION = 1.0, 0.2
+#: Channels that hardly vary on a few inputs may do so on others.
+_LEAST_VARIANCE = 0.1
 
 
 @torch.no_grad()
@@ -19,8 +21,8 @@ def redraw_(module: M, seed: int) -> M:
     """Draw every parameter and every running statistic of a network anew, in place.
 
     Norm gains, layer scales and running variances are uniform in 0.5 .. 1.5; biases normal around 1, running means
-    normal around 0; weights normal with variance 1 / fan-in. Parameters shared by several modules are drawn once.
-    Other buffers are constants of the architecture and stay.
+    normal around 0; weights and embeddings normal with variance 1 / fan-in. Parameters shared by several modules are
+    drawn once. Other buffers are constants of the architecture and stay.
 
     Args:
         module: any network.
@@ -50,8 +52,12 @@ def _parameter(owner: nn.Module, name: str, tensor: Tensor, generator: torch.Gen
     is_weight = isinstance(owner, nn.modules.conv._ConvNd | nn.Linear)
     if not is_weight and tensor.numel() == max(tensor.shape, default=1):
         return _near_one(tensor, generator)  # one number per channel: a norm's gain, a layer scale
-    filters = tensor.shape[1] if isinstance(owner, nn.modules.conv._ConvTransposeNd) else tensor.shape[0]
-    return _normal(tensor, 1 / math.sqrt(max(1, tensor.numel() // filters)), generator)
+    if not is_weight and tensor.shape[0] == 1:
+        fan_in = tensor.shape[-1]  # position embeddings: (1, positions, channels)
+    else:
+        filters = tensor.shape[1] if isinstance(owner, nn.modules.conv._ConvTransposeNd) else tensor.shape[0]
+        fan_in = max(1, tensor.numel() // filters)
+    return _normal(tensor, 1 / math.sqrt(fan_in), generator)
 
 
 def _normal(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
@@ -60,3 +66,33 @@ def _normal(like: Tensor, deviation: float, generator: torch.Generator) -> Tenso
 
 def _near_one(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5
+
+
+@torch.no_grad()
+def fit_statistics_(module: M, *args: Tensor) -> M:
+    """Fit the running statistics of batch norms to what they see, in place.
+
+    Without it the outputs of deep networks overflow, or what tells one image from another drowns in the biases.
+
+    Args:
+        module: a network in eval mode whose statistics `redraw_` has drawn; they become relative to what is seen.
+        args: inputs, on which it is run once.
+
+    Returns:
+        The same module.
+    """
+
+    def fit(norm: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor]) -> None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        over = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        variance, mean = torch.var_mean(inputs[0], over, correction=0)
+        variance.clamp_(min=_LEAST_VARIANCE)
+        norm.running_mean.mul_(variance.sqrt()).add_(mean)
+        norm.running_var.mul_(variance)
+
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(fit) for norm in norms]
+    module(*args)
+    for hook in hooks:
+        hook.remove()
+    return module
