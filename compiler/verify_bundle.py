@@ -191,6 +191,6 @@ def _replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
             f"allowed {TOLERANCE:g}"
         )
     return (
-        f"{len(plan.kept)} tensors pruned to the bundle's shapes; oracle {report.max_relative_error:.1e}, "
+        f"{len(plan.kept)} tensors pruned to the bundle's shapes; oracle {report.masked_max_relative_error:.1e}, "
         f"allowed {TOLERANCE:g}"
     )
