@@ -35,6 +35,7 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
     _make_squeezes_explicit(module.graph)
+    _make_views_reshapes(module.graph)
     # Checks of dtypes that torch.export records beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
@@ -134,6 +135,13 @@ def _make_squeezes_explicit(graph: Graph) -> None:
         gone = sorted({d % len(shape) for d in chosen if shape and shape[d] == 1})
         node.target = torch.ops.aten.squeeze.dims
         node.args, node.kwargs = (bound["self"], gone), {}
+
+
+def _make_views_reshapes(graph: Graph) -> None:
+    """A view relies on strides, which kernels choose by the widths that pruning changes; a reshape doesn't."""
+    for node in calls(graph, "view", "_unsafe_view"):
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default
 
 
 def _pure_twin(node: Node) -> Any:
