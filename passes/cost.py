@@ -18,7 +18,7 @@ CONVENTION = (
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, "linear")
-_PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention")
+_PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention", "einsum")
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,27 @@ def call_macs(node: Node) -> int:
 
 def product_macs(graph: Graph) -> int:
     """Multiply-accumulates of products of two activations for one sample."""
-    total = 0
-    for node in calls(graph, *_PRODUCTS):
-        a, b = list(arguments(node).values())[:2]
-        left, right = a.meta["sample_shapes"], b.meta["sample_shapes"]
-        if operator_name(node.target) == "scaled_dot_product_attention":
-            value = arguments(node)["value"].meta["sample_shapes"]
-            total += math.prod(left[:-1]) * right[-2] * (left[-1] + value[-1])
-        else:
-            total += math.prod(node.meta["sample_shapes"]) * left[-1]
-    return int(total)
+    return sum(_macs_of_product(node) for node in calls(graph, *_PRODUCTS))
+
+
+def _macs_of_product(node: Node) -> int:
+    bound = arguments(node)
+    if operator_name(node.target) == "einsum":
+        return _macs_of_einsum(bound["equation"], [tensor.meta["sample_shapes"] for tensor in bound["tensors"]])
+    left, right = (operand.meta["sample_shapes"] for operand in list(bound.values())[:2])
+    if operator_name(node.target) == "scaled_dot_product_attention":
+        value = bound["value"].meta["sample_shapes"]
+        return int(math.prod(left[:-1]) * right[-2] * (left[-1] + value[-1]))
+    return int(math.prod(node.meta["sample_shapes"]) * left[-1])
+
+
+def _macs_of_einsum(equation: str, shapes: list[tuple[int, ...]]) -> int:
+    """One for every combination of indices; of more than two tensors none, since their order isn't known."""
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str | int, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        before, _, after = term.partition("...")
+        names = [*before, *range(len(before) + len(after) - len(shape), 0), *after]
+        for name, size in zip(names, shape, strict=True):
+            sizes[name] = max(size, sizes.get(name, 1))
+    return math.prod(sizes.values()) if len(terms) == 2 else 0

@@ -1,9 +1,10 @@
 """From a network to a `Program`: export, clean-up, what was lost on the way."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from prunec.passes.dimensions import (
     specification,
 )
 from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.export_failure import export_failure
 from prunec.passes.normalise import normalise
 from prunec.passes.program import Program, copied, copied_inputs, eval_mode, fingerprint
 from prunec.passes.training import lost_in_capture, mark_switches
@@ -178,19 +180,17 @@ def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[Exp
                 return torch.export.export(module, *example, dynamic_shapes=shapes, strict=False), example
         except Exception as error:  # noqa: BLE001 - torch.export raises many types; the first is raised below
             failure = failure or error
-    raise UnsupportedModelError(
-        f"torch.export can't capture {type(module).__name__}: {first_line(failure)}",
-        hint="Data-dependent control flow in forward() is the usual cause; torch.export's message names the line.",
-    ) from failure
+    assert failure is not None
+    raise export_failure(type(module).__name__, failure) from failure
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing on the terminal from torch, which logs a traceback of every failed attempt."""
+    """Nothing on the terminal from torch, which logs a traceback and prints a graph for every failed attempt."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -35,7 +35,8 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
     _make_squeezes_explicit(module.graph)
-    _make_views_reshapes(module.graph)
+    _make_ranges_constants(module)
+    make_views_reshapes(module.graph)
     # Checks of dtypes that torch.export records beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
@@ -137,7 +138,23 @@ def _make_squeezes_explicit(graph: Graph) -> None:
         node.args, node.kwargs = (bound["self"], gone), {}
 
 
-def _make_views_reshapes(graph: Graph) -> None:
+def _make_ranges_constants(module: GraphModule) -> None:
+    """Compute ranges of known length now: where they count channels, they are cut like any constant of the code."""
+    for position, node in enumerate(list(calls(module.graph, "arange", "linspace"))):
+        if node.all_input_nodes:
+            continue
+        name = f"range_{position}"
+        while hasattr(module, name):
+            name += "_"
+        setattr(module, name, node.target(*node.args, **node.kwargs))  # type: ignore[operator]
+        with module.graph.inserting_before(node):
+            constant = module.graph.create_node("get_attr", name)
+        constant.meta = node.meta
+        node.replace_all_uses_with(constant)
+        module.graph.erase_node(node)
+
+
+def make_views_reshapes(graph: Graph) -> None:
     """A view relies on strides, which kernels choose by the widths that pruning changes; a reshape doesn't."""
     for node in calls(graph, "view", "_unsafe_view"):
         if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):

@@ -1,8 +1,9 @@
 """The decision of a pruning pass as plain data, and its application to the user's own module."""
 
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -24,15 +25,31 @@ _SHRINKING = (
 )
 
 
+#: Key beside the tensors' names in a plan's JSON.
+_SIZES_IN_CODE = "sizes_in_code"
+
+
+class SizesInCodeWarning(UserWarning):
+    """Modules whose own Python code holds sizes that a plan changes."""
+
+
 @dataclass(frozen=True)
 class PruningPlan:
-    """Which slices stay: ``{parameter or buffer: {dimension: kept indices}}``; what isn't named stays whole."""
+    """The decision of a pruning pass.
+
+    Attributes:
+        kept: which slices stay, ``{parameter or buffer: {dimension: kept indices}}``; what isn't named stays whole.
+        sizes_in_code: modules whose own Python code may hold sizes that the plan changes, each with the operators
+            that take them. Layers of torch hold theirs in attributes and are not named.
+    """
 
     kept: dict[str, dict[int, list[int]]]
+    sizes_in_code: dict[str, list[str]] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> str:
-        """JSON text; `from_json` is the inverse."""
-        return json.dumps(self.kept, separators=(",", ":"), sort_keys=True) + "\n"
+        """JSON text, the sizes in code under a key of their own; `from_json` is the inverse."""
+        content = {**self.kept, **({_SIZES_IN_CODE: self.sizes_in_code} if self.sizes_in_code else {})}
+        return json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -43,13 +60,14 @@ class PruningPlan:
         """
         try:
             raw: dict[str, dict[str, list[int]]] = json.loads(text)
+            sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
             kept = {name: {int(dim): [int(i) for i in ids] for dim, ids in dims.items()} for name, dims in raw.items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"The pruning plan can't be read: {error}",
                 hint='Expected JSON {"parameter": {"dimension": [kept indices]}}.',
             ) from error
-        return cls(kept)
+        return cls(kept, sizes)
 
     def then(self, later: "PruningPlan") -> "PruningPlan":
         """The plan that does what this one and then the later one, made for its result, do."""
@@ -58,13 +76,13 @@ class PruningPlan:
             for dim, indices in dims.items():
                 first = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = indices if first is None else [first[index] for index in indices]
-        return PruningPlan(kept)
+        return PruningPlan(kept, {**self.sizes_in_code, **later.sizes_in_code})
 
     def for_ties(self, tensors: Mapping[str, Tensor]) -> "PruningPlan":
         """The plan under all names that the tensors it names have."""
         by_identity = {id(tensors[name]): dims for name, dims in self.kept.items() if name in tensors}
         ties = {name: by_identity[id(t)] for name, t in tensors.items() if id(t) in by_identity}
-        return PruningPlan({**self.kept, **ties})
+        return PruningPlan({**self.kept, **ties}, self.sizes_in_code)
 
     def select(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of a tensor, a new one; the same tensor where all of it is kept.
@@ -98,8 +116,8 @@ class PruningPlan:
 def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
     """Prune the user's own module in place: slice its tensors and correct its modules' sizes.
 
-    Sizes that stand in the module's own code (a ``view`` with a number in it) are not seen; the pruning pass lists the
-    modules whose code holds such sizes under ``stats["sizes_in_code"]``.
+    Sizes that stand in the module's own code (a ``view`` with a number in it) can't be corrected: a
+    `SizesInCodeWarning` names the modules that may hold such, as the plan lists them.
 
     Args:
         module: of the class that the plan was made for; weights may differ.
@@ -132,6 +150,21 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
             owner.num_features = selected[prefix + planned[0]].shape[0]
         for leaf in planned:
             setattr(owner, leaf, selected[prefix + leaf])
+    if plan.sizes_in_code:
+        warnings.warn(_sizes_in_code_text(module, plan.sizes_in_code), SizesInCodeWarning, stacklevel=2)
+
+
+def _sizes_in_code_text(module: nn.Module, sizes: Mapping[str, list[str]]) -> str:
+    modules = dict(module.named_modules())
+    named = [
+        f"{path or 'the network itself'} ({type(modules[path]).__name__}: {', '.join(operators)})"
+        for path, operators in sizes.items()
+        if path in modules
+    ]
+    return (
+        f"The plan changes sizes that may stand in the Python code of {len(named)} modules, which can't be corrected "
+        f"there: {'; '.join(named)}. Take these sizes from the tensors in the code, or train the pruned program."
+    )
 
 
 def _leaves(module: nn.Module) -> list[str]:

@@ -19,6 +19,7 @@ from prunec.passes import cost
 from prunec.passes.dimensions import DynamicDims, batch_size, input_tensors, specification
 from prunec.passes.errors import InputError, first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
+from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
@@ -162,6 +163,8 @@ class Program:
         with torch.no_grad():
             exported = torch.export.export(inference.module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
+        # Tracing chose views by the strides of this machine's kernels; decompositions and other devices have others.
+        make_views_reshapes(exported.graph)
         return exported
 
     def save(self, path: str | Path) -> None:

@@ -14,9 +14,12 @@ from prunec.passes.coupling import Coupling, Group, Policy, analyse
 from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio, matches
-from prunec.passes.rewrite import Removed, plan_of, remove, sizes_in_code
+from prunec.passes.rewrite import Removed, plan_of, remove
 from prunec.passes.roles import expand_roles
 from prunec.passes.speedup import MacModel, widths_for_speedup
+
+#: Layers named for each reason of a refusal.
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class PruneFilters:
         removed = self._choose(program, coupling, kept)
         plan = plan_of(coupling, removed)
         pruned = remove(program, coupling, plan, removed)
-        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept, removed), plan)
+        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept), plan)
 
     def _check_globs(self, program: Program) -> None:
         layers = list(dict.fromkeys(layer.name for layer in program.layers()))
@@ -135,9 +138,7 @@ class PruneFilters:
             removed[coupling.units(group)[gone]] = True
         return removed
 
-    def _stats(
-        self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64], removed: Removed
-    ) -> dict[str, Any]:
+    def _stats(self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64]) -> dict[str, Any]:
         dense_macs, macs = program.macs(), pruned.macs()
         return {
             "macs_dense": dense_macs,
@@ -156,13 +157,25 @@ class PruneFilters:
                 if group.inexact and count < group.count
             ],
             "unknown_operators": coupling.unknown_operators,
-            "sizes_in_code": sizes_in_code(coupling, removed),
         }
 
 
 def _nothing_prunable(coupling: Coupling) -> UnsupportedModelError:
-    reasons = "; ".join(f"{group.name}: {', '.join(group.reasons)}" for group in coupling.frozen[:4])
+    """Lists every reason with the layers that it keeps whole."""
+    kept_whole: dict[str, list[str]] = {}
+    for group in coupling.frozen:
+        for reason in group.reasons:
+            kept_whole.setdefault(reason, []).append(group.name)
+    if coupling.groups:
+        by_option = "left out by ignore, freeze, residual_streams=false or inexact_groups=freeze"
+        kept_whole[by_option] = [group.name for group in coupling.groups]
+    lines = [f"  {reason}: {_some(names)}" for reason, names in kept_whole.items()]
     return UnsupportedModelError(
-        f"No filters of this network can be pruned. {reasons or 'It has no coupled groups that the options allow.'}",
-        hint="`prunec inspect` lists every group with the reason why it is frozen.",
+        "\n".join(["No filters of this network can be pruned:", *(lines or ["  it has no layer with filters"])]),
+        hint="`prunec inspect` shows every group; a --pipeline without prune-filters compiles the network unpruned.",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

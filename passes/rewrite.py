@@ -58,7 +58,8 @@ def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]
 def plan_of(coupling: Coupling, removed: Removed) -> PruningPlan:
     """The plan that removes these classes of atoms from the network's own tensors."""
     cuts = _cuts(coupling, removed)
-    return PruningPlan({name: dims for name, dims in cuts.items() if name not in coupling.constants})
+    kept = {name: dims for name, dims in cuts.items() if name not in coupling.constants}
+    return PruningPlan(kept, sizes_in_code(coupling, removed))
 
 
 def _cuts(coupling: Coupling, removed: Removed) -> dict[str, dict[int, list[int]]]:
@@ -177,9 +178,9 @@ def _rewrite_sizes(coupling: Coupling, twins: dict[Node, Node], shrunk: _Shrunk)
 
 
 def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
-    """Modules whose own Python code holds sizes that follow the pruned channels, with the operators called so.
+    """Modules whose own Python code may hold sizes that follow the pruned channels, with the operators called so.
 
-    Layers of torch hold theirs in attributes, which `apply_plan` corrects; these are left to the user.
+    Layers of torch hold theirs in attributes, which `apply_plan` corrects.
     """
     shrunk = _Shrunk(coupling, removed)
     found: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
 from prunec.passes.program import Program
+from prunec.runtime.onnx_prepare import prepared
 
 _LARGEST_FILE_BYTES = 2_000_000_000
 
@@ -37,7 +38,7 @@ def export_onnx(program: Program, path: Path) -> None:
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _quiet():
-            result = torch.onnx.export(exported, dynamo=True, verbose=False, output_names=names)
+            result = torch.onnx.export(prepared(exported), dynamo=True, verbose=False, output_names=names)
             assert result is not None
             model: onnx.ModelProto = result.model_proto
     except Exception as error:

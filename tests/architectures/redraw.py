@@ -22,7 +22,7 @@ def redraw_(module: M, seed: int) -> M:
 
     Norm gains, layer scales and running variances are uniform in 0.5 .. 1.5; biases normal around 1, running means
     normal around 0; weights and embeddings normal with variance 1 / fan-in. Parameters shared by several modules are
-    drawn once. Other buffers are constants of the architecture and stay.
+    drawn once. Buffers of zeros stand for biases; others are constants of the architecture and stay.
 
     Args:
         module: any network.
@@ -43,6 +43,8 @@ def redraw_(module: M, seed: int) -> M:
                 buffer.copy_(_normal(buffer, _DEVIATION, generator))
             elif name == "running_var":
                 buffer.copy_(_near_one(buffer, generator))
+            elif buffer.is_floating_point() and not buffer.any():
+                buffer.copy_(_BIAS_MEAN + _normal(buffer, _DEVIATION, generator))
     return module
 
 

@@ -1,10 +1,12 @@
 """MACs and parameters, layer by layer, by hand."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunec.passes.cost import layer_name
+from prunec.passes.frontend import capture
 from tests.passes.checks import Net, captured, normal, random_prune
 
 
@@ -60,6 +62,18 @@ def test_attention_is_counted_apart() -> None:
     program = captured(Net(forward, qkv=nn.Linear(6, 24), head=nn.Linear(8, 2)), normal(2, 5, 6))
     assert program.macs() == 5 * (6 * 24 + 8 * 2)
     assert program.attention_macs() == 2 * (5 * 5 * 8 * 2)
+
+
+@pytest.mark.parametrize(
+    ("equation", "macs"),
+    [("bqc,bkc->bqk", 5 * 5 * 8), ("...qc, ...kc -> ...qk", 5 * 5 * 8), ("bqc,bqc->bq", 5 * 8), ("bqc->bcq", 0)],
+)
+def test_einsum_is_counted_like_matmul(equation: str, macs: int) -> None:
+    class Product(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum(equation, *[x] * (equation.count(",") + 1))
+
+    assert capture(Product(), (torch.randn(2, 5, 8),)).attention_macs() == macs
 
 
 def test_computed_and_root_weights() -> None:

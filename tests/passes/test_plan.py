@@ -31,6 +31,7 @@ KEPT = st.dictionaries(
 def test_json_round_trip(kept: dict[str, dict[int, list[int]]]) -> None:
     plan = PruningPlan(kept)
     assert PruningPlan.from_json(plan.to_json()) == plan
+    assert PruningPlan.from_json(PruningPlan(kept, {"a": ["view"]}).to_json()).sizes_in_code == {"a": ["view"]}
     backwards = PruningPlan({name: dict(reversed(dims.items())) for name, dims in reversed(kept.items())})
     assert backwards.to_json() == plan.to_json()
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from prunec.passes.coupling import Policy, analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle
-from prunec.passes.plan import apply_plan
+from prunec.passes.plan import PruningPlan, SizesInCodeWarning, apply_plan
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program
 from tests.passes.checks import Net, captured, images, normal
@@ -114,9 +114,13 @@ def test_roles() -> None:
 
 def test_modules_whose_code_holds_sizes_are_named() -> None:
     program = captured(transformer(fused=True), normal(2, 7, 5))
-    sizes = PruneFilters(ratio=0.4).run(program).stats["sizes_in_code"]
-    assert set(sizes) == {"attention"}
-    assert set(sizes["attention"]) <= {"reshape", "view"}
+    plan = PruneFilters(ratio=0.4).run(program).plan
+    assert plan is not None
+    assert set(plan.sizes_in_code) == {"attention"}
+    assert set(plan.sizes_in_code["attention"]) <= {"reshape", "view"}
+    plan = PruningPlan.from_json(plan.to_json())
+    with pytest.warns(SizesInCodeWarning, match=r"attention \(.*: reshape"):
+        apply_plan(transformer(fused=True), plan)
 
 
 @pytest.mark.parametrize("options", [{"attention": "head"}, {"grouped": "both"}])

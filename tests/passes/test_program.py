@@ -449,9 +449,6 @@ def test_networks_that_cannot_be_captured() -> None:
     x = normal(2, 3, 4, 4).float()
     with pytest.raises(UnsupportedModelError, match=r"doesn't run on inputs of shape \(2, 3, 4, 4\)"):
         capture(nn.Linear(7, 3), (x,))
-    with pytest.raises(UnsupportedModelError, match="can't capture"):
-        capture(Net(lambda s, x: x * 2 if float(x.sum()) > 0 else x), (x,))
-
     for name in ("code", "graph"):
         with pytest.raises(UnsupportedModelError, match=f"'{name}' .* torch.fx keeps for itself"):
             capture(Net(lambda s, x: s.get_submodule(name)(x), **{name: nn.Linear(4, 4)}), (x,))  # noqa: B023
@@ -470,6 +467,41 @@ def test_networks_that_cannot_be_captured() -> None:
 
     with pytest.raises(UnsupportedModelError, match="computes something else"):
         capture(Net(impure), (x,))
+
+
+def branch(s: Net, x: Tensor) -> Tensor:
+    y = s.a(x)
+    return y if y.mean() > 0 else -y  # type: ignore[no-any-return]
+
+
+def chosen_boxes(s: Net, x: Tensor) -> Tensor:
+    best = torch.nonzero(s.a(x).flatten() > 0)
+    return torch.stack([best[i] for i in range(len(best))])
+
+
+def by_numpy(s: Net, x: Tensor) -> Tensor:
+    return torch.from_numpy(s.a(x).detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("forward", "operator", "line"),
+    [
+        (branch, "aten.item", "return y if y.mean() > 0 else -y"),
+        (chosen_boxes, "aten.nonzero", "return torch.stack([best[i] for i in range(len(best))])"),
+        (by_numpy, "Tensor.numpy", "return torch.from_numpy(s.a(x).detach().numpy())"),
+    ],
+)
+def test_what_torch_export_refuses_is_located(
+    forward: Callable[[Net, Tensor], Tensor], operator: str, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UnsupportedModelError, match="can't capture Net") as failure:
+        capture(Net(forward, a=nn.Conv2d(3, 4, 1)), (normal(2, 3, 4, 4).float(),))
+    assert f"at {operator}; " in failure.value.message
+    assert f"{__file__}:" in failure.value.message
+    assert f"in {forward.__name__}()" in failure.value.message
+    assert line in failure.value.message
+    assert "backbone and head" in (failure.value.hint or "")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_seeded_random_numbers_in_inference_are_no_difference() -> None:

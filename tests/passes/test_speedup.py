@@ -127,6 +127,22 @@ def test_nothing_to_prune(network: nn.Module) -> None:
             PruneFilters(**options).run(program)  # type: ignore[arg-type]
 
 
+def test_nothing_to_prune_lists_all_reasons() -> None:
+    lstm = nn.LSTM(5, 4, batch_first=True)
+    network = Net(
+        lambda s, x: s.head(s.lstm(s.first(x))[0].relu()), first=nn.Linear(5, 5), lstm=lstm, head=nn.Linear(4, 3)
+    )
+    with pytest.raises(UnsupportedModelError) as failure:
+        PruneFilters(ratio=0.5).run(captured(network, normal(2, 6, 5)))
+    assert failure.value.message.splitlines()[1:] == [
+        "  recurrent layer (lstm): first, lstm, lstm#2",
+        "  an output of the network: head",
+    ]
+    prunable = captured(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), normal(2, 5))
+    with pytest.raises(UnsupportedModelError, match=r"left out by ignore.*: 0\n"):
+        PruneFilters(ratio=0.5, freeze=("0",)).run(prunable)
+
+
 def test_nothing_to_prune_without_layers_that_cost_anything() -> None:
     network = Net(lambda s, x: (x[:, None] * s.w.sigmoid()).sum(1), w=nn.Parameter(torch.ones(4, 5)))
     with pytest.raises(UnsupportedModelError):

@@ -83,3 +83,44 @@ def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="can't be exported to ONNX"):
         export_onnx(capture(Odd(), (torch.randn(2, 3, 3),)), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+class Attention(nn.Module):
+    """Attention under as many leading axes as the input has, then a reshape that depends on its strides."""
+
+    def __init__(self, mask: torch.Tensor | None) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.scaled_dot_product_attention(x, x.flip(-1), x + 1, attn_mask=self.mask)
+        return y.transpose(-2, -3).reshape(*y.shape[:-3], y.shape[-2], -1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask"),
+    [
+        ((2, 4, 5, 6), (4, 5, 5)),
+        ((2, 3, 4, 5, 6), None),
+        ((2, 3, 4, 5, 6), (5, 5)),
+        ((2, 3, 4, 5, 6), (3, 1, 5, 5)),
+        ((2, 2, 3, 4, 5, 6), (3, 1, 5, 5)),
+    ],
+)
+def test_attention_of_any_rank(tmp_path: Path, shape: tuple[int, ...], mask: tuple[int, ...] | None) -> None:
+    bias = torch.randn(mask) if mask else None
+    program = capture(Attention(bias), (torch.randn(shape),))
+    export_onnx(program, tmp_path / "m.onnx")
+    x = torch.randn(5, *shape[1:])
+    actual = OnnxRuntimeEngine(tmp_path / "m.onnx")(x.numpy())[0]
+    np.testing.assert_allclose(actual, program(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_attention_without_heads(tmp_path: Path) -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    program = capture(Tokens(), (torch.randn(2, 5, 6),))
+    export_onnx(program, tmp_path / "m.onnx")
+    assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4

@@ -18,6 +18,7 @@ from prunec.passes import PassResult, Program, PruneFilters, analyse, capture, c
 from prunec.passes.coupling import Coupling
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.plan import PruningPlan
 from prunec.runtime.onnx_export import export_onnx
@@ -47,7 +48,7 @@ class Row:
         groups: prunable groups.
         prunable: share of the dense MACs in layers that some prunable group is part of.
         cut: share of the MACs that goes at ratio 0.5 with everything open.
-        cut_exact: the same with groups under inexact operators frozen.
+        cut_exact: the same with groups under inexact operators frozen, and weights that are computed folded first.
         inexact: operators that mix the channels of prunable groups.
         error: of the oracle, against the zeroed dense program.
         masked_error: the same where inexact operators see the kept channels only.
@@ -203,12 +204,14 @@ def check_everything(subject: Subject, row: Row) -> None:
 
 
 def check_exact_only(subject: Subject, row: Row) -> None:
-    """With groups under inexact operators frozen the pruned program equals the zeroed one."""
-    result = _run(EXACT_ONLY, subject.program)
-    row.cut_exact = _cut(result)
-    if result.plan != subject.result.plan:
-        error = check_oracle(subject.program, result, (subject.images(2),)).max_relative_error
-        assert error < TOLERANCE, f"error {error:.2g}"
+    """With groups under inexact operators frozen the pruned program equals the zeroed one; with folded weights too."""
+    folded = FoldParameters().run(subject.program)
+    for program in [subject.program] + [folded.program] * folded.modified:
+        result = _run(EXACT_ONLY, program)
+        row.cut_exact = _cut(result)
+        if result.plan != subject.result.plan:
+            error = check_oracle(program, result, (subject.images(2),)).max_relative_error
+            assert error < TOLERANCE, f"error {error:.2g}"
 
 
 def check_random_plan(subject: Subject, row: Row) -> None:

@@ -11,7 +11,8 @@ random, every one of them: pruning is judged by equality here, not by accuracy.
 
 - **prunable**: share of the MACs in layers that some prunable group is part of.
 - **cut**: share of the MACs that goes at ratio 0.5 with everything open.
-- **cut, exact only**: the same with groups under inexact operators frozen.
+- **cut, exact only**: the same with groups under inexact operators frozen, and weights that are computed folded first
+  (`fold-parameters`).
 - **inexact under**: operators that mix the channels of prunable groups; exact where there is none.
 - **error**: of the oracle in float64, relative, against the dense network with zeroed slices.
 - **masked error**: the same where inexact operators see the kept channels only; must be below 1e-9 everywhere.

@@ -1,0 +1,66 @@
+"""Why torch.export can't capture a network: at which operator, in which line of its code, and what to try."""
+
+import linecache
+import re
+import sysconfig
+from pathlib import Path
+from traceback import walk_tb
+
+import torch
+
+from prunec.passes.errors import UnsupportedModelError, first_line
+
+_TORCH = str(Path(torch.__file__).parent)
+_OWN = str(Path(__file__).parent)
+_LIBRARY = sysconfig.get_paths()["stdlib"]
+_PACKAGES = sysconfig.get_paths()["purelib"]
+#: A size or number that torch.export doesn't know before the network runs.
+_UNKNOWN = re.compile(r"\bz?uf?\d+\b")
+
+
+def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
+    """What to raise instead of an error of torch.export.
+
+    Args:
+        name: of the network's class.
+        error: as torch.export raised it.
+    """
+    operator, line = _operator(error), _line(error)
+    where = "; ".join(part for part in (operator and f"at {operator}", line) if part)
+    what = first_line(error).partition(" (unhinted")[0]
+    return UnsupportedModelError(
+        f"torch.export can't capture {name}{f', {where}' if where else ''}: {what}",
+        hint="Control flow and shapes that depend on a tensor's values can't be captured: write torch.where or a mask "
+        "instead of the branch, or compile the part before it. Of a detector that is backbone and head, without the "
+        "post-processing that picks boxes.",
+    )
+
+
+def _operator(error: BaseException) -> str | None:
+    """The operator that yields what is unknown, or the method of Tensor that failed."""
+    unknown = _UNKNOWN.search(first_line(error))
+    if unknown:
+        traced = str(getattr(error, "partial_fx_graph", ""))
+        made = re.search(rf'"[^"]*\b{unknown[0]}\b[^"]*" = torch\.ops\.(\w+\.\w+)', traced)
+        return made[1] if made else None
+    for frame, _ in reversed(list(walk_tb(error.__traceback__))):
+        method = frame.f_locals.get("func")
+        if frame.f_code.co_name == "__torch_function__" and hasattr(method, "__name__"):
+            return f"Tensor.{method.__name__}"
+    return None
+
+
+def _line(error: BaseException) -> str | None:
+    """The innermost line of code that belongs neither to torch nor to Python nor to prunec."""
+    positions = [(frame.f_code, number) for frame, number in walk_tb(error.__traceback__)]
+    for code, number in reversed(positions):
+        if _is_users(code.co_filename):
+            text = linecache.getline(code.co_filename, number).strip()
+            return f"{code.co_filename}:{number} in {code.co_name}(): {text!r}" if text else None
+    return None
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith(("<", _TORCH, _OWN)):
+        return False
+    return file.startswith(_PACKAGES) or not file.startswith(_LIBRARY)
