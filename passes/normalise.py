@@ -1,5 +1,6 @@
 """Bring an exported graph into the form that passes expect: pure, one level deep, with plain metadata."""
 
+import sys
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
+from prunec.passes.plan import SHRINKING
 
 #: Operators that may return (a view of) an input although their schema doesn't say so.
 _MAY_RETURN_INPUT = frozenset((
@@ -245,4 +247,13 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
             "sample_shapes": describe(value, 1),
             "dtype": value.dtype if isinstance(value, torch.Tensor) else None,
             "module": str(stack[-1][0]) if stack else "",
+            "in_layer": _is_layer(stack[-1][1]) if stack else True,
         }
+
+
+def _is_layer(name: Any) -> bool:
+    """Whether a class, or its full name, is a layer of torch or made from one: its sizes are attributes."""
+    if not isinstance(name, type):
+        module, _, leaf = str(name).rpartition(".")
+        name = getattr(sys.modules.get(module), leaf, None)
+    return isinstance(name, type) and issubclass(name, SHRINKING)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunec.passes.errors import InputError
 
 #: Layers of torch whose sizes `apply_plan` can correct.
-_SHRINKING = (
+SHRINKING = (
     nn.Linear,
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._NormBase,
@@ -176,7 +176,7 @@ def _refuse_unknown_layers(module: nn.Module, plan: PruningPlan) -> None:
     """Layers of torch check their inputs against sizes of their own; those that `_correct_sizes` doesn't know stay."""
     for path, owner in module.named_modules():
         prefix = f"{path}." if path else ""
-        is_foreign = type(owner).__module__.startswith("torch.nn.modules.") and not isinstance(owner, _SHRINKING)
+        is_foreign = type(owner).__module__.startswith("torch.nn.modules.") and not isinstance(owner, SHRINKING)
         if is_foreign and any(prefix + leaf in plan.kept for leaf in _leaves(owner)):
             raise InputError(
                 f"The plan prunes {path}, a {type(owner).__name__}, whose sizes can't be changed in the module.",
@@ -196,6 +196,8 @@ def _correct_sizes(module: nn.Module, weight: Tensor, kept: dict[int, list[int]]
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = size[0], size[1]
     elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+        if _removes_groups(kept.get(0), weight.shape[0], module.groups):
+            module.groups = module.groups * size[0] // weight.shape[0]
         module.in_channels, module.out_channels = size[0], size[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd):
         if _removes_groups(kept.get(0), weight.shape[0], module.groups):

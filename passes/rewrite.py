@@ -186,7 +186,8 @@ def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for follow in coupling.ties.follows:
         operator = operator_name(follow.node.target)
-        if operator not in _OF_LAYERS and shrunk.loses(follow.label):
+        in_layer = operator in _OF_LAYERS and follow.node.meta["in_layer"]
+        if not in_layer and shrunk.loses(follow.label):
             operators = found.setdefault(module_path(follow.node), [])
             if operator not in operators:
                 operators.append(operator)

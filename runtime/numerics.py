@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from prunec.passes.dimensions import batch_size
 from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -16,17 +17,23 @@ max_relative_error = relative_error
 
 
 def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.generic]]:
-    """Inputs of a batch size: standard normal where they are floating point, else the example's, repeated."""
-    generator = torch.Generator().manual_seed(seed)
+    """Inputs of a batch size: standard normal where they are floating point, else the example's, repeated.
 
-    def make(example: Tensor) -> NDArray[np.generic]:
+    Only inputs whose dimension 0 varies have as many rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    samples = batch_size(program.example_inputs)
+
+    def make(example: Tensor, varies: bool) -> NDArray[np.generic]:
         if example.ndim == 0:
             return example.numpy()
+        rows = len(example) * batch // samples if varies else len(example)
         if example.is_floating_point():
-            return torch.randn(batch, *example.shape[1:], generator=generator).to(example.dtype).numpy()
-        return example[torch.arange(batch) % len(example)].numpy()
+            return torch.randn(rows, *example.shape[1:], generator=generator).to(example.dtype).numpy()
+        return example[torch.arange(rows) % len(example)].numpy()
 
-    return [make(example) for example in program.example_inputs]
+    varying = [0 in dims for dims in program.dynamic_shapes or [{}] * len(program.example_inputs)]
+    return [make(example, varies) for example, varies in zip(program.example_inputs, varying, strict=True)]
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -114,6 +114,15 @@ def test_tied_weights_stay_tied() -> None:
         assert own(normal(2, 5)).shape == (2, 3)
 
 
+def test_depthwise_transposed_convolutions_of_the_own_module() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 8, 2, 2, groups=8), nn.ReLU(), nn.Conv2d(8, 3, 1)
+    )  # fmt: skip
+    network = redraw_(network.eval().double(), 0)
+    program = capture(network, (normal(2, 3, 4, 4),))
+    check_module(network, PruneFilters(ratio=0.5).run(program), images(program))
+
+
 def test_a_module_under_two_paths() -> None:
     shared = nn.Linear(8, 8)
     network = nn.Sequential(nn.Linear(5, 8), shared, nn.ReLU(), shared, nn.Linear(8, 3))

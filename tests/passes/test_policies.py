@@ -123,6 +123,32 @@ def test_modules_whose_code_holds_sizes_are_named() -> None:
         apply_plan(transformer(fused=True), plan)
 
 
+class OwnLayerNorm(nn.LayerNorm):
+    """A layer of the user's, made from torch's."""
+
+
+def test_sizes_of_layers_are_not_in_code_but_those_of_functions_are() -> None:
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.layer_norm(x, (8,), self.gain)
+
+    def holders(norm: nn.Module) -> dict[str, list[str]]:
+        plan = (
+            PruneFilters(ratio=0.5)
+            .run(captured(nn.Sequential(nn.Linear(5, 8), norm, nn.Linear(8, 3)), normal(2, 5)))
+            .plan
+        )
+        assert plan is not None
+        return plan.sizes_in_code
+
+    assert holders(Norm()) == {"1": ["layer_norm"]}
+    assert holders(nn.LayerNorm(8)) == holders(OwnLayerNorm(8)) == {}
+
+
 @pytest.mark.parametrize("options", [{"attention": "head"}, {"grouped": "both"}])
 def test_unknown_policies(options: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):

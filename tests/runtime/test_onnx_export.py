@@ -124,3 +124,13 @@ def test_attention_without_heads(tmp_path: Path) -> None:
     program = capture(Tokens(), (torch.randn(2, 5, 6),))
     export_onnx(program, tmp_path / "m.onnx")
     assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4
+
+
+def test_an_input_without_a_batch(tmp_path: Path) -> None:
+    class Biased(nn.Module):
+        def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+            return x @ table
+
+    program = capture(Biased(), (torch.randn(2, 5), torch.randn(5, 4)))
+    export_onnx(program, tmp_path / "m.onnx")
+    assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4

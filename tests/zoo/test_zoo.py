@@ -18,6 +18,7 @@ SAMPLE = (
     "timm:mixer_s32_224",
     "timm:deit_tiny_patch16_224",
     "timm:mobilevit_xxs",
+    "timm:twins_svt_small",
 )
 
 
