@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from prunec.passes.canonical import canonicalise
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
 from prunec.passes.plan import SHRINKING
@@ -36,9 +37,7 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     _refuse_nested_graphs(module)
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
-    _make_squeezes_explicit(module.graph)
-    _make_ranges_constants(module)
-    make_views_reshapes(module.graph)
+    canonicalise(module)
     # Checks of dtypes that torch.export records beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
@@ -127,40 +126,6 @@ def _keeps_dtype(node: Node, base: Node) -> bool:
         return bool(dtype == torch.bool)
     others = [source.meta["dtype"] for source in node.all_input_nodes]
     return all(torch.promote_types(dtype, other) == dtype for other in others if other is not None)
-
-
-def _make_squeezes_explicit(graph: Graph) -> None:
-    """Name the axes of size 1 that vanish, so that an axis pruned to one channel doesn't vanish with them."""
-    for node in calls(graph, "squeeze"):
-        bound = arguments(node)
-        shape, dims = bound["self"].meta["shapes"], bound.get("dim")
-        chosen = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
-        gone = sorted({d % len(shape) for d in chosen if shape and shape[d] == 1})
-        node.target = torch.ops.aten.squeeze.dims
-        node.args, node.kwargs = (bound["self"], gone), {}
-
-
-def _make_ranges_constants(module: GraphModule) -> None:
-    """Compute ranges of known length now: where they count channels, they are cut like any constant of the code."""
-    for position, node in enumerate(list(calls(module.graph, "arange", "linspace"))):
-        if node.all_input_nodes:
-            continue
-        name = f"range_{position}"
-        while hasattr(module, name):
-            name += "_"
-        setattr(module, name, node.target(*node.args, **node.kwargs))  # type: ignore[operator]
-        with module.graph.inserting_before(node):
-            constant = module.graph.create_node("get_attr", name)
-        constant.meta = node.meta
-        node.replace_all_uses_with(constant)
-        module.graph.erase_node(node)
-
-
-def make_views_reshapes(graph: Graph) -> None:
-    """A view relies on strides, which kernels choose by the widths that pruning changes; a reshape doesn't."""
-    for node in calls(graph, "view", "_unsafe_view"):
-        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
-            node.target = torch.ops.aten.reshape.default
 
 
 def _pure_twin(node: Node) -> Any:

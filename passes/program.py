@@ -16,10 +16,10 @@ from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
+from prunec.passes.canonical import make_views_reshapes
 from prunec.passes.dimensions import DynamicDims, batch_size, input_tensors, specification
 from prunec.passes.errors import InputError, first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
-from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"

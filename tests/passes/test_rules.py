@@ -35,6 +35,7 @@ TRANSPARENT: dict[str, tuple[Callable[[Tensor, Net], Tensor], int, int]] = {
     "untagged pointwise": (lambda y, s: F.hardswish(F.relu6(F.leaky_relu(y - 0.5))), 8, 8),
     "bool mask": (lambda y, s: torch.where(y > 0.5, y, 0.1 * y).masked_fill(y > 0.9, 0.3), 8, 8),
     "several outputs": (lambda y, s: torch.frexp(y).mantissa, 8, 8),
+    "narrow": (lambda y, s: torch.cat([y.narrow(1, -3, 3), y.narrow(1, 0, 5)], 1), 8, 8),
     "a range": (lambda y, s: y * torch.arange(1.0, 9.0)[:, None, None] + torch.linspace(0, 1, 8)[:, None, None], 8, 8),
     "add to itself": (lambda y, s: y + y, 8, 8),
     "cat with itself": (lambda y, s: torch.cat([y, y], 1), 8, 16),
