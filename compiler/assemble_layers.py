@@ -21,17 +21,16 @@ def report_layers(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.
     else:
         reasons["layers.*.sparsity"] = "the pipeline has no step that sparsifies."
     sparsity = _layer_sparsity(compilation) if sparse else {}
-    compiled = {layer.weight: layer for layer in compilation.program.layers()}
     found = {}
-    for layer in compilation.dense.layers():
-        shape = compiled[layer.weight].shape
+    # No step adds or removes a layer; one that folds weights names some anew.
+    for layer, compiled in zip(compilation.dense.layers(), compilation.program.layers(), strict=True):
         found[layer.weight] = r.Layer(
             name=layer.name,
             operator=layer.operator,
             shape=layer.shape,
-            compiled_shape=shape,
-            kept=shape[0],
-            sparsity=sparsity.get(layer.weight),
+            compiled_shape=compiled.shape,
+            kept=compiled.shape[0],
+            sparsity=sparsity.get(compiled.weight),
             dense_ms=None,
             sparse_ms=None,
             predicted_ms=None,

@@ -131,13 +131,19 @@ class RecipeSection(_Section):
 
     seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED)
     pipeline: str | None = None
+    fold_parameters: dict[str, Any] | None = Field(default=None, alias="fold-parameters")
     prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
     sparsify: dict[str, Any] | None = None
     recover: dict[str, Any] | None = None
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """The tables that are there, by name of the step."""
-        named = {"prune-filters": self.prune_filters, "sparsify": self.sparsify, "recover": self.recover}
+        named = {
+            "fold-parameters": self.fold_parameters,
+            "prune-filters": self.prune_filters,
+            "sparsify": self.sparsify,
+            "recover": self.recover,
+        }
         return {name: table for name, table in named.items() if table is not None}
 
 

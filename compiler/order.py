@@ -19,6 +19,12 @@ class Edge:
 
 EDGES = (
     Edge(
+        "fold-parameters",
+        "prune-filters",
+        "first",
+        "a plan names the parameters that are there when filters are pruned",
+    ),
+    Edge(
         "prune-filters",
         "sparsify",
         "first",

@@ -23,6 +23,7 @@ from prunec.runtime.target import Target
 
 #: Name of a step -> "module:Class" of its options, a frozen dataclass.
 REGISTRY: dict[str, str] = {
+    "fold-parameters": "prunec.passes.fold:FoldParameters",
     "prune-filters": "prunec.passes.prune_filters:PruneFilters",
     "sparsify": "prunec.passes.two_four:Sparsify",
     "recover": "prunec.compiler.recovery.options:Recover",
@@ -123,7 +124,7 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
     """
     for name in tables:
         _check_known(name)
-    steps = []
+    steps = [make_step("fold-parameters", tables["fold-parameters"])] if "fold-parameters" in tables else []
     if "prune-filters" in tables:
         options = {key.replace("-", "_"): value for key, value in tables["prune-filters"].items()}
         defaults = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}

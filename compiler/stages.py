@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from prunec.compiler.compilation import Compilation, Pruned, Recovered
 from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError, UsageError
+from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
@@ -22,6 +23,8 @@ def run_step(compilation: Compilation, options: object) -> None:
         PrunecError: the step can't be done, or its result failed a check.
     """
     match options:
+        case FoldParameters():
+            fold(compilation, options)
         case PruneFilters():
             prune(compilation, options)
         case Sparsify():
@@ -30,6 +33,12 @@ def run_step(compilation: Compilation, options: object) -> None:
             finetune(compilation, options)
         case _:
             raise TypeError(f"no stage for {type(options).__name__}")
+
+
+def fold(compilation: Compilation, options: FoldParameters) -> None:
+    """Make computed weights plain ones; the network stays the same function."""
+    compilation.progress.stage("fold parameters")
+    compilation.program = options.run(compilation.program).program
 
 
 def prune(compilation: Compilation, options: PruneFilters) -> None:

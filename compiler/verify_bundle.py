@@ -12,9 +12,11 @@ from prunec.compiler.artifacts import bundle_onnx, bundle_problems, bundle_progr
 from prunec.compiler.backend import MODEL_ONNX
 from prunec.compiler.bundle import Bundle, read_bundle
 from prunec.compiler.gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
+from prunec.compiler.pipeline import parse_pipeline
 from prunec.compiler.project import ModelOptions, Project
 from prunec.passes.base import PassResult
 from prunec.passes.errors import InputError, NumericMismatchError, PrunecError, SparsityGateError
+from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -173,6 +175,9 @@ def _same_source(bundle: Bundle, dense: Program) -> str:
 
 def _replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     plan = PruningPlan.from_json((bundle.folder / "plan.json").read_text(encoding="utf-8"))
+    for step in parse_pipeline(bundle.report.pipeline).steps:
+        if isinstance(step.options, FoldParameters):
+            dense = step.options.run(dense).program
     replayed = apply_plan_to_program(dense, plan)
     found = {name: tuple(tensor.shape) for name, tensor in replayed.parameters().items()}
     expected = {name: tuple(tensor.shape) for name, tensor in compiled.parameters().items()}

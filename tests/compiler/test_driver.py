@@ -14,13 +14,16 @@ from prunec.calibration.data import Data, load_data
 from prunec.compiler.bundle import read_bundle
 from prunec.compiler.compilation import Settings
 from prunec.compiler.driver import compile_model
+from prunec.compiler.project import ModelOptions
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.report import Report
+from prunec.compiler.verify_bundle import verify_bundle
 from prunec.passes import Program, capture
 from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.plan import PruningPlan
 from prunec.passes.rewrite import apply_plan_to_program
 from prunec.passes.two_four import is_two_four
+from tests.passes.test_rules import StandardisedConv
 
 PIPELINE = "prune-filters{ratio=0.5,round_to=4} sparsify recover{epochs=3,schedule=constant:0.05,batch_size=32}"
 FAST = Settings(latency_runs=10)
@@ -184,3 +187,19 @@ def test_two_rounds_of_pruning_compose_into_one_plan(program: Program, tmp_path:
     replayed = apply_plan_to_program(program, plan)
     compiled = Program.load(tmp_path / "b" / "model.pt2")
     assert all(torch.equal(tensor, replayed.tensors()[name]) for name, tensor in compiled.tensors().items())
+
+
+def test_folded_weights_are_pruned_exactly_and_replayed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.ReLU(), StandardisedConv(16, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    )  # fmt: skip
+    program = capture(network, (torch.randn(2, 3, 8, 8),))
+    pipeline = 'fold-parameters prune-filters{ratio=0.5,inexact_groups="freeze"}'
+    report = compile_model(program, "cpu", pipeline, None, tmp_path / "b", settings=FAST)
+    assert report.pruning is not None
+    assert [(group.width, group.kept) for group in report.pruning.groups] == [(16, 8), (8, 4)]
+    program.save(tmp_path / "dense.pt2")
+    found = verify_bundle(tmp_path / "b", source=tmp_path / "dense.pt2", config=None, model=ModelOptions(trust=True))
+    assert [check for check in found.checks if check.verdict == "failed"] == []
+    assert any("oracle" in check.detail for check in found.checks)
