@@ -62,7 +62,7 @@ class BundleWriter:
         try:
             self._folder.mkdir()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         return self._folder
 
     def __exit__(
@@ -72,7 +72,7 @@ class BundleWriter:
             if error is None:
                 self._commit()
             elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-                raise _unwritable(self.path, error) from error
+                raise unwritable(self.path, error) from error
         finally:
             # Gone already after a commit; elsewhere a failed removal must not hide the error that led here.
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -84,7 +84,7 @@ class BundleWriter:
             (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
             _swap_in(self._folder, self.path, replace=self.force)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _check_replaceable(path: Path, force: bool) -> None:
             return
         ours = _is_bundle(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     if not ours:
         raise UsageError(
             f"Output {path} exists and is not a prunec bundle; it is not replaced.",
@@ -231,7 +231,7 @@ def _exists(path: Path) -> UsageError:
     return UsageError(f"Output {path} exists already.", hint="Replace it with --force, or name another output with -o.")
 
 
-def _unwritable(path: Path, error: OSError) -> EnvironmentFailure:
+def unwritable(path: Path, error: OSError) -> EnvironmentFailure:
     if not path.parent.is_dir():
         return EnvironmentFailure(
             f"Output {path} cannot be written: there is no folder {path.parent}.",

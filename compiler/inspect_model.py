@@ -1,15 +1,21 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prunec.compiler.bundle import unwritable
 from prunec.compiler.project import ModelOptions, Project
 from prunec.passes.cost import CONVENTION
 from prunec.passes.coupling import Group, analyse
+from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility
+
+#: Forms that a picture may have.
+PICTURES = (".html", ".svg")
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,39 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_checkpoint(checkpoint: Path, *, config: Path | None, model: ModelOptions) -> Inspection:
+def inspect_checkpoint(
+    checkpoint: Path, *, config: Path | None, model: ModelOptions, picture: Path | None = None
+) -> Inspection:
     """Load a checkpoint and inspect it.
 
+    Args:
+        checkpoint: of the network.
+        config: project file.
+        model: how to read the checkpoint.
+        picture: file to draw the network into, .svg or .html; one that is there is replaced.
+
     Raises:
-        PrunecError: it can't be loaded.
+        PrunecError: the checkpoint can't be loaded, or the picture not written.
     """
+    if picture is not None and picture.suffix not in PICTURES:
+        raise UsageError(f"{picture} can't be drawn into.", hint=f"Name a file that ends in {' or '.join(PICTURES)}.")
     loaded = Project.find(checkpoint, config).load(checkpoint, model)
+    if picture is not None:
+        from prunec.compiler.picture import render_picture
+
+        _write_whole(picture, render_picture(loaded.program, picture.suffix))
     return inspect_program(loaded.program, loaded.notes)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
 
 
 def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection:
@@ -85,15 +116,21 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         batch_is_dynamic=program.batch_is_dynamic,
         lost_in_capture=program.lost_in_capture,
         dropped_parameters=program.dropped,
-        prunable=tuple(_describe(group, macs) for group in coupling.groups),
-        frozen=tuple(_describe(group, macs) for group in coupling.frozen),
+        prunable=tuple(describe_group(group, macs) for group in coupling.groups),
+        frozen=tuple(describe_group(group, macs) for group in coupling.frozen),
         unknown_operators=dict(coupling.unknown_operators),
         two_four=tuple(eligibility(program)),
         notes=notes,
     )
 
 
-def _describe(group: Group, macs: Counter[str]) -> GroupInfo:
+def describe_group(group: Group, macs: Counter[str]) -> GroupInfo:
+    """A group in words.
+
+    Args:
+        group: of the analysis.
+        macs: by weight.
+    """
     members = tuple(
         f"{m.parameter}[{m.dim}]" + (f" x {m.slices_per_unit}" if m.slices_per_unit > 1 else "") for m in group.members
     )

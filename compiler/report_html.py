@@ -2,13 +2,13 @@
 
 import json
 
-import jinja2
 import plotly.offline
 from markupsafe import Markup
 
 from prunec.compiler import report_figures
 from prunec.compiler.report import Layer, Report
 from prunec.compiler.report_charts import charts
+from prunec.compiler.templating import environment
 
 
 def render_html(report: Report) -> str:
@@ -20,21 +20,15 @@ def render_html(report: Report) -> str:
     Returns:
         a whole HTML document, about 5 MB (nearly all of it plotly.js).
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("prunec.compiler", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    pages = environment()
+    pages.filters |= {
         "percent": report_figures.percent,
         "megabytes": report_figures.megabytes,
         "shape": lambda shape: report_figures.TIMES.join(map(str, shape)),
         "digest": lambda sha256: sha256[:12],
     }
     found = charts(report)
-    return environment.get_template("report.html.jinja").render(
+    return pages.get_template("report.html.jinja").render(
         report=report,
         headline=report_figures.headline(report),
         gates=[(gate, report_figures.gate_words(gate)) for gate in report.gates],

@@ -45,8 +45,9 @@ def _operator(error: BaseException) -> str | None:
         return made[1] if made else None
     for frame, _ in reversed(list(walk_tb(error.__traceback__))):
         method = frame.f_locals.get("func")
-        if frame.f_code.co_name == "__torch_function__" and hasattr(method, "__name__"):
-            return f"Tensor.{method.__name__}"
+        name = getattr(method, "__name__", None)
+        if frame.f_code.co_name == "__torch_function__" and name:
+            return f"Tensor.{name}"
     return None
 
 

@@ -46,7 +46,7 @@ def _attention_of_rank_4(
     if query.ndim == 4:
         return NotImplemented
     tensors = [query, key, value] + ([] if attn_mask is None else [attn_mask])
-    leading = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in tensors))
+    leading = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in tensors))  # type: ignore[no-untyped-call]
 
     def merged(tensor: Tensor) -> Tensor:
         while tensor.ndim < 3:

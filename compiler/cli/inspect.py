@@ -1,6 +1,7 @@
 """``prunec inspect``."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +20,18 @@ def inspect(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw the network into this .html or .svg file.", metavar="FILE")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List what can be pruned together, what is frozen and why, and which layers can carry 2:4."""
     from prunec.compiler.inspect_model import inspect_checkpoint
 
-    found = inspect_checkpoint(checkpoint, config=config, model=options.model_options(model, input_, trust))
+    chosen = options.model_options(model, input_, trust)
+    found = inspect_checkpoint(checkpoint, config=config, model=chosen, picture=picture)
+    if picture is not None:
+        note(f"picture: {picture}")
     if as_json:
         print_json(found.to_json())
         return

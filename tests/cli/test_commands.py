@@ -112,6 +112,25 @@ def test_inspect(project: Path, prunec: Prunec) -> None:
     assert [layer["eligible"] for layer in found["two_four"]] == [False, True, True]
 
 
+@pytest.mark.parametrize("name", ["graph.html", "graph.svg"])
+def test_inspect_draws_a_picture(project: Path, prunec: Prunec, name: str) -> None:
+    for _ in range(2):  # an earlier picture is replaced
+        outcome = prunec("inspect", "model.pt", "--picture", name)
+        assert outcome.code == 0, outcome.err
+        assert name in outcome.err
+    assert "</svg>" in (project / name).read_text()
+    assert not list(project.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "hint"), [("graph.png", 2, "ends in .html or .svg"), ("no/graph.svg", 10, "mkdir -p no")]
+)
+def test_pictures_that_can_not_be_drawn(project: Path, prunec: Prunec, name: str, code: int, hint: str) -> None:
+    outcome = prunec("inspect", "model.pt", "--picture", name)
+    assert outcome.code == code
+    assert hint in outcome.err
+
+
 def test_eval_of_checkpoint_bundle_and_onnx(project: Path, bundle: Path, prunec: Prunec) -> None:
     assert "on 100 test images" in prunec("eval", "model.pt").out
     report = read_bundle(bundle).report

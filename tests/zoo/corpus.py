@@ -125,9 +125,18 @@ def build(name: str, seed: int = 0) -> nn.Module:
         name: as in `NETWORKS`.
         seed: of the draws.
     """
-    source, _, model = name.partition(":")
-    network = redraw_(_SOURCES[source](model).eval(), seed)
+    network = redraw_(construct(name).eval(), seed)
     return fit_statistics_(network, example(name, seed=seed))
+
+
+def construct(name: str) -> nn.Module:
+    """A network as its library makes it, without trained weights.
+
+    Args:
+        name: "tv:" (torchvision), "seg:" and "det:" (its segmentation and detection networks) or "timm:" and a name.
+    """
+    source, _, model = name.partition(":")
+    return _SOURCES[source](model)
 
 
 def example(name: str, batch: int = 2, seed: int = 0) -> Tensor:
