@@ -38,7 +38,8 @@ class PruningPlan:
     """The decision of a pruning pass.
 
     Attributes:
-        kept: which slices stay, ``{parameter or buffer: {dimension: kept indices}}``; what isn't named stays whole.
+        kept: which slices stay, ``{parameter or buffer: {dimension: kept indices}}``, in the order in which they stand
+            afterwards; what isn't named stays whole.
         sizes_in_code: modules whose own Python code may hold sizes that the plan changes, each with the operators
             that take them. Layers of torch hold theirs in attributes and are not named.
     """
@@ -77,6 +78,19 @@ class PruningPlan:
                 first = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = indices if first is None else [first[index] for index in indices]
         return PruningPlan(kept, {**self.sizes_in_code, **later.sizes_in_code})
+
+    def order(self) -> "PruningPlan":
+        """What is left to do once slices are removed: the order of what is kept, where it isn't ascending."""
+
+        def ranks(indices: list[int]) -> list[int]:
+            rank = {index: position for position, index in enumerate(sorted(indices))}
+            return [rank[index] for index in indices]
+
+        orders = {
+            name: {dim: ranks(indices) for dim, indices in dims.items() if indices != sorted(indices)}
+            for name, dims in self.kept.items()
+        }
+        return PruningPlan({name: dims for name, dims in orders.items() if dims})
 
     def for_ties(self, tensors: Mapping[str, Tensor]) -> "PruningPlan":
         """The plan under all names that the tensors it names have."""

@@ -12,9 +12,10 @@ from torch.fx import Node
 from prunec.passes.coupling import ATTENTION, GROUPED, Coupling, Policy, analyse
 from prunec.passes.errors import InputError
 from prunec.passes.graphs import Shapes, arguments, module_path, operator_name, set_argument
-from prunec.passes.labels import Channels, Follow, Packed, Value, parts
+from prunec.passes.labels import Channels, Follow, Label, Packed, Value, axes, parts
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program, copied_graph
+from prunec.passes.reorder import reorder, targets_of
 
 #: For every class of atoms, at its root, whether it goes.
 Removed = NDArray[np.bool_]
@@ -29,13 +30,18 @@ _OF_LAYERS = (
 
 
 def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
-    """The program without the slices that the plan leaves out.
+    """The program without the slices that the plan leaves out, the others in its order.
 
     Raises:
         InputError: the plan was made for another network.
     """
     coupling, removed = coupling_of(program, plan)
-    return remove(program, coupling, plan, removed)
+    pruned = remove(program, coupling, plan_of(coupling, removed), removed)
+    order = plan.order()
+    if not order.kept:
+        return pruned
+    coupling = analyse(pruned, coupling.policy)
+    return reorder(pruned, coupling, targets_of(coupling, order))[0]
 
 
 def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]:
@@ -57,15 +63,16 @@ def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]
 
 def plan_of(coupling: Coupling, removed: Removed) -> PruningPlan:
     """The plan that removes these classes of atoms from the network's own tensors."""
-    cuts = _cuts(coupling, removed)
-    kept = {name: dims for name, dims in cuts.items() if name not in coupling.constants}
+    kept = _cuts(coupling, removed, constants=False)
     return PruningPlan(kept, sizes_in_code(coupling, removed))
 
 
-def _cuts(coupling: Coupling, removed: Removed) -> dict[str, dict[int, list[int]]]:
-    """Kept indices of every tensor that shrinks, constants of the network's code included."""
+def _cuts(coupling: Coupling, removed: Removed, constants: bool) -> dict[str, dict[int, list[int]]]:
+    """Kept indices of every tensor that shrinks: of the constants in the network's code, or of all others."""
     kept: dict[str, dict[int, list[int]]] = {}
     for (name, dim), atoms in coupling.slots.items():
+        if (name in coupling.constants) != constants:
+            continue
         gone = removed[coupling.roots[atoms]]
         if gone.any():
             kept.setdefault(name, {})[dim] = np.flatnonzero(~gone).tolist()
@@ -74,11 +81,14 @@ def _cuts(coupling: Coupling, removed: Removed) -> dict[str, dict[int, list[int]
 
 def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
     removed = np.zeros(len(coupling.roots), dtype=bool)
+    asked: dict[str, dict[int, list[int]]] = {}
     for name, dims in plan.kept.items():
         for dim, indices in dims.items():
             atoms = coupling.slots.get((name, dim))
             if atoms is None or (indices and max(indices) >= len(atoms)):
                 raise _misfit(name, dim)
+            if len(indices) < len(atoms):
+                asked.setdefault(name, {})[dim] = sorted(indices)
             gone = coupling.roots[np.delete(atoms, indices)]
             if coupling.is_frozen[gone].any():
                 raise _misfit(name, dim)
@@ -87,10 +97,10 @@ def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
         if piece.size and removed[coupling.roots[piece]].all():
             raise InputError("The plan removes every channel of a part that the network cuts out of a tensor.")
     implied = plan_of(coupling, removed).kept
-    for name in implied.keys() | plan.kept.keys():
-        if implied.get(name) != plan.kept.get(name):
-            dims = {**implied.get(name, {}), **plan.kept.get(name, {})}
-            raise _misfit(name, next(d for d in dims if implied.get(name, {}).get(d) != plan.kept.get(name, {}).get(d)))
+    for name in implied.keys() | asked.keys():
+        if implied.get(name) != asked.get(name):
+            dims = {**implied.get(name, {}), **asked.get(name, {})}
+            raise _misfit(name, next(d for d in dims if implied.get(name, {}).get(d) != asked.get(name, {}).get(d)))
     return removed
 
 
@@ -120,7 +130,7 @@ def remove(program: Program, coupling: Coupling, plan: PruningPlan, removed: Rem
             for key in ("shapes", "sample_shapes"):
                 twin.meta[key] = shrunk.shapes(twin.meta[key], value)
     _rewrite_sizes(coupling, twins, shrunk)
-    everything = PruningPlan(_cuts(coupling, removed))
+    everything = PruningPlan({**plan.kept, **_cuts(coupling, removed, constants=True)})
     pruned = program.with_tensors(everything.select_all(program.tensors()), graph)
     pruned.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
     return pruned
@@ -137,7 +147,7 @@ class _Shrunk:
         atoms = channels.atoms
         return int(np.count_nonzero(~self.removed[self.coupling.roots[atoms]] | (atoms < 0)))
 
-    def loses(self, label: Channels | Packed) -> bool:
+    def loses(self, label: Label) -> bool:
         return any(self.kept(channels) < len(channels) for channels in parts(label))
 
     def size(self, size: int, label: Channels | Packed) -> int:
@@ -183,15 +193,36 @@ def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
     Layers of torch hold theirs in attributes, which `apply_plan` corrects.
     """
     shrunk = _Shrunk(coupling, removed)
+    holders = [f.node for f in coupling.ties.follows if not _in_attributes(f.node) and shrunk.loses(f.label)]
+    holders += [pinned.node for pinned in coupling.ties.pinned if shrunk.loses(pinned.label)]
+    holders += [f.node for f in coupling.ties.follows if shrunk.loses(_counted_from_its_end(coupling, f.node))]
+    for node, value in coupling.values.items():
+        is_constant = node.op == "get_attr" and node.target in coupling.constants
+        if is_constant and any(map(shrunk.loses, axes(value))):
+            holders += node.users
     found: dict[str, list[str]] = {}
-    for follow in coupling.ties.follows:
-        operator = operator_name(follow.node.target)
-        in_layer = operator in _OF_LAYERS and follow.node.meta["in_layer"]
-        if not in_layer and shrunk.loses(follow.label):
-            operators = found.setdefault(module_path(follow.node), [])
-            if operator not in operators:
-                operators.append(operator)
+    for node in holders:
+        operators = found.setdefault(module_path(node), [])
+        if operator_name(node.target) not in operators:
+            operators.append(operator_name(node.target))
     return found
+
+
+def _in_attributes(node: Node) -> bool:
+    """Whether an operator's sizes are attributes of a layer, which `apply_plan` corrects if the layer has a weight."""
+    is_layer = operator_name(node.target) in _OF_LAYERS and node.meta["in_layer"]
+    return is_layer and arguments(node)["weight"] is not None
+
+
+def _counted_from_its_end(coupling: Coupling, node: Node) -> Label:
+    """The axis of which a slice's code counts from the end, so that what goes behind it moves its bounds."""
+    if operator_name(node.target) != "slice":
+        return None
+    bound = arguments(node)
+    if not any(isinstance(bound[name], int) and bound[name] < 0 for name in ("start", "end")):
+        return None
+    axis: int = bound["dim"]
+    return coupling.ties.of(bound["self"])[axis]
 
 
 def _make_sizes_explicit(node: Node) -> None:

@@ -68,8 +68,11 @@ class MacModel:
 
 def _factors(coupling: Coupling, node: Node) -> list[Atoms]:
     """Labels whose sizes multiply into a layer's MACs: of its output, and of the inputs that each output sums over."""
-    summed = 0 if operator_name(node.target) in TRANSPOSED else 1
-    labels = [*coupling.ties.of(node), coupling.ties.of(arguments(node)["weight"])[summed]]
+    bound, labels = arguments(node), [*coupling.ties.of(node)]
+    if operator_name(node.target) not in TRANSPOSED:
+        labels.append(coupling.ties.of(bound["weight"])[1])
+    elif bound["groups"] == 1:  # with groups dimension 0 holds the inputs of all, and an output sums over one's
+        labels.append(coupling.ties.of(bound["weight"])[0])
     return [channels.atoms for label in labels for channels in parts(label)]
 
 

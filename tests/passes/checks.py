@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunec.passes.base import PassResult
@@ -54,29 +55,40 @@ def images(program: Program, batch: int = 3, seed: int = 5) -> tuple[Any, ...]:
     return tuple(inputs)
 
 
-def random_prune(program: Program, seed: int, least: int = 1) -> PassResult:
-    """A random number of random units of every group goes, by the primitive that every pruning pass ends in."""
-    coupling = analyse(program)
+def random_prune(
+    program: Program, seed: int, least: int = 1, coupling: Coupling | None = None, exact_only: bool = False
+) -> PassResult:
+    """A random number of random units of every group goes, by the primitive that every pruning pass ends in.
+
+    Args:
+        program: the program.
+        seed: of the choice.
+        least: units that stay at least.
+        coupling: analysis of the program, if another policy than the default one counts.
+        exact_only: whether groups under operators that mix channels stay whole.
+    """
     rng = np.random.default_rng(seed)
-    removed = np.zeros(len(coupling.roots), dtype=bool)
-    for group in coupling.groups:
-        kept = int(rng.integers(min(least, group.count), group.count + 1))
-        gone = rng.permutation(group.count)[kept:]
-        member = group.members[0]
-        atoms = coupling.slots[member.parameter, member.dim][group.slices[0][gone, 0]]
-        removed[coupling.roots[atoms]] = True
-    plan = plan_of(coupling, removed)
-    return PassResult(remove(program, coupling, plan, removed), bool(plan.kept), {}, plan)
+
+    def gone(count: int) -> NDArray[np.int64]:
+        kept = int(rng.integers(min(least, count), count + 1))
+        return rng.permutation(count)[kept:]
+
+    return _without(program, coupling or analyse(program), gone, exact_only)
 
 
-def thin(program: Program) -> PassResult:
+def thin(program: Program, coupling: Coupling | None = None, exact_only: bool = False) -> PassResult:
     """Every group is pruned to a single unit: where sizes of 1 would broadcast or vanish, this shows."""
-    coupling = analyse(program)
+    return _without(program, coupling or analyse(program), lambda count: np.arange(1, count), exact_only)
+
+
+def _without(
+    program: Program, coupling: Coupling, gone: Callable[[int], NDArray[np.int64]], exact_only: bool
+) -> PassResult:
+    """The program without the units that ``gone`` picks from each group, given their number."""
     removed = np.zeros(len(coupling.roots), dtype=bool)
     for group in coupling.groups:
-        member = group.members[0]
-        atoms = coupling.slots[member.parameter, member.dim][group.slices[0][1:, 0]]
-        removed[coupling.roots[atoms]] = True
+        if group.exact or not exact_only:
+            removed[coupling.units(group)[gone(group.count)]] = True
     plan = plan_of(coupling, removed)
     return PassResult(remove(program, coupling, plan, removed), bool(plan.kept), {}, plan)
 

@@ -18,7 +18,6 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.two_four import Sparsify
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
-from tests.architectures.random_cnn import random_cnn
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import BasicBlock, Bottleneck, imagenet_resnet
 from tests.architectures.vgg import vgg16_bn
@@ -48,20 +47,6 @@ def test_pruned_equals_zeroed(name: str) -> None:
         assert check_oracle(program, result, (x,)).max_relative_error < TOLERANCE
     check_module(network, result, (x,))
     assert_caught(program, result, Random(3).sample(all_places(result), SAMPLED_MUTATIONS), x)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_every_mutation_is_caught_on_random_networks(seed: int) -> None:
-    network = random_cnn(seed, 1 + seed % 7).double()
-    program = capture(network, (network.example(),))
-    result = PruneFilters(ratio=0.5, criterion="random", seed=seed, min_channels=2, inexact_groups="freeze").run(
-        program
-    )
-    # Slopes for negative values do nothing where these networks, with biases above 0, yield none: see below.
-    slopes = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, nn.PReLU)}
-    places = [place for place in all_places(result) if place[0] not in slopes]
-    assert places
-    assert_caught(program, result, places, network.example(batch=16, seed=1))
 
 
 def test_every_mutation_of_slopes_is_caught() -> None:

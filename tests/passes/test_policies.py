@@ -1,5 +1,6 @@
 """What is pruned where more than one answer is right: attention, grouped convolutions, roles, inexact groups."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.plan import PruningPlan, SizesInCodeWarning, apply_plan
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.rewrite import apply_plan_to_program, sizes_in_code
 from tests.passes.checks import Net, captured, images, normal
 
 
@@ -117,7 +118,7 @@ def test_modules_whose_code_holds_sizes_are_named() -> None:
     plan = PruneFilters(ratio=0.4).run(program).plan
     assert plan is not None
     assert set(plan.sizes_in_code) == {"attention"}
-    assert set(plan.sizes_in_code["attention"]) <= {"reshape", "view"}
+    assert set(plan.sizes_in_code["attention"]) <= {"reshape", "view", "scaled_dot_product_attention"}
     plan = PruningPlan.from_json(plan.to_json())
     with pytest.warns(SizesInCodeWarning, match=r"attention \(.*: reshape"):
         apply_plan(transformer(fused=True), plan)
@@ -136,6 +137,18 @@ def test_sizes_of_layers_are_not_in_code_but_those_of_functions_are() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.layer_norm(x, (8,), self.gain)
 
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.linspace(1, 2, 8, dtype=x.dtype)
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = nn.Linear(8, 6), nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), x)
+
     def holders(norm: nn.Module) -> dict[str, list[str]]:
         plan = (
             PruneFilters(ratio=0.5)
@@ -147,9 +160,26 @@ def test_sizes_of_layers_are_not_in_code_but_those_of_functions_are() -> None:
 
     assert holders(Norm()) == {"1": ["layer_norm"]}
     assert holders(nn.LayerNorm(8)) == holders(OwnLayerNorm(8)) == {}
+    # Without a weight there's nothing by which a plan could name the layer.
+    assert holders(nn.LayerNorm(8, elementwise_affine=False)) == {"1": ["layer_norm"]}
+    assert holders(Constant()) == {"1": ["mul"]}
+    # Its default scale is that of the width it sees.
+    assert holders(Attention()) == {"1": ["scaled_dot_product_attention"]}
 
 
 @pytest.mark.parametrize("options", [{"attention": "head"}, {"grouped": "both"}])
 def test_unknown_policies(options: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         PruneFilters(ratio=0.5, **options)  # type: ignore[arg-type]
+
+
+def test_slices_that_count_from_the_end_hold_sizes() -> None:
+    class Cut(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :-1].tanh()
+
+    coupling = analyse(captured(nn.Sequential(nn.Linear(5, 8), Cut(), nn.Linear(7, 3)), normal(2, 5)))
+    removed = np.zeros(len(coupling.roots), dtype=bool)
+    removed[coupling.roots[coupling.slots["0.weight", 0][-1]]] = True
+    # Only the channel goes that is cut off, and then the code would cut off another one.
+    assert sizes_in_code(coupling, removed) == {"1": ["slice"]}
