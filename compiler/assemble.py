@@ -1,12 +1,11 @@
 """From the state of a finished compile to its report."""
 
 import hashlib
-import json
 from typing import Any
 
 from prunec.calibration.splits import steps_per_epoch
 from prunec.compiler import report as r
-from prunec.compiler.assemble_layers import report_layers
+from prunec.compiler.assemble_layers import NOT_PERMUTED, report_layers
 from prunec.compiler.compilation import Compilation
 from prunec.compiler.environment import environment
 from prunec.compiler.gates import GateCheck, accuracy_gate, engine_gate, exit_code, gate_reasons, numeric_gate
@@ -40,6 +39,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
         "latency_cpu": _latency(compilation, compilation.latency_cpu, "latency_cpu", reasons),
         "pretraining": _pretraining(compilation, reasons),
         "pruning": _pruning(compilation, reasons),
+        "permutation": _permutation(compilation, reasons),
         "recovery": _recovery(compilation, reasons),
         "layers": report_layers(compilation, reasons),
         "engine": _engine(compilation),
@@ -261,6 +261,9 @@ def _engine(compilation: Compilation) -> r.Engine | None:
     )
 
 
-def plan_json(compilation: Compilation) -> str:
-    """plan.json of the bundle; an empty object where nothing was pruned."""
-    return compilation.pruned.plan.to_json() if compilation.pruned is not None else json.dumps({}) + "\n"
+def _permutation(compilation: Compilation, reasons: dict[str, str]) -> r.Permutation | None:
+    permuted = compilation.permuted
+    if permuted is None:
+        reasons["permutation"] = NOT_PERMUTED
+        return None
+    return r.Permutation(refused=permuted.refused, cut_short=permuted.cut_short)

@@ -6,6 +6,8 @@ from prunec.compiler.compilation import Compilation
 from prunec.passes.two_four import eligibility
 from prunec.runtime.onnx_sparsity import check_sparsity
 
+NOT_PERMUTED = "the pipeline has no step permute."
+
 
 def report_layers(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.Layer, ...]:
     """Every layer with a weight, once; adds to ``reasons`` why fields are null."""
@@ -15,7 +17,8 @@ def report_layers(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.
     reasons["layers.*.sparse_ms"] = on_device if compilation.target.is_nvidia else "CPUs have no sparse kernels."
     reasons["layers.*.predicted_ms"] = "no latency is predicted in this version."
     if sparse:
-        reasons["layers.*.sparsity.efficacy"] = "input channels were not permuted."
+        if compilation.permuted is None:
+            reasons["layers.*.sparsity.efficacy"] = reasons["layers.*.sparsity.retained_unpermuted"] = NOT_PERMUTED
         reasons["layers.*.sparsity.found_by_builder"] = on_device
         reasons["layers.*.sparsity.chosen_by_builder"] = on_device
     else:
@@ -41,7 +44,7 @@ def report_layers(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.
 def _layer_sparsity(compilation: Compilation) -> dict[str, r.LayerSparsity]:
     """By weight: what the exported model shows, with the passes' reason where a layer was left dense."""
     exported = {entry.layer: entry for entry in check_sparsity(exported_file(compilation))}
-    result = {}
+    permuted, result = compilation.permuted, {}
     for entry in eligibility(compilation.program):
         seen = exported.get(entry.layer)
         valid = seen.valid if seen is not None else False
@@ -51,7 +54,8 @@ def _layer_sparsity(compilation: Compilation) -> dict[str, r.LayerSparsity]:
             valid=valid,
             reason=reason,
             retained_magnitude=compilation.retained_magnitude.get(entry.layer),
-            efficacy=None,
+            retained_unpermuted=permuted.retained_before.get(entry.layer) if permuted else None,
+            efficacy=permuted.efficacy.get(entry.layer) if permuted else None,
             found_by_builder=None,
             chosen_by_builder=None,
         )

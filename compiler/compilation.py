@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from prunec.calibration.data import Data
 from prunec.compiler.objective import Objective
@@ -64,17 +65,42 @@ class Pruned:
 
     Attributes:
         options: of the last round.
-        plan: from the dense network to the pruned one, over all rounds.
         widths: (group, dense width, kept units).
         oracle: of the last round.
         rounds: how often filters were pruned.
     """
 
     options: PruneFilters
-    plan: PruningPlan
     widths: tuple[tuple[str, int, int], ...]
     oracle: OracleReport
     rounds: int
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """What channel permutation leaves for the report.
+
+    Attributes:
+        retained_before: by layer, the share of its magnitude that 2:4 would have kept.
+        efficacy: by layer, the share of 2:4's loss that the order undoes.
+        refused: groups that kept their order, with the reason.
+        cut_short: groups whose search ended because the time was up.
+    """
+
+    retained_before: dict[str, float]
+    efficacy: dict[str, float]
+    refused: dict[str, str]
+    cut_short: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stats: dict[str, Any]) -> Self:
+        """From what the pass says."""
+        return cls(
+            {layer["layer"]: layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["efficacy"] for layer in stats["layers"]},
+            {group["name"]: group["reason"] for group in stats["groups"] if group["reason"]},
+            tuple(group["name"] for group in stats["groups"] if group["complete"] is False),
+        )
 
 
 @dataclass
@@ -94,6 +120,7 @@ class Compilation:
         program: the program as it is now.
         folder: where the bundle's files go.
         accuracy: metric on the test data by stage ("dense", "pruned", "sparse", "recovered", "exported", "engine").
+        plan: from the dense network to this one, what was removed and in what order the rest stands.
         reasons: why a field of the report is null, by dotted path.
     """
 
@@ -107,7 +134,9 @@ class Compilation:
     progress: Progress = field(default_factory=Silent)
     accuracy: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    plan: PruningPlan = field(default_factory=lambda: PruningPlan({}))
     pruned: Pruned | None = None
+    permuted: Permuted | None = None
     retained_magnitude: dict[str, float] = field(default_factory=dict)
     recovered: Recovered | None = None
     onnx_vs_torch: float | None = None

@@ -133,6 +133,7 @@ class RecipeSection(_Section):
     pipeline: str | None = None
     fold_parameters: dict[str, Any] | None = Field(default=None, alias="fold-parameters")
     prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
+    permute: dict[str, Any] | None = None
     sparsify: dict[str, Any] | None = None
     recover: dict[str, Any] | None = None
 
@@ -141,6 +142,7 @@ class RecipeSection(_Section):
         named = {
             "fold-parameters": self.fold_parameters,
             "prune-filters": self.prune_filters,
+            "permute": self.permute,
             "sparsify": self.sparsify,
             "recover": self.recover,
         }

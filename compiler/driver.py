@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prunec.calibration.data import Data
 from prunec.compiler import backend
-from prunec.compiler.assemble import assemble, plan_json
+from prunec.compiler.assemble import assemble
 from prunec.compiler.bundle import REPORT_NAME, BundleWriter
 from prunec.compiler.compilation import Compilation, Settings
 from prunec.compiler.objective import Objective
@@ -69,7 +69,7 @@ def compile_model(
             progress=progress or Silent(),
         )
         report = _run(compilation, steps)
-        (folder / "plan.json").write_text(plan_json(compilation))
+        (folder / "plan.json").write_text(compilation.plan.to_json())
         (folder / "recipe.toml").write_text(recipe or f"[recipe]\npipeline = {str(steps)!r}\n")
         (folder / "layers.csv").write_text(layers_csv(report.layers))
         (folder / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")

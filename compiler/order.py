@@ -32,6 +32,18 @@ EDGES = (
     ),
     Edge(
         "prune-filters",
+        "permute",
+        "first",
+        "removing channels shifts the fours of input channels that an order was searched for",
+    ),
+    Edge(
+        "permute",
+        "sparsify",
+        "first",
+        "another order of the channels tears the fours of a mask apart, so that it is 2:4 no more",
+    ),
+    Edge(
+        "prune-filters",
         "recover",
         "last",
         "filters removed after the last finetune cost accuracy that nothing wins back",

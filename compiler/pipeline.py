@@ -25,6 +25,7 @@ from prunec.runtime.target import Target
 REGISTRY: dict[str, str] = {
     "fold-parameters": "prunec.passes.fold:FoldParameters",
     "prune-filters": "prunec.passes.prune_filters:PruneFilters",
+    "permute": "prunec.passes.permute:Permute",
     "sparsify": "prunec.passes.two_four:Sparsify",
     "recover": "prunec.compiler.recovery.options:Recover",
 }
@@ -114,10 +115,11 @@ def make_step(name: str, options: Mapping[str, object]) -> Step:
 
 
 def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> Pipeline:
-    """The pipeline that recipe tables ask for: prune filters, then 2:4 where the target has it, then recover.
+    """The pipeline that recipe tables ask for: prune filters, permute and sparsify to 2:4 for sparse targets, recover.
 
     Widths are rounded to the target's channel multiple, and at least `MIN_CHANNELS` filters kept per group, unless
-    the table says otherwise. A step without a table is left out; sparsify is there for every sparse target.
+    the table says otherwise. A step without a table is left out; permute and sparsify are there for every sparse
+    target.
 
     Raises:
         UsageError: as `make_step`.
@@ -129,9 +131,12 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
         options = {key.replace("-", "_"): value for key, value in tables["prune-filters"].items()}
         defaults = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
         steps.append(make_step("prune-filters", {**options, **{k: v for k, v in defaults.items() if k not in options}}))
-    sparsify = make_step("sparsify", tables.get("sparsify", {}))  # checked for every target
+    # Checked for every target. What stays dense gains nothing by an order.
+    sparsify = make_step("sparsify", tables.get("sparsify", {}))
+    dense = {"ignore": sparsify.options.ignore} if sparsify.options.ignore else {}
+    permute = make_step("permute", {**dense, **tables.get("permute", {})})
     if target.sparse:
-        steps.append(sparsify)
+        steps += [permute, sparsify]
     if "recover" in tables:
         steps.append(make_step("recover", tables["recover"]))
     return Pipeline(tuple(steps))

@@ -28,6 +28,7 @@ from prunec.compiler.report_parts import (
     Parameters,
     Part,
     Percentiles,
+    Permutation,
     Pretraining,
     Pruning,
     PruningGroup,
@@ -58,6 +59,7 @@ __all__ = [
     "Parameters",
     "Percentiles",
     "Pretraining",
+    "Permutation",
     "Pruning",
     "PruningGroup",
     "Recovery",
@@ -97,6 +99,7 @@ class Report(Part):
     latency_cpu: Latency | None
     pretraining: Pretraining
     pruning: Pruning | None
+    permutation: Permutation | None
     recovery: Recovery | None
     runs: tuple[Run, ...]
     runs_summary: RunsSummary

@@ -221,8 +221,19 @@ class RunsSummary(Part):
     standard_deviation: float | None
 
 
+class Permutation(Part):
+    """Channel permutation: groups that kept their order, with the reason, and those whose search was cut short."""
+
+    refused: SortedDict[str]
+    cut_short: tuple[str, ...]
+
+
 class LayerSparsity(Part):
     """2:4 of one layer: the rule it meets, and what the engine builder found and chose.
+
+    `retained_magnitude` is the share of the layer's absolute weights that the mask kept, `retained_unpermuted` what it
+    would have kept without channel permutation, `efficacy` the share of the loss that the permutation undid, where 1
+    is each filter's own larger half kept.
 
     A `reason` that is not empty says why the layer is not 2:4, which explains the nulls beside it too.
     """
@@ -231,6 +242,7 @@ class LayerSparsity(Part):
     valid: bool
     reason: str
     retained_magnitude: Fraction | None
+    retained_unpermuted: Fraction | None
     efficacy: float | None
     found_by_builder: bool | None
     chosen_by_builder: bool | None

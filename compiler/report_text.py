@@ -23,6 +23,7 @@ _LAYER_COLUMNS = (
     "valid",
     "reason",
     "retained_magnitude",
+    "retained_unpermuted",
     "efficacy",
     "found_by_builder",
     "chosen_by_builder",

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from prunec.compiler.compilation import Compilation, Pruned, Recovered
+from prunec.compiler.compilation import Compilation, Permuted, Pruned, Recovered
 from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError, UsageError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, check_oracle
+from prunec.passes.permute import Permute
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.two_four import Sparsify, is_two_four
@@ -27,6 +28,8 @@ def run_step(compilation: Compilation, options: object) -> None:
             fold(compilation, options)
         case PruneFilters():
             prune(compilation, options)
+        case Permute():
+            permute(compilation, options)
         case Sparsify():
             sparsify(compilation, options)
         case Recover():
@@ -57,11 +60,11 @@ def prune(compilation: Compilation, options: PruneFilters) -> None:
             hint="This is a bug of prunec; please report the architecture. --pipeline with ignore=[...] avoids layers.",
         )
     earlier = compilation.pruned
-    plan = result.plan if earlier is None else earlier.plan.then(result.plan)
     rounds = 1 if earlier is None else earlier.rounds + 1
     dense_widths = {} if earlier is None else {name: width for name, width, _ in earlier.widths}
     widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
-    compilation.pruned = Pruned(options, plan, widths, oracle, rounds)
+    compilation.pruned = Pruned(options, widths, oracle, rounds)
+    compilation.plan = compilation.plan.then(result.plan)
     compilation.program = result.program
     compilation.measure_accuracy("pruned")
 
@@ -75,6 +78,16 @@ def _check_repeatable(program: Program) -> None:
             "The network gives another output each time it runs on the same input, so that pruning can't be checked.",
             hint="Draw random numbers in training only: `if self.training:` in forward().",
         )
+
+
+def permute(compilation: Compilation, options: Permute) -> None:
+    """Reorder channels; the network stays the same function, which the pass checks."""
+    compilation.progress.stage(f"permute channels, at most {options.seconds:g} s")
+    result = replace(options, seed=compilation.settings.seed).run(compilation.program)
+    assert result.plan is not None
+    compilation.permuted = Permuted.of(result.stats)
+    compilation.plan = compilation.plan.then(result.plan)
+    compilation.program = result.program
 
 
 def sparsify(compilation: Compilation, options: Sparsify) -> None:

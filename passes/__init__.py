@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunec.passes.frontend import capture as capture
     from prunec.passes.oracle import OracleReport as OracleReport
     from prunec.passes.oracle import check_oracle as check_oracle
+    from prunec.passes.permute import Permute as Permute
     from prunec.passes.plan import PruningPlan as PruningPlan
     from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
@@ -27,6 +28,7 @@ __getattr__, __dir__ = lazy_attributes(
         "analyse": "prunec.passes.coupling",
         "FoldParameters": "prunec.passes.fold",
         "PruneFilters": "prunec.passes.prune_filters",
+        "Permute": "prunec.passes.permute",
         "Sparsify": "prunec.passes.two_four",
         "PassResult": "prunec.passes.base",
         "PruningPlan": "prunec.passes.plan",

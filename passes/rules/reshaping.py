@@ -110,7 +110,10 @@ def _complete(factors: Factors, old: tuple[int, ...], new: tuple[int, ...]) -> b
 def _split(ties: Ties, key: str, label: Label, factors: list[tuple[int, int]]) -> dict[int, Label]:
     """Labels of the factors of one axis: one carries the atoms, along the others they are tied."""
     result: dict[int, Label] = {key: None for key, _ in factors}
-    if not isinstance(label, Channels) or not factors:
+    if not isinstance(label, Channels):
+        return result
+    if len(label) == 1:  # what is left of several channels that glu or a pixel shuffle made one
+        ties.freeze(label, "a single channel")
         return result
     sizes = [size for _, size in factors]
     block = label.atoms.reshape(sizes)

@@ -25,7 +25,10 @@ from prunec.passes.rewrite import apply_plan_to_program
 from prunec.passes.two_four import is_two_four
 from tests.passes.test_rules import StandardisedConv
 
-PIPELINE = "prune-filters{ratio=0.5,round_to=4} sparsify recover{epochs=3,schedule=constant:0.05,batch_size=32}"
+PIPELINE = (
+    "prune-filters{ratio=0.5,round_to=4} permute{seconds=2} sparsify "
+    "recover{epochs=3,schedule=constant:0.05,batch_size=32}"
+)
 FAST = Settings(latency_runs=10)
 
 
@@ -96,6 +99,20 @@ def test_every_eligible_layer_is_two_four_in_the_saved_program_and_the_onnx(comp
     assert set(saved.masks) == {"3.weight", "7.weight"}
     assert all(is_two_four(saved.parameters()[name]) for name in saved.masks)
     onnx.checker.check_model(output / "model.fp16.onnx", full_check=True)
+
+
+def test_permutation_is_reported_layer_by_layer(compiled: tuple[Report, Path]) -> None:
+    report, folder = compiled
+    assert report.permutation is not None
+    assert report.permutation.refused == {}
+    sparse = [layer.sparsity for layer in report.layers if layer.sparsity is not None and layer.sparsity.eligible]
+    assert sparse
+    for layer in sparse:
+        assert layer.retained_magnitude is not None
+        assert layer.retained_unpermuted is not None
+        assert layer.efficacy is not None
+        assert layer.retained_magnitude >= layer.retained_unpermuted - 1e-3
+    assert "retained_unpermuted" in (folder / "layers.csv").read_text().splitlines()[0]
 
 
 def test_plan_replays_on_the_dense_program(compiled: tuple[Report, Path], program: Program) -> None:

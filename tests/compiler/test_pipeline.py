@@ -19,6 +19,7 @@ from prunec.compiler.pipeline import (
 from prunec.compiler.pipeline_text import parse_items, print_item
 from prunec.compiler.recovery.options import Recover
 from prunec.passes.errors import UsageError
+from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.two_four import Sparsify
 from prunec.runtime.target import Target
@@ -158,6 +159,9 @@ def test_wrong_text_is_explained(text: str, message: str) -> None:
     "text",
     [
         "sparsify prune-filters{ratio=0.5}",
+        "permute prune-filters{ratio=0.5}",
+        "sparsify permute",
+        "prune-filters{ratio=0.5} fold-parameters",
         "prune-filters{ratio=0.2} sparsify prune-filters{ratio=0.2} sparsify",
         "recover{epochs=1} prune-filters{ratio=0.5}",
         "prune-filters{ratio=0.5} recover{epochs=1} sparsify",
@@ -190,13 +194,14 @@ def test_every_registered_step_is_a_frozen_dataclass_of_that_name() -> None:
 def test_a_recipe_is_composed_for_its_target() -> None:
     tables = {"prune-filters": {"speedup": 2}, "recover": {"epochs": 3}, "sparsify": {"ignore": ["head"]}}
     sparse = from_recipe(tables, Target.parse("a100-2:4"))
-    assert [step.name for step in sparse.steps] == ["prune-filters", "sparsify", "recover"]
+    assert [step.name for step in sparse.steps] == ["prune-filters", "permute", "sparsify", "recover"]
     assert sparse.steps[0].options == PruneFilters(speedup=2.0, round_to=16, min_channels=8)
-    assert sparse.steps[1].options == Sparsify(ignore=("head",))
+    assert sparse.steps[1].options == Permute(ignore=("head",))
+    assert sparse.steps[2].options == Sparsify(ignore=("head",))
     dense = from_recipe(tables, Target.parse("a100"))
     assert [step.name for step in dense.steps] == ["prune-filters", "recover"]
     assert dense.steps[0].options.round_to == 8
-    assert [step.name for step in from_recipe({}, Target.parse("a100-2:4")).steps] == ["sparsify"]
+    assert [step.name for step in from_recipe({}, Target.parse("a100-2:4")).steps] == ["permute", "sparsify"]
 
 
 def test_a_recipe_s_own_rounding_counts() -> None:

@@ -95,6 +95,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
         ),
         *(
             "pruning",
+            "permutation",
             "recovery",
             "runs",
             "runs_summary",

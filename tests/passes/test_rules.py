@@ -355,6 +355,19 @@ def test_a_single_channel_cut_out_stays() -> None:
     assert "a single channel cut out" in reasons(coupling, "a")
 
 
+@pytest.mark.parametrize("name", ["glu", "pixel shuffle"])
+def test_a_single_channel_made_of_several_stays(name: str) -> None:
+    one, channels, positions = {
+        "glu": (lambda y: F.glu(y, 1), 2, 64),
+        "pixel shuffle": (lambda y: F.pixel_shuffle(y, 2), 4, 256),
+    }[name]
+    network = Net(lambda s, x: s.head(one(s.b(s.a(x).sigmoid())).flatten(1)), a=conv(3, 6), b=conv(6, channels),
+                  head=nn.Linear(positions, 3))  # fmt: skip
+    coupling = check_exact(captured(network, IMAGE))
+    assert prunable(coupling) == {"a": 6}
+    assert "a single channel" in reasons(coupling, "b")
+
+
 @torch.library.custom_op("prunec_tests::mix", mutates_args=())
 def mix(x: Tensor) -> Tensor:
     return x - x.roll(1, 1)

@@ -1,0 +1,156 @@
+"""Compiled loops of the channel permutation search, over magnitudes stored column by column.
+
+``x`` is float32 (columns, rows); ``order`` int64 (columns,), whose consecutive fours are the stripes that 2:4 sparsity
+is applied in. A stripe's worth is the sum over rows of its two largest magnitudes.
+"""
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile a function when it is first called."""
+    return cast(F, njit(fastmath=True)(function))
+
+
+#: The 35 ways to split eight columns into two stripes: (35, 8), the first stripe before the second.
+SPLITS: Indices = np.array(
+    [[0, *rest, *sorted(set(range(1, 8)) - set(rest))] for rest in combinations(range(1, 8), 3)], dtype=np.int64
+)
+
+
+def _written_out() -> str:
+    """Source of `worths_of_splits`: with the 35 splits written out, the compiler keeps all in vector registers.
+
+    The two largest of a, b, c, d add up to max(a + b, c + d, max(a, b) + max(c, d)), so that 28 sums and 28 maxima of
+    pairs serve all splits.
+    """
+
+    def top2(a: int, b: int, c: int, d: int) -> str:
+        return f"max(max(s{a}{b}, s{c}{d}), m{a}{b} + m{c}{d})"
+
+    pairs = [f"s{i}{j} = a{i} + a{j}; m{i}{j} = max(a{i}, a{j})" for i, j in combinations(range(8), 2)]
+    body = [
+        *(f"a{i} = c{i}[row]" for i in range(8)),
+        *pairs,
+        *(f"t{n} += {top2(*split[:4])} + {top2(*split[4:])}" for n, split in enumerate(SPLITS.tolist())),
+    ]
+    return "\n".join(
+        [
+            "def worths_of_splits(x, eight, worths):",
+            *(f"    c{i} = x[eight[{i}]]" for i in range(8)),
+            *(f"    t{n} = float32(0)" for n in range(len(SPLITS))),
+            "    for row in range(x.shape[1]):",
+            *(f"        {line}" for line in body),
+            *(f"    worths[{n}] = t{n}" for n in range(len(SPLITS))),
+        ]
+    )
+
+
+def _from_source(source: str, name: str) -> Callable[..., Any]:
+    names: dict[str, Any] = {"float32": np.float32}
+    exec(source, names)
+    function: Callable[..., Any] = names[name]
+    return compiled(function)
+
+
+worths_of_splits = _from_source(_written_out(), "worths_of_splits")
+
+
+@compiled
+def stripe_worth(x: Floats, a: int, b: int, c: int, d: int) -> np.float32:
+    """Worth of the stripe of four columns."""
+    xa, xb, xc, xd = x[a], x[b], x[c], x[d]
+    total = np.float32(0)
+    for row in range(xa.size):
+        p, q, u, v = xa[row], xb[row], xc[row], xd[row]
+        total += max(p + q, u + v, max(p, q) + max(u, v))
+    return total
+
+
+@compiled
+def stripe_worths(x: Floats, order: Indices) -> Floats:
+    """Worth of every stripe."""
+    worths = np.empty(order.size // 4, dtype=np.float32)
+    for i in range(worths.size):
+        worths[i] = stripe_worth(x, order[4 * i], order[4 * i + 1], order[4 * i + 2], order[4 * i + 3])
+    return worths
+
+
+@compiled
+def best_splits(
+    x: Floats, order: Indices, worths: Floats, left: Indices, right: Indices, gains: Floats, splits: Indices
+) -> None:
+    """For pairs of stripes the best of the 35 splits of their columns, and what it gains; into the last two."""
+    found = np.empty(35, dtype=np.float32)
+    eight = np.empty(8, dtype=np.int64)
+    for n in range(left.size):
+        i, j = left[n], right[n]
+        eight[:4] = order[4 * i : 4 * i + 4]
+        eight[4:] = order[4 * j : 4 * j + 4]
+        worths_of_splits(x, eight, found)
+        best = np.argmax(found)
+        gains[n] = found[best] - worths[i] - worths[j]
+        splits[n] = best
+
+
+@compiled
+def split_stripes(order: Indices, left: Indices, right: Indices, splits: Indices, table: Indices) -> NDArray[np.bool_]:
+    """Split pairs of stripes in this order, each stripe at most once; which stripes were."""
+    touched = np.zeros(order.size // 4, dtype=np.bool_)
+    eight = np.empty(8, dtype=np.int64)
+    for n in range(left.size):
+        i, j = left[n], right[n]
+        if touched[i] or touched[j]:
+            continue
+        touched[i] = touched[j] = True
+        eight[:4] = order[4 * i : 4 * i + 4]
+        eight[4:] = order[4 * j : 4 * j + 4]
+        for k in range(4):
+            order[4 * i + k] = eight[table[splits[n], k]]
+            order[4 * j + k] = eight[table[splits[n], 4 + k]]
+    return touched
+
+
+@compiled
+def anneal(
+    x: Floats, order: Indices, worths: Floats, first: Indices, second: Indices, chance: Floats, hot: float, cold: float
+) -> None:
+    """Exchange columns of two stripes, one pair after the other, losses too while the temperature allows them.
+
+    Args:
+        x: magnitudes.
+        order: changed in place.
+        worths: of its stripes, changed in place.
+        first: positions of columns to exchange.
+        second: positions with which.
+        chance: uniform numbers in 0 .. 1 that decide on losses.
+        hot: temperature at the first exchange, in units of worth.
+        cold: temperature at the last.
+    """
+    ratio = (cold / hot) ** (1.0 / max(1, first.size))
+    temperature = hot
+    for n in range(first.size):
+        temperature *= ratio
+        a, b = first[n], second[n]
+        i, j = a // 4, b // 4
+        if i == j:
+            continue
+        order[a], order[b] = order[b], order[a]
+        left = stripe_worth(x, order[4 * i], order[4 * i + 1], order[4 * i + 2], order[4 * i + 3])
+        right = stripe_worth(x, order[4 * j], order[4 * j + 1], order[4 * j + 2], order[4 * j + 3])
+        gain = left + right - worths[i] - worths[j]
+        if gain >= 0 or chance[n] < np.exp(gain / temperature):
+            worths[i], worths[j] = left, right
+        else:
+            order[a], order[b] = order[b], order[a]
