@@ -1,6 +1,7 @@
 """From the state of a finished compile to its report."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from prunec.calibration.splits import steps_per_epoch
@@ -8,7 +9,16 @@ from prunec.compiler import report as r
 from prunec.compiler.assemble_layers import NOT_PERMUTED, report_layers
 from prunec.compiler.compilation import Compilation
 from prunec.compiler.environment import environment
-from prunec.compiler.gates import GateCheck, accuracy_gate, engine_gate, exit_code, gate_reasons, numeric_gate
+from prunec.compiler.gates import (
+    GateCheck,
+    accuracy_gate,
+    engine_gate,
+    exit_code,
+    gate_reasons,
+    numeric_gate,
+    sparsity_gate,
+    speedup_gate,
+)
 from prunec.compiler.pipeline import Pipeline
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.cost import CONVENTION
@@ -22,7 +32,8 @@ _STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
 def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
     """The report; its status and exit code follow from the gates."""
     reasons = dict(compilation.reasons)
-    checks = _gates(compilation, reasons)
+    layers = report_layers(compilation, reasons)
+    checks = _gates(compilation, layers, reasons)
     code = exit_code(checks, allow_unknown=compilation.settings.allow_unknown)
     runs = _runs(compilation)
     runs_summary, runs_reasons = r.summarise_runs(runs)
@@ -41,7 +52,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
         "pruning": _pruning(compilation, reasons),
         "permutation": _permutation(compilation, reasons),
         "recovery": _recovery(compilation, reasons),
-        "layers": report_layers(compilation, reasons),
+        "layers": layers,
         "engine": _engine(compilation),
         "environment": environment(),
     }
@@ -60,7 +71,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
     )
 
 
-def _gates(compilation: Compilation, reasons: dict[str, str]) -> list[GateCheck]:
+def _gates(compilation: Compilation, layers: Sequence[r.Layer], reasons: dict[str, str]) -> list[GateCheck]:
     settings, accuracy = compilation.settings, compilation.accuracy
     checks = [numeric_gate(compilation.onnx_vs_torch)]
     if settings.build_engine:
@@ -68,6 +79,12 @@ def _gates(compilation: Compilation, reasons: dict[str, str]) -> list[GateCheck]
     if settings.max_drop_points is not None:
         final = accuracy.get("engine", accuracy.get("exported"))
         checks.append(accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reasons.get("accuracy")))
+    if settings.min_speedup is not None:
+        measured = compilation.latency.speedup if compilation.latency is not None else None
+        checks.append(speedup_gate(settings.min_speedup, measured, reasons.get("latency")))
+    if settings.require_sparse_percent is not None:
+        valid = sum(layer.sparsity is not None and layer.sparsity.valid for layer in layers)
+        checks.append(sparsity_gate(settings.require_sparse_percent, valid, len(layers)))
     return checks
 
 

@@ -5,23 +5,14 @@ from typing import Any
 
 from prunec.compiler.artifacts import bundle_onnx, bundle_program, intact_bundle
 from prunec.compiler.bundle import REPORT_NAME, amend_bundle
+from prunec.compiler.gates import EXIT_CODES
 from prunec.compiler.progress import Progress
 from prunec.compiler.report import Report
 from prunec.compiler.report_html import render_html
 from prunec.compiler.verify_bundle import ENGINE_TOLERANCE, engine_error
-from prunec.passes.errors import (
-    AccuracyGateError,
-    MissingDependencyError,
-    NumericMismatchError,
-)
+from prunec.passes.errors import NumericMismatchError
 from prunec.runtime.engines.building import EngineInfo, build_engine, choose_builder
 from prunec.runtime.target import Target
-
-_GATE_CODES = {
-    "engine": MissingDependencyError.exit_code,
-    "max_drop_points": AccuracyGateError.exit_code,
-    "max_onnx_vs_torch_relative_error": NumericMismatchError.exit_code,
-}
 
 
 def build_bundle(path: Path, *, progress: Progress) -> Report:
@@ -82,7 +73,7 @@ def _amended(report: Report, engine: EngineInfo) -> Report:
         document["gates"].append(gate)
     gone = ("engine", "size_bytes.engine")
     document["reasons"] = {key: reason for key, reason in document["reasons"].items() if key not in gone}
-    failed = [_GATE_CODES[other["name"]] for other in others if other["verdict"] == "failed"]
+    failed = [EXIT_CODES[other["name"]] for other in others if other["verdict"] == "failed"]
     document["exit_code"] = min(failed, default=0)
     document["status"] = "FAILED" if failed else "PASSED"
     return Report.model_validate(document)

@@ -33,7 +33,9 @@ class Settings:
         latency_batch: batch size of latency measurements.
         latency_runs: measurements of each of the two models.
         build_engine: whether an engine is asked for.
-        max_drop_points: accuracy gate, percentage points; None for no gate.
+        max_drop_points: accuracy gate, percentage points; None for no gate, as for the others.
+        min_speedup: latency gate, dense over compiled latency on the target.
+        require_sparse_percent: sparsity gate, percent of the layers that hold 2:4.
         allow_unknown: whether a gate that can't be measured passes.
         command: the command line, for the report.
         pretraining: the dense network's own training, for the report; None where it isn't known.
@@ -45,6 +47,8 @@ class Settings:
     latency_runs: int = 200
     build_engine: bool = True
     max_drop_points: float | None = None
+    min_speedup: float | None = None
+    require_sparse_percent: float | None = None
     allow_unknown: bool = False
     command: str = ""
     pretraining: Schedule | None = None
@@ -53,10 +57,14 @@ class Settings:
         """Refuse a gate that nothing can pass or fail.
 
         Raises:
-            UsageError: its limit is not finite.
+            UsageError: its limit is not finite, or out of its range.
         """
         if self.max_drop_points is not None and not math.isfinite(self.max_drop_points):
             raise UsageError(f"--max-drop-points must be finite, got {self.max_drop_points}.")
+        if self.min_speedup is not None and not 0 < self.min_speedup < math.inf:
+            raise UsageError(f"--min-speedup must be a factor above 0, got {self.min_speedup}.")
+        if self.require_sparse_percent is not None and not 0 <= self.require_sparse_percent <= 100:
+            raise UsageError(f"--require-sparse must lie in 0% .. 100%, got {self.require_sparse_percent:g}%.")
 
 
 @dataclass

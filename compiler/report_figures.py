@@ -10,6 +10,8 @@ _GATE_LABELS = {  # gate -> what its value is, unit
     "max_drop_points": ("accuracy lost", " points"),
     "max_onnx_vs_torch_relative_error": ("ONNX against torch, relative error", ""),
     "engine": ("engines built", ""),
+    "min_speedup": ("measured speed-up", "x"),
+    "require_sparse_percent": ("layers that hold 2:4", " %"),
 }
 
 

@@ -67,6 +67,24 @@ def compile_(
             rich_help_panel=GATES,
         ),
     ] = None,
+    min_speedup: Annotated[
+        float | None,
+        typer.Option(
+            "--min-speedup",
+            help="Fail if it is not so many times as fast as the dense network on the target.",
+            metavar="X",
+            rich_help_panel=GATES,
+        ),
+    ] = None,
+    require_sparse: Annotated[
+        str | None,
+        typer.Option(
+            "--require-sparse",
+            help="Fail if fewer of the layers hold 2:4 than this, as in 80%.",
+            metavar="P%",
+            rich_help_panel=GATES,
+        ),
+    ] = None,
     allow_unknown: Annotated[
         bool,
         typer.Option("--allow-unknown", help="Let a gate pass that can't be measured here.", rich_help_panel=GATES),
@@ -85,6 +103,8 @@ def compile_(
         threads=threads,
         build_engine=not no_engine,
         max_drop_points=max_drop_points,
+        min_speedup=min_speedup,
+        require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
         allow_unknown=allow_unknown,
         command=context.obj,
     )
@@ -103,3 +123,15 @@ def compile_(
         )
     print_report(report, folder, context.obj)
     return report.exit_code
+
+
+def _percent(text: str) -> float:
+    """``80%`` as 80."""
+    from prunec.passes.errors import UsageError
+
+    try:
+        if not text.endswith("%"):
+            raise ValueError
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"--require-sparse is {text!r}: expected a percentage, as in 80%.") from None

@@ -112,6 +112,18 @@ def test_inspect(project: Path, prunec: Prunec) -> None:
     assert [layer["eligible"] for layer in found["two_four"]] == [False, True, True]
 
 
+def test_sparsity_and_latency_gates(project: Path, prunec: Prunec) -> None:
+    compile_ = ("compile", "model.pt", "-t", "h100-2:4", "--no-engine", "--pipeline", "sparsify", "-o")
+    outcome = prunec(*compile_, "sparse", "--require-sparse", "60%")
+    assert outcome.code == 0, outcome.err
+    assert "layers that hold 2:4 66.67 ≥ 60 %" in outcome.last_line or "66.67" in outcome.last_line
+    assert prunec(*compile_, "sparser", "--require-sparse", "70%").code == 7
+    outcome = prunec(*compile_, "fast", "--min-speedup", 1.5)
+    assert outcome.code == 6  # not known without the device
+    assert "not known" in outcome.last_line
+    assert prunec(*compile_, "faster", "--min-speedup", 1.5, "--allow-unknown").code == 0
+
+
 @pytest.mark.parametrize("name", ["graph.html", "graph.svg"])
 def test_inspect_draws_a_picture(project: Path, prunec: Prunec, name: str) -> None:
     for _ in range(2):  # an earlier picture is replaced

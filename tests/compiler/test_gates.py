@@ -1,6 +1,16 @@
 import pytest
 
-from prunec.compiler.gates import accuracy_gate, engine_gate, exit_code, gate_reasons, numeric_gate
+from prunec.compiler.compilation import Settings
+from prunec.compiler.gates import (
+    accuracy_gate,
+    engine_gate,
+    exit_code,
+    gate_reasons,
+    numeric_gate,
+    sparsity_gate,
+    speedup_gate,
+)
+from prunec.passes.errors import UsageError
 from tests.compiler.sample_report import sample_fields, sample_report
 
 
@@ -21,6 +31,28 @@ def test_numeric_gate() -> None:
     not_finite = numeric_gate(float("nan"))
     assert (not_finite.gate.verdict, not_finite.gate.value) == ("failed", None)
     assert "not finite" in (not_finite.reason or "")
+
+
+def test_speedup_gate() -> None:
+    assert speedup_gate(1.5, 1.5).gate.verdict == "passed"
+    assert exit_code([speedup_gate(1.5, 1.49)]) == 6
+    unknown = speedup_gate(1.5, None, "needs the device.")
+    assert (unknown.gate.verdict, unknown.reason, exit_code([unknown])) == ("unknown", "needs the device.", 6)
+    assert exit_code([unknown], allow_unknown=True) == 0
+
+
+def test_sparsity_gate() -> None:
+    assert sparsity_gate(80, 8, 10).gate.verdict == "passed"
+    assert exit_code([sparsity_gate(80, 7, 10)]) == 7
+    assert sparsity_gate(0, 0, 0).gate.verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    "limits", [{"min_speedup": 0.0}, {"min_speedup": float("nan")}, {"require_sparse_percent": 101.0}]
+)
+def test_limits_that_mean_nothing(limits: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Settings(**limits)  # type: ignore[arg-type]
 
 
 def test_the_lowest_code_of_the_failures() -> None:

@@ -168,7 +168,7 @@ MISFITS: dict[str, Any] = {
 }
 DISAGREEING: dict[str, Any] = {
     "only one member": {"0.weight": {0: [0, 1]}},
-    "another order": {"10.weight": {0: [1, 0]}, "10.bias": {0: [1, 0]}, "11.weight": {1: [1, 0]}},
+    "another order": {"10.weight": {0: [1, 0]}, "10.bias": {0: [0, 1]}, "11.weight": {1: [1, 0]}},
     "twice the same": {"10.weight": {0: [1, 1]}, "10.bias": {0: [1, 1]}, "11.weight": {1: [1, 1]}},
     "a frozen group": {"11.weight": {0: [0, 1]}, "11.bias": {0: [0, 1]}},
     "the input's channels": {"0.weight": {1: [0, 1]}},
