@@ -51,7 +51,7 @@ test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(JOBS)
 
 test-long: $(STAMP) ## run the slower checks
-	$(BIN)/python -m pytest -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n $(JOBS)
 
 zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)

@@ -20,6 +20,7 @@ from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, relative_error
+from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
 from prunec.runtime.onnx_export import export_onnx
 from tests.passes.checks import random_prune
@@ -285,6 +286,20 @@ def check_training(subject: Subject, row: Row) -> None:
     assert all(y.isfinite().all() for y in input_tensors(run(program.eval(), x))), "outputs are not finite"
 
 
+def check_permutation(subject: Subject, row: Row) -> None:
+    """Channels in another order, chosen for 2:4, are the same function; only mixed ones may have to keep theirs."""
+    result = Permute(seconds=1).run(subject.program)
+    error = relative_error(
+        run(result.program.double().eval(), subject.x[:1].double()),
+        run(subject.program.double().eval(), subject.x[:1].double()),
+    )
+    assert error < TOLERANCE, f"error {error:.2g}"
+    assert all(layer["retained_after"] >= (1 - 1e-3) * layer["retained_before"] for layer in result.stats["layers"])
+    refused = {group["name"] for group in result.stats["groups"] if "changes what" in group["reason"]}
+    unexpected = refused - {group.name for group in analyse(subject.program).groups if group.inexact}
+    assert not unexpected, f"order matters for {', '.join(sorted(unexpected))}"
+
+
 def check_mutations(subject: Subject, count: int) -> None:
     """Exchanging one kept index in any pruned dimension changes the output by more than the oracle's tolerance.
 
@@ -329,6 +344,7 @@ CHECKS: dict[str, Callable[[Subject, Row], None]] = {
     "exact only": check_exact_only,
     "random plan": check_random_plan,
     "outputs": check_says_something,
+    "permutation": check_permutation,
     "batches": check_batches,
     "export": check_saved,
     "onnx": check_onnx,

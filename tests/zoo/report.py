@@ -20,8 +20,8 @@ random, every one of them: pruning is judged by equality here, not by accuracy.
 - **frozen**: why groups stay, and how many.
 
 Every network must also pass: the oracle under random plans, the plain oracle with inexact groups frozen, {mutations}
-mutations of the plan that the oracle must catch, batches of 2 and 3, saving and loading, ONNX Runtime within 1e-4, and
-training steps.
+mutations of the plan that the oracle must catch, batches of 2 and 3, saving and loading, ONNX Runtime within 1e-4,
+training steps, and channel permutation for 2:4, after which the outputs must agree to 1e-9 in float64.
 """
 _COLUMNS = (
     "network", "class", "nodes", "groups", "prunable", "cut", "cut, exact only", "inexact under", "error",
