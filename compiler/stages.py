@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.compiler.compilation import Compilation, Permuted, Pruned, Recovered
 from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError, UsageError
@@ -92,14 +93,28 @@ def permute(compilation: Compilation, options: Permute) -> None:
 
 def sparsify(compilation: Compilation, options: Sparsify) -> None:
     """Mask to 2:4."""
-    compilation.progress.stage(f"sparsify to {options.pattern}")
-    result = options.run(compilation.program)
+    compilation.progress.stage(f"sparsify to {options.pattern} by {options.criterion}")
+    if options.criterion == "magnitude":
+        result = options.run(compilation.program)
+    else:
+        result = sparsify_by_inputs(compilation.program, options, _calibration_inputs(compilation, options))
     compilation.program = result.program
     _check_masks(compilation)
     compilation.retained_magnitude = {
         layer["layer"]: layer["retained_magnitude"] for layer in result.stats["layers"] if layer["eligible"]
     }
     compilation.measure_accuracy("sparse")
+
+
+def _calibration_inputs(compilation: Compilation, options: Sparsify) -> Tensor:
+    """Training inputs, shuffled by the seed."""
+    if compilation.data is None:
+        raise UsageError(
+            f"The 2:4 criterion {options.criterion} looks at inputs, and there is no training data.",
+            hint="Name it under [data] in prunec.toml, or use criterion=magnitude.",
+        )
+    batches = compilation.data.train.batches(options.samples, epoch=0, seed=compilation.settings.seed)
+    return calibration_inputs(batches, options.samples)
 
 
 def finetune(compilation: Compilation, options: Recover) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from prunec.passes.base import PassResult
 from prunec.passes.cost import CONVOLUTIONS, Layer
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs, matches
+
+CRITERIA = ("magnitude", "wanda", "sparsegpt")
 
 
 @dataclass(frozen=True)
@@ -99,29 +101,40 @@ def is_two_four(weight: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Sparsify:
-    """Mask every eligible layer to 2:4 by magnitude; the masks stay with the program and hold in finetuning.
+    """Mask every eligible layer to 2:4; the masks stay with the program and hold in finetuning.
 
     Attributes:
         pattern: "2:4".
+        criterion: what weights are kept by: "magnitude", or what their inputs on calibration data make of them,
+            "wanda" or "sparsegpt", which also updates the kept weights (`prunec.calibration.one_shot`).
+        samples: calibration inputs of the latter two.
         ignore: globs of layers to leave dense.
     """
 
     pattern: Literal["2:4"] = "2:4"
+    criterion: Literal["magnitude", "wanda", "sparsegpt"] = "magnitude"
+    samples: int = 128
     ignore: tuple[str, ...] = ()
 
     name: ClassVar[str] = "sparsify"
 
     def __post_init__(self) -> None:
-        """Refuse other patterns."""
+        """Refuse other patterns and criteria."""
         if self.pattern != "2:4":
             raise UsageError(f"Unknown sparsity pattern {self.pattern!r}.", hint="Known: '2:4'.")
+        if self.criterion not in CRITERIA:
+            raise UsageError(f"Unknown 2:4 criterion {self.criterion!r}.", hint=did_you_mean(self.criterion, CRITERIA))
+        if self.samples < 2:
+            raise UsageError(f"sparsify: samples must be at least 2, got {self.samples}.")
 
     def run(self, program: Program) -> PassResult:
-        """Mask a program; other weights are shared with it.
+        """Mask a program by magnitude; other weights are shared with it.
 
         Raises:
-            UsageError: a glob of ``ignore`` matches no layer.
+            UsageError: a glob of ``ignore`` matches no layer, or the criterion needs inputs.
         """
+        if self.criterion != "magnitude":
+            raise UsageError(f"The 2:4 criterion {self.criterion} needs calibration inputs.")
         check_globs(self.ignore, [layer.name for layer in program.layers()], "ignore")
         found = eligibility(program, self.ignore)
         tensors: dict[str, Tensor] = program.tensors()
@@ -132,10 +145,10 @@ class Sparsify:
         }
         result = program.with_tensors({name: sparse.get(id(tensor), tensor) for name, tensor in tensors.items()})
         result = replace(result, masks={**program.masks, **masks})
-        return PassResult(result, bool(masks), {"layers": [_layer_stats(e, tensors, masks) for e in found]})
+        return PassResult(result, bool(masks), {"layers": [layer_stats(e, tensors, masks) for e in found]})
 
 
-def _layer_stats(entry: LayerEligibility, tensors: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
+def layer_stats(entry: LayerEligibility, tensors: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
     """What the report says of a layer; retained magnitude is the kept share of the sum of absolute weights."""
     stats: dict[str, Any] = {
         "layer": entry.layer,

@@ -220,3 +220,13 @@ def test_folded_weights_are_pruned_exactly_and_replayed(tmp_path: Path) -> None:
     found = verify_bundle(tmp_path / "b", source=tmp_path / "dense.pt2", config=None, model=ModelOptions(trust=True))
     assert [check for check in found.checks if check.verdict == "failed"] == []
     assert any("oracle" in check.detail for check in found.checks)
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, criterion: str) -> None:
+    pipeline = f"permute{{seconds=1}} sparsify{{criterion={criterion},samples=64}}"
+    report = compile_model(program, "a100-2:4", pipeline, data, tmp_path / "b", settings=FAST)
+    assert report.exit_code == 0
+    assert all(x.sparsity.valid for x in report.layers if x.sparsity is not None and x.sparsity.eligible)
+    with pytest.raises(UsageError, match="no training data"):
+        compile_model(program, "a100-2:4", pipeline, None, tmp_path / "c", settings=FAST)

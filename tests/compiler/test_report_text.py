@@ -29,7 +29,7 @@ def test_the_last_line_of_a_failure_names_the_gates() -> None:
     line = report_line(failed_report())
     assert line.startswith("FAILED | ")
     assert "accuracy lost 0.62 > 0.5 points (failed)" in line
-    assert "min_speedup not known (limit 2) (unknown)" in line
+    assert "measured speed-up not known (limit 2x) (unknown)" in line
 
 
 def test_the_last_line_without_a_gate_still_has_the_accuracy() -> None:
