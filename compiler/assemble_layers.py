@@ -56,6 +56,8 @@ def _layer_sparsity(compilation: Compilation) -> dict[str, r.LayerSparsity]:
             retained_magnitude=compilation.retained_magnitude.get(entry.layer),
             retained_unpermuted=permuted.retained_before.get(entry.layer) if permuted else None,
             efficacy=permuted.efficacy.get(entry.layer) if permuted else None,
+            likely_to_gain=seen.likely_to_gain if seen is not None else False,
+            gain_rule=seen.gain_rule if seen is not None else "",
             found_by_builder=None,
             chosen_by_builder=None,
         )

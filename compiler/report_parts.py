@@ -233,7 +233,7 @@ class LayerSparsity(Part):
 
     `retained_magnitude` is the share of the layer's absolute weights that the mask kept, `retained_unpermuted` what it
     would have kept without channel permutation, `efficacy` the share of the loss that the permutation undid, where 1
-    is each filter's own larger half kept.
+    is each filter's own larger half kept. `likely_to_gain` is a prediction, with the rule behind it.
 
     A `reason` that is not empty says why the layer is not 2:4, which explains the nulls beside it too.
     """
@@ -244,6 +244,8 @@ class LayerSparsity(Part):
     retained_magnitude: Fraction | None
     retained_unpermuted: Fraction | None
     efficacy: float | None
+    likely_to_gain: bool
+    gain_rule: str
     found_by_builder: bool | None
     chosen_by_builder: bool | None
 

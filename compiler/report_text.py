@@ -25,6 +25,8 @@ _LAYER_COLUMNS = (
     "retained_magnitude",
     "retained_unpermuted",
     "efficacy",
+    "likely_to_gain",
+    "gain_rule",
     "found_by_builder",
     "chosen_by_builder",
     "dense_ms",

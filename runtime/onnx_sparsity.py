@@ -4,6 +4,7 @@ The groups of 4 run along the dimension that is summed over: axis 1 of a convolu
 product's second operand.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from onnx import numpy_helper
 from prunec.passes.errors import InputError, first_line
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Input channels and filters from which 2:4 usually pays.
+_WIDE = 256
 _LOOK_THROUGH = ("Cast", "DequantizeLinear", "QuantizeLinear", "Identity", "Transpose")
 
 
@@ -35,6 +38,8 @@ class LayerSparsity:
         eligible: whether the operator can carry 2:4.
         valid: whether it does.
         reason: why not.
+        likely_to_gain: whether sparse kernels are likely to be faster than dense ones; False where not eligible.
+        gain_rule: the rule behind that, in words; empty where not eligible.
         zero_fraction: share of zero weights.
     """
 
@@ -49,6 +54,8 @@ class LayerSparsity:
     eligible: bool
     valid: bool
     reason: str
+    likely_to_gain: bool
+    gain_rule: str
     zero_fraction: float
 
 
@@ -76,6 +83,27 @@ def is_two_four(weight: NDArray[Any], axis: int) -> bool:
     return bool((np.count_nonzero(rows.reshape(*rows.shape[:-1], -1, 4), axis=-1) <= 2).all())
 
 
+def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int) -> tuple[bool, str]:
+    """Whether a layer's sparse kernels are likely to win, and the rule that says so.
+
+    The rule of thumb of TensorRT's maintainers: wide layers gain, and kernels larger than 1x1 multiply the channels
+    that are summed over (TensorRT issues 3849 and 4065). A prediction; what wins is measured on the device.
+
+    Args:
+        operator: "Conv", "Gemm" or "MatMul".
+        shape: of the weight as the operator sees it.
+        axis: summed over.
+    """
+    channels = shape[axis]
+    filters = shape[0] if operator == "Conv" else shape[len(shape) - 1 if axis != len(shape) - 1 else 0]
+    positions = math.prod(shape[2:]) if operator == "Conv" else 1
+    summed = f"C {channels}" + (f" times {positions} kernel positions" if positions > 1 else "")
+    narrowest = _WIDE if positions == 1 else _WIDE // 4
+    wide = channels * positions >= _WIDE and filters >= narrowest
+    verdict = "are at least" if wide else "are not both at least"
+    return wide, f"{summed} and K {filters} {verdict} {_WIDE} and {narrowest}"
+
+
 def _check(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto]
 ) -> LayerSparsity:
@@ -84,10 +112,12 @@ def _check(
     name, weight = _weight(node.input[1], constants, makers)
     if weight is None:
         reason = "the weight is computed, not a constant"
-        return LayerSparsity(node.name, node.name, "", node.op_type, (), 0, groups, "", False, False, reason, 0.0)
+        unknown = (False, False, reason, False, "", 0.0)
+        return LayerSparsity(node.name, node.name, "", node.op_type, (), 0, groups, "", *unknown)
     axis = _summed_axis(node.op_type, bool(attributes.get("transB", 0)), weight.ndim)
     reason = _ineligible(node.op_type, groups, weight, axis)
     valid = not reason and is_two_four(weight, axis)
+    likely, rule = (False, "") if reason else likely_to_gain(node.op_type, weight.shape, axis)
     return LayerSparsity(
         name=node.name,
         layer=name.rpartition(".")[0] or name,
@@ -100,6 +130,8 @@ def _check(
         eligible=not reason,
         valid=valid,
         reason=reason or ("" if valid else "some 4 consecutive input channels hold more than 2 weights"),
+        likely_to_gain=likely,
+        gain_rule=rule,
         zero_fraction=float((weight == 0).mean()) if weight.size else 0.0,
     )
 

@@ -88,6 +88,7 @@ def weight_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     for axis, label in enumerate(value):
         if axis != dim:
             ties.sum_over(node, label, "_weight_norm")
-    ties.freeze(value[dim], "weight norm, which is not defined for zeroed filters")
-    ties.freeze(gains[dim], "weight norm, which is not defined for zeroed filters")
+    reason = "weight norm, which is not defined for zeroed filters (fold-parameters makes the weight a plain one)"
+    ties.freeze(value[dim], reason)
+    ties.freeze(gains[dim], reason)
     return tuple(value)

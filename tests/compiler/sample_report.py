@@ -55,6 +55,8 @@ def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason:
             retained_magnitude=0.7447 if eligible else None,
             retained_unpermuted=0.7401 if eligible else None,
             efficacy=0.31 if eligible else None,
+            likely_to_gain=eligible and shape[0] >= 256,
+            gain_rule="C 256 and K 256 are at least 256" if eligible else "",
             found_by_builder=None,
             chosen_by_builder=None,
         ),

@@ -119,6 +119,8 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
             "retained_magnitude",
             "retained_unpermuted",
             "efficacy",
+            "likely_to_gain",
+            "gain_rule",
             "found_by_builder",
             "chosen_by_builder",
         )

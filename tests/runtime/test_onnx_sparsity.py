@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.polygraphy_agreement import polygraphy_says
 from prunec.runtime.onnx_export import export_onnx, to_fp16
-from prunec.runtime.onnx_sparsity import check_sparsity, is_two_four
+from prunec.runtime.onnx_sparsity import check_sparsity, is_two_four, likely_to_gain
 from tests.runtime.nets import small
 
 
@@ -67,3 +67,22 @@ def test_pattern_check_is_the_definition(seed: int, axis: int) -> None:
     rows = weight if axis == 1 else weight.T
     expected = all((row[i : i + 4] != 0).sum() <= 2 for row in rows for i in (0, 4))
     assert is_two_four(weight, axis) == expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "axis", "likely"),
+    [
+        ("Conv", (256, 256, 1, 1), 1, True),
+        ("Conv", (256, 128, 1, 1), 1, False),
+        ("Conv", (64, 64, 3, 3), 1, True),
+        ("Conv", (64, 16, 3, 3), 1, False),
+        ("Conv", (16, 512, 3, 3), 1, False),
+        ("Gemm", (1000, 512), 1, True),
+        ("Gemm", (512, 10), 0, False),
+        ("MatMul", (768, 3072), 0, True),
+    ],
+)
+def test_what_is_likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, likely: bool) -> None:
+    found, rule = likely_to_gain(operator, shape, axis)
+    assert found == likely
+    assert str(shape[axis]) in rule
