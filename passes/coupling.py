@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.graphs import arguments, operator_name
-from prunec.passes.groups import Group, Member, find_groups
+from prunec.passes.groups import Group, Member, find_groups, marked
 from prunec.passes.labels import Atoms, Channels, Ties, Value, axes, opaque
 from prunec.passes.normalise import aliased_inputs, written
 from prunec.passes.program import Program
@@ -94,7 +94,7 @@ class Coupling:
     @cached_property
     def is_frozen(self) -> NDArray[np.bool_]:
         """For every atom id, if it is a root: whether its class stays."""
-        return _marked(self.roots, [atoms for atoms, _ in self.ties.frozen])
+        return marked(self.roots, [atoms for atoms, _ in self.ties.frozen])
 
     def units(self, group: Group) -> Atoms:
         """The root of each unit of a group, int64 (count,)."""
@@ -137,9 +137,9 @@ def analyse(program: Program, policy: Policy = DEFAULT_POLICY) -> Coupling:
 
 def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]) -> dict[str, int]:
     """For every decision the answer to take next: the one taken if it is good, an untried one, or else the best."""
-    frozen = _marked(roots, [atoms for atoms, _ in ties.frozen])
-    mixed = _marked(roots, [mixing.atoms for mixing in ties.mixing])
-    unwanted = _marked(roots, ties.head_dims if ties.attention == "heads" else [])
+    frozen = marked(roots, [atoms for atoms, _ in ties.frozen])
+    mixed = marked(roots, [mixing.atoms for mixing in ties.mixing])
+    unwanted = marked(roots, ties.head_dims if ties.attention == "heads" else [])
     options = dict(ties.options)
     for key, decision in ties.decisions.items():
         if decision.options == 1:
@@ -157,14 +157,6 @@ def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]
             if best != options.get(key, 0):
                 options[key] = best
     return options
-
-
-def _marked(roots: Atoms, labels: list[Atoms]) -> NDArray[np.bool_]:
-    """Which roots stand for any of these atoms."""
-    marked = np.zeros(len(roots), dtype=bool)
-    if labels:
-        marked[roots[np.concatenate([np.ravel(label) for label in labels])]] = True
-    return marked
 
 
 def _run_rules(program: Program, ties: Ties) -> None:

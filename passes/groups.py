@@ -2,8 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunec.passes.cost import TRANSPOSED, layer_name, weighted_calls
 from prunec.passes.graphs import operator_name
@@ -56,12 +59,12 @@ class Group:
         """Whether removing units equals zeroing them."""
         return not self.inexact
 
-    @property
+    @cached_property
     def producers(self) -> list[int]:
         """Positions of the members whose slices are filters."""
         return [i for i, m in enumerate(self.members) if (m.parameter, m.dim) in self.filters]
 
-    @property
+    @cached_property
     def layers(self) -> list[str]:
         """Paths of the layers whose filters the units are."""
         return list(dict.fromkeys(layer_name(self.members[i].parameter) for i in self.producers))
@@ -82,42 +85,40 @@ def find_groups(program: Program, ties: Ties, slots: dict[tuple[str, int], Atoms
     filters = _filters(program)
     order = _order_of_use(program)
     keys = sorted(slots, key=lambda slot: (order.get(slot[0], len(order)), slot[1]))
-    # What every piece of an axis keeps is settled group by group, so pieces tell classes apart as members do.
-    labels = [*(slots[key] for key in keys), *ties.pieces]
-    random = np.random.default_rng(0).integers(1, 2**63, size=len(labels), dtype=np.uint64)
-    signature = np.zeros(ties.count, dtype=np.uint64)
-    for label, number in zip(labels, random, strict=True):
-        np.add.at(signature, roots[label], number)
-    produced = np.zeros(ties.count, dtype=bool)
-    for key in filters & slots.keys():
-        produced[roots[slots[key]]] = True
-    reasons = _words(ties.frozen, roots)
-    inexact = _words([(mixing.atoms, mixing.operator) for mixing in ties.mixing], roots)
-    residual = np.zeros(ties.count, dtype=bool)
-    for label in ties.residual:
-        residual[roots[label]] = True
-
-    buckets: dict[tuple[int, bool, bool], list[int]] = {}
-    for root in np.flatnonzero(produced).tolist():
-        buckets.setdefault((int(signature[root]), root in reasons, root in inexact), []).append(root)
+    found = _classes([slots[key] for key in keys if key in filters], roots, _signatures(keys, slots, ties, roots))
+    slices = _slices(keys, slots, roots, found)
+    owner = np.full(ties.count, -1, dtype=np.int64)
+    for position, units in enumerate(found):
+        owner[units] = position
+    reasons = _words(ties.frozen, owner[roots], len(found))
+    inexact = _words([(mixing.atoms, mixing.operator) for mixing in ties.mixing], owner[roots], len(found))
+    residual = marked(roots, ties.residual)
     names: Counter[str] = Counter()
     groups = []
-    for units, slices in _members(keys, slots, roots, filters, list(buckets.values())):
-        members = tuple(Member(name, dim, rows.shape[1]) for (name, dim), rows in slices.items())
+    for position, units in enumerate(found):
+        members = tuple(Member(name, dim, rows.shape[1]) for (name, dim), rows in slices[position].items())
         layer = layer_name(next(m.parameter for m in members if (m.parameter, m.dim) in filters))
         names[layer] += 1
         group = Group(
             name=layer if names[layer] == 1 else f"{layer}#{names[layer]}",
             count=len(units),
             members=members,
-            slices=tuple(slices.values()),
+            slices=tuple(slices[position].values()),
             filters=filters,
-            reasons=tuple(dict.fromkeys(reason for root in units for reason in reasons.get(root, ()))),
+            reasons=reasons[position],
             residual=bool(residual[units].any()),
-            inexact=tuple(dict.fromkeys(operator for root in units for operator in inexact.get(root, ()))),
+            inexact=inexact[position],
         )
         groups.append(group)
     return groups
+
+
+def marked(roots: Atoms, labels: list[Atoms]) -> NDArray[np.bool_]:
+    """For every atom id, if it is a root: whether it stands for any of these atoms."""
+    found = np.zeros(len(roots), dtype=bool)
+    if labels:
+        found[roots[np.concatenate([np.ravel(label) for label in labels])]] = True
+    return found
 
 
 def _filters(program: Program) -> frozenset[tuple[str, int]]:
@@ -145,45 +146,80 @@ def _order_of_use(program: Program) -> dict[str, int]:
     return order
 
 
-def _members(
-    keys: list[tuple[str, int]],
-    slots: dict[tuple[str, int], Atoms],
-    roots: Atoms,
-    filters: frozenset[tuple[str, int]],
-    buckets: list[list[int]],
-) -> list[tuple[Atoms, dict[tuple[str, int], Atoms]]]:
-    """For each bucket its classes, and per member the slices of each: (units, slices per unit).
+def _signatures(
+    keys: list[tuple[str, int]], slots: dict[tuple[str, int], Atoms], ties: Ties, roots: Atoms
+) -> NDArray[np.uint64]:
+    """For every root a number, the same for classes that have slices of the same tensors and may go alike."""
+    # What every piece of an axis keeps is settled group by group, so pieces tell classes apart as members do.
+    labels = [*(slots[key] for key in keys), *ties.pieces]
+    random = np.random.default_rng(0).integers(1, 2**63, size=len(labels) + 2, dtype=np.uint64)
+    signatures = np.zeros(len(roots), dtype=np.uint64)
+    if labels:
+        numbers = np.repeat(random[2:], [len(label) for label in labels])
+        np.add.at(signatures, roots[np.concatenate(labels)], numbers)
+    signatures[marked(roots, [atoms for atoms, _ in ties.frozen])] += random[0]
+    signatures[marked(roots, [mixing.atoms for mixing in ties.mixing])] += random[1]
+    return signatures
 
-    Buckets come in the order in which the graph first uses their filters, units in the order of those filters.
+
+def _classes(filters: list[Atoms], roots: Atoms, signatures: NDArray[np.uint64]) -> list[Atoms]:
+    """Classes that have filters, by signature.
+
+    Args:
+        filters: atoms of each tensor's filters, in the order of the graph.
+        roots: for every atom the representative of its class.
+        signatures: for every root.
+
+    Returns:
+        The roots of each group in the order of its filters, groups in the order in which the graph first uses theirs.
     """
-    bucket_of = np.full(len(roots), -1, dtype=np.int64)
-    unit_of = np.zeros(len(roots), dtype=np.int64)
-    for position, units in enumerate(buckets):
-        bucket_of[units] = position
-        unit_of[units] = np.arange(len(units))
-    found: dict[int, dict[tuple[str, int], Atoms]] = {}
-    order: dict[int, Atoms] = {}
+    if not filters:
+        return []
+    uses = roots[np.concatenate(filters)]
+    first_use = np.full(len(roots), len(uses), dtype=np.int64)
+    np.minimum.at(first_use, uses, np.arange(len(uses)))
+    classes = np.flatnonzero(first_use < len(uses))
+    first_use = first_use[classes]
+    tensor = np.repeat(np.arange(len(filters)), [len(atoms) for atoms in filters])[first_use]
+    _, smallest, kind = np.unique(signatures[classes], return_index=True, return_inverse=True)
+    # Groups that begin in one tensor come in the order of their smallest atoms.
+    rank = np.empty(len(smallest), dtype=np.int64)
+    rank[np.lexsort((smallest, tensor[smallest]))] = np.arange(len(smallest))
+    group = rank[kind]
+    ends = np.cumsum(np.bincount(group))
+    return np.split(classes[np.lexsort((first_use, group))], ends[:-1])
+
+
+def _slices(
+    keys: list[tuple[str, int]], slots: dict[tuple[str, int], Atoms], roots: Atoms, groups: list[Atoms]
+) -> list[dict[tuple[str, int], Atoms]]:
+    """For each group of classes, per tensor and dimension the slices of each class: (units, slices per unit)."""
+    unit_of = np.full(len(roots), -1, dtype=np.int64)
+    unit_of[np.concatenate([*groups, []]).astype(np.int64)] = np.arange(sum(map(len, groups)))
+    group_of = np.repeat(np.arange(len(groups)), [len(units) for units in groups])
+    found: list[dict[tuple[str, int], Atoms]] = [{} for _ in groups]
     for key in keys:
-        root = roots[slots[key]]
-        owner = bucket_of[root]
-        for position in np.unique(owner[owner >= 0]).tolist():
-            indices = np.flatnonzero(owner == position)
-            rows = indices[np.argsort(unit_of[root[indices]], kind="stable")].reshape(len(buckets[position]), -1)
-            found.setdefault(position, {})[key] = rows
-            if key in filters and position not in order:
-                order[position] = np.argsort(rows[:, 0], kind="stable")
-    return [
-        (np.array(buckets[position])[units], {key: rows[units] for key, rows in found[position].items()})
-        for position, units in order.items()
-    ]
+        units = unit_of[roots[slots[key]]]
+        indices = np.argsort(units, kind="stable")[np.count_nonzero(units < 0) :]
+        owners = group_of[units[indices]]
+        starts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(owners)]
+        for start, end in pairwise(starts if len(owners) else []):
+            position = owners[start]
+            found[position][key] = indices[start:end].reshape(len(groups[position]), -1)
+    return found
 
 
-def _words(labels: list[tuple[Atoms, str]], roots: Atoms) -> dict[int, list[str]]:
-    """Class -> what is said of its atoms, each thing once, in the order found."""
-    words: dict[int, list[str]] = {}
+def _words(labels: list[tuple[Atoms, str]], owner: Atoms, groups: int) -> list[tuple[str, ...]]:
+    """What is said of each group's atoms, each thing once, in the order found.
+
+    Args:
+        labels: atoms and what is said of them.
+        owner: for every atom its group, -1 where it is in none.
+        groups: how many there are.
+    """
+    words = list(dict.fromkeys(word for _, word in labels))
+    column = {word: position for position, word in enumerate(words)}
+    said = np.zeros((groups + 1, len(words)), dtype=bool)  # the last row is that of no group
     for atoms, word in labels:
-        for root in np.unique(roots[atoms]).tolist():
-            found = words.setdefault(root, [])
-            if word not in found:
-                found.append(word)
-    return words
+        said[owner[atoms], column[word]] = True
+    return [tuple(words[position] for position in np.flatnonzero(row)) for row in said[:-1]]

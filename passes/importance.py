@@ -20,7 +20,7 @@ Scores = NDArray[np.float64]
 
 def l1_norm(weight: Tensor) -> Tensor:
     """Sum of absolute weights of each filter, float64 (K,) (Li et al., ICLR 2017)."""
-    return weight.flatten(1).abs().sum(1, dtype=torch.float64)
+    return weight.flatten(1).to(torch.float64, copy=True).abs_().sum(1)
 
 
 def l2_norm(weight: Tensor) -> Tensor:

@@ -84,13 +84,14 @@ class PruneFilters:
         self._check_globs(program)
         ignore, freeze = (expand_roles(program.graph, globs) for globs in (self.ignore, self.freeze))
         chosen = [i for i, group in enumerate(coupling.groups) if self._takes_part(group, ignore, freeze)]
-        if not chosen or not program.macs():
+        macs = program.macs()
+        if not chosen or not macs:
             raise _nothing_prunable(coupling)
         kept = self._widths(program, coupling, chosen)
         removed = self._choose(program, coupling, kept)
         plan = plan_of(coupling, removed)
         pruned = remove(program, coupling, plan, removed)
-        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept), plan)
+        return PassResult(pruned, bool(plan.kept), self._stats(program, pruned, coupling, kept, macs), plan)
 
     def _check_globs(self, program: Program) -> None:
         layers = list(dict.fromkeys(layer.name for layer in program.layers()))
@@ -138,8 +139,10 @@ class PruneFilters:
             removed[coupling.units(group)[gone]] = True
         return removed
 
-    def _stats(self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64]) -> dict[str, Any]:
-        dense_macs, macs = program.macs(), pruned.macs()
+    def _stats(
+        self, program: Program, pruned: Program, coupling: Coupling, kept: NDArray[np.int64], dense_macs: int
+    ) -> dict[str, Any]:
+        macs = pruned.macs()
         return {
             "macs_dense": dense_macs,
             "macs": macs,

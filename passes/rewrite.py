@@ -1,7 +1,8 @@
 """Apply a plan to a program: slice tensors and masks, rewrite every argument that holds a size."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -142,10 +143,19 @@ class _Shrunk:
 
     coupling: Coupling
     removed: Removed
+    #: By the identity of atoms, which most labels share with those that they were made from.
+    counts: dict[int, int] = field(default_factory=dict)
+
+    @cached_property
+    def gone(self) -> NDArray[np.bool_]:
+        """For every atom whether it goes."""
+        return self.removed[self.coupling.roots]
 
     def kept(self, channels: Channels) -> int:
         atoms = channels.atoms
-        return int(np.count_nonzero(~self.removed[self.coupling.roots[atoms]] | (atoms < 0)))
+        if id(atoms) not in self.counts:
+            self.counts[id(atoms)] = len(atoms) - int(np.count_nonzero(self.gone[atoms]))
+        return self.counts[id(atoms)]
 
     def loses(self, label: Label) -> bool:
         return any(self.kept(channels) < len(channels) for channels in parts(label))
