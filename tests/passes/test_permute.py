@@ -51,8 +51,10 @@ def test_an_order_is_a_permutation_that_loses_nothing(seed: int, rows: int, four
     weights = matrix(seed, rows, 4 * fours)
     found = search(weights, seed, exchanges=exchanges)
     assert sorted(found.columns.tolist()) == list(range(4 * fours))
-    assert found.retained == retained_magnitude(weights[:, found.columns])
-    assert found.retained_before == retained_magnitude(weights) <= found.retained
+    # The sums may be taken in another order: equal to the last bits, not beyond.
+    assert found.retained == pytest.approx(retained_magnitude(weights[:, found.columns]), rel=1e-12)
+    assert found.retained_before == pytest.approx(retained_magnitude(weights), rel=1e-12)
+    assert found.retained >= found.retained_before
     assert found.complete
     again = search(weights, seed, exchanges=exchanges)
     assert np.array_equal(found.columns, again.columns)
