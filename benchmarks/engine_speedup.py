@@ -20,7 +20,7 @@ from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from prunec.runtime.latency import compare_latency
+from prunec.runtime.latency import Timer, compare_latency, wall_clock
 from prunec.runtime.onnx_export import export_onnx
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import resnet50
@@ -51,10 +51,10 @@ def main() -> None:
     rows, missed = [], []
     with tempfile.TemporaryDirectory() as folder:
 
-        def runner(program: Program, name: str) -> partial[list[np.ndarray]]:
+        def runner(program: Program, name: str) -> Timer:
             path = Path(folder) / f"{name}.onnx"
             export_onnx(program, path)
-            return partial(OnnxRuntimeEngine(path, threads=1), images)
+            return wall_clock(partial(OnnxRuntimeEngine(path, threads=1), images))
 
         run_dense = runner(dense, "dense")
         for round_to in (1, 16):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
-from prunec.compiler.backend import MODEL_FP16_ONNX, MODEL_ONNX, MODEL_PT2
+from prunec.compiler.backend import MODEL_ONNX, MODEL_PT2, TYPED_ONNX
 from prunec.compiler.bundle import Bundle, read_bundle
 from prunec.compiler.loading import without_tracebacks
 from prunec.compiler.manifest import MANIFEST_NAME
@@ -70,8 +70,7 @@ def bundle_program(folder: Path) -> Program:
 
 def bundle_onnx(folder: Path) -> Path:
     """The ONNX file that the bundle's engine is built from."""
-    half = folder / MODEL_FP16_ONNX
-    return half if half.exists() else folder / MODEL_ONNX
+    return next((folder / name for name in TYPED_ONNX.values() if (folder / name).exists()), folder / MODEL_ONNX)
 
 
 def onnx_predictor(engine: OnnxRuntimeEngine) -> Callable[[Tensor], Tensor]:

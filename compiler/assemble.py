@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from prunec.calibration.splits import steps_per_epoch
@@ -24,6 +25,7 @@ from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.cost import CONVENTION
 from prunec.passes.graphs import operator_name
 from prunec.passes.program import Program
+from prunec.runtime.engines.building import EngineInfo
 from prunec.runtime.latency import LatencyComparison
 
 _STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
@@ -34,7 +36,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
     reasons = dict(compilation.reasons)
     layers = report_layers(compilation, reasons)
     checks = _gates(compilation, layers, reasons)
-    code = exit_code(checks, allow_unknown=compilation.settings.allow_unknown)
+    code = exit_code(checks)
     runs = _runs(compilation)
     runs_summary, runs_reasons = r.summarise_runs(runs)
     fields: dict[str, Any] = {
@@ -52,9 +54,11 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
         "pruning": _pruning(compilation, reasons),
         "permutation": _permutation(compilation, reasons),
         "recovery": _recovery(compilation, reasons),
+        "steps": _steps(compilation, reasons),
         "layers": layers,
+        "engine_request": _engine_request(compilation),
         "engine": _engine(compilation),
-        "environment": environment(),
+        "environment": _environment(compilation, reasons),
     }
     return r.Report(
         schema=1,
@@ -78,14 +82,15 @@ def _gates(compilation: Compilation, layers: Sequence[r.Layer], reasons: dict[st
         checks.append(engine_gate(compilation.engine is not None))
     if settings.max_drop_points is not None:
         final = accuracy.get("engine", accuracy.get("exported"))
-        checks.append(accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reasons.get("accuracy")))
+        reason = reasons.get("accuracy", reasons.get("accuracy.exported"))
+        checks.append(accuracy_gate(settings.max_drop_points, accuracy.get("dense"), final, reason))
     if settings.min_speedup is not None:
         measured = compilation.latency.speedup if compilation.latency is not None else None
         checks.append(speedup_gate(settings.min_speedup, measured, reasons.get("latency")))
     if settings.require_sparse_percent is not None:
         valid = sum(layer.sparsity is not None and layer.sparsity.valid for layer in layers)
         checks.append(sparsity_gate(settings.require_sparse_percent, valid, len(layers)))
-    return checks
+    return [check.allowing_unknown() for check in checks] if settings.allow_unknown else checks
 
 
 def _model(dense: Program) -> r.Model:
@@ -144,7 +149,7 @@ def _sizes(compilation: Compilation, reasons: dict[str, str]) -> r.SizeBytes:
 def _accuracy(compilation: Compilation, reasons: dict[str, str]) -> r.Accuracy:
     if compilation.data is not None:
         for stage in _STAGES:
-            if stage not in compilation.accuracy:
+            if stage not in compilation.accuracy and f"accuracy.{stage}" not in reasons:
                 reasons[f"accuracy.{stage}"] = (
                     reasons.get("engine", reasons.get("latency", ""))
                     if stage == "engine"
@@ -174,13 +179,19 @@ def _latency(
         return None
     reasons.pop(name, None)
     settings = compilation.settings
+    threads = None if name == "latency" and compilation.target.is_nvidia else settings.threads
+    return latency_part(found, settings.latency_batch, threads)
+
+
+def latency_part(found: LatencyComparison, batch: int, threads: int | None) -> r.Latency:
+    """A comparison of latencies as the report tells of it; of a GPU there are no threads."""
     return r.Latency(
-        dense_ms=r.Percentiles(median=found.dense.median, p90=found.dense.p90, p99=found.dense.p99),
-        compiled_ms=r.Percentiles(median=found.compiled.median, p90=found.compiled.p90, p99=found.compiled.p99),
+        dense_ms=r.Percentiles(**asdict(found.dense)),
+        compiled_ms=r.Percentiles(**asdict(found.compiled)),
         speedup=found.speedup,
         speedup_interval=found.speedup_interval,
-        threads=None if name == "latency" and compilation.target.is_nvidia else settings.threads,
-        batch=settings.latency_batch,
+        threads=threads,
+        batch=batch,
         runs=found.runs,
     )
 
@@ -265,17 +276,48 @@ def _runs(compilation: Compilation) -> tuple[r.Run, ...]:
     return (r.Run(seed=compilation.settings.seed, accuracy=compilation.accuracy.get("exported")),)
 
 
+def _steps(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.Step, ...]:
+    steps = tuple(r.Step(**asdict(step)) for step in compilation.steps)
+    unchanged = "the step leaves the network's function as it was: see the step before."
+    whys = {
+        "steps.*.predicted_ms": "some layer's roofline isn't known.",
+        "steps.*.accuracy": unchanged if compilation.data is not None else "no data was given.",
+    }
+    reasons.update(r.needed_reasons(whys, steps, "steps"))
+    return steps
+
+
+def _engine_request(compilation: Compilation) -> r.EngineRequest:
+    options = compilation.settings.engine_options
+    return r.EngineRequest(
+        dimensions={name: str(sizes) for name, sizes in options.ranges.items()}, also_for=options.also_for
+    )
+
+
 def _engine(compilation: Compilation) -> r.Engine | None:
-    engine = compilation.engine
-    if engine is None:
-        return None
+    return None if compilation.engine is None else engine_part(compilation.engine)
+
+
+def engine_part(engine: EngineInfo) -> r.Engine:
+    """A built engine as the report tells of it."""
     return r.Engine(
         kind=engine.kind,
         path=engine.path.name,
+        builder=engine.builder,
+        gpu=engine.gpu,
         built_ahead_of_time=engine.built_ahead_of_time,
+        compute_capabilities=tuple(f"{major}.{minor}" for major, minor in engine.compute_capabilities),
+        dimensions={name: str(sizes) for name, sizes in engine.ranges.items()},
         run_on_device=engine.run_on_device,
         notes=engine.notes,
     )
+
+
+def _environment(compilation: Compilation, reasons: dict[str, str]) -> r.Environment:
+    measured = compilation.on_device
+    if measured is None or measured.gpu is None:
+        reasons["environment.gpu_state"] = "nothing was measured on a GPU." if measured is None else measured.gpu_reason
+    return environment(measured.gpu if measured is not None else None)
 
 
 def _permutation(compilation: Compilation, reasons: dict[str, str]) -> r.Permutation | None:

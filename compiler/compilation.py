@@ -16,8 +16,11 @@ from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.engines.building import EngineInfo
+from prunec.runtime.engines.measuring import DeviceMeasurement
+from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.evaluate import evaluate
 from prunec.runtime.latency import LatencyComparison
+from prunec.runtime.roofline import predict_program
 from prunec.runtime.target import Target
 
 EVALUATION_BATCH = 500
@@ -33,6 +36,7 @@ class Settings:
         latency_batch: batch size of latency measurements.
         latency_runs: measurements of each of the two models.
         build_engine: whether an engine is asked for.
+        engine_options: how it is built.
         max_drop_points: accuracy gate, percentage points; None for no gate, as for the others.
         min_speedup: latency gate, dense over compiled latency on the target.
         require_sparse_percent: sparsity gate, percent of the layers that hold 2:4.
@@ -46,6 +50,7 @@ class Settings:
     latency_batch: int = 1
     latency_runs: int = 200
     build_engine: bool = True
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
     max_drop_points: float | None = None
     min_speedup: float | None = None
     require_sparse_percent: float | None = None
@@ -90,12 +95,14 @@ class Permuted:
 
     Attributes:
         retained_before: by layer, the share of its magnitude that 2:4 would have kept.
+        gain: by layer, the share that it keeps more by the new order.
         efficacy: by layer, the share of 2:4's loss that the order undoes.
         refused: groups that kept their order, with the reason.
         cut_short: groups whose search ended because the time was up.
     """
 
     retained_before: dict[str, float]
+    gain: dict[str, float]
     efficacy: dict[str, float]
     refused: dict[str, str]
     cut_short: tuple[str, ...]
@@ -105,10 +112,30 @@ class Permuted:
         """From what the pass says."""
         return cls(
             {layer["layer"]: layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["retained_after"] - layer["retained_before"] for layer in stats["layers"]},
             {layer["layer"]: layer["efficacy"] for layer in stats["layers"]},
             {group["name"]: group["reason"] for group in stats["groups"] if group["reason"]},
             tuple(group["name"] for group in stats["groups"] if group["complete"] is False),
         )
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The network after one step, for the report.
+
+    Attributes:
+        name: of the step, with its options; "dense" for the network that came in.
+        macs: for one sample.
+        nonzero_weights: of convolutions and linear layers.
+        predicted_ms: sum of the layers' rooflines on the target; None where its rates aren't known.
+        accuracy: on the test data; None without data, or where it was not measured after this step.
+    """
+
+    name: str
+    macs: int
+    nonzero_weights: int
+    predicted_ms: float | None
+    accuracy: float | None
 
 
 @dataclass
@@ -152,6 +179,8 @@ class Compilation:
     latency: LatencyComparison | None = None
     latency_cpu: LatencyComparison | None = None
     engine: EngineInfo | None = None
+    on_device: DeviceMeasurement | None = None
+    steps: list[StepRecord] = field(default_factory=list)
 
     def measure_accuracy(self, stage: str) -> None:
         """Evaluate the current program on the test data, where there is data."""
@@ -159,3 +188,17 @@ class Compilation:
             self.progress.stage(f"accuracy, {stage}")
             batches = self.data.test.batches(EVALUATION_BATCH)
             self.accuracy[stage] = evaluate(self.program.eval(), batches, self.objective.metric)
+
+    def record_step(self, name: str, accuracy: float | None) -> None:
+        """Keep what the network is now."""
+        program, parameters = self.program, self.program.parameters()
+        weights = {layer.weight for layer in program.layers()} & parameters.keys()
+        self.steps.append(
+            StepRecord(
+                name=name,
+                macs=program.macs(),
+                nonzero_weights=sum(int(parameters[weight].count_nonzero()) for weight in weights),
+                predicted_ms=predict_program(program, self.target, self.settings.latency_batch),
+                accuracy=accuracy,
+            )
+        )

@@ -56,7 +56,7 @@ def compile_model(
     target = Target.parse(target) if isinstance(target, str) else target
     settings = settings or Settings()
     steps = _steps(pipeline, target, data)
-    _check_precision(target)
+    _check_target(target, settings)
     with BundleWriter(Path(output), force, seed=settings.seed) as folder:
         compilation = Compilation(
             dense=program.eval(),
@@ -77,12 +77,19 @@ def compile_model(
     return report
 
 
-def _check_precision(target: Target) -> None:
-    if target.precision not in ("fp32", "fp16"):
-        missing = "needs calibration" if target.precision == "int8" else "needs a bfloat16-typed ONNX model"
+def _check_target(target: Target, settings: Settings) -> None:
+    if target.precision == "int8":
         raise UsageError(
-            f"Target {target}: {target.precision} {missing}, which this version doesn't have.",
-            hint="Compile in fp32, or on NVIDIA devices in fp16.",
+            f"Target {target}: int8 needs calibration, which this version doesn't have.",
+            hint="Compile in fp32, or on NVIDIA devices in fp16 or bf16.",
+        )
+    settings.engine_options.check(target)
+    batch = settings.engine_options.batch
+    if target.is_nvidia and not batch.smallest <= settings.latency_batch <= batch.largest:
+        raise UsageError(
+            f"Latency is measured at batch {settings.latency_batch}, and the engine takes {batch} "
+            "(smallest:tuned:largest).",
+            hint="Give a range with that size: --dims batch=SMALLEST:TUNED:LARGEST",
         )
 
 
@@ -96,8 +103,9 @@ def _steps(pipeline: str | Pipeline | None, target: Target, data: Data | None) -
 
 def _run(compilation: Compilation, pipeline: Pipeline) -> Report:
     compilation.measure_accuracy("dense")
+    compilation.record_step("dense", compilation.accuracy.get("dense"))
     for step in pipeline.steps:
-        run_step(compilation, step.options)
+        compilation.record_step(str(step), run_step(compilation, step.options))
     backend.export(compilation)
     backend.build(compilation)
     backend.measure(compilation)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prunec.compiler.report import Gate, Verdict
 from prunec.passes.errors import (
@@ -32,13 +32,13 @@ class GateCheck:
     reason: str | None = None
 
     @property
-    def exit_code(self) -> int:
-        """Of a compile that fails by this gate."""
-        return EXIT_CODES[self.gate.name]
+    def fails(self) -> bool:
+        """Whether the compile fails by this gate; by an unknown one it does, unless that is allowed."""
+        return self.gate.verdict == "failed" or (self.gate.verdict == "unknown" and not self.gate.allow_unknown)
 
-    def fails(self, allow_unknown: bool) -> bool:
-        """Whether the compile fails by this gate; an unknown one does, unless that is allowed."""
-        return self.gate.verdict == "failed" or (self.gate.verdict == "unknown" and not allow_unknown)
+    def allowing_unknown(self) -> "GateCheck":
+        """The same, passing where its value is not known."""
+        return replace(self, gate=self.gate.model_copy(update={"allow_unknown": True}))
 
 
 def accuracy_gate(
@@ -102,9 +102,9 @@ def sparsity_gate(required_percent: float, valid: int, layers: int) -> GateCheck
     return _check("require_sparse_percent", required_percent, value, why, at_least=True)
 
 
-def exit_code(checks: Sequence[GateCheck], *, allow_unknown: bool = False) -> int:
+def exit_code(checks: Sequence[GateCheck]) -> int:
     """0 where every gate holds, else the lowest code of those that fail."""
-    return min((check.exit_code for check in checks if check.fails(allow_unknown)), default=0)
+    return min((EXIT_CODES[check.gate.name] for check in checks if check.fails), default=0)
 
 
 def gate_reasons(checks: Sequence[GateCheck]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from prunec.compiler.artifacts import onnx_file, onnx_inputs
 from prunec.compiler.project import ModelOptions, Project
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from prunec.runtime.latency import Percentiles, percentiles, time_runs
+from prunec.runtime.latency import Percentiles, percentiles, time_runs, wall_clock
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.profile import OperatorTime, profile_onnx
 
@@ -59,6 +59,6 @@ def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, 
 def _profile(exported: Path, path: Path, settings: ProfileSettings) -> Profile:
     engine = OnnxRuntimeEngine(exported, settings.threads)
     inputs = onnx_inputs(engine, settings.batch, settings.seed)
-    times = time_runs([lambda: engine(*inputs)], settings.runs, _WARMUP, settings.seed)
+    times = time_runs([wall_clock(lambda: engine(*inputs))], settings.runs, _WARMUP, settings.seed)
     operators = profile_onnx(exported, inputs, settings.threads, _PROFILED_RUNS)
     return Profile(str(path), settings, percentiles(times[:, 0]), tuple(operators))

@@ -4,7 +4,7 @@ Nothing is silently null: a report whose null fields are not all explained under
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,8 +15,10 @@ from prunec.compiler.report_parts import (
     DataInfo,
     Distillation,
     Engine,
+    EngineRequest,
     Environment,
     Gate,
+    GpuState,
     Latency,
     Layer,
     LayerSparsity,
@@ -37,6 +39,7 @@ from prunec.compiler.report_parts import (
     RunsSummary,
     SizeBytes,
     SortedDict,
+    Step,
     Verdict,
     summarise_runs,
 )
@@ -47,8 +50,10 @@ __all__ = [
     "DataInfo",
     "Distillation",
     "Engine",
+    "EngineRequest",
     "Environment",
     "Gate",
+    "GpuState",
     "Latency",
     "Layer",
     "LayerSparsity",
@@ -67,7 +72,9 @@ __all__ = [
     "Run",
     "RunsSummary",
     "SizeBytes",
+    "Step",
     "Verdict",
+    "needed_reasons",
     "report_schema",
     "summarise_runs",
 ]
@@ -103,8 +110,10 @@ class Report(Part):
     recovery: Recovery | None
     runs: tuple[Run, ...]
     runs_summary: RunsSummary
+    steps: tuple[Step, ...]
     layers: tuple[Layer, ...]
     gates: tuple[Gate, ...]
+    engine_request: EngineRequest
     engine: Engine | None
     environment: Environment
     reasons: SortedDict[Annotated[str, Field(min_length=1)]]
@@ -121,6 +130,9 @@ class Report(Part):
         "recovery.curve.*.seconds",
         "layers.*.dense_ms",
         "layers.*.sparse_ms",
+        "layers.*.gain",
+        "layers.*.sparsity.found_by_builder",
+        "layers.*.sparsity.chosen_by_builder",
     )
 
     @model_validator(mode="after")
@@ -174,6 +186,12 @@ class Report(Part):
         return _canonical(document)
 
 
+def needed_reasons(reasons: Mapping[str, str], value: object, name: str) -> dict[str, str]:
+    """Those of the reasons that explain a null in the report's field of this name."""
+    nulls = list(_null_paths(value, (name,)))
+    return {key: reason for key, reason in reasons.items() if any(_covers(key, path) for path in nulls)}
+
+
 def report_schema() -> str:
     """JSON schema of report.json, as canonical JSON."""
     return _canonical(Report.model_json_schema(by_alias=True))
@@ -214,6 +232,6 @@ def _remove(document: Any, path: list[str]) -> None:
         for item in document:
             _remove(item, rest)
     elif rest:
-        _remove(document[head], rest)
+        _remove(document.get(head), rest)
     else:
         document.pop(head, None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prunec.compiler.report import Gate, Latency, Report
 
 NOT_MEASURED = "not measured"
+UNKNOWN = "\u2013"
 TIMES = "\u00d7"
 _GATE_LABELS = {  # gate -> what its value is, unit
     "max_drop_points": ("accuracy lost", " points"),
@@ -140,6 +141,11 @@ def unknowns(report: Report) -> list[tuple[str, list[str]]]:
 def percent(fraction: float) -> str:
     """0.9234 -> ``92.34 %``."""
     return f"{100 * fraction:.2f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three digits of a time; a dash where it isn't known."""
+    return UNKNOWN if value is None else f"{value:.3g}"
 
 
 def megabytes(size_bytes: int) -> str:

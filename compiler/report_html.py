@@ -24,6 +24,9 @@ def render_html(report: Report) -> str:
     pages.filters |= {
         "percent": report_figures.percent,
         "megabytes": report_figures.megabytes,
+        "si": report_figures.si,
+        "ms": report_figures.milliseconds,
+        "known": {True: "yes", False: "no", None: report_figures.UNKNOWN}.get,
         "shape": lambda shape: report_figures.TIMES.join(map(str, shape)),
         "digest": lambda sha256: sha256[:12],
     }
@@ -34,7 +37,6 @@ def render_html(report: Report) -> str:
         gates=[(gate, report_figures.gate_words(gate)) for gate in report.gates],
         unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in report_figures.unknowns(report)],
         two_four=two_four_words,
-        timed=any(layer.dense_ms is not None for layer in report.layers),
         charts=found,
         charts_json=_script_json(found),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),

@@ -232,8 +232,9 @@ class LayerSparsity(Part):
     """2:4 of one layer: the rule it meets, and what the engine builder found and chose.
 
     `retained_magnitude` is the share of the layer's absolute weights that the mask kept, `retained_unpermuted` what it
-    would have kept without channel permutation, `efficacy` the share of the loss that the permutation undid, where 1
-    is each filter's own larger half kept. `likely_to_gain` is a prediction, with the rule behind it.
+    would have kept without channel permutation, `permutation_gain` the difference, `efficacy` the share of the loss
+    that the permutation undid, where 1 is each filter's own larger half kept. `likely_to_gain` is a prediction, with
+    the rule behind it. `found_by_builder`: it tried sparse kernels; `chosen_by_builder`: one of them won.
 
     A `reason` that is not empty says why the layer is not 2:4, which explains the nulls beside it too.
     """
@@ -243,6 +244,7 @@ class LayerSparsity(Part):
     reason: str
     retained_magnitude: Fraction | None
     retained_unpermuted: Fraction | None
+    permutation_gain: float | None
     efficacy: float | None
     likely_to_gain: bool
     gain_rule: str
@@ -251,7 +253,12 @@ class LayerSparsity(Part):
 
 
 class Layer(Part):
-    """One layer with a weight: `shape` dense, `compiled_shape` after pruning, `kept` output filters."""
+    """One layer with a weight: `shape` dense, `compiled_shape` after pruning, `kept` output filters.
+
+    `onnx_nodes` compute it in the exported model. `dense_ms` and `sparse_ms` are measured on the device, in engines of
+    the compiled network without and with sparse kernels; `gain` is their ratio. What begins with `predicted` is a
+    roofline: `predicted_ms` of the layer as compiled, `predicted_dense_ms` of the same without sparse kernels.
+    """
 
     name: str
     operator: str
@@ -261,38 +268,88 @@ class Layer(Part):
     sparsity: LayerSparsity | None
     dense_ms: float | None
     sparse_ms: float | None
+    gain: float | None
+    predicted_dense_ms: float | None
     predicted_ms: float | None
+    predicted_bound: Literal["compute", "memory"] | None
+    onnx_nodes: tuple[str, ...] = ()
+
+
+class Step(Part):
+    """The network after one step of the pipeline; the first is the dense network, named "dense".
+
+    `nonzero_weights` counts the weights of convolutions and linear layers that are not zero, `predicted_ms` is the
+    sum of the layers' rooflines, `accuracy` a fraction on the test data.
+    """
+
+    name: str
+    macs: Count
+    nonzero_weights: Count
+    predicted_ms: float | None
+    accuracy: Fraction | None
 
 
 Verdict = Literal["passed", "failed", "unknown"]
 
 
 class Gate(Part):
-    """A limit that was asked for, the value found, and the verdict."""
+    """A limit that was asked for, the value found, and the verdict; `allow_unknown` lets one that isn't known pass."""
 
     name: str
     limit: float
     value: float | None
     verdict: Verdict
+    allow_unknown: bool = False
 
 
 class Engine(Part):
-    """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle."""
+    """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle.
+
+    `builder` is library and version, `gpu` what it was built on. One built ahead of time is for
+    `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest.
+    """
 
     kind: str
     path: str
+    builder: str
+    gpu: Annotated[str | None, NullMeans("built without a GPU")]
     built_ahead_of_time: bool
+    compute_capabilities: tuple[str, ...]
+    dimensions: SortedDict[str]
     run_on_device: bool
     notes: tuple[str, ...] = ()
 
 
+class EngineRequest(Part):
+    """What was asked of the engine, for `prunec build`: sizes of dynamic dimensions, further devices."""
+
+    dimensions: SortedDict[str]
+    also_for: tuple[str, ...]
+
+
+class GpuState(Part):
+    """The GPU right after latency was measured on it; `performance_state` 0 is the fastest."""
+
+    name: str
+    driver: str
+    sm_clock_mhz: Count
+    max_sm_clock_mhz: Count
+    memory_clock_mhz: Count
+    power_w: Annotated[float | None, NullMeans("this GPU doesn't tell")]
+    power_limit_w: Annotated[float | None, NullMeans("this GPU doesn't tell")]
+    temperature_c: int
+    performance_state: Count
+    clocks_held_by: tuple[str, ...]
+
+
 class Environment(Part):
-    """Where the report was made: versions of the tools, processor, threads, GPU."""
+    """Where the report was made: versions of the tools, processor, threads, GPU and its state."""
 
     versions: SortedDict[str]
     processor: str
     threads: Count
     gpu: Annotated[str | None, NullMeans("no GPU seen")]
+    gpu_state: GpuState | None
 
 
 def summarise_runs(runs: tuple[Run, ...]) -> tuple[RunsSummary, dict[str, str]]:

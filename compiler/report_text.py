@@ -24,6 +24,7 @@ _LAYER_COLUMNS = (
     "reason",
     "retained_magnitude",
     "retained_unpermuted",
+    "permutation_gain",
     "efficacy",
     "likely_to_gain",
     "gain_rule",
@@ -31,7 +32,11 @@ _LAYER_COLUMNS = (
     "chosen_by_builder",
     "dense_ms",
     "sparse_ms",
+    "gain",
+    "predicted_dense_ms",
     "predicted_ms",
+    "predicted_bound",
+    "onnx_nodes",
 )
 
 
@@ -118,6 +123,7 @@ def _layer_row(layer: "Layer") -> dict[str, object]:
     row |= {} if layer.sparsity is None else layer.sparsity.model_dump(mode="json")
     row["shape"] = "x".join(map(str, layer.shape))
     row["compiled_shape"] = "x".join(map(str, layer.compiled_shape))
+    row["onnx_nodes"] = " ".join(layer.onnx_nodes)
     return {name: _cell(row.get(name)) for name in _LAYER_COLUMNS}
 
 

@@ -18,8 +18,12 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.two_four import Sparsify, is_two_four
 
 
-def run_step(compilation: Compilation, options: object) -> None:
+def run_step(compilation: Compilation, options: object) -> float | None:
     """Run one step of a pipeline.
+
+    Returns:
+        accuracy on the test data after it; None where it wasn't measured, since there are no data or the step leaves
+        the network's function as it was.
 
     Raises:
         PrunecError: the step can't be done, or its result failed a check.
@@ -27,14 +31,19 @@ def run_step(compilation: Compilation, options: object) -> None:
     match options:
         case FoldParameters():
             fold(compilation, options)
-        case PruneFilters():
-            prune(compilation, options)
+            return None
         case Permute():
             permute(compilation, options)
+            return None
+        case PruneFilters():
+            prune(compilation, options)
+            return compilation.accuracy.get("pruned")
         case Sparsify():
             sparsify(compilation, options)
+            return compilation.accuracy.get("sparse")
         case Recover():
             finetune(compilation, options)
+            return compilation.accuracy.get("recovered")
         case _:
             raise TypeError(f"no stage for {type(options).__name__}")
 

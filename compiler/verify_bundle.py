@@ -23,7 +23,7 @@ from prunec.passes.program import Program
 from prunec.passes.rewrite import apply_plan_to_program
 from prunec.runtime.engines.building import has_device
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from prunec.runtime.engines.tensorrt import TensorRTEngine
+from prunec.runtime.engines.tensorrt_run import TensorRTEngine
 from prunec.runtime.numerics import batch_sizes, onnx_vs_torch, random_inputs
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
@@ -88,7 +88,7 @@ def verify_bundle(path: Path, *, source: Path | None, config: Path | None, model
     if source is not None:
         dense = Project.find(source, config).load(source, model).program
         checks += [
-            _check(lambda: _same_source(bundle, dense), "source"),
+            _check(lambda: same_source(bundle, dense), "source"),
             _check(lambda: _replay(bundle, dense, program), "plan replayed on the source"),
         ]
     return Verification(str(path), tuple(checks))
@@ -132,22 +132,25 @@ def _engine(bundle: Bundle, program: Program) -> Check:
     name, engine, target = "engine", bundle.report.engine, Target.parse(bundle.report.target)
     if engine is None:
         return Check(name, "skipped", f"the bundle has none: {bundle.report.reasons.get('engine', 'no reason given')}")
-    if engine.kind == "tensorrt_rtx" or (engine.kind == "tensorrt" and not has_device(target)):
-        return Check(name, "skipped", f"{engine.path} runs on {target.info.title} only, which isn't used here")
+    if target.is_nvidia and not has_device(target):
+        return Check(name, "skipped", f"{engine.path} runs on {target.info.title} only, which isn't here")
     path = bundle.folder / engine.path
     return _check(
-        lambda: _within(engine_error(program, target, path), ENGINE_TOLERANCE[target.precision], engine.path, "torch"),
+        lambda: _within(
+            engine_error(program, target, path, engine.kind), ENGINE_TOLERANCE[target.precision], engine.path, "torch"
+        ),
         name,
     )
 
 
-def engine_error(program: Program, target: Target, path: Path) -> float:
+def engine_error(program: Program, target: Target, path: Path, kind: str) -> float:
     """Largest relative difference of an engine, run here, from torch.
 
     Args:
         program: the compiled program.
         target: what the engine is for.
-        path: the engine's file, of ONNX Runtime (a CPU target) or TensorRT.
+        path: the engine's file.
+        kind: what loads it: "onnxruntime", "tensorrt" or "tensorrt_rtx".
 
     Returns:
         max|a-b| / max|b| over the outputs.
@@ -155,7 +158,7 @@ def engine_error(program: Program, target: Target, path: Path) -> float:
     batch = batch_sizes(program, (2,))[0]
     inputs = random_inputs(program, batch, _SEED)
     if target.is_nvidia:
-        with TensorRTEngine(path) as engine:
+        with TensorRTEngine(path, kind) as engine:
             outputs = engine(*inputs)
     else:
         outputs = OnnxRuntimeEngine(path)(*inputs)
@@ -164,7 +167,12 @@ def engine_error(program: Program, target: Target, path: Path) -> float:
     return relative_error([from_numpy(array) for array in outputs], expected)
 
 
-def _same_source(bundle: Bundle, dense: Program) -> str:
+def same_source(bundle: Bundle, dense: Program) -> str:
+    """Say that a dense program is what a bundle was compiled from.
+
+    Raises:
+        InputError: it isn't.
+    """
     expected = bundle.report.model.source_sha256
     if dense.origin != expected:
         raise InputError(

@@ -32,6 +32,8 @@ class Layer:
         shape: of the weight.
         macs: multiply-accumulates for one sample.
         groups: of the convolution; 1 for linear.
+        inputs: elements read for one sample, without the weight.
+        outputs: elements written for one sample.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Layer:
     shape: tuple[int, ...]
     macs: int
     groups: int
+    inputs: int
+    outputs: int
 
 
 def layer_name(parameter: str) -> str:
@@ -75,6 +79,8 @@ def layers(graph: Graph, samples: int = 1) -> list[Layer]:
                 shape=shape,
                 macs=call_macs(node) // samples,
                 groups=int(bound.get("groups", 1)),
+                inputs=math.prod(bound["input"].meta["sample_shapes"]) // samples,
+                outputs=math.prod(node.meta["sample_shapes"]) // samples,
             )
         )
     return result

@@ -1,12 +1,15 @@
 """Latency of two models in interleaved runs, with an interval for their ratio."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Runs something once and gives the milliseconds it took.
+Timer = Callable[[], float]
 
 _RESAMPLES = 2000
 
@@ -45,29 +48,38 @@ def percentiles(milliseconds: NDArray[np.float64]) -> Percentiles:
     return Percentiles(median, p90, p99)
 
 
-def time_runs(functions: list[Callable[[], Any]], runs: int, warmup: int, seed: int) -> NDArray[np.float64]:
-    """Wall-clock milliseconds (runs, functions): each run times every function once, in random order."""
-    for function in functions:
+def wall_clock(function: Callable[[], Any]) -> Timer:
+    """A function as a timer: its wall-clock milliseconds."""
+
+    def timed() -> float:
+        started = time.perf_counter_ns()
+        function()
+        return (time.perf_counter_ns() - started) / 1e6
+
+    return timed
+
+
+def time_runs(timers: Sequence[Timer], runs: int, warmup: int, seed: int) -> NDArray[np.float64]:
+    """Milliseconds (runs, timers): each run calls every timer once, in random order."""
+    for timer in timers:
         for _ in range(warmup):
-            function()
+            timer()
     generator = np.random.default_rng(seed)
-    result = np.empty((runs, len(functions)))
+    result = np.empty((runs, len(timers)))
     for run in range(runs):
-        for index in generator.permutation(len(functions)).tolist():
-            started = time.perf_counter_ns()
-            functions[index]()
-            result[run, index] = (time.perf_counter_ns() - started) / 1e6
+        for index in generator.permutation(len(timers)).tolist():
+            result[run, index] = timers[index]()
     return result
 
 
 def compare_latency(
-    dense: Callable[[], Any], compiled: Callable[[], Any], *, runs: int = 200, warmup: int = 20, seed: int = 0
+    dense: Timer, compiled: Timer, *, runs: int = 200, warmup: int = 20, seed: int = 0
 ) -> LatencyComparison:
     """Measure two models in interleaved runs.
 
     Args:
-        dense: one inference of the first model.
-        compiled: one inference of the second.
+        dense: runs one inference of the first model and gives its milliseconds.
+        compiled: one of the second.
         runs: measurements of each, at least 2.
         warmup: runs of each before.
         seed: of the order and the bootstrap.

@@ -10,10 +10,8 @@ from pathlib import Path
 import onnx
 import torch
 from onnx.external_data_helper import uses_external_data
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
-from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
+from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.program import Program
 from prunec.runtime.onnx_prepare import prepared
 
@@ -48,37 +46,8 @@ def export_onnx(program: Program, path: Path) -> None:
         ) from error
     if program.batch_is_dynamic:
         _name_batch(model.graph)
-    _strip_metadata(model)
-    _save(model, path)
-
-
-def to_fp16(source: Path, destination: Path) -> None:
-    """Write a float16-typed form of a float32 model: float16 inside, float32 inputs and outputs.
-
-    Raises:
-        NumericMismatchError: a weight is beyond float16's range.
-    """
-    model = onnx.load(source)
-    largest = max((_largest(tensor) for tensor in model.graph.initializer), default=0.0)
-    if largest > 65504:
-        raise NumericMismatchError(
-            f"A weight of magnitude {largest:g} is beyond float16 (65504).", hint="Compile for fp32 or bf16."
-        )
-    with warnings.catch_warnings():
-        # The converter tells of every weight below float16's smallest number, which it rounds.
-        warnings.simplefilter("ignore")
-        half = convert_float_to_float16(model, keep_io_types=True)
-    # The converter appends its casts of the inputs at the end of the graph.
-    OnnxModel(half).topological_sort()
-    _strip_metadata(half)
-    _save(half, destination)
-
-
-def _largest(tensor: onnx.TensorProto) -> float:
-    if tensor.data_type != onnx.TensorProto.FLOAT:
-        return 0.0
-    values = onnx.numpy_helper.to_array(tensor)
-    return float(abs(values).max()) if values.size else 0.0
+    strip_metadata(model)
+    save_onnx(model, path)
 
 
 @contextlib.contextmanager
@@ -110,7 +79,7 @@ def _name_batch(graph: onnx.GraphProto) -> None:
                 dim.dim_param = dim.dim_param.replace(symbol, "batch")
 
 
-def _strip_metadata(model: onnx.ModelProto) -> None:
+def strip_metadata(model: onnx.ModelProto) -> None:
     """Remove what differs between machines or says nothing to a runtime: traces, scopes, rule names."""
     graph = model.graph
     graph.name = "prunec"
@@ -131,7 +100,8 @@ def _strip_metadata(model: onnx.ModelProto) -> None:
             node.ClearField("metadata_props")
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, the same bytes for the same model, and check it; above 2 GB its weights go beside it."""
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer if not uses_external_data(tensor))
     if size < _LARGEST_FILE_BYTES:
         path.write_bytes(model.SerializeToString(deterministic=True))

@@ -19,7 +19,8 @@ class Device:
         title: full name; of a series, the model that the figures are of.
         compute_capability: (major, minor); None for a CPU.
         sparse_tensor_cores: whether it runs 2:4 faster than dense; then its sparse peak is twice the dense one.
-        peak_dense_tops: precision -> dense tensor operations, 1e12 per second; only figures that the source gives.
+        peak_dense_tops: precision -> dense operations, 1e12 per second, of fp32 as TensorRT computes it, in TF32 where
+            there is TF32; only figures that the source gives.
         memory_gb_per_s: memory bandwidth, 1e9 bytes per second; None where it depends on the machine.
         source: where the figures are from.
         precisions: that it can run.
@@ -46,10 +47,11 @@ def _gpu(
     capability: tuple[int, int],
     bandwidth: float,
     source: str,
+    fp32: float,
     fp16: float,
     int8: float,
 ) -> Device:
-    peaks = {"fp16": fp16, "int8": int8} | ({"bf16": fp16} if capability >= (8, 0) else {})
+    peaks = {"fp32": fp32, "fp16": fp16, "int8": int8} | ({"bf16": fp16} if capability >= (8, 0) else {})
     precisions = PRECISIONS if capability >= (8, 0) else ("fp32", "fp16", "int8")
     return Device(name, title, capability, capability >= (8, 0), bandwidth, source, peaks, precisions)
 
@@ -60,20 +62,20 @@ DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
         Device("cpu", "CPU under ONNX Runtime", None, False, None, "", precisions=("fp32", "int8")),
-        _gpu("t4", "NVIDIA T4", (7, 5), 320, "NVIDIA T4 product brief", 65, 130),
-        _gpu("a2", "NVIDIA A2", (8, 6), 200, "NVIDIA A2 data sheet", 18, 36),
-        _gpu("a10", "NVIDIA A10", (8, 6), 600, "NVIDIA A10 data sheet", 125, 250),
-        _gpu("a30", "NVIDIA A30", (8, 0), 933, "NVIDIA A30 data sheet", 165, 330),
-        _gpu("a40", "NVIDIA A40", (8, 6), 696, "NVIDIA A40 data sheet", 149.7, 299.3),
-        _gpu("a100", "NVIDIA A100 80GB SXM", (8, 0), 2039, "NVIDIA A100 data sheet", 312, 624),
-        _gpu("l4", "NVIDIA L4", (8, 9), 300, "NVIDIA L4 data sheet", 121, 242.5),
-        _gpu("l40s", "NVIDIA L40S", (8, 9), 864, "NVIDIA L40S data sheet", 362, 733),
-        _gpu("rtx30", "GeForce RTX 3090", (8, 6), 936, "NVIDIA GA102 white paper", 142, 284),
-        _gpu("rtx40", "GeForce RTX 4090", (8, 9), 1008, _ADA, 330.3, 660.6),
-        _gpu("rtx50", "GeForce RTX 5090", (12, 0), 1792, "NVIDIA RTX Blackwell white paper", 419, 838),
-        _gpu("h100", "NVIDIA H100 SXM", (9, 0), 3350, "NVIDIA H100 data sheet", 989.5, 1979),
-        _gpu("h200", "NVIDIA H200 SXM", (9, 0), 4800, "NVIDIA H200 data sheet", 989.5, 1979),
-        _gpu("b200", "NVIDIA B200", (10, 0), 8000, "NVIDIA HGX B200 data sheet", 2250, 4500),
+        _gpu("t4", "NVIDIA T4", (7, 5), 320, "NVIDIA T4 product brief", 8.1, 65, 130),
+        _gpu("a2", "NVIDIA A2", (8, 6), 200, "NVIDIA A2 data sheet", 9, 18, 36),
+        _gpu("a10", "NVIDIA A10", (8, 6), 600, "NVIDIA A10 data sheet", 62.5, 125, 250),
+        _gpu("a30", "NVIDIA A30", (8, 0), 933, "NVIDIA A30 data sheet", 82, 165, 330),
+        _gpu("a40", "NVIDIA A40", (8, 6), 696, "NVIDIA A40 data sheet", 74.8, 149.7, 299.3),
+        _gpu("a100", "NVIDIA A100 80GB SXM", (8, 0), 2039, "NVIDIA A100 data sheet", 156, 312, 624),
+        _gpu("l4", "NVIDIA L4", (8, 9), 300, "NVIDIA L4 data sheet", 60.5, 121, 242.5),
+        _gpu("l40s", "NVIDIA L40S", (8, 9), 864, "NVIDIA L40S data sheet", 183, 362, 733),
+        _gpu("rtx30", "GeForce RTX 3090", (8, 6), 936, "NVIDIA GA102 white paper", 35.6, 142, 284),
+        _gpu("rtx40", "GeForce RTX 4090", (8, 9), 1008, _ADA, 82.6, 330.3, 660.6),
+        _gpu("rtx50", "GeForce RTX 5090", (12, 0), 1792, "NVIDIA RTX Blackwell white paper", 104.8, 419, 838),
+        _gpu("h100", "NVIDIA H100 SXM", (9, 0), 3350, "NVIDIA H100 data sheet", 494.5, 989.5, 1979),
+        _gpu("h200", "NVIDIA H200 SXM", (9, 0), 4800, "NVIDIA H200 data sheet", 494.5, 989.5, 1979),
+        _gpu("b200", "NVIDIA B200", (10, 0), 8000, "NVIDIA HGX B200 data sheet", 1125, 2250, 4500),
         Device("orin", "Jetson AGX Orin 64GB", (8, 7), True, 204.8, "NVIDIA Jetson AGX Orin data sheet"),
         Device("thor", "Jetson AGX Thor T5000", (11, 0), True, 273, "NVIDIA Jetson Thor data sheet"),
     )

@@ -1,17 +1,35 @@
 """``prunec build``."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from prunec.compiler.cli import options
 from prunec.compiler.cli.progress import showing_progress
 
 
-def build(context: typer.Context, bundle: options.Bundle) -> int:
+def build(
+    context: typer.Context,
+    bundle: options.Bundle,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source", readable=False, help="Dense checkpoint it was compiled from: measure the speed-up against it."
+        ),
+    ] = None,
+    timing_cache: options.TimingCache = None,
+    config: options.Config = None,
+    model: options.Factory = None,
+    input_: options.Inputs = None,
+    trust: options.Trust = False,
+) -> int:
     """Build the engine of a bundle on this machine, which has the device or a builder for it."""
-    from prunec.compiler.build_bundle import build_bundle
+    from prunec.compiler.build_bundle import Source, build_bundle
     from prunec.compiler.cli.compile_output import print_report
 
+    dense = None if source is None else Source(source, config, options.model_options(model, input_, trust))
     with showing_progress() as progress:
-        report = build_bundle(bundle, progress=progress)
+        report = build_bundle(bundle, source=dense, timing_cache=timing_cache, progress=progress)
     print_report(report, bundle, context.obj)
     return report.exit_code

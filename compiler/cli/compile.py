@@ -89,6 +89,9 @@ def compile_(
         bool,
         typer.Option("--allow-unknown", help="Let a gate pass that can't be measured here.", rich_help_panel=GATES),
     ] = False,
+    dims: options.Dims = None,
+    also_for: options.AlsoFor = None,
+    timing_cache: options.TimingCache = None,
     threads: options.Threads = 1,
 ) -> int:
     """Compile a checkpoint for a target: prune, sparsify, recover, export, build, measure, report."""
@@ -102,6 +105,7 @@ def compile_(
     settings = Settings(
         threads=threads,
         build_engine=not no_engine,
+        engine_options=options.engine_options(dims, also_for, timing_cache),
         max_drop_points=max_drop_points,
         min_speedup=min_speedup,
         require_sparse_percent=None if require_sparse is None else _percent(require_sparse),

@@ -9,6 +9,7 @@ from prunec.calibration.config import MAX_SEED
 
 if TYPE_CHECKING:
     from prunec.compiler.project import ModelOptions
+    from prunec.runtime.engines.options import EngineOptions
 
 MODEL_PANEL = "How to read the checkpoint"
 
@@ -57,6 +58,56 @@ Trust = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Of ONNX Runtime in latency measurements.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.")]
+
+ENGINE_PANEL = "Engine"
+Dims = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dims",
+        metavar="NAME=MIN:OPT:MAX",
+        help="Sizes of a dynamic dimension; batch=1:8:32 by default. Once per dimension.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+AlsoFor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also-for",
+        metavar="DEVICE",
+        help="Build ahead of time one engine that runs on this device too; repeatable.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--timing-cache",
+        readable=False,
+        help="File of kernel timings, read and written when TensorRT builds on the device.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+
+
+def engine_options(dims: list[str] | None, also_for: list[str] | None, timing_cache: Path | None) -> "EngineOptions":
+    """What the command line says of the engine.
+
+    Raises:
+        UsageError: a range of sizes can't be read.
+    """
+    from prunec.passes.errors import UsageError
+    from prunec.runtime.engines.options import EngineOptions
+    from prunec.runtime.engines.shapes import SizeRange
+
+    ranges = {}
+    for text in dims or ():
+        name, equals, sizes = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--dims {text!r} is not of the form batch=1:8:32.")
+        if name in ranges:
+            raise UsageError(f"--dims names {name!r} twice.")
+        ranges[name] = SizeRange.parse(sizes)
+    return EngineOptions(ranges, tuple(also_for or ()), timing_cache)
 
 
 def model_options(factory: str | None, inputs: list[str] | None, trust: bool) -> "ModelOptions":

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from prunec.runtime.engines.building import choose_builder as choose_builder
     from prunec.runtime.engines.building import has_device as has_device
     from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine as OnnxRuntimeEngine
-    from prunec.runtime.engines.tensorrt import TensorRTEngine as TensorRTEngine
+    from prunec.runtime.engines.options import EngineOptions as EngineOptions
+    from prunec.runtime.engines.shapes import SizeRange as SizeRange
+    from prunec.runtime.engines.tensorrt_run import TensorRTEngine as TensorRTEngine
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
@@ -20,6 +22,8 @@ __getattr__, __dir__ = lazy_attributes(
         "choose_builder": "prunec.runtime.engines.building",
         "has_device": "prunec.runtime.engines.building",
         "OnnxRuntimeEngine": "prunec.runtime.engines.onnxruntime",
-        "TensorRTEngine": "prunec.runtime.engines.tensorrt",
+        "EngineOptions": "prunec.runtime.engines.options",
+        "SizeRange": "prunec.runtime.engines.shapes",
+        "TensorRTEngine": "prunec.runtime.engines.tensorrt_run",
     },
 )

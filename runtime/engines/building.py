@@ -1,19 +1,24 @@
 """Which engine a target gets on this machine, and building it."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from prunec.passes.errors import MissingDependencyError
-from prunec.runtime.engines.tensorrt import build_plan
+from prunec.runtime.engines.options import AHEAD_OF_TIME, EngineOptions
+from prunec.runtime.engines.shapes import DEFAULT_RANGES, SizeRange, dynamic_dimensions, shape_ranges
+from prunec.runtime.engines.sparsity_log import BuilderSparsity
+from prunec.runtime.engines.tensorrt_build import build_plan
+from prunec.runtime.engines.tensorrt_run import gpu_name
 from prunec.runtime.target import Target
 
-#: Compute capabilities that TensorRT-RTX builds for without a GPU.
-AHEAD_OF_TIME = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0))
-#: Of those, the ones in the vendor's support matrix.
+#: What loads an engine -> the engine's file.
+ENGINE_FILES = {"tensorrt": "engine.plan", "tensorrt_rtx": "engine.rtx"}
+#: Of the compute capabilities that can be built for ahead of time, the ones in the vendor's support matrix.
 _SUPPORTED_BY_RTX = ((7, 5), (8, 6), (8, 9), (12, 0))
 
 
@@ -24,18 +29,31 @@ class EngineInfo:
     Attributes:
         kind: "onnxruntime", "tensorrt" or "tensorrt_rtx": what loads it.
         path: its file.
-        built_ahead_of_time: whether it was built without its device.
+        builder: library and version.
+        gpu: that it was built on; None where it was built without.
+        compute_capabilities: that it was built for ahead of time.
+        ranges: sizes that it takes, by dynamic dimension; none where it takes any.
         run_on_device: whether it can be run here.
+        sparsity: what the builder said of sparse kernels; None where it said nothing.
         notes: what a user must know of it, in words.
         seconds: that building took.
     """
 
     kind: str
     path: Path
-    built_ahead_of_time: bool
+    builder: str
     run_on_device: bool
-    notes: tuple[str, ...]
-    seconds: float
+    gpu: str | None = None
+    compute_capabilities: tuple[tuple[int, int], ...] = ()
+    ranges: Mapping[str, SizeRange] = field(default_factory=dict)
+    sparsity: BuilderSparsity | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def built_ahead_of_time(self) -> bool:
+        """Whether it was built without its device."""
+        return bool(self.compute_capabilities)
 
 
 def has_device(target: Target) -> bool:
@@ -46,7 +64,7 @@ def has_device(target: Target) -> bool:
     return target.info.compute_capability in seen
 
 
-def choose_builder(target: Target) -> str:
+def choose_builder(target: Target, options: EngineOptions | None = None) -> str:
     """What builds the engine on this machine: "onnxruntime", "tensorrt" or "tensorrt_rtx".
 
     Raises:
@@ -54,7 +72,8 @@ def choose_builder(target: Target) -> str:
     """
     if not target.is_nvidia:
         return "onnxruntime"
-    if has_device(target) and find_spec("tensorrt") is not None:
+    one_device = options is None or not options.also_for
+    if one_device and has_device(target) and find_spec("tensorrt") is not None:
         return "tensorrt"
     if target.info.compute_capability in AHEAD_OF_TIME:
         if find_spec("tensorrt_rtx") is not None:
@@ -70,30 +89,53 @@ def choose_builder(target: Target) -> str:
     )
 
 
-def build_engine(target: Target, onnx_path: Path, folder: Path) -> EngineInfo:
+def build_engine(target: Target, onnx_path: Path, folder: Path, options: EngineOptions | None = None) -> EngineInfo:
     """Build the engine of a target.
 
     Args:
         target: what for.
         onnx_path: typed as the target asks; for a CPU it is the engine.
         folder: where ``engine.plan`` or ``engine.rtx`` goes; it is there whole or not at all.
+        options: sizes, further devices, timing cache.
 
     Raises:
         MissingDependencyError: as `choose_builder`.
         UnsupportedModelError: the library refuses the model.
+        UsageError: the options don't fit the model or the target.
     """
-    kind = choose_builder(target)
+    options = options or EngineOptions()
+    options.check(target)
+    kind = choose_builder(target, options)
     if kind == "onnxruntime":
-        return EngineInfo(kind, onnx_path, False, True, (), 0.0)
+        import onnxruntime
+
+        return EngineInfo(kind, onnx_path, f"onnxruntime {onnxruntime.__version__}", run_on_device=True)
     started = time.perf_counter()
     ahead = kind == "tensorrt_rtx"
-    capability = target.info.compute_capability
-    assert capability is not None
-    plan = build_plan(kind, onnx_path, sparse=target.sparse, compute_capabilities=[capability] if ahead else [])
-    path = folder / ("engine.rtx" if ahead else "engine.plan")
-    path.write_bytes(plan)
-    notes = _ahead_of_time_notes(target) if ahead else ()
-    return EngineInfo(kind, path, ahead, not ahead, notes, time.perf_counter() - started)
+    capabilities = options.compute_capabilities(target) if ahead else ()
+    built = build_plan(
+        kind,
+        onnx_path,
+        sparse=target.sparse,
+        shapes=shape_ranges(onnx_path, options.ranges),
+        compute_capabilities=capabilities,
+        timing_cache=options.timing_cache,
+    )
+    path = folder / ENGINE_FILES[kind]
+    path.write_bytes(built.plan)
+    given = {**DEFAULT_RANGES, **options.ranges}
+    return EngineInfo(
+        kind=kind,
+        path=path,
+        builder=built.builder,
+        run_on_device=has_device(target),
+        gpu=None if ahead else gpu_name(),
+        compute_capabilities=capabilities,
+        ranges={name: given[name] for name in dynamic_dimensions(onnx_path)},
+        sparsity=built.sparsity,
+        notes=_ahead_of_time_notes(target) if ahead else (),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _ahead_of_time_notes(target: Target) -> tuple[str, ...]:

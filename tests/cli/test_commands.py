@@ -256,7 +256,7 @@ def test_build_finishes_a_bundle(bundle: Path, prunec: Prunec, tmp_path: Path) -
 def test_build_without_a_builder_leaves_the_bundle_as_it_was(
     bundle: Path, prunec: Prunec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(target: object) -> str:
+    def none(target: object, options: object) -> str:
         raise MissingDependencyError("nothing builds this here", hint="pip install something")
 
     monkeypatch.setattr("prunec.compiler.build_bundle.choose_builder", none)

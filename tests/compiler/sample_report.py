@@ -9,6 +9,7 @@ from prunec.compiler.report import (
     DataInfo,
     Distillation,
     Engine,
+    EngineRequest,
     Environment,
     Gate,
     Latency,
@@ -29,6 +30,7 @@ from prunec.compiler.report import (
     Run,
     RunsSummary,
     SizeBytes,
+    Step,
 )
 
 NO_GPU = "needs an NVIDIA A100; this machine has no NVIDIA GPU."
@@ -54,6 +56,7 @@ def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason:
             reason=reason,
             retained_magnitude=0.7447 if eligible else None,
             retained_unpermuted=0.7401 if eligible else None,
+            permutation_gain=0.0046 if eligible else None,
             efficacy=0.31 if eligible else None,
             likely_to_gain=eligible and shape[0] >= 256,
             gain_rule="C 256 and K 256 are at least 256" if eligible else "",
@@ -62,7 +65,11 @@ def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason:
         ),
         dense_ms=round(0.0004 * math.prod(shape) ** 0.5, 5),
         sparse_ms=None,
-        predicted_ms=None,
+        gain=None,
+        predicted_dense_ms=1e-8 * math.prod(compiled),
+        predicted_ms=0.6e-8 * math.prod(compiled) if eligible else 1e-8 * math.prod(compiled),
+        predicted_bound="memory",
+        onnx_nodes=(f"node_{name}",),
     )
 
 
@@ -129,7 +136,9 @@ def _reasons() -> dict[str, str]:
         "accuracy.engine": NO_GPU,
         "latency": NO_GPU,
         "layers.*.sparse_ms": NO_GPU,
-        "layers.*.predicted_ms": "no latency model for this target.",
+        "layers.*.gain": NO_GPU,
+        "environment.gpu_state": NO_GPU,
+        "steps.*.accuracy": "the step leaves the network's function as it was.",
         "layers.*.sparsity.found_by_builder": "an ahead-of-time TensorRT-RTX build does not look for 2:4.",
         "layers.*.sparsity.chosen_by_builder": NO_GPU,
         "pretraining": "the checkpoint carries no training log.",
@@ -216,11 +225,37 @@ def sample_fields() -> dict[str, Any]:
         ),
         "permutation": Permutation(refused={}, cut_short=()),
         "recovery": recovery(),
+        "steps": (
+            Step(name="dense", macs=9_483_648, nonzero_weights=174_000, predicted_ms=0.0021, accuracy=0.9214),
+            Step(
+                name="prune-filters{speedup=2.0,round_to=8}",
+                macs=4_671_168,
+                nonzero_weights=87_000,
+                predicted_ms=0.0013,
+                accuracy=0.1124,
+            ),
+            Step(name="permute", macs=4_671_168, nonzero_weights=87_000, predicted_ms=0.0013, accuracy=None),
+            Step(
+                name='sparsify{pattern="2:4"}',
+                macs=4_671_168,
+                nonzero_weights=44_000,
+                predicted_ms=0.0011,
+                accuracy=0.1018,
+            ),
+            Step(
+                name="recover{epochs=20}", macs=4_671_168, nonzero_weights=44_000, predicted_ms=0.0011, accuracy=0.9152
+            ),
+        ),
         "layers": layers(),
+        "engine_request": EngineRequest(dimensions={}, also_for=()),
         "engine": Engine(
             kind="tensorrt_rtx",
             path="engine.rtx",
+            builder="tensorrt_rtx 1.7.1.116",
+            gpu=None,
             built_ahead_of_time=True,
+            compute_capabilities=("8.0",),
+            dimensions={"batch": "1:8:32"},
             run_on_device=False,
             notes=RTX_NOTES,
         ),
@@ -234,6 +269,7 @@ def sample_fields() -> dict[str, Any]:
             processor="Intel(R) Xeon(R) CPU @ 2.60GHz",
             threads=1,
             gpu=None,
+            gpu_state=None,
         ),
         "reasons": _reasons(),
     } | _measurements()

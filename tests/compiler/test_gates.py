@@ -38,7 +38,7 @@ def test_speedup_gate() -> None:
     assert exit_code([speedup_gate(1.5, 1.49)]) == 6
     unknown = speedup_gate(1.5, None, "needs the device.")
     assert (unknown.gate.verdict, unknown.reason, exit_code([unknown])) == ("unknown", "needs the device.", 6)
-    assert exit_code([unknown], allow_unknown=True) == 0
+    assert exit_code([unknown.allowing_unknown()]) == 0
 
 
 def test_sparsity_gate() -> None:
@@ -74,8 +74,8 @@ def test_the_lowest_code_of_the_failures() -> None:
 def test_a_gate_that_cannot_be_measured_fails_with_its_own_code() -> None:
     unknown = accuracy_gate(1, 0.9, None)
     assert exit_code([unknown]) == 5
-    assert exit_code([unknown], allow_unknown=True) == 0
-    assert exit_code([unknown, numeric_gate(float("inf"))], allow_unknown=True) == 8
+    assert exit_code([unknown.allowing_unknown()]) == 0
+    assert exit_code([unknown.allowing_unknown(), numeric_gate(float("inf")).allowing_unknown()]) == 8
 
 
 def test_reasons_fit_the_report() -> None:

@@ -29,6 +29,7 @@ sparsities = st.builds(
     reason=st.text(max_size=20),
     retained_magnitude=st.none() | fractions,
     retained_unpermuted=st.none() | fractions,
+    permutation_gain=st.none() | finite,
     efficacy=st.none() | finite,
     found_by_builder=st.none() | st.booleans(),
     chosen_by_builder=st.none() | st.booleans(),
@@ -43,8 +44,13 @@ layers = st.builds(
     sparsity=st.none() | sparsities,
     dense_ms=maybe_ms,
     sparse_ms=maybe_ms,
+    gain=st.none() | finite,
+    predicted_dense_ms=maybe_ms,
     predicted_ms=maybe_ms,
+    predicted_bound=st.sampled_from((None, "compute", "memory")),
+    onnx_nodes=st.lists(st.text(), max_size=2).map(tuple),
 )
+_PREDICTED = ("predicted_dense_ms", "predicted_ms", "predicted_bound")
 accuracies = st.builds(
     Accuracy,
     metric=st.text(),
@@ -55,7 +61,7 @@ accuracies = st.builds(
 def explained(**changes: Any) -> dict[str, Any]:
     """Fields of the sample in which every null below `layers` and `accuracy` may occur."""
     reasons = {key: why for key, why in sample_fields()["reasons"].items() if not key.startswith("accuracy")}
-    every = {"layers.*.sparsity": "s", "layers.*.dense_ms": "d"}
+    every = {f"layers.*.{name}": "l" for name in ("sparsity", "dense_ms", *_PREDICTED)}
     if None in changes["accuracy"].model_dump().values():
         every["accuracy"] = "not evaluated."
     return sample_fields() | changes | {"reasons": reasons | every}
@@ -98,6 +104,8 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
             "pruning",
             "permutation",
             "recovery",
+            "steps",
+            "engine_request",
             "runs",
             "runs_summary",
             "layers",
@@ -118,6 +126,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
             "reason",
             "retained_magnitude",
             "retained_unpermuted",
+            "permutation_gain",
             "efficacy",
             "likely_to_gain",
             "gain_rule",

@@ -45,7 +45,9 @@ def test_summary_lines_are_ascii_and_group_what_is_unknown() -> None:
     lines = summary_lines(sample_report())
     assert "\n".join(lines).isascii()
     assert any(line.startswith("Accuracy lost") and "0.62 points" in line for line in lines)
-    assert any(line.startswith("Not known") and "accuracy.engine, latency" in line for line in lines)
+    assert any(
+        line.startswith("Not known") and "accuracy.engine, environment.gpu_state, latency" in line for line in lines
+    )
     assert sum("needs an NVIDIA A100" in line for line in lines) == 1
 
 

@@ -11,7 +11,7 @@ import torch
 
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.runtime.evaluate import evaluate, top1, top5
-from prunec.runtime.latency import compare_latency, time_runs
+from prunec.runtime.latency import compare_latency, time_runs, wall_clock
 from prunec.runtime.numerics import onnx_vs_torch, random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.profile import profile_onnx
@@ -19,7 +19,9 @@ from tests.runtime.nets import small
 
 
 def test_speedup_of_a_known_ratio_lies_in_its_interval() -> None:
-    found = compare_latency(lambda: time.sleep(0.004), lambda: time.sleep(0.002), runs=30, warmup=1)
+    found = compare_latency(
+        wall_clock(lambda: time.sleep(0.004)), wall_clock(lambda: time.sleep(0.002)), runs=30, warmup=1
+    )
     assert 1.5 < found.speedup < 2.5
     low, high = found.speedup_interval
     assert low <= found.speedup <= high
@@ -29,7 +31,7 @@ def test_speedup_of_a_known_ratio_lies_in_its_interval() -> None:
 
 def test_runs_are_interleaved_in_random_order() -> None:
     calls: list[str] = []
-    time_runs([lambda: calls.append("a"), lambda: calls.append("b")], runs=40, warmup=0, seed=0)
+    time_runs([wall_clock(lambda: calls.append("a")), wall_clock(lambda: calls.append("b"))], runs=40, warmup=0, seed=0)
     pairs = ["".join(calls[i : i + 2]) for i in range(0, 80, 2)]
     assert set(pairs) == {"ab", "ba"}
 

@@ -14,7 +14,8 @@ from prunec.passes import capture
 from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
 from prunec.runtime.engines import OnnxRuntimeEngine
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_export import export_onnx, to_fp16
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from tests.runtime.nets import small
 
 
@@ -134,3 +135,31 @@ def test_an_input_without_a_batch(tmp_path: Path) -> None:
     program = capture(Biased(), (torch.randn(2, 5), torch.randn(5, 4)))
     export_onnx(program, tmp_path / "m.onnx")
     assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4
+
+
+def test_bfloat16_inside_float32_outside(tmp_path: Path) -> None:
+    program = small()
+    export_onnx(program, tmp_path / "m.onnx")
+    to_bf16(tmp_path / "m.onnx", tmp_path / "b.onnx")
+    model = onnx.load(tmp_path / "b.onnx")
+    bfloat16, float32 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.FLOAT16 not in types.values()
+    assert types["body.weight"] == bfloat16
+    assert {i.type.tensor_type.elem_type for i in (*model.graph.input, *model.graph.output)} == {float32}
+    assert {a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute} == {bfloat16, float32}
+    source = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    rounded = torch.tensor(source["body.weight"]).to(torch.bfloat16).float().numpy()
+    stored = next(tensor for tensor in model.graph.initializer if tensor.name == "body.weight")
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored).astype(np.float32), rounded)
+
+
+def test_bfloat16_takes_weights_beyond_float16(tmp_path: Path) -> None:
+    program = capture(nn.Linear(4, 4, bias=False), (torch.randn(2, 4),))
+    with torch.no_grad():
+        next(iter(program.parameters().values())).fill_(1e6)
+    export_onnx(program, tmp_path / "m.onnx")
+    to_bf16(tmp_path / "m.onnx", tmp_path / "b.onnx")
+    weights = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "b.onnx").graph.initializer]
+    largest = max(float(w.astype(np.float32).max()) for w in weights if w.dtype.itemsize == 2)
+    assert largest == pytest.approx(1e6, rel=1e-2)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.polygraphy_agreement import polygraphy_says
-from prunec.runtime.onnx_export import export_onnx, to_fp16
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_fp16
 from prunec.runtime.onnx_sparsity import check_sparsity, is_two_four, likely_to_gain
 from tests.runtime.nets import small
 

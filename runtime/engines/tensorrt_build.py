@@ -1,0 +1,151 @@
+"""Building with TensorRT 10, TensorRT 11 and TensorRT-RTX: one way for all three.
+
+Networks are strongly typed: precision is what the ONNX model says, and no flag names it. What a library can do is
+asked of it, not of its version number.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from prunec.passes.errors import MissingDependencyError, UnsupportedModelError
+from prunec.runtime.engines.shapes import Shape
+from prunec.runtime.engines.sparsity_log import MARK, BuilderSparsity, parse_sparsity
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A serialized engine.
+
+    Attributes:
+        plan: its bytes.
+        sparsity: what the builder said of sparse kernels; None where it said nothing.
+        builder: library and version.
+    """
+
+    plan: bytes
+    sparsity: BuilderSparsity | None
+    builder: str
+
+
+def build_plan(
+    library: ModuleType | str,
+    onnx_path: Path,
+    *,
+    sparse: bool,
+    shapes: Mapping[str, tuple[Shape, Shape, Shape]],
+    compute_capabilities: Sequence[tuple[int, int]] = (),
+    timing_cache: Path | None = None,
+) -> BuiltPlan:
+    """Build a serialized engine from a typed ONNX model.
+
+    Args:
+        library: ``tensorrt`` or ``tensorrt_rtx``, or its name.
+        onnx_path: the model.
+        sparse: let the builder use 2:4 kernels.
+        shapes: smallest, tuned and largest shape of every input with a dynamic dimension.
+        compute_capabilities: for which to build ahead of time, without a GPU (TensorRT-RTX alone can); none for
+            the GPU at hand.
+        timing_cache: file of kernel timings, read where it exists and written; building ahead of time has no use of it.
+
+    Raises:
+        UnsupportedModelError: the library can't parse or build the model; its own messages say why.
+        MissingDependencyError: it can't build for these compute capabilities.
+    """
+    trt = importlib.import_module(library) if isinstance(library, str) else library
+    logger = _logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_path)):
+        errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise _failed(trt, onnx_path, "parse", errors + logger.errors)
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    _set_compute_capabilities(trt, config, compute_capabilities)
+    _add_profile(builder, config, shapes)
+    timings = None if compute_capabilities else _load_timings(config, timing_cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failed(trt, onnx_path, "build", logger.errors)
+    if timings is not None:
+        timings.write_bytes(bytes(config.get_timing_cache().serialize()))
+    return BuiltPlan(bytes(plan), parse_sparsity(logger.sparsity), library_version(trt))
+
+
+def library_version(trt: ModuleType) -> str:
+    """Name and version of a library, as in "tensorrt 10.13.0.35"."""
+    return f"{trt.__name__} {trt.__version__}"
+
+
+def _logger(trt: ModuleType) -> Any:
+    """A logger that keeps errors for the exception and lines on sparsity, and prints nothing."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.sparsity: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+            if MARK in message:
+                self.sparsity.append(message)
+
+    return Logger()
+
+
+def _failed(trt: ModuleType, path: Path, what: str, errors: list[str]) -> UnsupportedModelError:
+    said = "; ".join(errors[:3]) or "it gave no reason"
+    return UnsupportedModelError(
+        f"{library_version(trt)} can't {what} {path.name}: {said}",
+        hint="The messages are the library's own and name the ONNX node.",
+    )
+
+
+def _network_flags(trt: ModuleType) -> int:
+    """Strong typing, which TensorRT 10 must be asked for; where it is all there is, the flag may be gone."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _set_compute_capabilities(trt: ModuleType, config: Any, capabilities: Sequence[tuple[int, int]]) -> None:
+    if not capabilities:
+        return
+    known = getattr(trt, "ComputeCapability", None)
+    members = [getattr(known, f"SM{major}{minor}", None) for major, minor in capabilities]
+    if known is None or None in members:
+        raise MissingDependencyError(
+            f"{library_version(trt)} can't build ahead of time for compute capability "
+            f"{', '.join(f'{major}.{minor}' for major, minor in capabilities)}.",
+            hint="Run `prunec build BUNDLE` on the device, with TensorRT installed.",
+        )
+    config.num_compute_capabilities = len(members)
+    for index, member in enumerate(members):
+        config.set_compute_capability(member, index)
+
+
+def _add_profile(builder: Any, config: Any, shapes: Mapping[str, tuple[Shape, Shape, Shape]]) -> None:
+    """One optimisation profile for all inputs with a dynamic dimension."""
+    if not shapes:
+        return
+    profile = builder.create_optimization_profile()
+    for name, sizes in shapes.items():
+        profile.set_shape(name, *sizes)
+    config.add_optimization_profile(profile)
+
+
+def _load_timings(config: Any, path: Path | None) -> Path | None:
+    """Give the builder the timings of a file; where they are of another GPU or version, it starts anew."""
+    if path is None:
+        return None
+    earlier = path.read_bytes() if path.exists() else b""
+    if not config.set_timing_cache(config.create_timing_cache(earlier), ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return path

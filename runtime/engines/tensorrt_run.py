@@ -1,0 +1,144 @@
+"""Running and timing TensorRT and TensorRT-RTX engines on their GPU, through Polygraphy's runner.
+
+Needs the GPU and has not been run on one; tests use a fake of the runner's interface.
+"""
+
+import importlib
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prunec.passes.errors import MissingDependencyError, first_line
+from prunec.runtime.engines.inspector import EngineLayer, parse_engine_layers
+from prunec.runtime.engines.tensorrt_build import library_version
+
+
+class TensorRTEngine:
+    """An engine on the GPU.
+
+    Use as a context manager; calls take and give arrays in the order of the engine's inputs and outputs.
+
+    Args:
+        path: engine.plan or engine.rtx.
+        library: ``tensorrt`` or ``tensorrt_rtx``, the one that built it.
+        built: library, version and GPU that it was built with, in words, for the error.
+    """
+
+    def __init__(self, path: Path, library: str = "tensorrt", built: str = "") -> None:
+        self._path, self._library, self._built = path, library, built
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "TensorRTEngine":
+        """Load the engine onto the GPU.
+
+        Raises:
+            MissingDependencyError: it is of another version or GPU, or the library isn't installed.
+        """
+        try:
+            self._runner = open_runner(self._path, self._library)
+            self._stack.enter_context(self._runner)
+        except Exception as error:
+            built = f" It was built by {self._built}." if self._built else ""
+            here = f"{_installed(self._library)} on {gpu_name() or 'a machine without a GPU'}"
+            raise MissingDependencyError(
+                f"{self._path.name} can't be loaded by {here}: {first_line(error)}.{built}",
+                hint="An engine fits one version and one kind of GPU: run `prunec build BUNDLE` on this machine.",
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free it."""
+        self._stack.close()
+
+    def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """One inference, with the copies to the GPU and back."""
+        return [np.asarray(output) for output in self._runner.infer(self._named(inputs)).values()]
+
+    def timer(self, *inputs: NDArray[Any]) -> Callable[[], float]:
+        """A function that runs one inference on inputs that are on the GPU, and gives its milliseconds.
+
+        Outputs stay there too; the time is the runner's, from launch to the end of the stream.
+        """
+        feed = self._on_gpu(inputs)
+
+        def run() -> float:
+            self._runner.infer(feed, copy_outputs_to_host=False)
+            return 1000 * float(self._runner.last_inference_time())
+
+        return run
+
+    def layers(self) -> list[EngineLayer]:
+        """Layers as the engine's inspector tells them."""
+        trt = importlib.import_module(self._library)
+        inspector = self._runner.engine.create_engine_inspector()
+        return parse_engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def layer_times_ms(self, *inputs: NDArray[Any], runs: int) -> dict[str, float]:
+        """Median milliseconds of every layer by name, from TensorRT's own profiler.
+
+        Args:
+            inputs: of one inference; they lie on the GPU when timed.
+            runs: inferences; a tenth more come first and aren't counted.
+        """
+        feed, times = self._on_gpu(inputs), defaultdict[str, list[float]](list)
+        profiler = _profiler(importlib.import_module(self._library), times)
+        for _ in range(max(1, runs // 10)):
+            self._runner.infer(feed, copy_outputs_to_host=False)
+        self._runner.context.profiler = profiler
+        for _ in range(runs):
+            self._runner.infer(feed, copy_outputs_to_host=False)
+        return {name: float(np.median(values)) for name, values in times.items()}
+
+    def _named(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self._runner.get_input_metadata(), inputs, strict=True))
+
+    def _on_gpu(self, inputs: tuple[NDArray[Any], ...]) -> dict[str, torch.Tensor]:
+        return self._named(tuple(to_gpu(array) for array in inputs))
+
+
+def open_runner(path: Path, library: str) -> Any:
+    """Polygraphy's runner of an engine, not yet on the GPU."""
+    from polygraphy import config
+
+    # Polygraphy looks at this once, when its TensorRT modules are first imported.
+    config.USE_TENSORRT_RTX = library == "tensorrt_rtx"
+    from polygraphy.backend.common import BytesFromPath
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+
+    return TrtRunner(EngineFromBytes(BytesFromPath(str(path))))
+
+
+def to_gpu(array: NDArray[Any]) -> torch.Tensor:
+    """An array on the GPU."""
+    return torch.from_numpy(array).cuda()
+
+
+def _profiler(trt: Any, times: dict[str, list[float]]) -> Any:
+    """A profiler that collects the milliseconds of every layer."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times[layer_name].append(ms)
+
+    return Profiler()
+
+
+def _installed(library: str) -> str:
+    try:
+        return library_version(importlib.import_module(library))
+    except ImportError:
+        return f"{library}, which isn't installed,"
+
+
+def gpu_name() -> str | None:
+    """Name of the GPU that engines run on; None where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
