@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunec.calibration.reconstruction import InputMoments, reconstruct
+from prunec.calibration.reconstruction import LayerInputs, reconstruct
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
-from prunec.passes.one_shot import output_error, sparse_gpt, wanda_mask
+from prunec.passes.one_shot import mean_shift, output_error, sparse_gpt, wanda_mask
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.two_four import Sparsify, eligibility, layer_stats, two_four_mask
@@ -23,7 +23,7 @@ def sparsify_by_inputs(program: Program, options: Sparsify, inputs: Tensor) -> P
 
     The statistics of a layer's inputs come from the layers before it as they are masked. A quarter of the inputs is
     held back: the stats tell the relative squared error of each layer's outputs on them, and what masking the same
-    weight by magnitude would have left.
+    weight by magnitude would have left, without and with its outputs' mean made up for likewise.
 
     Args:
         program: with one input tensor.
@@ -47,20 +47,26 @@ def sparsify_by_inputs(program: Program, options: Sparsify, inputs: Tensor) -> P
     masks: dict[str, Tensor] = {}
     errors: dict[str, dict[str, float]] = {}
 
-    def solve(name: str, weight: Tensor, moments: InputMoments) -> Tensor:
-        if not moments.calibration.isfinite().all():
+    def solve(name: str, weight: Tensor, seen: LayerInputs) -> tuple[Tensor, Tensor | None]:
+        chosen_by = seen.calibration.centred if seen.shiftable else seen.calibration.raw
+        if not chosen_by.isfinite().all():
             raise NumericMismatchError(f"The inputs of the layer with {name} are not finite on the calibration data.")
         if options.criterion == "wanda":
-            masks[name] = wanda_mask(weight, moments.calibration)
+            masks[name] = wanda_mask(weight, chosen_by)
             new = weight * masks[name]
         else:
-            new, masks[name] = sparse_gpt(weight, moments.calibration)
+            new, masks[name] = sparse_gpt(weight, chosen_by)
+        shift = mean_shift(weight, new, seen.calibration.mean) if seen.shiftable else None
         by_magnitude = weight * two_four_mask(weight)
+        same_for_magnitude = mean_shift(weight, by_magnitude, seen.calibration.mean) if seen.shiftable else None
         errors[name] = {
-            "output_error": output_error(weight, new, moments.held_back),
-            "output_error_by_magnitude": output_error(weight, by_magnitude, moments.held_back),
+            "output_error": output_error(weight, new, seen.held_back, shift),
+            "output_error_by_magnitude": output_error(weight, by_magnitude, seen.held_back),
+            "output_error_by_magnitude_with_bias": output_error(
+                weight, by_magnitude, seen.held_back, same_for_magnitude
+            ),
         }
-        return new
+        return new, shift
 
     held_back = max(1, int(_HELD_BACK * len(inputs)))
     if len(inputs) < 2:

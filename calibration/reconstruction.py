@@ -2,6 +2,7 @@
 layers before it, already replaced, yield them. One run of the network over the calibration inputs does it all.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.fx import Interpreter, Node
 
 from prunec.passes.cost import weighted_calls
 from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.one_shot import Moments
 from prunec.passes.program import Program
 
 #: Values of unfolded inputs at a time.
@@ -19,20 +21,22 @@ _CHUNK = 2**25
 
 
 @dataclass(frozen=True)
-class InputMoments:
-    """Of one layer's inputs: sums of x x^T, float64 (positions * C, positions * C), as `one_shot.to_rows` has columns.
+class LayerInputs:
+    """What is known of one layer's inputs.
 
     Attributes:
-        calibration: over the inputs that weights are chosen by.
-        held_back: over others, to judge the choice by.
+        calibration: moments of those that weights are chosen by.
+        held_back: of others, to judge the choice by.
+        shiftable: whether a constant can be added to the layer's outputs.
     """
 
-    calibration: Tensor
-    held_back: Tensor
+    calibration: Moments
+    held_back: Moments
+    shiftable: bool
 
 
-#: (name of the weight, the weight, moments of its inputs) -> the weight that replaces it
-Solve = Callable[[str, Tensor, InputMoments], Tensor]
+#: (name of the weight, the weight, its inputs) -> the weight that replaces it, and what to add to its outputs (K,)
+Solve = Callable[[str, Tensor, LayerInputs], tuple[Tensor, Tensor | None]]
 
 
 @torch.no_grad()
@@ -45,6 +49,8 @@ def reconstruct(program: Program, inputs: Tensor, held_back: int, weights: froze
         held_back: number of samples.
         weights: names of those to replace; of convolutions without groups and linear layers.
         solve: makes the new weight. A weight in several calls is replaced at the first.
+
+    What is to be added to outputs goes into the layer's bias, or into the mean of the batch norm behind it.
     """
     calls = {node: weight for node, weight in weighted_calls(program.graph) if weight in weights}
     _Reconstruction(program, calls, len(inputs) - held_back, solve).run(inputs)
@@ -62,30 +68,56 @@ class _Reconstruction(Interpreter):
             self.done.add(weight)
             x = self.env[next(iter(arguments(n).values()))]
             parts = (x[: self.count], x[self.count :])
-            moments = InputMoments(*(input_moments(n, part) for part in parts))
-            self.tensors[weight].copy_(self.solve(weight, self.tensors[weight].clone(), moments))
+            place = _bias_of(n)
+            known = LayerInputs(*(input_moments(n, part) for part in parts), shiftable=place is not None)
+            new, shift = self.solve(weight, self.tensors[weight].clone(), known)
+            self.tensors[weight].copy_(new)
+            if shift is not None and place is not None:
+                self.tensors[place.name].add_(place.sign * shift.to(self.tensors[place.name].dtype))
         return super().run_node(n)
 
 
-def input_moments(call: Node, x: Tensor) -> Tensor:
-    """Sum of x x^T over what each output of a call sees.
+@dataclass(frozen=True)
+class _Bias:
+    """A tensor that shifts a call's outputs, and in which direction."""
+
+    name: str
+    sign: int
+
+
+def _bias_of(call: Node) -> _Bias | None:
+    """The call's bias, or the mean of the one batch norm behind it; None where there is none, or others use it too."""
+    bias = arguments(call).get("bias")
+    if bias is not None:
+        return _Bias(str(bias.target), 1) if bias.op == "get_attr" and len(bias.users) == 1 else None
+    follower = next(iter(call.users))
+    if len(call.users) != 1 or operator_name(follower.target) != "batch_norm":
+        return None
+    mean = arguments(follower).get("running_mean")
+    return _Bias(str(mean.target), -1) if mean is not None and mean.op == "get_attr" and len(mean.users) == 1 else None
+
+
+def input_moments(call: Node, x: Tensor) -> Moments:
+    """Moments of what each output of a call sees.
 
     Args:
         call: of a convolution without groups or a linear operator.
         x: its input, samples first.
-
-    Returns:
-        float64 (positions * C, positions * C), input channels consecutive.
     """
     size = arguments(call)["weight"].meta["shapes"]
-    columns = 1
-    for length in size[1:]:
-        columns *= length
-    total = torch.zeros(columns, columns, dtype=torch.float64)
+    columns = math.prod(size[1:])
+    squares, total, count = torch.zeros(columns, columns, dtype=torch.float64), torch.zeros(columns).double(), 0
+    start: Tensor | None = None
     for part in _parts(x, columns):
         seen = part.reshape(-1, size[1]) if operator_name(call.target) == "linear" else _patches(call, part)
-        total += (seen.T @ seen).double()
-    return total
+        # Sums of squares about a point near the mean: about zero, float32 would lose small deviations from large means.
+        start = seen.mean(0) if start is None else start
+        seen = seen - start
+        squares += (seen.T @ seen).double()
+        total += seen.sum(0).double()
+        count += len(seen)
+    assert start is not None
+    return Moments(count, start.double() + total / count, squares - torch.outer(total, total) / count)
 
 
 def _parts(x: Tensor, columns: int) -> Iterator[Tensor]:

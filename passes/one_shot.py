@@ -1,8 +1,13 @@
 """2:4 masks from what a layer's inputs are: Wanda, and SparseGPT with its weight update.
 
+Where a layer has a bias, or a batch norm behind it, that takes over what the masked weights gave in mean; masks are
+then chosen by what is left, the inputs' deviation from their mean.
+
 Both work on weights as rows of (position, input channel): the fours of 2:4 run along the input channels at one kernel
 position, as sparse tensor cores read them, and not along kernel positions.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,13 +35,35 @@ def best_two_of_four(scores: Tensor) -> Tensor:
     return torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, order[..., :2], True).reshape(scores.shape)
 
 
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments of what a layer's outputs see, in the order of `to_rows`; float64.
+
+    Attributes:
+        count: how many columns of inputs they are of, samples times places.
+        mean: (positions * C,).
+        centred: sum of (x - mean) (x - mean)^T, (positions * C, positions * C).
+    """
+
+    count: int
+    mean: Tensor
+    centred: Tensor
+
+    @property
+    def raw(self) -> Tensor:
+        """Sum of x x^T."""
+        return self.centred + self.count * torch.outer(self.mean, self.mean)
+
+
 def wanda_mask(weight: Tensor, moments: Tensor) -> Tensor:
     """Keep weights with the largest magnitude times norm of their input (Sun et al., "A Simple and Effective Pruning
     Approach for Large Language Models", ICLR 2024, eq. 1).
 
     Args:
         weight: (K, C, ...), C a multiple of 4.
-        moments: sum over the inputs of x x^T, (positions * C, positions * C), in the order of `to_rows`.
+        moments: sum over the inputs of x x^T, (positions * C, positions * C), in the order of `to_rows`. Where a bias
+            makes up for the inputs' mean, `Moments.centred`: the score is then of their deviation (An et al.,
+            "Fluctuation-based Adaptive Structured Pruning", AAAI 2024).
 
     Returns:
         Bool mask of the weight's shape.
@@ -79,8 +106,22 @@ def sparse_gpt(weight: Tensor, moments: Tensor, damping: float = 0.01) -> tuple[
     return from_rows(rows.to(weight.dtype), weight), from_rows(mask, weight)
 
 
-def output_error(weight: Tensor, changed: Tensor, moments: Tensor) -> float:
-    """Squared difference of a layer's outputs, relative to the squared outputs, over the inputs behind the moments."""
+def mean_shift(weight: Tensor, changed: Tensor, mean: Tensor) -> Tensor:
+    """What a changed weight's outputs (K,) lack in mean, which a bias can make up for."""
+    return (to_rows(weight).double() - to_rows(changed).double()) @ mean
+
+
+def output_error(weight: Tensor, changed: Tensor, moments: Moments, shift: Tensor | None = None) -> float:
+    """Squared difference of a layer's outputs, relative to the squared outputs, over the inputs behind the moments.
+
+    Args:
+        weight: dense.
+        changed: what replaces it.
+        moments: of the inputs.
+        shift: added to the outputs of the changed one, (K,).
+    """
     dense, difference = to_rows(weight).double(), to_rows(changed).double() - to_rows(weight).double()
-    total = float(((dense @ moments) * dense).sum())
-    return float(((difference @ moments) * difference).sum()) / total if total > 0 else 0.0
+    total = float(((dense @ moments.raw) * dense).sum())
+    offset = difference @ moments.mean + (0 if shift is None else shift)
+    error = float(((difference @ moments.centred) * difference).sum() + moments.count * offset.square().sum())
+    return error / total if total > 0 else 0.0
