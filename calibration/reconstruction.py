@@ -67,9 +67,9 @@ class _Reconstruction(Interpreter):
         if weight is not None and weight not in self.done:
             self.done.add(weight)
             x = self.env[next(iter(arguments(n).values()))]
-            parts = (x[: self.count], x[self.count :])
+            calibration, held_back = (input_moments(n, part) for part in (x[: self.count], x[self.count :]))
             place = _bias_of(n)
-            known = LayerInputs(*(input_moments(n, part) for part in parts), shiftable=place is not None)
+            known = LayerInputs(calibration, held_back, shiftable=place is not None)
             new, shift = self.solve(weight, self.tensors[weight].clone(), known)
             self.tensors[weight].copy_(new)
             if shift is not None and place is not None:

@@ -57,6 +57,7 @@ def compile_model(
     settings = settings or Settings()
     steps = _steps(pipeline, target, data)
     _check_target(target, settings)
+    _check_dimensions(program, settings)
     with BundleWriter(Path(output), force, seed=settings.seed) as folder:
         compilation = Compilation(
             dense=program.eval(),
@@ -91,6 +92,18 @@ def _check_target(target: Target, settings: Settings) -> None:
             "(smallest:tuned:largest).",
             hint="Give a range with that size: --dims batch=SMALLEST:TUNED:LARGEST",
         )
+
+
+def _check_dimensions(program: Program, settings: Settings) -> None:
+    """Refuse early what would fail after all the work; other dimensions than the batch are named by the export."""
+    varying = {dim for dims in program.dynamic_shapes or () for dim in dims}
+    known = {"batch"} if program.batch_is_dynamic else set()
+    for name in settings.engine_options.ranges:
+        if name not in known and varying <= {0}:
+            raise UsageError(
+                f"--dims {name}: the network has no dynamic dimension of this name.",
+                hint=f"Its only one is {known.pop()!r}." if known else "All its dimensions are fixed.",
+            )
 
 
 def _steps(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:

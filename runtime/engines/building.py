@@ -10,7 +10,7 @@ import torch
 
 from prunec.passes.errors import MissingDependencyError
 from prunec.runtime.engines.options import AHEAD_OF_TIME, EngineOptions
-from prunec.runtime.engines.shapes import DEFAULT_RANGES, SizeRange, dynamic_dimensions, shape_ranges
+from prunec.runtime.engines.shapes import SizeRange
 from prunec.runtime.engines.sparsity_log import BuilderSparsity
 from prunec.runtime.engines.tensorrt_build import build_plan
 from prunec.runtime.engines.tensorrt_run import gpu_name
@@ -117,13 +117,12 @@ def build_engine(target: Target, onnx_path: Path, folder: Path, options: EngineO
         kind,
         onnx_path,
         sparse=target.sparse,
-        shapes=shape_ranges(onnx_path, options.ranges),
+        ranges=options.ranges,
         compute_capabilities=capabilities,
         timing_cache=options.timing_cache,
     )
     path = folder / ENGINE_FILES[kind]
     path.write_bytes(built.plan)
-    given = {**DEFAULT_RANGES, **options.ranges}
     return EngineInfo(
         kind=kind,
         path=path,
@@ -131,7 +130,7 @@ def build_engine(target: Target, onnx_path: Path, folder: Path, options: EngineO
         run_on_device=has_device(target),
         gpu=None if ahead else gpu_name(),
         compute_capabilities=capabilities,
-        ranges={name: given[name] for name in dynamic_dimensions(onnx_path)},
+        ranges=built.ranges,
         sparsity=built.sparsity,
         notes=_ahead_of_time_notes(target) if ahead else (),
         seconds=time.perf_counter() - started,

@@ -1,15 +1,14 @@
 """Sizes that an engine's dynamic dimensions may have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
-
-import onnx
 
 from prunec.passes.errors import UsageError, did_you_mean
 
 Shape = tuple[int, ...]
+#: Sizes of a tensor; a dynamic one is its name.
+Dimensions = Sequence[int | str]
 
 
 @dataclass(frozen=True)
@@ -56,23 +55,22 @@ class SizeRange:
 DEFAULT_RANGES: Mapping[str, SizeRange] = {"batch": SizeRange(1, 8, 32)}
 
 
-def dynamic_dimensions(onnx_path: Path) -> list[str]:
+def dynamic_dimensions(inputs: Mapping[str, Dimensions]) -> list[str]:
     """Names of the dynamic dimensions of a model's inputs, in their order."""
-    shapes = _input_dimensions(onnx_path).values()
-    return list(dict.fromkeys(size for shape in shapes for size in shape if isinstance(size, str)))
+    return list(dict.fromkeys(size for shape in inputs.values() for size in shape if isinstance(size, str)))
 
 
-def shape_ranges(onnx_path: Path, ranges: Mapping[str, SizeRange]) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, tuned and largest shape of every input with a dynamic dimension.
+def used_ranges(inputs: Mapping[str, Dimensions], ranges: Mapping[str, SizeRange]) -> dict[str, SizeRange]:
+    """The range of every dynamic dimension.
 
     Args:
-        onnx_path: the model, whose dynamic dimensions have names.
+        inputs: dimensions of each input.
         ranges: by dimension, added to `DEFAULT_RANGES`.
 
     Raises:
         UsageError: a dynamic dimension has no range, or a range belongs to none.
     """
-    known, given = dynamic_dimensions(onnx_path), {**DEFAULT_RANGES, **ranges}
+    known, given = dynamic_dimensions(inputs), {**DEFAULT_RANGES, **ranges}
     for name in ranges:
         if name not in known:
             hint = did_you_mean(name, known) if known else "All its dimensions are fixed."
@@ -83,23 +81,25 @@ def shape_ranges(onnx_path: Path, ranges: Mapping[str, SizeRange]) -> dict[str, 
                 f"The dynamic dimension {name!r} of the network's inputs has no range of sizes.",
                 hint=f"Say which sizes the engine is for: --dims {name}=SMALLEST:TUNED:LARGEST",
             )
+    return {name: given[name] for name in known}
+
+
+def profile_shapes(
+    inputs: Mapping[str, Dimensions], ranges: Mapping[str, SizeRange]
+) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Smallest, tuned and largest shape of every input with a dynamic dimension.
+
+    Args:
+        inputs: dimensions of each input.
+        ranges: of every dynamic dimension.
+    """
     result = {}
-    for name, shape in _input_dimensions(onnx_path).items():
+    for name, shape in inputs.items():
         if any(isinstance(size, str) for size in shape):
-            sizes = [given[s] if isinstance(s, str) else SizeRange(s, s, s) for s in shape]
+            sizes = [ranges[size] if isinstance(size, str) else SizeRange(size, size, size) for size in shape]
             result[name] = (
                 tuple(size.smallest for size in sizes),
                 tuple(size.tuned for size in sizes),
                 tuple(size.largest for size in sizes),
             )
     return result
-
-
-def _input_dimensions(onnx_path: Path) -> dict[str, list[int | str]]:
-    graph = onnx.load(onnx_path, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    return {
-        item.name: [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim]
-        for item in graph.input
-        if item.name not in constants
-    }

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from prunec.passes.errors import MissingDependencyError, UnsupportedModelError
-from prunec.runtime.engines.shapes import Shape
+from prunec.runtime.engines.shapes import Dimensions, Shape, SizeRange, profile_shapes, used_ranges
 from prunec.runtime.engines.sparsity_log import MARK, BuilderSparsity, parse_sparsity
 
 
@@ -21,12 +21,14 @@ class BuiltPlan:
     """A serialized engine.
 
     Attributes:
-        plan: its bytes.
+        plan: its bytes, in a buffer of the library.
+        ranges: sizes that it takes, by dynamic dimension.
         sparsity: what the builder said of sparse kernels; None where it said nothing.
         builder: library and version.
     """
 
-    plan: bytes
+    plan: Any
+    ranges: Mapping[str, SizeRange]
     sparsity: BuilderSparsity | None
     builder: str
 
@@ -36,7 +38,7 @@ def build_plan(
     onnx_path: Path,
     *,
     sparse: bool,
-    shapes: Mapping[str, tuple[Shape, Shape, Shape]],
+    ranges: Mapping[str, SizeRange],
     compute_capabilities: Sequence[tuple[int, int]] = (),
     timing_cache: Path | None = None,
 ) -> BuiltPlan:
@@ -46,7 +48,7 @@ def build_plan(
         library: ``tensorrt`` or ``tensorrt_rtx``, or its name.
         onnx_path: the model.
         sparse: let the builder use 2:4 kernels.
-        shapes: smallest, tuned and largest shape of every input with a dynamic dimension.
+        ranges: sizes by dynamic dimension of the inputs, added to `DEFAULT_RANGES`.
         compute_capabilities: for which to build ahead of time, without a GPU (TensorRT-RTX alone can); none for
             the GPU at hand.
         timing_cache: file of kernel timings, read where it exists and written; building ahead of time has no use of it.
@@ -54,6 +56,7 @@ def build_plan(
     Raises:
         UnsupportedModelError: the library can't parse or build the model; its own messages say why.
         MissingDependencyError: it can't build for these compute capabilities.
+        UsageError: a dynamic dimension has no range, or a range belongs to none.
     """
     trt = importlib.import_module(library) if isinstance(library, str) else library
     logger = _logger(trt)
@@ -63,19 +66,21 @@ def build_plan(
     if not parser.parse_from_file(str(onnx_path)):
         errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         raise _failed(trt, onnx_path, "parse", errors + logger.errors)
+    inputs = _input_dimensions(network)
+    used = used_ranges(inputs, ranges)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     _set_compute_capabilities(trt, config, compute_capabilities)
-    _add_profile(builder, config, shapes)
+    _add_profile(builder, config, profile_shapes(inputs, used))
     timings = None if compute_capabilities else _load_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _failed(trt, onnx_path, "build", logger.errors)
     if timings is not None:
         timings.write_bytes(bytes(config.get_timing_cache().serialize()))
-    return BuiltPlan(bytes(plan), parse_sparsity(logger.sparsity), library_version(trt))
+    return BuiltPlan(plan, used, parse_sparsity(logger.sparsity), library_version(trt))
 
 
 def library_version(trt: ModuleType) -> str:
@@ -129,6 +134,15 @@ def _set_compute_capabilities(trt: ModuleType, config: Any, capabilities: Sequen
     config.num_compute_capabilities = len(members)
     for index, member in enumerate(members):
         config.set_compute_capability(member, index)
+
+
+def _input_dimensions(network: Any) -> dict[str, Dimensions]:
+    """Of every input; a dynamic dimension has the name that the ONNX model gives it."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    return {
+        tensor.name: [tensor.get_dimension_name(i) if size == -1 else size for i, size in enumerate(tensor.shape)]
+        for tensor in inputs
+    }
 
 
 def _add_profile(builder: Any, config: Any, shapes: Mapping[str, tuple[Shape, Shape, Shape]]) -> None:

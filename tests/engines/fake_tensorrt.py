@@ -100,6 +100,8 @@ def fake_tensorrt(version: str, *, lines: Sequence[str] = (), fails: str = "") -
         def parse_from_file(self, path: str) -> bool:
             self.network.path = path
             self.network.model = Path(path).read_bytes()
+            inputs = [FakeInput(item) for item in onnx.load_from_string(self.network.model).graph.input]
+            self.network.num_inputs, self.network.get_input = len(inputs), inputs.__getitem__
             return True
 
     class IProfiler:
@@ -119,6 +121,17 @@ def fake_tensorrt(version: str, *, lines: Sequence[str] = (), fails: str = "") -
         built=built,
     )
     return trt
+
+
+class FakeInput:
+    """An input of a parsed network."""
+
+    def __init__(self, info: onnx.ValueInfoProto) -> None:
+        self.name, self._dims = info.name, info.type.tensor_type.shape.dim
+        self.shape = tuple(-1 if dim.dim_param else dim.dim_value for dim in self._dims)
+
+    def get_dimension_name(self, index: int) -> str:
+        return str(self._dims[index].dim_param)
 
 
 class FakeRunner:

@@ -1,14 +1,11 @@
 """Sizes of dynamic dimensions: how they are written, and how they meet a model's inputs."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, save
 
 from prunec.passes.errors import UsageError
-from prunec.runtime.engines.shapes import SizeRange, dynamic_dimensions, shape_ranges
+from prunec.runtime.engines.shapes import SizeRange, dynamic_dimensions, profile_shapes, used_ranges
 
 sizes = st.lists(st.integers(1, 10_000), min_size=3, max_size=3).map(lambda found: SizeRange(*sorted(found)))
 
@@ -28,30 +25,27 @@ def test_what_is_no_range(text: str) -> None:
         SizeRange.parse(text)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """An image of dynamic batch and height, a mask of dynamic batch, and a scale of fixed shape."""
-    shapes = {"image": ["batch", 3, "height", 224], "mask": ["batch", 1], "scale": [1]}
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    node = helper.make_node("Identity", ["image"], ["y"])
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, shapes["image"])
-    save(helper.make_model(helper.make_graph([node], "g", inputs, [output])), tmp_path / "m.onnx")
-    return tmp_path / "m.onnx"
+#: An image of dynamic batch and height, a mask of dynamic batch, and a scale of fixed shape.
+INPUTS = {"image": ["batch", 3, "height", 224], "mask": ["batch", 1], "scale": [1]}
 
 
-def test_every_input_with_a_dynamic_dimension_gets_three_shapes(model: Path) -> None:
-    assert dynamic_dimensions(model) == ["batch", "height"]
-    assert shape_ranges(model, {"height": SizeRange(32, 224, 512)}) == {
+def test_every_input_with_a_dynamic_dimension_gets_three_shapes() -> None:
+    assert dynamic_dimensions(INPUTS) == ["batch", "height"]
+    ranges = used_ranges(INPUTS, {"height": SizeRange(32, 224, 512)})
+    assert ranges == {"batch": SizeRange(1, 8, 32), "height": SizeRange(32, 224, 512)}
+    assert profile_shapes(INPUTS, ranges) == {
         "image": ((1, 3, 32, 224), (8, 3, 224, 224), (32, 3, 512, 224)),
         "mask": ((1, 1), (8, 1), (32, 1)),
     }
 
 
-def test_a_dimension_without_a_range_is_asked_for(model: Path) -> None:
+def test_a_dimension_without_a_range_is_asked_for() -> None:
     with pytest.raises(UsageError, match="--dims height=SMALLEST:TUNED:LARGEST"):
-        shape_ranges(model, {})
+        used_ranges(INPUTS, {})
 
 
-def test_a_range_for_no_dimension_is_an_error(model: Path) -> None:
+def test_a_range_for_no_dimension_is_an_error() -> None:
     with pytest.raises(UsageError, match="no dynamic dimension of this name"):
-        shape_ranges(model, {"heigth": SizeRange(1, 2, 3), "height": SizeRange(1, 2, 3)})
+        used_ranges(INPUTS, {"heigth": SizeRange(1, 2, 3), "height": SizeRange(1, 2, 3)})
+    with pytest.raises(UsageError, match="All its dimensions are fixed"):
+        used_ranges({"x": [1, 4]}, {"batch": SizeRange(1, 2, 3)})

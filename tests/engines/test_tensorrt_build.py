@@ -4,6 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from onnx import TensorProto, helper, save
 
 from prunec.passes.errors import MissingDependencyError, UnsupportedModelError
 from prunec.runtime.engines.tensorrt_build import BuiltPlan, build_plan
@@ -14,13 +15,14 @@ SHAPES = {"x": ((1, 3, 8, 8), (8, 3, 8, 8), (32, 3, 8, 8))}
 
 @pytest.fixture(autouse=True)
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake reads no model, only its name."""
+    """All that the fake reads of it are its inputs."""
     monkeypatch.chdir(tmp_path)
-    Path("m.onnx").touch()
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])
+    save(helper.make_model(helper.make_graph([], "g", [info], [])), "m.onnx")
 
 
 def build(trt: ModuleType, sparse: bool = True, timing_cache: Path | None = None) -> BuiltPlan:
-    return build_plan(trt, Path("m.onnx"), sparse=sparse, shapes=SHAPES, timing_cache=timing_cache)
+    return build_plan(trt, Path("m.onnx"), sparse=sparse, ranges={}, timing_cache=timing_cache)
 
 
 @pytest.mark.parametrize(("version", "flags"), [("10.13.0.35", 2), ("11.4.1.5", 0)])
@@ -69,4 +71,4 @@ def test_a_failed_build_says_why_in_the_librarys_words() -> None:
 
 def test_tensorrt_itself_builds_nothing_ahead_of_time() -> None:
     with pytest.raises(MissingDependencyError, match=r"ahead of time for compute capability 8\.0"):
-        build_plan(fake_tensorrt("10.3.0"), Path("m.onnx"), sparse=True, shapes={}, compute_capabilities=[(8, 0)])
+        build_plan(fake_tensorrt("10.3.0"), Path("m.onnx"), sparse=True, ranges={}, compute_capabilities=[(8, 0)])
