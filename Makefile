@@ -23,7 +23,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long zoo lint types format clean
+.PHONY: help venv demo test test-long gpu-check zoo lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,10 +48,14 @@ demo: $(STAMP) ## compile the example for cpu and for a100-2:4, into demo/
 	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n $(JOBS)
 
 test-long: $(STAMP) ## run the slower checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS)
+
+gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where there is none
+	$(BIN)/python -m tests.gpu
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)

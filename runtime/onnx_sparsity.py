@@ -5,6 +5,7 @@ product's second operand.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class LayerSparsity:
         operator: ONNX operator.
         shape: of the weight as the operator sees it.
         axis: summed over, the one that the groups of 4 run along.
+        input_channels: C, those in one group; 0 where the weight is computed, like the next.
+        output_channels: K.
         groups: of the convolution; 1 elsewhere.
         dtype: of the weight.
         eligible: whether the operator can carry 2:4.
@@ -49,6 +52,8 @@ class LayerSparsity:
     operator: str
     shape: tuple[int, ...]
     axis: int
+    input_channels: int
+    output_channels: int
     groups: int
     dtype: str
     eligible: bool
@@ -83,7 +88,7 @@ def is_two_four(weight: NDArray[Any], axis: int) -> bool:
     return bool((np.count_nonzero(rows.reshape(*rows.shape[:-1], -1, 4), axis=-1) <= 2).all())
 
 
-def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int) -> tuple[bool, str]:
+def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, dtype: str) -> tuple[bool, str]:
     """Whether a layer's sparse kernels are likely to win, and the rule that says so.
 
     The rule of thumb of TensorRT's maintainers: wide layers gain, and kernels larger than 1x1 multiply the channels
@@ -93,9 +98,11 @@ def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int) -> tuple[bo
         operator: "Conv", "Gemm" or "MatMul".
         shape: of the weight as the operator sees it.
         axis: summed over.
+        dtype: of the weight.
     """
-    channels = shape[axis]
-    filters = shape[0] if operator == "Conv" else shape[len(shape) - 1 if axis != len(shape) - 1 else 0]
+    if dtype == "float32":
+        return False, "sparse kernels are of 16 and 8 bits, the weight has 32"
+    channels, filters = shape[axis], _output_channels(operator, shape, axis)
     positions = math.prod(shape[2:]) if operator == "Conv" else 1
     summed = f"C {channels}" + (f" times {positions} kernel positions" if positions > 1 else "")
     narrowest = _WIDE if positions == 1 else _WIDE // 4
@@ -104,20 +111,27 @@ def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int) -> tuple[bo
     return wide, f"{summed} and K {filters} {verdict} {_WIDE} and {narrowest}"
 
 
+def _output_channels(operator: str, shape: tuple[int, ...], axis: int) -> int:
+    if operator == "Conv":
+        return shape[0]
+    if operator == "ConvTranspose" or len(shape) < 2:
+        return shape[-1] if len(shape) < 2 else shape[1]
+    return shape[-1] if axis != len(shape) - 1 else shape[-2]
+
+
 def _check(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto]
 ) -> LayerSparsity:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups = int(attributes.get("group", 1))
-    name, weight = _weight(node.input[1], constants, makers)
+    name, weight, axis = _operand(node, attributes, constants, makers)
     if weight is None:
         reason = "the weight is computed, not a constant"
         unknown = (False, False, reason, False, "", 0.0)
-        return LayerSparsity(node.name, node.name, "", node.op_type, (), 0, groups, "", *unknown)
-    axis = _summed_axis(node.op_type, bool(attributes.get("transB", 0)), weight.ndim)
+        return LayerSparsity(node.name, node.name, "", node.op_type, (), 0, 0, 0, groups, "", *unknown)
     reason = _ineligible(node.op_type, groups, weight, axis)
     valid = not reason and is_two_four(weight, axis)
-    likely, rule = (False, "") if reason else likely_to_gain(node.op_type, weight.shape, axis)
+    likely, rule = (False, "") if reason else likely_to_gain(node.op_type, weight.shape, axis, str(weight.dtype))
     return LayerSparsity(
         name=node.name,
         layer=name.rpartition(".")[0] or name,
@@ -125,6 +139,8 @@ def _check(
         operator=node.op_type,
         shape=weight.shape,
         axis=axis,
+        input_channels=weight.shape[axis],
+        output_channels=_output_channels(node.op_type, weight.shape, axis),
         groups=groups,
         dtype=str(weight.dtype),
         eligible=not reason,
@@ -134,6 +150,22 @@ def _check(
         gain_rule=rule,
         zero_fraction=float((weight == 0).mean()) if weight.size else 0.0,
     )
+
+
+def _operand(
+    node: onnx.NodeProto,
+    attributes: Mapping[str, Any],
+    constants: dict[str, onnx.TensorProto],
+    makers: dict[str, onnx.NodeProto],
+) -> tuple[str, NDArray[Any] | None, int]:
+    """Name and value of the operand that is a constant, and its axis that is summed over; of matrix products either."""
+    name, weight = _weight(node.input[1], constants, makers)
+    if weight is not None or node.op_type not in ("Gemm", "MatMul"):
+        rank = 0 if weight is None else weight.ndim
+        return name, weight, _summed_axis(node.op_type, bool(attributes.get("transB", 0)), rank)
+    name, weight = _weight(node.input[0], constants, makers)
+    rank = 0 if weight is None else weight.ndim
+    return name, weight, 0 if attributes.get("transA", 0) else max(0, rank - 1)
 
 
 def _weight(

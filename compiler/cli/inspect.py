@@ -1,5 +1,6 @@
 """``prunec inspect``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.passes.errors import UsageError
 
 if TYPE_CHECKING:
     from prunec.compiler.inspect_model import GroupInfo, Inspection
@@ -15,7 +17,7 @@ _SHOWN_MEMBERS = 4
 
 
 def inspect(
-    checkpoint: options.Checkpoint,
+    checkpoint: options.Artifact,
     config: options.Config = None,
     model: options.Factory = None,
     input_: options.Inputs = None,
@@ -25,9 +27,19 @@ def inspect(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what can be pruned together, what is frozen and why, and which layers can carry 2:4."""
+    """List what can be pruned together, what is frozen and why, and which layers can carry 2:4.
+
+    Of a bundle or an ONNX file: which layers hold 2:4, and which are likely to gain by it.
+    """
+    from prunec.compiler.artifacts import onnx_file
     from prunec.compiler.inspect_model import inspect_checkpoint
 
+    exported = onnx_file(checkpoint, as_deployed=True)
+    if exported is not None:
+        if picture is not None:
+            raise UsageError(f"--picture draws checkpoints, and {checkpoint} is none.")
+        _inspect_onnx(exported, as_json)
+        return
     chosen = options.model_options(model, input_, trust)
     found = inspect_checkpoint(checkpoint, config=config, model=chosen, picture=picture)
     if picture is not None:
@@ -38,6 +50,29 @@ def inspect(
     for text in (*found.notes, *found.lost_in_capture):
         note(text)
     _print(found)
+
+
+def _inspect_onnx(path: Path, as_json: bool) -> None:
+    from prunec.runtime.onnx_sparsity import check_sparsity
+
+    found = check_sparsity(path)
+    if as_json:
+        print_json([asdict(layer) for layer in found])
+        return
+    valid, eligible = sum(layer.valid for layer in found), sum(layer.eligible for layer in found)
+    print_table(
+        f"{path.name}: 2:4 in {valid} of {eligible} layers that can hold it",
+        ("layer", "operator", "weight", "axis", "C", "K", "groups", "type", "2:4", "why not", "likely to gain"),
+        [
+            (
+                *(x.layer, x.operator, "x".join(map(str, x.shape))),
+                *(str(number) for number in (x.axis, x.input_channels, x.output_channels, x.groups)),
+                *(x.dtype, "yes" if x.valid else "no", x.reason),
+                f"{'yes' if x.likely_to_gain else 'no'}: {x.gain_rule}" if x.eligible else "",
+            )
+            for x in found
+        ],
+    )
 
 
 def _print(found: "Inspection") -> None:

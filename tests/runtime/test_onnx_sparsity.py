@@ -1,18 +1,28 @@
 """The 2:4 checker on ONNX files, against Polygraphy's."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from benchmarks.polygraphy_agreement import polygraphy_says
+from prunec.passes import Sparsify, capture
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
 from prunec.runtime.onnx_sparsity import check_sparsity, is_two_four, likely_to_gain
+from tests.architectures.densenet import densenet121
+from tests.architectures.mobilenet_v2 import mobilenet_v2
+from tests.architectures.redraw import redraw_
+from tests.architectures.resnet import resnet50
+from tests.architectures.vgg import vgg16_cifar
+from tests.architectures.vit import vit_tiny
 from tests.runtime.nets import small
 
 
@@ -84,6 +94,60 @@ def test_pattern_check_is_the_definition(seed: int, axis: int) -> None:
     ],
 )
 def test_what_is_likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, likely: bool) -> None:
-    found, rule = likely_to_gain(operator, shape, axis)
+    found, rule = likely_to_gain(operator, shape, axis, "float16")
     assert found == likely
     assert str(shape[axis]) in rule
+    assert likely_to_gain(operator, shape, axis, "float32") == (
+        False,
+        "sparse kernels are of 16 and 8 bits, the weight has 32",
+    )
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_a_constant_first_operand_runs_along_its_last_axis(tmp_path: Path, operator: str) -> None:
+    weight = np.ones((12, 8), dtype=np.float32)
+    weight[:, ::2] = 0
+    node = helper.make_node(operator, ["layer.weight", "x"], ["y"], name="n")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [n, 2]) for name, n in (("x", 8), ("y", 12))]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [numpy_helper.from_array(weight, "layer.weight")])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    (entry,) = check_sparsity(tmp_path / "m.onnx")
+    assert (entry.axis, entry.input_channels, entry.output_channels, entry.valid) == (1, 8, 12, True)
+    assert polygraphy_says(tmp_path / "m.onnx") == {"layer.weight": True}
+
+
+def test_weights_that_are_computed_are_not_eligible_and_say_why(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8, 8]) for name in ("x", "w", "y")]
+    nodes = [helper.make_node("Relu", ["w"], ["v"]), helper.make_node("MatMul", ["x", "v"], ["y"], name="n")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", values[:2], values[2:])), tmp_path / "m.onnx")
+    (entry,) = check_sparsity(tmp_path / "m.onnx")
+    assert (entry.eligible, entry.valid, entry.reason) == (False, False, "the weight is computed, not a constant")
+    assert polygraphy_says(tmp_path / "m.onnx") == {}
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet50": (resnet50, 64),
+    "mobilenet_v2": (mobilenet_v2, 64),
+    "densenet121": (densenet121, 64),
+    "vgg16_cifar": (vgg16_cifar, 32),
+    "vit": (lambda: vit_tiny(64), 64),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NETWORKS)
+def test_agrees_with_polygraphy_on_real_architectures(tmp_path: Path, name: str) -> None:
+    """Half of the layers masked, so that both answers occur."""
+    make, size = NETWORKS[name]
+    torch.manual_seed(0)
+    program = capture(redraw_(make(), seed=0), (torch.randn(2, 3, size, size),))
+    names = [layer.name for layer in program.layers()]
+    masked = Sparsify(ignore=tuple(dict.fromkeys(names[::2]))).run(program).program.eval()
+    export_onnx(masked, tmp_path / "m.onnx")
+    to_fp16(tmp_path / "m.onnx", tmp_path / "m.onnx")
+    theirs = polygraphy_says(tmp_path / "m.onnx")
+    ours = [entry for entry in check_sparsity(tmp_path / "m.onnx") if entry.groups == 1]
+    assert {entry.valid for entry in ours} == {True, False}
+    for entry in ours:
+        assert theirs.get(entry.weight, False) == entry.valid, entry
+    assert {name for name, sparse in theirs.items() if sparse} <= {entry.weight for entry in ours}
