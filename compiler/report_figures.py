@@ -143,9 +143,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def milliseconds(value: float | None) -> str:
-    """Three digits of a time; a dash where it isn't known."""
-    return UNKNOWN if value is None else f"{value:.3g}"
+def microseconds(ms: float | None) -> str:
+    """Three digits of milliseconds as microseconds; a dash where they aren't known."""
+    return UNKNOWN if ms is None else f"{1000 * ms:.3g}"
 
 
 def megabytes(size_bytes: int) -> str:

@@ -25,18 +25,20 @@ def render_html(report: Report) -> str:
         "percent": report_figures.percent,
         "megabytes": report_figures.megabytes,
         "si": report_figures.si,
-        "ms": report_figures.milliseconds,
-        "known": {True: "yes", False: "no", None: report_figures.UNKNOWN}.get,
+        "us": report_figures.microseconds,
         "shape": lambda shape: report_figures.TIMES.join(map(str, shape)),
         "digest": lambda sha256: sha256[:12],
     }
     found = charts(report)
+    latency = report.latency or report.latency_cpu
     return pages.get_template("report.html.jinja").render(
         report=report,
         headline=report_figures.headline(report),
         gates=[(gate, report_figures.gate_words(gate)) for gate in report.gates],
         unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in report_figures.unknowns(report)],
         two_four=two_four_words,
+        sparse_kernels=sparse_kernel_words,
+        batch=latency.batch if latency is not None else 1,
         charts=found,
         charts_json=_script_json(found),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
@@ -51,6 +53,18 @@ def two_four_words(layer: Layer) -> tuple[str, str]:
     if sparsity.valid:
         return "good", "valid"
     return ("bad", sparsity.reason or "eligible, but not 2:4") if sparsity.eligible else ("plain", sparsity.reason)
+
+
+def sparse_kernel_words(layer: Layer) -> str:
+    """What the builder did with sparse kernels for a layer; nothing where it can't carry 2:4."""
+    sparsity = layer.sparsity
+    if sparsity is None or not sparsity.eligible:
+        return ""
+    if sparsity.chosen_by_builder:
+        return "chosen"
+    if sparsity.found_by_builder is None:
+        return report_figures.UNKNOWN if sparsity.chosen_by_builder is None else "not chosen"
+    return "tried, not chosen" if sparsity.found_by_builder else "not tried"
 
 
 def _path_words(path: str) -> str:

@@ -18,10 +18,12 @@ from prunec.compiler.driver import compile_model
 from prunec.compiler.progress import Silent
 from prunec.compiler.project import ModelOptions
 from prunec.compiler.report import Report
+from prunec.compiler.report_html import sparse_kernel_words
 from prunec.compiler.verify_bundle import verify_bundle
 from prunec.passes import Program, capture
 from prunec.passes.errors import InputError, NumericMismatchError
 from prunec.runtime.engines import EngineOptions, SizeRange, building
+from tests.compiler.sample_report import layers
 from tests.engines.device import GPU, pretend_device
 from tests.engines.fake_tensorrt import CHOSE, FOUND, FakeRunner
 
@@ -228,3 +230,22 @@ def test_one_engine_for_several_devices(program: Program, tmp_path: Path) -> Non
     assert document["engine"]["compute_capabilities"] == ["8.0", "8.9", "7.5"]
     plan = (tmp_path / "b" / "engine.rtx").read_bytes()
     assert all(f"sm{capability}".encode() in plan for capability in (75, 80, 89))
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen", "words"),
+    [
+        (None, None, "\u2013"),
+        (None, True, "chosen"),
+        (None, False, "not chosen"),
+        (True, True, "chosen"),
+        (True, False, "tried, not chosen"),
+        (False, False, "not tried"),
+    ],
+)
+def test_words_for_what_the_builder_did(found: bool | None, chosen: bool | None, words: str) -> None:
+    layer = next(layer for layer in layers() if layer.sparsity is not None and layer.sparsity.eligible)
+    assert layer.sparsity is not None
+    sparsity = layer.sparsity.model_copy(update={"found_by_builder": found, "chosen_by_builder": chosen})
+    assert sparse_kernel_words(layer.model_copy(update={"sparsity": sparsity})) == words
+    assert sparse_kernel_words(layers()[0]) == ""
