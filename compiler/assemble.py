@@ -21,7 +21,6 @@ from prunec.compiler.gates import (
     speedup_gate,
 )
 from prunec.compiler.pipeline import Pipeline
-from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.cost import CONVENTION
 from prunec.passes.graphs import operator_name
 from prunec.passes.program import Program
@@ -264,7 +263,7 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
             for p in result.curve
         ),
         trainability_accuracy=result.trainability_accuracy,
-        trainability_epochs=parse_schedule(options.schedule, epochs=options.epochs).first_stage_epochs,
+        trainability_epochs=result.trainability_epochs,
         diagnosis=None,
         checkpoint=options.keep,
         checkpoint_epoch=result.best_epoch if options.keep == "best" else options.epochs,

@@ -148,6 +148,7 @@ def finetune(compilation: Compilation, options: Recover) -> None:
         loss=compilation.objective.loss,
         metric=compilation.objective.metric,
         seed=compilation.settings.seed,
+        original=compilation.settings.pretraining,
         progress=report,
     )
     compilation.recovered = Recovered(options, result)

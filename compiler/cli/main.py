@@ -16,6 +16,7 @@ from prunec.compiler.cli.doctor import doctor
 from prunec.compiler.cli.evaluate import evaluate
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.profile import profile
+from prunec.compiler.cli.schedule import schedule
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
 from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
@@ -38,6 +39,7 @@ app.command("eval")(evaluate)
 app.command("profile")(profile)
 app.command("verify")(verify)
 app.command("build")(build)
+app.command("schedule")(schedule)
 app.command("targets")(targets)
 app.command("doctor")(doctor)
 

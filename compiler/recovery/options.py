@@ -1,9 +1,10 @@
 """The options of a recovery finetune, as a recipe gives them."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from prunec.compiler.recovery.schedules import parse_schedule
+from prunec.compiler.recovery.schedules import OriginalUnknownError, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 
 _KEEP = ("best", "last")
@@ -56,4 +57,5 @@ class Recover:
                 raise UsageError(f"recover: {option} must be {expected}, got {getattr(self, option)}.")
         if self.keep not in _KEEP:
             raise UsageError(f"recover: keep = {self.keep!r} is unknown.", hint=did_you_mean(self.keep, _KEEP))
-        parse_schedule(self.schedule, epochs=self.epochs)
+        with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
+            parse_schedule(self.schedule, epochs=self.epochs)

@@ -29,6 +29,7 @@ class RecoveryResult:
         learning_rates: [epoch, learning rate] at every change, or of every epoch where it always changes.
         best_epoch: the epoch whose network was kept, counted from 1.
         trainability_accuracy: mean test metric over the first stage of constant learning rate.
+        trainability_epochs: length of that stage.
         trainability_reason: why there is no trainability accuracy.
         seconds: of the whole retraining.
     """
@@ -38,6 +39,7 @@ class RecoveryResult:
     learning_rates: list[list[float]]
     best_epoch: int
     trainability_accuracy: float | None
+    trainability_epochs: int | None
     trainability_reason: str | None
     seconds: float
 
@@ -51,6 +53,7 @@ def recover(
     loss: Loss,
     metric: Metric,
     seed: int,
+    original: Schedule | None = None,
     progress: Callable[[EpochRecord], None] | None = None,
 ) -> RecoveryResult:
     """Retrain a copy of a program; the program itself isn't changed.
@@ -65,6 +68,7 @@ def recover(
         loss: of outputs and labels, minimised.
         metric: of outputs and labels, per sample, larger is better.
         seed: not negative.
+        original: the schedule that the dense network was trained with, for schedules that derive from it.
         progress: called after every epoch.
 
     Raises:
@@ -75,7 +79,7 @@ def recover(
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        training = Training.start(program, options, data, teacher=teacher, loss=loss, seed=seed)
+        training = Training.start(program, options, data, teacher=teacher, loss=loss, seed=seed, original=original)
         curve: list[EpochRecord] = []
         kept: dict[str, Tensor] = {}
         best_epoch = options.epochs
@@ -93,6 +97,7 @@ def recover(
         learning_rates=training.schedule.trace(options.epochs),
         best_epoch=best_epoch,
         trainability_accuracy=accuracy,
+        trainability_epochs=training.schedule.first_stage_epochs,
         trainability_reason=reason,
         seconds=time.perf_counter() - started,
     )

@@ -1,111 +1,40 @@
-"""Learning-rate schedules as text: ``step:0=1e-2,30=1e-3``, ``cosine:0.02``, ``halving:1e-2`` and the like.
+"""Learning-rate schedules as text: ``step:0=1e-2,30=1e-3``, ``cosine:0.02``, ``slr``, ``P30F90,1e-2`` and the like.
 
-How a pruned network is retrained decides its accuracy more than the pruning criterion does, so a schedule is
-an exact, comparable object: its text stands in the report, and its trace is what runs are compared by.
+How a pruned network is retrained decides its accuracy more than the pruning criterion does, so a schedule is an exact
+object: its text stands in the report and gives it back.
 """
 
 import math
-from abc import ABC, abstractmethod
-from bisect import bisect_right
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
 
+from prunec.compiler.recovery.schedule_curves import (
+    CosineSchedule,
+    OneCycle,
+    Rewound,
+    ScaledRestart,
+    Schedule,
+    StepSchedule,
+)
 from prunec.passes.errors import UsageError, did_you_mean
+
+__all__ = ["KINDS", "OriginalUnknownError", "Schedule", "parse_schedule", "pruning_epoch"]
 
 #: The halving rule: no stage is longer, and no stage has a lower learning rate.
 HALVING_LONGEST_STAGE = 30
 HALVING_LAST_LEARNING_RATE = Decimal("1e-5")
+#: ``P30F90,1e-2``: pruned at epoch 30, then retrained for 90 by the halving rule from 1e-2 on.
+_PRUNED_AT = re.compile(r"P(\d+)F(\d+),(.+)", re.IGNORECASE)
+#: ``...+60``: the first stage is 60 epochs longer. Not the plus of 1e+2.
+_LENGTHENED = re.compile(r"(.*[^e])\+(\d+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Schedule(ABC):
-    """A learning rate for every point in time of a training run.
-
-    Attributes:
-        text: what it was parsed from, without blanks; ``str()`` gives it back.
-        epochs: length of the run, None where the schedule doesn't depend on it and it wasn't given.
-    """
-
-    text: str = field(compare=False)
-    epochs: int | None
-
-    def __str__(self) -> str:
-        return self.text
-
-    @abstractmethod
-    def learning_rate(self, epoch: float) -> float:
-        """Learning rate at a time, in epochs since the start; fractions are points within an epoch."""
-
-    @property
-    @abstractmethod
-    def first_stage_epochs(self) -> int | None:
-        """Whole epochs of the first stage of constant learning rate; None where there is none or it is open.
-
-        Trainability accuracy is the mean test accuracy over these epochs.
-        """
-
-    @abstractmethod
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
-        """Pairs [epoch, learning rate] over a run.
-
-        Args:
-            epochs: length of the run.
-            steps_per_epoch: gives one pair per step where the learning rate changes from step to step,
-                instead of one per epoch. Constant stages always give one pair each.
-        """
-
-
-@dataclass(frozen=True)
-class StepSchedule(Schedule):
-    """Stages of constant learning rate.
-
-    Attributes:
-        stages: (first epoch, learning rate), in order, the first at 0.
-    """
-
-    stages: tuple[tuple[float, float], ...]
-
-    def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
-        return self.stages[max(0, bisect_right(self.stages, (epoch, math.inf)) - 1)][1]
-
-    @property
-    def first_stage_epochs(self) -> int | None:
-        """See `Schedule.first_stage_epochs`."""
-        end = self.stages[1][0] if len(self.stages) > 1 else self.epochs
-        return math.floor(end) or None if end is not None else None
-
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
-        """See `Schedule.trace`."""
-        return [[start, rate] for start, rate in self.stages if start < epochs]
-
-
-@dataclass(frozen=True)
-class CosineSchedule(Schedule):
-    """Half a cosine from ``peak`` at the start down to ``minimum`` at the end of the run."""
-
-    peak: float
-    minimum: float
-    epochs: int
-
-    def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
-        progress = min(max(epoch / self.epochs, 0.0), 1.0)
-        return self.minimum + (self.peak - self.minimum) * (1 + math.cos(math.pi * progress)) / 2
-
-    @property
-    def first_stage_epochs(self) -> int | None:
-        """None: the learning rate falls from the first step on."""
-        return None
-
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
-        """See `Schedule.trace`."""
-        steps = steps_per_epoch or 1
-        times = [step / steps for step in range(epochs * steps)]
-        return [[time, self.learning_rate(time)] for time in times]
+class OriginalUnknownError(UsageError):
+    """The schedule derives from the dense network's own, which nothing tells."""
 
 
 class Request(NamedTuple):
@@ -143,6 +72,22 @@ class Request(NamedTuple):
         if not 0 <= value < math.inf:
             raise self.error(f"has the {what} {text!r}; expected a number.", hint=f"For example {_EXAMPLES}.")
         return value
+
+    def values(self, *defaults: float) -> list[float]:
+        """Numbers above 0, separated by commas; those that aren't given have a default."""
+        given = [self.learning_rate(part) for part in self.arguments.split(",")] if self.arguments else []
+        if len(given) > len(defaults):
+            raise self.error(f"has {len(given)} values, and at most {len(defaults)} are expected.")
+        return [*given, *defaults[len(given) :]]
+
+    def known_original(self) -> tuple[Schedule, int]:
+        """The dense network's schedule and its length."""
+        if self.original is None or self.original.epochs is None:
+            raise OriginalUnknownError(
+                f"The schedule {self.text!r} derives from the dense network's own, and nothing tells that one.",
+                hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
+            )
+        return self.original, int(self.original.epochs)
 
     def length(self) -> int:
         """Length of the run, which this kind of schedule depends on."""
@@ -201,35 +146,119 @@ def _halving(request: Request) -> Schedule:
     return StepSchedule(request.text, epochs, tuple(stages))
 
 
+def _fine_tuning(request: Request) -> Schedule:
+    """The last learning rate of the dense network's own training, or one that is given, all along."""
+    if request.arguments:
+        return _constant(request)
+    original, epochs = request.known_original()
+    rate = original.learning_rate(epochs - 1)
+    return StepSchedule(request.text, request.epochs, ((0, rate),))
+
+
+def _rewinding(request: Request) -> Schedule:
+    """The last epochs of the dense network's own schedule."""
+    if request.arguments:
+        raise request.error("has values, and learning-rate rewinding takes none.")
+    original, whole = request.known_original()
+    length = request.length()
+    start = whole - length
+    if start < 0:
+        raise request.error(
+            f"rewinds {length} epochs, and the dense network was trained for {whole}.", hint="Retrain no longer."
+        )
+    if not isinstance(original, StepSchedule):
+        return Rewound(request.text, length, original, start)
+    later = [(epoch - start, rate) for epoch, rate in original.stages if epoch > start]
+    return StepSchedule(request.text, length, ((0, original.learning_rate(start)), *later))
+
+
+def _scaled_restart(request: Request) -> Schedule:
+    high, low, first, second = request.values(0.1, 0.001, 0.5, 0.75)
+    if not first < second < 1:
+        raise request.error("has drops that are no increasing shares of the run.", hint="slr:0.1,0.001,0.5,0.75")
+    return ScaledRestart(request.text, request.length(), high, low, first, second)
+
+
+def _one_cycle(request: Request) -> Schedule:
+    return OneCycle(request.text, request.length(), *request.values(0.1))
+
+
 #: Kind of schedule -> what builds it. A new kind is a new entry.
 KINDS: dict[str, Callable[[Request], Schedule]] = {
     "step": _step,
     "cosine": _cosine,
     "constant": _constant,
     "halving": _halving,
+    "ft": _fine_tuning,
+    "lrw": _rewinding,
+    "slr": _scaled_restart,
+    "clr": _one_cycle,
 }
-_EXAMPLES = "step:0=1e-2,30=1e-3, cosine:0.02, constant:1e-3 or halving:1e-2"
+#: Kinds that need no values.
+_BARE = ("ft", "lrw", "slr", "clr")
+_EXAMPLES = "step:0=1e-2,30=1e-3, cosine:0.02, constant:1e-3, halving:1e-2, slr or P30F90,1e-2"
 
 
 def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule | None = None) -> Schedule:
-    """The schedule that a text names: ``step``, ``cosine``, ``constant`` or ``halving``, a colon, its values.
+    """The schedule that a text names: a kind, a colon, its values.
+
+    | text | learning rate |
+    |---|---|
+    | ``step:0=1e-2,30=1e-3`` | piecewise constant, from these epochs on |
+    | ``cosine:0.02`` or ``cosine:0.02,1e-4`` | half a cosine down to 0 or to a minimum |
+    | ``constant:1e-3`` | one |
+    | ``halving:1e-2`` | half of the epochs left to each, at most 30; each a tenth of the last, down to 1e-5 |
+    | ``P30F90,1e-2`` | ``halving:1e-2`` over 90 epochs, of a network pruned at epoch 30 |
+    | ``ft`` or ``ft:1e-3`` | fine-tuning: the last of the dense network's own, or a given one |
+    | ``lrw`` | learning-rate rewinding: the last epochs of the dense network's own |
+    | ``slr`` or ``slr:0.1,0.001,0.5,0.75`` | scaled restarting: highest, lowest, shares of the run at which it drops |
+    | ``clr`` or ``clr:0.1`` | cyclic restarting in one cycle: highest |
+
+    Where stages are constant, ``+60`` at the end makes the first one 60 epochs longer; they are part of ``epochs``.
 
     Args:
-        text: ``step:0=1e-2,30=1e-3`` (learning rates from these epochs on), ``cosine:0.02`` or
-            ``cosine:0.02,1e-4`` (down to 0 or to a minimum), ``constant:1e-3``, or ``halving:1e-2`` (half of
-            the epochs left to each learning rate, at most 30; each a tenth of the last, down to 1e-5).
-        epochs: length of the run; ``cosine`` and ``halving`` need it.
+        text: as above.
+        epochs: length of the run; all but ``step``, ``constant`` and ``ft`` need it or, like P30F90, say it.
         original: the schedule of the dense network's own training, for kinds that derive theirs from it.
 
     Raises:
         UsageError: an unknown kind, values that make no schedule, or a change that the run never reaches.
+        OriginalUnknownError: it needs ``original``.
     """
     text = "".join(text.split())
-    kind, colon, arguments = text.partition(":")
     if epochs is not None and epochs < 1:
         raise UsageError(f"A run must have at least 1 epoch, got {epochs}.")
+    if (longer := _LENGTHENED.fullmatch(text)) is not None:
+        return _lengthened(text, longer[1], int(longer[2]), epochs, original)
+    if (pruned := _PRUNED_AT.fullmatch(text)) is not None:
+        if epochs not in (None, int(pruned[2])):
+            raise UsageError(f"The schedule {text!r} is of {pruned[2]} epochs, and the run of {epochs}.")
+        return _halving(Request(text, pruned[3], int(pruned[2]), original))
+    kind, colon, arguments = text.partition(":")
     if kind not in KINDS:
         raise UsageError(f"The schedule {text!r} is of an unknown kind.", hint=did_you_mean(kind, KINDS))
-    if not colon or not arguments:
+    if not arguments and (colon or kind not in _BARE):
         raise UsageError(f"The schedule {text!r} has no learning rate.", hint=f"For example {_EXAMPLES}.")
     return KINDS[kind](Request(text, arguments, epochs, original))
+
+
+def pruning_epoch(text: str) -> int | None:
+    """The epoch at which ``P30F90,1e-2`` prunes; None for other schedules."""
+    match = _PRUNED_AT.match("".join(text.split()))
+    return int(match[1]) if match is not None else None
+
+
+def _lengthened(text: str, base: str, more: int, epochs: int | None, original: Schedule | None) -> Schedule:
+    """A schedule of constant stages whose first one is so many epochs longer."""
+    if epochs is not None and epochs <= more:
+        raise UsageError(
+            f"The schedule {text!r} makes its first stage {more} epochs longer, and the run has {epochs} in all.",
+            hint="The epochs of a run include them.",
+        )
+    schedule = parse_schedule(base, epochs=None if epochs is None else epochs - more, original=original)
+    if not isinstance(schedule, StepSchedule):
+        raise UsageError(f"The schedule {text!r} has no first stage of constant learning rate to make longer.")
+    first, *later = schedule.stages
+    length = None if schedule.epochs is None else schedule.epochs + more
+    stages = (first, *((start + more, rate) for start, rate in later))
+    return replace(schedule, text=text, epochs=length, stages=stages)

@@ -63,18 +63,26 @@ class Training:
 
     @classmethod
     def start(
-        cls, program: Program, options: Recover, data: Data, *, teacher: Program | None, loss: Loss, seed: int
+        cls,
+        program: Program,
+        options: Recover,
+        data: Data,
+        *,
+        teacher: Program | None,
+        loss: Loss,
+        seed: int,
+        original: Schedule | None = None,
     ) -> "Training":
         """Training of a copy of a program.
 
         Raises:
             UnsupportedModelError: the network runs at one batch size only, or has nothing to train.
-            UsageError: distillation without a teacher.
+            UsageError: distillation without a teacher, or a schedule that derives from an original that isn't known.
         """
         program = program.clone()
         return cls(
             program=program,
-            schedule=parse_schedule(options.schedule, epochs=options.epochs),
+            schedule=parse_schedule(options.schedule, epochs=options.epochs, original=original),
             optimizer=_optimizer(program, options),
             distillation=_distillation(options, teacher),
             loss=loss,

@@ -282,3 +282,35 @@ def test_version_and_help(prunec: Prunec) -> None:
     assert prunec().code == 0
     for command in ("compile", "inspect", "eval", "profile", "verify", "build", "targets", "doctor"):
         assert prunec(command, "--help").code == 0
+
+
+def test_schedule_shows_every_change_and_draws_it(tmp_path: Path, prunec: Prunec) -> None:
+    outcome = prunec("schedule", "P30F90,1e-2+60", "--plot", tmp_path / "s.html")
+    assert outcome.code == 0, outcome.err
+    assert "First stage of constant learning rate: 90 epochs" in outcome.out
+    assert [line.split() for line in outcome.out.splitlines() if line.startswith("  ")][-4:] == [
+        ["0", "0.01"], ["90", "0.001"], ["120", "0.0001"], ["135", "1e-05"],
+    ]  # fmt: skip
+    assert "P30F90" in (tmp_path / "s.html").read_text()
+    found = json.loads(prunec("schedule", "lrw", "--epochs", 72, *ORIGINAL, "--json").out)
+    assert found["learning_rates"] == [[0, 0.01], [32, 0.001]]
+
+
+ORIGINAL = ("--original", "step:0=0.1,80=0.01,120=0.001", "--original-epochs", 160)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("constant:0.1",), "--epochs"),
+        (("cosine:0.1",), "length of the run"),
+        (("cosin:0.1", "--epochs", 3), "Did you mean 'cosine'"),
+        (("lrw", "--epochs", 3), "nothing tells that one"),
+        (("slr", "--epochs", 3, "--plot", "x.png"), "writes .html files"),
+        (("step:0=0.1,5=0.01", "--epochs", 5), "never reaches"),
+    ],
+)
+def test_schedules_that_cannot_be_shown(arguments: tuple[object, ...], message: str, prunec: Prunec) -> None:
+    outcome = prunec("schedule", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.compiler.recovery import parse_schedule
+from prunec.compiler.recovery.schedules import OriginalUnknownError, Schedule, pruning_epoch
 from prunec.passes.errors import UsageError
 
 
@@ -150,3 +151,119 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, prunec.compiler.recovery; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+# Published schedules: Le and Hua 2021 (restarting), Renda et al. 2020 (rewinding), Wang et al. 2023 (tables 4 and 5).
+
+CIFAR = parse_schedule("step:0=0.1,80=0.01,120=0.001", epochs=160)
+
+
+def points(text: str, epochs: int | None, original: Schedule | None = None) -> list[list[float]]:
+    schedule = parse_schedule(text, epochs=epochs, original=original)
+    assert schedule.epochs is not None
+    return schedule.trace(schedule.epochs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("P30F90,1e-1", [[0, 1e-1], [30, 1e-2], [60, 1e-3], [75, 1e-4], [83, 1e-5]]),
+        ("P30F90,1e-2", [[0, 1e-2], [30, 1e-3], [60, 1e-4], [75, 1e-5]]),
+        ("P60F60,1e-2", [[0, 1e-2], [30, 1e-3], [45, 1e-4], [53, 1e-5]]),
+        ("P60F60,1e-3", [[0, 1e-3], [30, 1e-4], [45, 1e-5]]),
+        ("P90F30,1e-2", [[0, 1e-2], [15, 1e-3], [23, 1e-4], [27, 1e-5]]),
+        ("P90F30,1e-4", [[0, 1e-4], [15, 1e-5]]),
+        ("P60F60,1e-3+180", [[0, 1e-3], [210, 1e-4], [225, 1e-5]]),
+        ("P30F90,1e-2+60", [[0, 1e-2], [90, 1e-3], [120, 1e-4], [135, 1e-5]]),
+        ("P90F30,1e-4+1485", [[0, 1e-4], [1500, 1e-5]]),
+    ],
+)
+def test_pruned_at_an_epoch_and_lengthened(text: str, expected: list[list[float]]) -> None:
+    assert points(text, None) == expected
+    assert pruning_epoch(text) == int(text[1:3])
+    assert str(parse_schedule(text)) == text
+
+
+def test_the_schedule_that_the_first_table_retrains_by() -> None:
+    assert points("step:0=1e-2,30=1e-3,60=1e-4,75=1e-5", 90) == points("halving:1e-2", 90)
+
+
+def test_fine_tuning_keeps_the_last_rate() -> None:
+    assert points("ft", 40, CIFAR) == [[0, 0.001]]
+    assert points("ft:0.003", 40) == [[0, 0.003]]
+
+
+def test_rewinding_repeats_the_end_of_the_original() -> None:
+    assert points("lrw", 72, CIFAR) == [[0, 0.01], [32, 0.001]]
+    assert points("lrw", 100, CIFAR) == [[0, 0.1], [20, 0.01], [60, 0.001]]
+    assert points("lrw", 80, CIFAR) == [[0, 0.01], [40, 0.001]]
+    assert points("lrw", 160, CIFAR) == CIFAR.trace(160)
+    cosine = parse_schedule("cosine:0.1", epochs=12)
+    assert points("lrw", 5, cosine) == [[e, cosine.learning_rate(7 + e)] for e in range(5)]
+
+
+def test_scaled_restarting_warms_up_and_drops_twice() -> None:
+    found = dict(points("slr", 72))
+    assert found[0] == pytest.approx(0.001)
+    assert found[3] == pytest.approx(0.001 + 0.099 * (1 - math.cos(math.pi * 3 / 7.2)) / 2)
+    # 64.8 epochs after the warm-up of 7.2: drops after int(32.4) and int(48.6) of them.
+    assert [found[e] for e in (8, 39, 40, 55, 56, 71)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    later = dict(points("slr:0.1,0.001,0.33,0.66", 90))
+    assert [later[e] for e in (9, 34, 35, 61, 62)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_cyclic_restarting_is_pytorchs_one_cycle() -> None:
+    """PyTorch ends the rise one step before the tenth, and the fall at the last step: that far it may differ."""
+    from torch import nn, optim
+
+    steps, epochs = 2000, 20
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    theirs = optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=steps, pct_start=0.1, div_factor=100, final_div_factor=100
+    )
+    ours = parse_schedule("clr", epochs=epochs)
+    worst = 0.0
+    for step in range(steps):
+        worst = max(worst, abs(optimizer.param_groups[0]["lr"] - ours.learning_rate(step * epochs / steps)))
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+    assert worst < 1e-3
+    assert ours.learning_rate(0) == pytest.approx(1e-3)
+    assert ours.learning_rate(2) == pytest.approx(0.1)
+    assert ours.learning_rate(20) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "expected"),
+    [
+        ("P30F90,1e-2", 60, "of 90 epochs, and the run of 60"),
+        ("lrw", 200, "trained for 160"),
+        ("lrw:0.1", 10, "takes none"),
+        ("slr:0.1,0.01,0.001,0.75,1", 10, "at most 4"),
+        ("slr:0.1,0.01,0.8,0.5", 10, "no increasing shares"),
+        ("clr:0.1,0.2", 10, "at most 1"),
+        ("cosine:0.1+5", 10, "no first stage"),
+        ("constant:0.1+10", 10, "the run has 10 in all"),
+        ("step:0=0.1,6=0.01+5", 10, "never reaches"),
+    ],
+)
+def test_what_the_derived_schedules_refuse(text: str, epochs: int, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        parse_schedule(text, epochs=epochs, original=CIFAR)
+
+
+@pytest.mark.parametrize("text", ["ft", "lrw"])
+def test_an_unknown_original_is_asked_for(text: str) -> None:
+    with pytest.raises(OriginalUnknownError, match="nothing tells that one") as caught:
+        parse_schedule(text, epochs=10)
+    assert "pretraining" in str(caught.value)
+
+
+@given(st.integers(0, 200), st.integers(1, 300), st.sampled_from(["1e-1", "1e-2", "0.02", "1e-4"]), st.integers(1, 500))
+def test_lengthening_moves_every_later_stage_and_nothing_else(prune: int, tune: int, rate: str, more: int) -> None:
+    text = f"P{prune}F{tune},{rate}"
+    short, long = parse_schedule(text), parse_schedule(f"{text}+{more}")
+    assert (short.epochs, long.epochs) == (tune, tune + more)
+    assert long.trace(tune + more) == [[e + more if e else e, r] for e, r in short.trace(tune)]
+    assert parse_schedule(str(long), epochs=tune + more) == long
