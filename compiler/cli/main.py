@@ -24,6 +24,8 @@ from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
 BUG = 1
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
 INTERRUPTED = 130
+#: The reader of a pipe is gone, as behind `| head`: what the shell gives for programs that this ends.
+BROKEN_PIPE = 141
 #: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
 _JUDGING = ("compile", "verify", "build")
 
@@ -89,6 +91,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         typer.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except SystemExit as error:  # not of the command line's own: it gives its codes back
+        if isinstance(error.__context__, BrokenPipeError):
+            return BROKEN_PIPE
         typer.echo(f"Error: code of the project ended the program: exit({error.code!r}).", err=True)
         code = UsageError.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -314,3 +316,13 @@ def test_schedules_that_cannot_be_shown(arguments: tuple[object, ...], message: 
     outcome = prunec("schedule", *arguments)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = [sys.executable, "-m", "prunec.compiler", "schedule", "cosine:0.1", "--epochs", "9000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 141
