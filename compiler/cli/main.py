@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli.build import build
+from prunec.compiler.cli.compare import compare
 from prunec.compiler.cli.compile import compile_
 from prunec.compiler.cli.doctor import doctor
 from prunec.compiler.cli.evaluate import evaluate
@@ -42,6 +43,7 @@ app.command("profile")(profile)
 app.command("verify")(verify)
 app.command("build")(build)
 app.command("schedule")(schedule)
+app.command("compare")(compare)
 app.command("targets")(targets)
 app.command("doctor")(doctor)
 

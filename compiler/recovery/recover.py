@@ -1,6 +1,5 @@
 """Recovery: retraining a pruned network until its accuracy is back."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.recovery.losses import Loss
 from prunec.compiler.recovery.options import Recover
 from prunec.compiler.recovery.schedules import Schedule
+from prunec.compiler.recovery.trainability import trainability_accuracy
 from prunec.compiler.recovery.training import EpochRecord, Training
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import Metric
@@ -90,7 +90,7 @@ def recover(
             if progress is not None:
                 progress(curve[-1])
     _restore(training.program, kept)
-    accuracy, reason = _trainability(training.schedule, curve)
+    accuracy = trainability_accuracy(training.schedule, [record.test for record in curve])
     return RecoveryResult(
         program=training.program.eval(),
         curve=curve,
@@ -98,16 +98,11 @@ def recover(
         best_epoch=best_epoch,
         trainability_accuracy=accuracy,
         trainability_epochs=training.schedule.first_stage_epochs,
-        trainability_reason=reason,
+        trainability_reason=None
+        if accuracy is not None
+        else f"the schedule {training.schedule} has no first stage of constant learning rate",
         seconds=time.perf_counter() - started,
     )
-
-
-def _trainability(schedule: Schedule, curve: list[EpochRecord]) -> tuple[float | None, str | None]:
-    epochs = schedule.first_stage_epochs
-    if epochs is None:
-        return None, f"the schedule {schedule} has no first stage of constant learning rate"
-    return math.fsum(record.test for record in curve[:epochs]) / epochs, None
 
 
 def _snapshot(program: Program) -> dict[str, Tensor]:

@@ -326,3 +326,35 @@ def test_a_reader_that_stops_reading_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 141
+
+
+def test_compare_of_two_bundles_says_the_level_and_who_wins(project: Path, bundle: Path, prunec: Prunec) -> None:
+    shutil.copytree(bundle, project / "again.bundle")
+    outcome = prunec("compare", bundle, "again.bundle")
+    assert outcome.code == 0, outcome.err
+    # Nothing tells how the dense network was trained: that leaves the chain alone, and the tags unknown.
+    assert "Level: S4.2\n" in outcome.out
+    assert "Verdict: model = again" in outcome.out
+    assert "again: pretraining.epochs" in outcome.out
+    document = json.loads(prunec("compare", bundle, "again.bundle", "--json").out)
+    assert (document["level"], document["ranked"], document["pairs"][0]["level"]["at_most"]) == ("S4.2", True, "S4.2")
+
+
+def test_compare_of_other_recipes_is_not_ranked(project: Path, bundle: Path, prunec: Prunec) -> None:
+    assert (
+        prunec("compile", "model.pt", "-t", "a100-2:4", "--no-engine", "--epochs", 2, "-o", "longer.bundle").code == 0
+    )
+    outcome = prunec("compare", bundle, "longer.bundle")
+    assert outcome.code == 0
+    assert "Level: S2" in outcome.out
+    assert "Verdict: not ranked." in outcome.out
+    assert "retraining may explain all of the difference" in outcome.err
+
+
+def test_compare_refuses_what_is_no_run(tmp_path: Path, bundle: Path, prunec: Prunec) -> None:
+    assert prunec("compare", bundle).code == 2
+    assert prunec("compare", bundle, tmp_path / "none.yaml").code == 9
+    (tmp_path / "x.yaml").write_text("speedup: fast")
+    outcome = prunec("compare", bundle, tmp_path / "x.yaml")
+    assert outcome.code == 9
+    assert "speedup" in outcome.err

@@ -1,0 +1,1 @@
+"""Fair comparison: which runs may be compared, and how."""

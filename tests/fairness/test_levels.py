@@ -1,0 +1,213 @@
+"""Comparison levels: the published table, monotony, ties, families, and what reports and YAML say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunec.compiler.fairness.card import RunCard
+from prunec.compiler.fairness.comparison import compare
+from prunec.compiler.fairness.levels import LEVELS, common_level, compare_pair
+from prunec.compiler.fairness.reading import read_cards, report_card
+from prunec.passes.errors import InputError, UsageError
+from tests.compiler.sample_report import sample_report
+
+TABLE4 = Path("examples/published/table4.yaml")
+ORDER = ["S0", *LEVELS]
+
+
+def card(name: str = "a", **changes: Any) -> RunCard:
+    """A run of which everything is known."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "data": "ImageNet",
+        "metric": "top1",
+        "architecture": "ResNet-50",
+        "base": "torchvision",
+        "speedup": 2.31,
+        "method": "l1",
+        "pretraining": {"epochs": 90, "schedule": "step:0=0.1,30=0.01,60=0.001"},
+        "pruning": {"epochs": 0},
+        "finetuning": {"epochs": 90, "schedule": "step:0=1e-2,30=1e-3,60=1e-4,75=1e-5"},
+        "training": {
+            "optimizer": "SGD", "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "batch_size": 256,
+            "loss": "cross-entropy", "augmentation": ["crop", "flip"], "ema": "none", "precision": "fp32",
+        },
+        "distilled": False,
+        "int8": False,
+        "accuracy": {"mean": 0.75, "standard_deviation": 0.001},
+    }  # fmt: skip
+    return RunCard.model_validate(fields | changes)
+
+
+def test_the_published_rows_against_scratch() -> None:
+    """Eleven rows of table 4 at ratio 0.95."""
+    scratch, *rows = read_cards(TABLE4)
+    found = {row.name: compare_pair(row, scratch) for row in rows}
+    assert {name: pair.level for name, pair in found.items() if pair.level != "S1"} == dict.fromkeys(
+        ("P15F105,1e-1", "P30F90,1e-2", "P45F75,1e-2", "P60F60,1e-3", "P75F45,1e-3", "P90F30,1e-4"), "S4.2"
+    )
+    tags = {name: pair.tags for name, pair in found.items() if pair.level == "S1"}
+    assert tags == {
+        **dict.fromkeys(("P30F90,1e-1", "P60F60,1e-2", "P90F30,1e-2"), ("SX-A",)),
+        **dict.fromkeys(("P30/kF90,1e-1", "P30/kF90,1e-2"), ("SX-B",)),
+    }
+    assert all("SX-A" in pair.tags for pair in found.values() if pair.level == "S4.2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, "S4.2"),
+        ({"method": "random"}, "S4.2"),
+        ({"pruning": {"epochs": 10, "schedule": "constant:0.001"}}, "S3.2"),
+        ({"finetuning": {"epochs": 90, "schedule": "cosine:0.01"}}, "S3.1"),
+        ({"finetuning": {"epochs": 60, "schedule": "halving:1e-2"}}, "S2"),
+        ({"base": "another"}, "S1"),
+        ({"speedup": 2.32}, "S4.2"),
+        ({"speedup": 2.56}, "S0"),
+        ({"data": "ImageNet100"}, "S0"),
+        ({"metric": "top5"}, "S0"),
+        ({"architecture": "ResNet-34"}, "S0"),
+        ({"distilled": True}, "S3.1"),
+        ({"pruning": {"epochs": 0, "learning_rates": []}}, "S4.2"),
+    ],
+)
+def test_levels_of_two_known_runs(changes: dict[str, Any], level: str) -> None:
+    pair = compare_pair(card(), card("b", **changes))
+    assert (pair.level, pair.at_most) == (level, level)
+
+
+def test_equal_epochs_of_pruning_at_other_rates_are_s4_1() -> None:
+    a, b = (card(n, pruning={"epochs": 10, "schedule": f"constant:{r}"}) for n, r in (("a", "1e-3"), ("b", "1e-2")))
+    assert compare_pair(a, b).level == "S4.1"
+
+
+FIELDS = [
+    *("data", "metric", "architecture", "base", "speedup", "pretraining", "pruning", "finetuning", "training"),
+    *("distilled", "int8", "method", "accuracy"),
+    *(f"pretraining.{name}" for name in ("epochs", "learning_rates")),
+    *(f"pruning.{name}" for name in ("epochs", "learning_rates")),
+    *(f"finetuning.{name}" for name in ("epochs", "learning_rates")),
+    *(f"training.{name}" for name in ("optimizer", "momentum", "nesterov", "weight_decay", "batch_size", "loss")),
+    *(f"training.{name}" for name in ("augmentation", "ema", "precision")),
+]
+
+
+def without(run: RunCard, fields: set[str]) -> RunCard:
+    document = run.model_dump()
+    for path in fields:
+        *parents, last = path.split(".")
+        part = document
+        for parent in parents:
+            part = part.get(parent) or {}
+        part.pop(last, None)
+    return RunCard.model_validate(document)
+
+
+RUNS = [
+    *read_cards(TABLE4),
+    card("a"),
+    card("b", pruning={"epochs": 10, "schedule": "constant:0.001"}),
+    card("c", finetuning={"epochs": 0}),
+    card("d", distilled=True),
+]
+
+
+@given(st.sampled_from(RUNS), st.sampled_from(RUNS), st.sets(st.sampled_from(FIELDS)), st.sets(st.sampled_from(FIELDS)))
+def test_removing_a_field_never_raises_the_level(a: RunCard, b: RunCard, of_a: set[str], of_b: set[str]) -> None:
+    full, less = compare_pair(a, b), compare_pair(without(a, of_a), without(b, of_b))
+    assert ORDER.index(less.level) <= ORDER.index(full.level)
+    assert ORDER.index(less.at_most) >= ORDER.index(less.level)
+    assert set(less.tags) <= set(full.tags)
+
+
+@given(st.sampled_from(RUNS), st.sampled_from(RUNS))
+def test_comparing_is_symmetric(a: RunCard, b: RunCard) -> None:
+    one, other = compare_pair(a, b), compare_pair(b, a)
+    assert (one.level, one.at_most, one.tags) == (other.level, other.at_most, other.tags)
+
+
+def test_what_is_missing_is_named_and_bounds_the_level_from_above() -> None:
+    pair = compare_pair(card(), without(card("b"), {"training.weight_decay"}))
+    assert (pair.level, pair.at_most) == ("S3.1", "S4.2")
+    assert pair.predicates["pH"].missing == ("b: training.weight_decay",)
+
+
+def test_several_runs_share_their_lowest_level() -> None:
+    runs = [card("a"), card("b"), card("c", finetuning={"epochs": 90, "schedule": "cosine:0.01"})]
+    assert common_level(runs) == ("S3.1", ("SX-A", "SX-B"))
+    assert common_level(runs[:2]) == ("S4.2", ("SX-A", "SX-B"))
+
+
+def test_runs_are_ranked_from_s3_2_on_and_close_ones_tie() -> None:
+    runs = [
+        card(n, accuracy={"mean": m, "standard_deviation": 0.002}) for n, m in (("x", 0.75), ("y", 0.753), ("z", 0.77))
+    ]
+    found = compare(runs)
+    assert found.ranked
+    assert found.verdict.startswith("z > y = x")
+    below = compare([card("a"), card("b", finetuning={"epochs": 90, "schedule": "cosine:0.01"})])
+    assert not below.ranked
+    assert below.verdict == "not ranked."
+    assert "retraining may explain" in below.warnings[0]
+
+
+def test_runs_with_a_teacher_are_another_family() -> None:
+    found = compare([card("a", distilled=True), card("b", distilled=False)])
+    assert not found.ranked
+    assert any("distilled: a" in warning for warning in found.warnings)
+    assert compare([card("a", distilled=True), card("b", distilled=True)]).ranked
+
+
+SHORT = {"epochs": 20, "schedule": "constant:1e-3"}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [((0.75, 0.73, 0.76, 0.74), "l1 wins under both"), ((0.75, 0.73, 0.74, 0.76), "recipe-dependent")],
+)
+def test_a_method_wins_only_under_both_retrainings(accuracies: tuple[float, ...], verdict: str) -> None:
+    settings = [("l1", {}), ("random", {}), ("l1", {"finetuning": SHORT}), ("random", {"finetuning": SHORT})]
+    runs = [
+        card(f"{method}-{index}", method=method, accuracy={"mean": mean, "standard_deviation": 0.001}, **changes)
+        for index, ((method, changes), mean) in enumerate(zip(settings, accuracies, strict=True))
+    ]
+    assert compare(runs).verdict.startswith(verdict)
+
+
+def test_reports_are_cards() -> None:
+    run = report_card(sample_report(), "sample")
+    assert (run.speedup, run.distilled, run.int8) == (pytest.approx(2.03, abs=0.01), True, False)
+    assert run.finetuning.rates() == [point.learning_rate for point in sample_report().recovery.curve]  # type: ignore[union-attr]
+    assert run.pruning.rates() == []
+    assert run.training.ema == "none"
+    assert compare_pair(run, run.model_copy(update={"name": "again"})).level == "S4.2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nmae: x", "nmae"),
+        ("finetuning: {epochs: 3, schedule: cosin:0.1}", "unknown kind"),
+        ("finetuning: {epochs: 3, schedule: 'constant:0.1', learning_rates: []}", "not both"),
+        ("[1, 2]", "expected a mapping"),
+        ("runs: []\nother: 1", "only common may stand"),
+        ("a: [", "no YAML"),
+        ("accuracy: {mean: 75.2}", "less than or equal to 1"),
+        ("speedup: .inf", "finite"),
+    ],
+)
+def test_yaml_that_describes_no_run(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_cards(tmp_path / "x.yaml")
+
+
+def test_too_few_runs_and_equal_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least two"):
+        compare([card()])
+    with pytest.raises(UsageError, match="one name"):
+        compare([card(), card()])
