@@ -90,7 +90,7 @@ def _check_target(target: Target, settings: Settings) -> None:
         raise UsageError(
             f"Latency is measured at batch {settings.latency_batch}, and the engine takes {batch} "
             "(smallest:tuned:largest).",
-            hint="Give a range with that size: --dims batch=SMALLEST:TUNED:LARGEST",
+            hint="Give one of those sizes with --latency-batch, or a range with that size with --dims.",
         )
 
 

@@ -13,7 +13,7 @@ from prunec.passes.base import PassResult
 from prunec.passes.coupling import Coupling, Group, analyse
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.oracle import TOLERANCE, relative_error
-from prunec.passes.permutation_search import Order, efficacy, retained_magnitude, search
+from prunec.passes.permutation_search import Order, compile_kernels, efficacy, retained_magnitude, search
 from prunec.passes.program import Program, doubled
 from prunec.passes.ratios import check_globs
 from prunec.passes.reorder import reorder, unmoved
@@ -70,6 +70,7 @@ class Permute:
         searched = [found for found in readers if found.joint]
         refused = {group.name: _NOT_PRESERVED for group in _unsound(program, coupling, [r.group for r in searched])}
         targets, orders = unmoved(coupling), {}
+        compile_kernels()
         deadline = time.monotonic() + self.seconds
         sound = [found for found in searched if found.group.name not in refused]
         for position, found in enumerate(sound):

@@ -1,14 +1,17 @@
 """Export a program to ONNX: one file, dynamic batch, equal bytes for equal weights."""
 
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
 from prunec.passes.errors import UnsupportedModelError
@@ -21,8 +24,8 @@ _LARGEST_FILE_BYTES = 2_000_000_000
 def export_onnx(program: Program, path: Path) -> None:
     """Write the inference form of a program as float32 ONNX.
 
-    Batch norms are folded into convolutions; weights keep the names of the parameters they come from. A dynamic
-    batch dimension is named "batch".
+    Batch norms are folded into convolutions; weights keep the names of the parameters they come from, also where the
+    exporter transposed them. A dynamic batch dimension is named "batch".
 
     Args:
         program: any program.
@@ -44,6 +47,7 @@ def export_onnx(program: Program, path: Path) -> None:
             f"The network can't be exported to ONNX: {_root_cause(error)}",
             hint="The operator named here has no ONNX form in this version of torch.",
         ) from error
+    _name_weights(model.graph, program)
     if program.batch_is_dynamic:
         _name_batch(model.graph)
     strip_metadata(model)
@@ -68,6 +72,38 @@ def _root_cause(error: BaseException) -> str:
         error = error.__cause__
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _name_weights(graph: onnx.GraphProto, program: Program) -> None:
+    """Give matrices that lost their parameter's name that name back, found by their values.
+
+    The exporter stores the weight of a linear layer on more than two axes transposed, as "val_7", and a tied one under
+    any of its names.
+    """
+    parameters = program.parameters()
+    weights = dict.fromkeys(layer.weight for layer in program.layers() if layer.weight in parameters)
+    present = {tensor.name for tensor in graph.initializer}
+    lost: dict[tuple[tuple[int, ...], bytes], list[str]] = {}
+    for name in weights:
+        weight = parameters[name].detach()
+        if weight.ndim == 2 and name not in present:
+            for matrix in (weight, weight.t()):
+                lost.setdefault(_fingerprint(matrix.contiguous().numpy()), []).append(name)
+    renamed: dict[str, str] = {}
+    for tensor in graph.initializer if lost else ():
+        if tensor.name in weights or len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        names = lost.get(_fingerprint(onnx.numpy_helper.to_array(tensor)), [])
+        if free := [name for name in names if name not in renamed.values()]:
+            renamed[tensor.name] = free[0]
+            tensor.name = free[0]
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+
+
+def _fingerprint(matrix: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
+    return matrix.shape, hashlib.sha256(matrix.tobytes()).digest()
 
 
 def _name_batch(graph: onnx.GraphProto) -> None:

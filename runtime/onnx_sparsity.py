@@ -77,7 +77,7 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
         graph = onnx.load(path).graph
     except Exception as error:
         raise InputError(f"{path} can't be read as an ONNX file: {first_line(error)}.") from error
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer} | _constant_nodes(graph)
     makers = {output: node for node in graph.node for output in node.output}
     return [_check(node, constants, makers) for node in graph.node if node.op_type in _WEIGHTED]
 
@@ -85,7 +85,8 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
 def is_two_four(weight: NDArray[Any], axis: int) -> bool:
     """Whether every 4 consecutive weights along an axis hold at least 2 zeros."""
     rows = np.moveaxis(weight, axis, -1)
-    return bool((np.count_nonzero(rows.reshape(*rows.shape[:-1], -1, 4), axis=-1) <= 2).all())
+    fours = rows.reshape(*rows.shape[:-1], rows.shape[-1] // 4, 4)
+    return bool((np.count_nonzero(fours, axis=-1) <= 2).all())
 
 
 def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, dtype: str) -> tuple[bool, str]:
@@ -114,8 +115,10 @@ def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, dtype: str)
 def _output_channels(operator: str, shape: tuple[int, ...], axis: int) -> int:
     if operator == "Conv":
         return shape[0]
-    if operator == "ConvTranspose" or len(shape) < 2:
-        return shape[-1] if len(shape) < 2 else shape[1]
+    if len(shape) < 2:
+        return 1
+    if operator == "ConvTranspose":
+        return shape[1]
     return shape[-1] if axis != len(shape) - 1 else shape[-2]
 
 
@@ -150,6 +153,16 @@ def _check(
         gain_rule=rule,
         zero_fraction=float((weight == 0).mean()) if weight.size else 0.0,
     )
+
+
+def _constant_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Values of Constant nodes by the name of their output; builders treat them like initializers."""
+    found = {}
+    for node in graph.node:
+        value = next((a for a in node.attribute if a.name == "value" and a.HasField("t")), None)
+        if node.op_type == "Constant" and value is not None:
+            found[node.output[0]] = value.t
+    return found
 
 
 def _operand(

@@ -92,6 +92,7 @@ def compile_(
     dims: options.Dims = None,
     also_for: options.AlsoFor = None,
     timing_cache: options.TimingCache = None,
+    latency_batch: options.LatencyBatch = 1,
     threads: options.Threads = 1,
 ) -> int:
     """Compile a checkpoint for a target: prune, sparsify, recover, export, build, measure, report."""
@@ -104,6 +105,7 @@ def compile_(
 
     settings = Settings(
         threads=threads,
+        latency_batch=latency_batch,
         build_engine=not no_engine,
         engine_options=options.engine_options(dims, also_for, timing_cache),
         max_drop_points=max_drop_points,

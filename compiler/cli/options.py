@@ -57,6 +57,9 @@ Trust = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Of ONNX Runtime in latency measurements.")]
+LatencyBatch = Annotated[
+    int, typer.Option("--latency-batch", min=1, max=65536, help="Samples at once in latency measurements.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.")]
 
 ENGINE_PANEL = "Engine"

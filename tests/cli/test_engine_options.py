@@ -98,3 +98,14 @@ def test_inspect_of_a_bundle_and_of_an_onnx_file(project: Path, bundle: Path, pr
     assert document[0]["reason"] == "1 input channels are no multiple of 4"
     assert (document[1]["input_channels"], document[1]["groups"], document[1]["dtype"]) == (8, 1, "float32")
     assert prunec("inspect", bundle, "--picture", "x.svg").code == 2
+
+
+def test_latency_is_measured_at_the_batch_that_is_asked_for(project: Path, prunec: Prunec) -> None:
+    arguments = ("compile", "model.pt", "-t", "a100", "--epochs", 0, "--dims", "batch=4:8:16", "-o", "x")
+    refused = prunec(*arguments)
+    assert refused.code == 2
+    assert "--latency-batch" in refused.err
+    assert prunec(*arguments, "--latency-batch", 4).code == 0
+    report = read_bundle(project / "x").report
+    assert report.latency_cpu is not None
+    assert report.latency_cpu.batch == 4

@@ -10,9 +10,11 @@ from torch import nn
 
 from prunec.compiler.project import ModelOptions, Project
 from prunec.passes import Program, Sparsify, capture
+from prunec.passes.two_four import eligibility
 from prunec.runtime.engines import EngineOptions, SizeRange, build_engine
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
@@ -58,6 +60,8 @@ def test_engine(name: str, device: str, precision: str, tmp_path: Path) -> None:
         typed = tmp_path / "model.onnx"
     else:
         {"fp16": to_fp16, "bf16": to_bf16}[precision](tmp_path / "model.onnx", typed)
+    valid = {layer.layer for layer in check_sparsity(typed) if layer.valid}
+    assert valid == {layer.layer for layer in eligibility(program(name)) if layer.eligible}
     pattern = "dense" if precision == "fp32" else "2:4"
     options = EngineOptions({"batch": SizeRange(1, 4, 16)})
     info = build_engine(Target.parse(f"{device}-{pattern}-{precision}"), typed, tmp_path, options)

@@ -1,5 +1,7 @@
 """Channel permutation: the same function, more magnitude kept, plans that replay."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -186,3 +188,17 @@ def test_bad_options() -> None:
         Permute(seconds=0)
     with pytest.raises(UsageError, match="ignore"):
         Permute(ignore=("nothing",)).run(captured(small(), normal(2, 3, 6, 6)))
+
+
+def test_compiling_the_kernels_takes_nothing_of_the_searches_time() -> None:
+    """In a new process, with less time in all than compiling takes."""
+    code = (
+        "import torch; from torch import nn; from prunec.passes import capture\n"
+        "from prunec.passes.permute import Permute\n"
+        "torch.manual_seed(0)\n"
+        "net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))\n"
+        "result = Permute(seconds=2.0).run(capture(net.eval(), (torch.randn(2, 8),)))\n"
+        "print([group['complete'] for group in result.stats['groups']])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[True, True]"

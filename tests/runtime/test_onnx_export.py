@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from prunec.passes import capture
+from prunec.passes import Sparsify, capture
 from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
 from prunec.runtime.engines import OnnxRuntimeEngine
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_sparsity import check_sparsity
 from tests.runtime.nets import small
 
 
@@ -163,3 +164,35 @@ def test_bfloat16_takes_weights_beyond_float16(tmp_path: Path) -> None:
     weights = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "b.onnx").graph.initializer]
     largest = max(float(w.astype(np.float32).max()) for w in weights if w.dtype.itemsize == 2)
     assert largest == pytest.approx(1e6, rel=1e-2)
+
+
+def test_linear_weights_keep_their_names_where_they_are_transposed(tmp_path: Path) -> None:
+    """Over three axes the exporter stores them transposed, under names of its own."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False))
+    program = Sparsify().run(capture(layers.eval(), (torch.randn(2, 5, 8),))).program.eval()
+    export_onnx(program, tmp_path / "m.onnx")
+    assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-5
+    found = {entry.layer: entry for entry in check_sparsity(tmp_path / "m.onnx")}
+    assert list(found) == ["0", "2", "3"]
+    assert all(entry.valid and entry.operator == "MatMul" for entry in found.values())
+    assert (found["0"].input_channels, found["0"].output_channels) == (8, 16)
+
+
+class Tied(nn.Module):
+    """An embedding whose weight also reads the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.inner, self.head = nn.Embedding(12, 8), nn.Linear(8, 8), nn.Linear(8, 12, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(torch.relu(self.inner(self.embedding(x).mean(1))))
+        return logits
+
+
+def test_tied_weights_have_the_programs_name_for_them(tmp_path: Path) -> None:
+    program = capture(Tied().eval(), (torch.randint(0, 12, (2, 5)),))
+    export_onnx(program, tmp_path / "m.onnx")
+    assert {entry.layer for entry in check_sparsity(tmp_path / "m.onnx")} == {layer.name for layer in program.layers()}

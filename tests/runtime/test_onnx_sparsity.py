@@ -125,6 +125,23 @@ def test_weights_that_are_computed_are_not_eligible_and_say_why(tmp_path: Path) 
     assert polygraphy_says(tmp_path / "m.onnx") == {}
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((8,), (8, 1, False)), ((3, 8, 4), (8, 4, False)), ((8, 0), (8, 0, True)), ((0, 4), (0, 4, True))],
+)
+def test_weights_of_odd_shapes(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, int, bool]) -> None:
+    """As an initializer and as the value of a Constant node."""
+    weight = numpy_helper.from_array(np.ones(shape, np.float32), "w")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    product = helper.make_node("MatMul", ["x", "w"], ["y"], name="n")
+    constant = helper.make_node("Constant", [], ["w"], value=weight)
+    for nodes, weights in (([product], [weight]), ([constant, product], [])):
+        graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+        onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+        (entry,) = check_sparsity(tmp_path / "m.onnx")
+        assert (entry.input_channels, entry.output_channels, entry.valid) == expected
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet50": (resnet50, 64),
     "mobilenet_v2": (mobilenet_v2, 64),
