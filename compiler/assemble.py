@@ -21,13 +21,12 @@ from prunec.compiler.gates import (
     speedup_gate,
 )
 from prunec.compiler.pipeline import Pipeline
+from prunec.compiler.stage_names import STAGES
 from prunec.passes.cost import CONVENTION
 from prunec.passes.graphs import operator_name
 from prunec.passes.program import Program
 from prunec.runtime.engines.building import EngineInfo
 from prunec.runtime.latency import LatencyComparison
-
-_STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
 
 
 def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
@@ -147,14 +146,14 @@ def _sizes(compilation: Compilation, reasons: dict[str, str]) -> r.SizeBytes:
 
 def _accuracy(compilation: Compilation, reasons: dict[str, str]) -> r.Accuracy:
     if compilation.data is not None:
-        for stage in _STAGES:
+        for stage in STAGES:
             if stage not in compilation.accuracy and f"accuracy.{stage}" not in reasons:
                 reasons[f"accuracy.{stage}"] = (
                     reasons.get("engine", reasons.get("latency", ""))
                     if stage == "engine"
-                    else f"the pipeline has no such step ({stage})."
+                    else "the pipeline has no such step."
                 )
-    values = {stage: compilation.accuracy.get(stage) for stage in _STAGES}
+    values = {stage: compilation.accuracy.get(stage) for stage in STAGES}
     return r.Accuracy(metric=compilation.objective.metric_name, **values)
 
 

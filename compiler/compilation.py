@@ -154,7 +154,7 @@ class Compilation:
         dense: the program that came in; never changed.
         program: the program as it is now.
         folder: where the bundle's files go.
-        accuracy: metric on the test data by stage ("dense", "pruned", "sparse", "recovered", "exported", "engine").
+        accuracy: metric on the test data by stage (`stage_names.STAGES`).
         plan: from the dense network to this one, what was removed and in what order the rest stands.
         reasons: why a field of the report is null, by dotted path.
     """

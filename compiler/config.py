@@ -135,6 +135,7 @@ class RecipeSection(_Section):
     prune_filters: dict[str, Any] | None = Field(default=None, alias="prune-filters")
     permute: dict[str, Any] | None = None
     sparsify: dict[str, Any] | None = None
+    reestimate_batchnorm: dict[str, Any] | None = Field(default=None, alias="re-estimate-batchnorm")
     recover: dict[str, Any] | None = None
 
     def tables(self) -> dict[str, dict[str, Any]]:
@@ -144,6 +145,7 @@ class RecipeSection(_Section):
             "prune-filters": self.prune_filters,
             "permute": self.permute,
             "sparsify": self.sparsify,
+            "re-estimate-batchnorm": self.reestimate_batchnorm,
             "recover": self.recover,
         }
         return {name: table for name, table in named.items() if table is not None}

@@ -42,6 +42,15 @@ EDGES = (
         "first",
         "another order of the channels tears the fours of a mask apart, so that it is 2:4 no more",
     ),
+    *(
+        Edge(
+            earlier,
+            "re-estimate-batchnorm",
+            "last",
+            "what it changes is what the batch norms' statistics are measured on",
+        )
+        for earlier in ("prune-filters", "sparsify")
+    ),
     Edge(
         "prune-filters",
         "recover",

@@ -27,6 +27,7 @@ REGISTRY: dict[str, str] = {
     "prune-filters": "prunec.passes.prune_filters:PruneFilters",
     "permute": "prunec.passes.permute:Permute",
     "sparsify": "prunec.passes.two_four:Sparsify",
+    "re-estimate-batchnorm": "prunec.calibration.batchnorm:ReestimateBatchNorm",
     "recover": "prunec.compiler.recovery.options:Recover",
 }
 #: What every compile does after its steps.
@@ -137,8 +138,7 @@ def from_recipe(tables: Mapping[str, Mapping[str, object]], target: Target) -> P
     permute = make_step("permute", {**dense, **tables.get("permute", {})})
     if target.sparse:
         steps += [permute, sparsify]
-    if "recover" in tables:
-        steps.append(make_step("recover", tables["recover"]))
+    steps += [make_step(name, tables[name]) for name in ("re-estimate-batchnorm", "recover") if name in tables]
     return Pipeline(tuple(steps))
 
 

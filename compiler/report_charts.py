@@ -6,9 +6,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from prunec.compiler.report import Latency, Report
+from prunec.compiler.stage_names import STAGES
 
-_STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
-_STAGE_LABELS = {"pruned": "after pruning", "sparse": "after 2:4", "recovered": "after recovery"}
+_STAGE_LABELS = {
+    "pruned": "after pruning",
+    "sparse": "after 2:4",
+    "reestimated": "new batch norms",
+    "recovered": "after recovery",
+}
 _DENSE, _COMPILED, _ACCENT, _MUTED = "var(--dense)", "var(--compiled)", "var(--accent)", "var(--muted)"
 
 
@@ -52,7 +57,7 @@ def _figure(traces: list[go.Bar | go.Scatter], x: dict[str, Any], y: dict[str, A
 
 
 def _accuracy(report: Report) -> go.Figure | None:
-    found = [(stage, getattr(report.accuracy, stage)) for stage in _STAGES]
+    found = [(stage, getattr(report.accuracy, stage)) for stage in STAGES]
     found = [(stage, value) for stage, value in found if value is not None]
     if not found:
         return None

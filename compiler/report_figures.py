@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prunec.compiler.report import Gate, Latency, Report
+from prunec.compiler.stage_names import STAGES
 
 NOT_MEASURED = "not measured"
 UNKNOWN = "\u2013"
@@ -28,7 +29,7 @@ class Figure:
 
 def final_accuracy(report: Report) -> tuple[str, float] | None:
     """The accuracy of the most finished form that was evaluated: (stage, fraction)."""
-    for stage in ("engine", "exported", "recovered", "sparse", "pruned"):
+    for stage in reversed(STAGES[1:]):
         value = getattr(report.accuracy, stage)
         if value is not None:
             return stage, value

@@ -85,13 +85,15 @@ class SizeBytes(Part):
 class Accuracy(Part):
     """The metric on the test images after each step, fractions 0 to 1.
 
-    `exported` is model.onnx under ONNX Runtime, `engine` the engine itself on its device.
+    `reestimated` is with batch norm statistics measured anew, `exported` the ONNX model under ONNX Runtime, `engine`
+    the engine itself on its device.
     """
 
     metric: str
     dense: Fraction | None
     pruned: Fraction | None
     sparse: Fraction | None
+    reestimated: Fraction | None
     recovered: Fraction | None
     exported: Fraction | None
     engine: Fraction | None

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from prunec.compiler.stage_names import STAGES
+
 if TYPE_CHECKING:  # report.py imports pydantic, which the last line of a plain error does not need
     from prunec.compiler.report import Layer, Report
 
 _ASCII = str.maketrans({"\u00d7": "x", "→": "->", "≤": "<=", "≥": ">="})  # for terminals of any character set
-_STAGES = ("dense", "pruned", "sparse", "recovered", "exported", "engine")
 _LAYER_COLUMNS = (
     "name",
     "operator",
@@ -79,7 +80,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     rows += [(figure.label, _with_detail(figure.value, figure.detail)) for figure in figures.headline(report)]
     rows += [
         (f"Accuracy, {stage}", figures.percent(accuracy))
-        for stage in _STAGES
+        for stage in STAGES
         if (accuracy := getattr(report.accuracy, stage)) is not None
     ]
     if report.engine is not None:

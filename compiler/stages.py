@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from prunec.calibration.batchnorm import ReestimateBatchNorm, reestimate_batchnorm
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.compiler.compilation import Compilation, Permuted, Pruned, Recovered
 from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
@@ -41,6 +42,9 @@ def run_step(compilation: Compilation, options: object) -> float | None:
         case Sparsify():
             sparsify(compilation, options)
             return compilation.accuracy.get("sparse")
+        case ReestimateBatchNorm():
+            reestimate(compilation, options)
+            return compilation.accuracy.get("reestimated")
         case Recover():
             finetune(compilation, options)
             return compilation.accuracy.get("recovered")
@@ -106,7 +110,9 @@ def sparsify(compilation: Compilation, options: Sparsify) -> None:
     if options.criterion == "magnitude":
         result = options.run(compilation.program)
     else:
-        result = sparsify_by_inputs(compilation.program, options, _calibration_inputs(compilation, options))
+        what = f"The 2:4 criterion {options.criterion}"
+        inputs = _calibration_inputs(compilation, options.samples, what, "use criterion=magnitude")
+        result = sparsify_by_inputs(compilation.program, options, inputs)
     compilation.program = result.program
     _check_masks(compilation)
     compilation.retained_magnitude = {
@@ -115,15 +121,23 @@ def sparsify(compilation: Compilation, options: Sparsify) -> None:
     compilation.measure_accuracy("sparse")
 
 
-def _calibration_inputs(compilation: Compilation, options: Sparsify) -> Tensor:
+def reestimate(compilation: Compilation, options: ReestimateBatchNorm) -> None:
+    """Measure the statistics of batch norms anew."""
+    compilation.progress.stage("re-estimate batch norms")
+    inputs = _calibration_inputs(compilation, options.samples, "re-estimate-batchnorm", "leave it out")
+    compilation.program = reestimate_batchnorm(compilation.program, inputs).program
+    compilation.measure_accuracy("reestimated")
+
+
+def _calibration_inputs(compilation: Compilation, samples: int, what: str, instead: str) -> Tensor:
     """Training inputs, shuffled by the seed."""
     if compilation.data is None:
         raise UsageError(
-            f"The 2:4 criterion {options.criterion} looks at inputs, and there is no training data.",
-            hint="Name it under [data] in prunec.toml, or use criterion=magnitude.",
+            f"{what} looks at inputs, and there is no training data.",
+            hint=f"Name it under [data] in prunec.toml, or {instead}.",
         )
-    batches = compilation.data.train.batches(options.samples, epoch=0, seed=compilation.settings.seed)
-    return calibration_inputs(batches, options.samples)
+    batches = compilation.data.train.batches(samples, epoch=0, seed=compilation.settings.seed)
+    return calibration_inputs(batches, samples)
 
 
 def finetune(compilation: Compilation, options: Recover) -> None:

@@ -134,6 +134,7 @@ def _reasons() -> dict[str, str]:
     constant = "the cosine schedule has no constant-rate stage."
     return {
         "accuracy.engine": NO_GPU,
+        "accuracy.reestimated": "the pipeline has no such step.",
         "latency": NO_GPU,
         "layers.*.sparse_ms": NO_GPU,
         "layers.*.gain": NO_GPU,
@@ -156,6 +157,7 @@ def _measurements() -> dict[str, Any]:
             dense=0.9214,
             pruned=0.1124,
             sparse=0.1018,
+            reestimated=None,
             recovered=0.9152,
             exported=0.9152,
             engine=None,

@@ -230,3 +230,25 @@ def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, 
     assert all(x.sparsity.valid for x in report.layers if x.sparsity is not None and x.sparsity.eligible)
     with pytest.raises(UsageError, match="no training data"):
         compile_model(program, "a100-2:4", pipeline, None, tmp_path / "c", settings=FAST)
+
+
+def test_batch_norms_measured_anew_are_a_stage_of_their_own(program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = "prune-filters{ratio=0.5} re-estimate-batchnorm{samples=64} recover{epochs=1,schedule=constant:0.01}"
+    report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=FAST)
+    assert report.accuracy.reestimated is not None
+    assert [step.name.partition("{")[0] for step in report.steps] == [
+        "dense", "prune-filters", "re-estimate-batchnorm", "recover",
+    ]  # fmt: skip
+    assert report.steps[2].accuracy == report.accuracy.reestimated
+    assert "new batch norms" in (tmp_path / "b" / "report.html").read_text()
+    again = compile_model(program, "cpu", pipeline, data, tmp_path / "c", settings=FAST)
+    assert again.deterministic_part() == report.deterministic_part()
+
+
+def test_batch_norms_are_not_measured_before_what_changes_their_inputs(
+    program: Program, data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="what it changes is what"):
+        compile_model(program, "cpu", "re-estimate-batchnorm prune-filters{ratio=0.5}", data, tmp_path / "b")
+    with pytest.raises(UsageError, match="no training data"):
+        compile_model(program, "cpu", "re-estimate-batchnorm", None, tmp_path / "b")

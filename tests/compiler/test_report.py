@@ -16,6 +16,7 @@ from prunec.compiler.report import (
     report_schema,
     summarise_runs,
 )
+from prunec.compiler.stage_names import STAGES
 from tests.compiler.sample_report import NO_GPU, sample_fields, sample_report
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -54,7 +55,7 @@ _PREDICTED = ("predicted_dense_ms", "predicted_ms", "predicted_bound")
 accuracies = st.builds(
     Accuracy,
     metric=st.text(),
-    **dict.fromkeys(("dense", "pruned", "sparse", "recovered", "exported", "engine"), st.none() | fractions),
+    **dict.fromkeys(STAGES, st.none() | fractions),
 )
 
 

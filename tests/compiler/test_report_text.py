@@ -5,6 +5,7 @@ from rich.console import Console
 
 from prunec.compiler.report import Accuracy, Gate, Report
 from prunec.compiler.report_text import layers_csv, report_line, result_line, summary_lines, summary_table
+from prunec.compiler.stage_names import STAGES
 from tests.compiler.sample_report import sample_fields, sample_report
 
 
@@ -60,7 +61,7 @@ def test_the_table_holds_the_same_rows() -> None:
 
 
 def test_unmeasured_figures_say_so() -> None:
-    accuracy = Accuracy(metric="top1", dense=None, pruned=None, sparse=None, recovered=None, exported=None, engine=None)
+    accuracy = Accuracy(metric="top1", **dict.fromkeys(STAGES))
     fields = sample_fields()
     reasons = fields["reasons"] | {"latency_cpu": "no data.", "accuracy": "no data."}
     del reasons["accuracy.engine"]
