@@ -1,7 +1,11 @@
-"""Random changes to a batch of training images, vectorised over the batch."""
+"""Random changes to a batch of training images, vectorised over the batch.
 
-from collections.abc import Callable
-from functools import partial
+What is drawn and what is done with it are apart: every process of a training draws for the whole batch and changes its
+own share of it, so that the samples don't depend on how many processes there are.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -9,28 +13,53 @@ from torch.nn.functional import pad
 
 from prunec.calibration.config import parse_augmentation
 
-#: Images (N, C, H, W) of any dtype, not yet normalised, to images of the same shape and dtype.
-Augmentation = Callable[[Tensor, Generator], Tensor]
+
+class Augmentation(Protocol):
+    """A random change to images that are not yet normalised."""
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """What chance decides for each of ``count`` images, (count, ...)."""
+        ...
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Images (N, C, H, W) of any dtype, changed by what was drawn for each; of the same shape and dtype."""
+        ...
 
 
 def augmentation(text: str) -> Augmentation:
     """The augmentation that an entry of ``DataConfig.augment`` names."""
     name, pixels = parse_augmentation(text)
-    return flip if name == "flip" else partial(shift, pixels=pixels)
+    return Flip() if name == "flip" else Shift(pixels)
 
 
-def flip(images: Tensor, generator: Generator) -> Tensor:
+@dataclass(frozen=True)
+class Flip:
     """Each image mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(mirrored, images.flip(3), images)
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """See `Augmentation.draw`."""
+        return torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """See `Augmentation.apply`."""
+        return torch.where(drawn, images.flip(3), images)
 
 
-def shift(images: Tensor, generator: Generator, *, pixels: int) -> Tensor:
+@dataclass(frozen=True)
+class Shift:
     """Each image moved by up to ``pixels`` along each axis; what comes in is zero (black, not normalised)."""
-    count, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * pixels + 1, (2, count, 1), generator=generator)
-    rows = (offsets[0] + torch.arange(height))[:, :, None]
-    columns = (offsets[1] + torch.arange(width))[:, None, :]
-    padded = pad(images, (pixels, pixels, pixels, pixels))
-    # Indices on both sides of the channel axis move it to the end.
-    return padded[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+    pixels: int
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """See `Augmentation.draw`."""
+        return torch.randint(0, 2 * self.pixels + 1, (2, count, 1), generator=generator).transpose(0, 1)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """See `Augmentation.apply`."""
+        count, _, height, width = images.shape
+        rows = (drawn[:, 0] + torch.arange(height))[:, :, None]
+        columns = (drawn[:, 1] + torch.arange(width))[:, None, :]
+        padded = pad(images, (self.pixels,) * 4)
+        # Indices on both sides of the channel axis move it to the end.
+        return padded[torch.arange(count)[:, None, None], :, rows, columns].permute(0, 3, 1, 2).contiguous()

@@ -12,6 +12,23 @@ from prunec.calibration.augment import Augmentation
 from prunec.calibration.samples import Samples
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes takes.
+
+    Attributes:
+        rank: which process, from 0.
+        count: of processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def of(self, length: int) -> slice:
+        """Its samples of a batch of this length: all shares are contiguous and differ by one sample at most."""
+        return slice(self.rank * length // self.count, (self.rank + 1) * length // self.count)
+
+
 class Split(Protocol):
     """One of the three parts of the data."""
 
@@ -19,15 +36,25 @@ class Split(Protocol):
         """Number of samples."""
         ...
 
-    def batches(self, batch_size: int, *, epoch: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        epoch: int | None = None,
+        seed: int = 0,
+        first: int = 0,
+        share: Share = Share(),
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of inputs (N, C, H, W) float32 and labels (N,) int64.
 
         Args:
-            batch_size: samples per batch.
+            batch_size: samples per batch of all processes together.
             epoch: None gives all samples in order, not augmented; a number gives them shuffled and augmented,
                 as a function of ``seed`` and ``epoch`` only, without the last batch where that isn't full
                 (unless it is the only one).
             seed: not negative.
+            first: number of the batch to begin with; the others are as if it were 0.
+            share: the part of each batch that is given.
         """
         ...
 
@@ -62,23 +89,41 @@ class SampleSplit:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def batches(self, batch_size: int, *, epoch: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        epoch: int | None = None,
+        seed: int = 0,
+        first: int = 0,
+        share: Share = Share(),
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split.batches`."""
         if epoch is None:
-            for first in range(self.start, self.stop, batch_size):
-                yield self._batch(torch.arange(first, min(first + batch_size, self.stop)), None)
+            yield from self._in_order(batch_size, first, share)
             return
         generator = Generator().manual_seed(mixed_seed(seed, epoch))
         order = self.start + torch.randperm(len(self), generator=generator)
-        for batch in range(steps_per_epoch(self, batch_size)):
-            yield self._batch(order[batch * batch_size : (batch + 1) * batch_size], generator)
+        for number in range(steps_per_epoch(self, batch_size)):
+            indices = order[number * batch_size : (number + 1) * batch_size]
+            drawn = [augment.draw(len(indices), generator) for augment in self.augmentations]
+            if number >= first:
+                mine = share.of(len(indices))
+                yield self._batch(indices[mine], [values[mine] for values in drawn])
 
-    def _batch(self, indices: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(self.start + first * batch_size, self.stop, batch_size):
+            indices = torch.arange(start, min(start + batch_size, self.stop))[
+                share.of(min(batch_size, self.stop - start))
+            ]
+            if len(indices):
+                yield self._batch(indices, [])
+
+    def _batch(self, indices: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         inputs, labels = self.samples.fetch(indices)
-        if generator is not None:
-            # Before normalisation, where zero is black: what a shifted image is filled with.
-            for augment in self.augmentations:
-                inputs = augment(inputs, generator)
+        # Before normalisation, where zero is black: what a shifted image is filled with.
+        for augment, values in zip(self.augmentations, drawn, strict=False):
+            inputs = augment.apply(inputs, values)
         return self.preprocessing(inputs), labels.long()
 
 

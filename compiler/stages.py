@@ -150,7 +150,7 @@ def finetune(compilation: Compilation, options: Recover) -> None:
     progress = compilation.progress
     progress.stage(f"recover, {options.epochs} epochs")
 
-    def report(record: EpochRecord) -> None:
+    def report(record: EpochRecord, _: Program) -> None:
         note = f"loss {record.train_loss:.3f}, validation {100 * record.validation:.2f} %"
         progress.step(record.epoch, options.epochs, note)
 

@@ -231,9 +231,11 @@ def copied_graph(graph: Graph) -> Graph:
     return clone
 
 
-def copied_inputs(inputs: Any) -> Any:
-    """The same structure with copies of its tensors."""
-    return pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
+def copied_inputs(inputs: Any, device: torch.device | None = None) -> Any:
+    """The same structure with copies of its tensors, on a device."""
+    return pytree.tree_map(
+        lambda leaf: leaf.detach().to(device or leaf.device, copy=True) if isinstance(leaf, Tensor) else leaf, inputs
+    )
 
 
 def doubled(inputs: Any) -> Any:
@@ -257,12 +259,12 @@ def widen_casts(graph: Graph) -> None:
             set_argument(node, "dtype", torch.float64)
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of tensors by name: parameters stay parameters, and names of one tensor stay names of one tensor."""
+def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
+    """Copies of tensors by name, on a device: parameters stay parameters, names of one tensor names of one tensor."""
     copies: dict[int, Tensor] = {}
     for tensor in tensors.values():
         if id(tensor) not in copies:
-            value = tensor.detach().clone()
+            value = tensor.detach().to(device or tensor.device, copy=True)
             is_parameter = isinstance(tensor, nn.Parameter)
             copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
     return {name: copies[id(tensor)] for name, tensor in tensors.items()}

@@ -24,7 +24,6 @@ def top5(outputs: Tensor, labels: Tensor) -> Tensor:
     return (best == labels[:, None]).any(1).float()
 
 
-@torch.no_grad()
 def evaluate(
     predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric = top1
 ) -> float:
@@ -39,15 +38,29 @@ def evaluate(
         InputError: there is no sample, or a score is not finite.
         UsageError: the metric fails, or gives something else than a score from 0 to 1 for each sample.
     """
+    total, count = total_score(predict, batches, metric)
+    if count == 0:
+        raise InputError("There is no sample to evaluate.", hint="Check the test data.")
+    return total / count
+
+
+@torch.no_grad()
+def total_score(
+    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric
+) -> tuple[float, int]:
+    """Sum of the scores of all samples, and their number, which may be 0.
+
+    Raises:
+        InputError: a score is not finite.
+        UsageError: the metric fails, or gives something else than a score from 0 to 1 for each sample.
+    """
     total, count = 0.0, 0
     for inputs, labels in batches:
         scores = call_user_function("metric", metric, predict(inputs), labels)
         _check_scores(scores, len(labels))
         total += float(scores.double().sum())
         count += len(labels)
-    if count == 0:
-        raise InputError("There is no sample to evaluate.", hint="Check the test data.")
-    return total / count
+    return total, count
 
 
 def call_user_function(what: str, function: Callable[..., Any], *arguments: object) -> Any:

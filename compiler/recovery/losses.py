@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
@@ -45,6 +46,22 @@ class Distillation:
             reduction="batchmean",
         )
         return self.temperature**2 * divergence
+
+
+def smoothed(loss: Loss, share: float) -> Loss:
+    """Cross-entropy with a share of each label spread over all classes; the loss itself where that is 0.
+
+    Raises:
+        UsageError: the loss is not cross-entropy.
+    """
+    if share == 0:
+        return loss
+    if loss is not cross_entropy:
+        raise UsageError(
+            "recover: label_smoothing belongs to cross-entropy, and the project names a loss of its own.",
+            hint="Smooth the labels in that loss, or leave label_smoothing out of the recipe.",
+        )
+    return partial(cross_entropy, label_smoothing=share)
 
 
 def total_loss(

@@ -8,6 +8,7 @@ from prunec.compiler.recovery.schedules import OriginalUnknownError, parse_sched
 from prunec.passes.errors import UsageError, did_you_mean
 
 _KEEP = ("best", "last")
+_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class Recover:
         distill_weight: its share of the loss, up to 1; the loss on the labels has the rest.
         keep: "best" keeps the epoch that is best on the validation data (of equals the latest), "last" the
             last.
+        label_smoothing: share of each label that is spread evenly over all classes (Szegedy et al., 2016).
+        warmup: epochs over which the learning rate rises to the schedule's, linearly from 0.
+        clip_norm: gradients whose Euclidean norm, all parameters together, is larger are scaled to it; 0 for none.
+        ema: decay per step of a moving average of all weights, which is what is evaluated and kept; 0 for none.
+        accumulate: parts that every batch is computed in, one after the other, to save memory.
+        precision: what operators compute in where that is safe (`torch.autocast`); weights stay float32.
+        channels_last: memory order of images and filters.
+        compile: run the training form through `torch.compile`.
+        sync_batchnorm: batch norms over the batch of all processes together; CUDA only.
 
     Raises:
         UsageError: a value is out of its range.
@@ -41,6 +51,15 @@ class Recover:
     distill: float = 0.0
     distill_weight: float = 0.9
     keep: Literal["best", "last"] = "best"
+    label_smoothing: float = 0.0
+    warmup: float = 0.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         ranges = {
@@ -51,11 +70,18 @@ class Recover:
             "weight_decay": (0 <= self.weight_decay < float("inf"), "at least 0"),
             "distill": (0 <= self.distill < float("inf"), "a temperature above 0, or 0 for none"),
             "distill_weight": (0 < self.distill_weight <= 1, "above 0 and at most 1"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            "warmup": (0 <= self.warmup < self.epochs, f"at least 0 and below the {self.epochs} epochs"),
+            "clip_norm": (0 <= self.clip_norm < float("inf"), "a norm above 0, or 0 for none"),
+            "ema": (0 <= self.ema < 1, "a decay below 1, or 0 for none"),
+            "accumulate": (1 <= self.accumulate <= self.batch_size // 2, "at least 1, with 2 samples a part or more"),
         }
         for option, (holds, expected) in ranges.items():
             if not holds:
                 raise UsageError(f"recover: {option} must be {expected}, got {getattr(self, option)}.")
-        if self.keep not in _KEEP:
-            raise UsageError(f"recover: keep = {self.keep!r} is unknown.", hint=did_you_mean(self.keep, _KEEP))
+        for option, known in (("keep", _KEEP), ("precision", _PRECISIONS)):
+            value = getattr(self, option)
+            if value not in known:
+                raise UsageError(f"recover: {option} = {value!r} is unknown.", hint=did_you_mean(value, known))
         with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
             parse_schedule(self.schedule, epochs=self.epochs)

@@ -150,6 +150,18 @@ class Rewound(SmoothSchedule):
         return self.original.learning_rate(self.start + epoch)
 
 
+@dataclass(frozen=True)
+class WarmedUp(SmoothSchedule):
+    """Another schedule that is reached over some epochs, linearly from 0 (Goyal et al., 2017)."""
+
+    base: Schedule
+    warmup: float
+
+    def learning_rate(self, epoch: float) -> float:
+        """See `Schedule.learning_rate`."""
+        return self.base.learning_rate(epoch) * min(epoch / self.warmup, 1.0)
+
+
 def half_cosine(start: float, end: float, progress: float) -> float:
     """From ``start`` at progress 0 to ``end`` at 1; beyond, the ends."""
     progress = min(max(progress, 0.0), 1.0)

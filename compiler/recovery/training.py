@@ -1,21 +1,22 @@
-"""One recovery finetune under way: its steps and epochs."""
+"""One recovery finetune under way: its epochs, and all that it needs to go on from any step."""
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
 
-from prunec.calibration.data import Data
+from prunec.calibration.data import Data, Split
 from prunec.calibration.splits import steps_per_epoch
-from prunec.compiler.recovery.losses import Distillation, Loss, total_loss
-from prunec.compiler.recovery.options import Recover
-from prunec.compiler.recovery.schedules import Schedule, parse_schedule
-from prunec.passes.errors import TrainingDivergedError, UnsupportedModelError, UsageError
+from prunec.compiler.recovery.schedules import Schedule
+from prunec.compiler.recovery.state_file import StateFile
+from prunec.compiler.recovery.stepping import Stepper
+from prunec.passes.errors import TrainingDivergedError
 from prunec.passes.program import Program
-from prunec.runtime.evaluate import Metric, evaluate
+from prunec.runtime.evaluate import Metric, total_score
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
 _EVALUATION_BATCH = 500
@@ -42,137 +43,166 @@ class EpochRecord:
     seconds: float
 
 
+#: Told of every epoch and of the network after it.
+EpochProgress = Callable[[EpochRecord, Program], None]
+
+
 @dataclass
 class Training:
-    """A program under training, with all that its epochs need.
+    """A program under training.
 
     Attributes:
-        program: changed by every epoch.
+        stepper: changes its weights.
+        metric: evaluated after every epoch.
         seed: of the order of the data and of their augmentation.
+        curve: of the finished epochs.
+        step: of the epoch under way, steps done.
+        losses: of those steps.
+        kept: tensors of the best epoch so far, where the best is kept.
+        best_epoch: counted from 1; 0 before there is one.
+        seconds: spent, before this process went on from a saved state.
     """
 
-    program: Program
+    stepper: Stepper
     schedule: Schedule
-    optimizer: SGD
-    distillation: Distillation | None
-    loss: Loss
     data: Data
-    batch_size: int
-    epochs: int
+    metric: Metric
     seed: int
+    curve: list[EpochRecord] = field(default_factory=list)
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    seconds: float = 0.0
 
-    @classmethod
-    def start(
-        cls,
-        program: Program,
-        options: Recover,
-        data: Data,
-        *,
-        teacher: Program | None,
-        loss: Loss,
-        seed: int,
-        original: Schedule | None = None,
-    ) -> "Training":
-        """Training of a copy of a program.
+    @property
+    def program(self) -> Program:
+        """The network as it is evaluated: the moving average of the weights where there is one."""
+        average = self.stepper.average
+        return self.stepper.program if average is None else average.program
 
-        Raises:
-            UnsupportedModelError: the network runs at one batch size only, or has nothing to train.
-            UsageError: distillation without a teacher, or a schedule that derives from an original that isn't known.
-        """
-        program = program.clone()
-        return cls(
-            program=program,
-            schedule=parse_schedule(options.schedule, epochs=options.epochs, original=original),
-            optimizer=_optimizer(program, options),
-            distillation=_distillation(options, teacher),
-            loss=loss,
-            data=data,
-            batch_size=options.batch_size,
-            epochs=options.epochs,
-            seed=seed,
-        )
-
-    def run_epoch(self, epoch: int, metric: Metric) -> EpochRecord:
-        """Train one epoch, counted from 0, and evaluate.
+    def run(self, file: StateFile | None, progress: EpochProgress | None) -> None:
+        """Train to the end, from wherever it is.
 
         Raises:
             TrainingDivergedError: the loss or a weight is no longer finite.
         """
-        started = time.perf_counter()
-        self.program.train()
-        batches = self.data.train.batches(self.batch_size, epoch=epoch, seed=self.seed)
-        losses = [self._step(epoch, step, *batch) for step, batch in enumerate(batches)]
-        self.program.eval()
-        self._check_weights(epoch)
+        while len(self.curve) < self.stepper.options.epochs:
+            record = self._run_epoch(file)
+            self.curve.append(record)
+            self.step, self.losses = 0, []
+            if self.stepper.options.keep == "best" and record.validation >= max(r.validation for r in self.curve):
+                self.best_epoch, self.kept = record.epoch, snapshot(self.program)
+            if file is not None:
+                file.write(self.state())
+            if progress is not None:
+                progress(record, self.program)
+
+    def _run_epoch(self, file: StateFile | None) -> EpochRecord:
+        options, epoch, started = self.stepper.options, len(self.curve), time.perf_counter()
+        share = self.stepper.processes.share
+        batches = self.data.train.batches(options.batch_size, epoch=epoch, seed=self.seed, first=self.step, share=share)
+        for inputs, labels in batches:
+            if file is not None and file.is_due(self.step):
+                file.write(self.state())
+            loss = self.stepper.step(inputs, labels, self._learning_rate)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss}")
+            self.losses.append(loss)
+            self.step += 1
+        self._check_weights()
         return EpochRecord(
             epoch=epoch + 1,
             learning_rate=self.schedule.learning_rate(epoch),
-            train_loss=math.fsum(losses) / len(losses),
-            validation=evaluate(self.program, self.data.validation.batches(_EVALUATION_BATCH), metric),
-            test=evaluate(self.program, self.data.test.batches(_EVALUATION_BATCH), metric),
+            train_loss=math.fsum(self.losses) / len(self.losses),
+            validation=self._evaluate(self.data.validation),
+            test=self._evaluate(self.data.test),
             seconds=time.perf_counter() - started,
         )
 
     @property
     def _steps(self) -> int:
-        return steps_per_epoch(self.data.train, self.batch_size)
+        return steps_per_epoch(self.data.train, self.stepper.options.batch_size)
 
-    def _step(self, epoch: int, step: int, inputs: Tensor, labels: Tensor) -> float:
-        learning_rate = self.schedule.learning_rate(epoch + step / self._steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss = total_loss(self.loss, self.distillation, inputs, self.program(inputs), labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}", epoch, step)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.program.apply_masks()
-        return value
+    @property
+    def _learning_rate(self) -> float:
+        return self.schedule.learning_rate(len(self.curve) + self.step / self._steps)
 
-    def _check_weights(self, epoch: int) -> None:
-        for name, tensor in self.program.tensors().items():
+    def _evaluate(self, split: Split) -> float:
+        processes = self.stepper.processes
+        batches = (
+            (inputs.to(processes.device), labels.to(processes.device))
+            for inputs, labels in split.batches(_EVALUATION_BATCH, share=processes.share)
+        )
+        total, count = processes.sums(*total_score(self.program, batches, self.metric))
+        return total / count
+
+    def _check_weights(self) -> None:
+        for name, tensor in self.stepper.program.tensors().items():
             if not torch.isfinite(tensor).all():
-                raise self._diverged(f"{name} holds values that are not finite", epoch, self._steps - 1)
+                raise self._diverged(f"{name} holds values that are not finite")
 
-    def _diverged(self, what: str, epoch: int, step: int) -> TrainingDivergedError:
-        rate = self.schedule.learning_rate(epoch + step / self._steps)
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        epochs, step = self.stepper.options.epochs, min(self.step, self._steps - 1)
+        rate = self._learning_rate
         return TrainingDivergedError(
-            f"The recovery finetune diverged: {what} in epoch {epoch + 1} of {self.epochs}, step {step + 1} "
+            f"The recovery finetune diverged: {what} in epoch {len(self.curve) + 1} of {epochs}, step {step + 1} "
             f"of {self._steps}, at learning rate {rate:.3g} (schedule {self.schedule}).",
             hint=f"Try a lower learning rate, such as {rate / 10:.1g}, and check that the data are "
             "normalised as the network expects.",
         )
 
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on. All processes must ask for it together."""
+        average = self.stepper.average
+        return {
+            "curve": [asdict(record) for record in self.curve],
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+            "tensors": snapshot(self.stepper.program),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "average": None if average is None else {"tensors": snapshot(average.program), "updates": average.updates},
+            "kept": self.kept,
+            "best_epoch": self.best_epoch,
+            "random": self.stepper.processes.gathered(_random_state()),
+        }
 
-def _distillation(options: Recover, teacher: Program | None) -> Distillation | None:
-    if options.distill == 0:
-        return None
-    if teacher is None:
-        raise UsageError(
-            "recover: distillation needs the dense network as its teacher, and none was given.",
-            hint="Pass teacher=..., or leave distill out of the recipe.",
-        )
-    # A teacher in training form would drop activations and update its own batch-norm statistics.
-    teacher = teacher.clone().eval() if teacher.training else teacher
-    return Distillation(teacher, options.distill, options.distill_weight)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same training."""
+        self.curve = [EpochRecord(**record) for record in state["curve"]]
+        self.step, self.losses, self.seconds = state["step"], list(state["losses"]), state["seconds"]
+        self.kept, self.best_epoch = state["kept"], state["best_epoch"]
+        put(self.stepper.program, state["tensors"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        if self.stepper.average is not None:
+            put(self.stepper.average.program, state["average"]["tensors"])
+            self.stepper.average.updates = state["average"]["updates"]
+        _set_random_state(state["random"][self.stepper.processes.rank])
 
 
-def _optimizer(program: Program, options: Recover) -> SGD:
-    if not program.batch_is_dynamic:
-        raise UnsupportedModelError(
-            f"The network runs at a batch of {program.example_inputs[0].shape[0]} only, so that it can't be "
-            "retrained on other batches.",
-            hint="Rewrite what fixes its batch (often a view() with a number in it), or leave recover out.",
-        )
-    parameters = [p for p in program.module.parameters() if p.requires_grad]
-    if not parameters:
-        raise UnsupportedModelError("The network has no parameters that require a gradient: nothing can be trained.")
-    return SGD(
-        parameters,
-        lr=1.0,  # set at every step
-        momentum=options.momentum,
-        nesterov=options.nesterov,
-        weight_decay=options.weight_decay,
-    )
+def snapshot(program: Program) -> dict[str, Tensor]:
+    """Copies of all tensors by name."""
+    return {name: tensor.detach().clone() for name, tensor in program.tensors().items()}
+
+
+@torch.no_grad()
+def put(program: Program, tensors: dict[str, Tensor]) -> None:
+    """Give a program's tensors these values, in place."""
+    current = program.tensors()
+    for name, tensor in tensors.items():
+        current[name].copy_(tensor)
+
+
+def _random_state() -> list[Tensor]:
+    """Of the generators that dropout draws from: the processor's, and the GPU's where there is one."""
+    gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpu]
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])

@@ -3,12 +3,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
-from prunec.calibration.augment import augmentation, flip, shift
+from prunec.calibration.augment import Augmentation, Flip, Shift, augmentation
+
+
+def applied(augment: Augmentation, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return augment.apply(images, augment.draw(len(images), Generator().manual_seed(seed)))
 
 
 def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest() -> None:
     images = torch.arange(1000 * 2 * 3 * 4).view(1000, 2, 3, 4)
-    result = flip(images, Generator().manual_seed(0))
+    result = applied(Flip(), images)
     mirrored = (result == images.flip(3)).flatten(1).all(1)
     same = (result == images).flatten(1).all(1)
     assert bool((mirrored ^ same).all())
@@ -18,7 +22,7 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_rest() -> None:
 @given(pixels=st.integers(1, 4), seed=st.integers(0, 100))
 def test_shift_moves_each_image_as_a_whole_and_fills_with_zeros(pixels: int, seed: int) -> None:
     images = torch.randint(1, 256, (6, 2, 5, 7), dtype=torch.uint8, generator=Generator().manual_seed(seed))
-    result = shift(images, Generator().manual_seed(seed), pixels=pixels)
+    result = applied(Shift(pixels), images, seed)
     assert result.shape == images.shape
     assert result.dtype == torch.uint8
     for before, after in zip(images, result, strict=True):
@@ -43,13 +47,11 @@ def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 def test_shift_uses_every_offset() -> None:
     image = torch.zeros(1, 1, 5, 5)
     image[..., 2, 2] = 1
-    result = shift(image.repeat(500, 1, 1, 1), Generator().manual_seed(0), pixels=2)
+    result = applied(Shift(2), image.repeat(500, 1, 1, 1))
     assert bool((result.sum(0) > 0).all())
     assert bool((result.flatten(1).sum(1) == 1).all())
 
 
 def test_names_give_the_augmentations() -> None:
-    images = torch.rand(4, 1, 6, 6)
-    named = augmentation("shift:3")(images, Generator().manual_seed(1))
-    assert torch.equal(named, shift(images, Generator().manual_seed(1), pixels=3))
-    assert augmentation("flip") is flip
+    assert augmentation("shift:3") == Shift(3)
+    assert augmentation("flip") == Flip()

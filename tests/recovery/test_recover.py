@@ -1,87 +1,25 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from prunec.calibration.config import DataConfig
-from prunec.calibration.data import Data, load_data
+from prunec.calibration.data import Data
 from prunec.compiler.recovery.losses import Distillation, total_loss
-from prunec.compiler.recovery.recover import EpochRecord, Recover, RecoveryResult, recover
+from prunec.compiler.recovery.recover import EpochRecord, Recover
 from prunec.passes.errors import TrainingDivergedError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.two_four import Sparsify, is_two_four
-from prunec.runtime.evaluate import top1
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Data:
-    """Noisy 8x8 images of which the brightest quarter is the label."""
-    random = np.random.default_rng(0)
-
-    def split(count: int) -> tuple[Any, Any]:
-        labels = random.integers(0, 4, count)
-        images = random.integers(0, 160, (count, 8, 8))
-        for image, label in zip(images, labels, strict=True):
-            image[4 * (label // 2) :, 4 * (label % 2) :][:4, :4] += 50
-        return images.astype(np.uint8), labels
-
-    (train_images, train_labels), (test_images, test_labels) = split(600), split(200)
-    np.savez(
-        tmp_path / "quarters.npz",
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-    )
-    config = DataConfig("npz:quarters.npz", "npz:quarters.npz", (0.3,), (0.2,), augment=("shift:1",))
-    return load_data(config, tmp_path, 0)
-
-
-def network(dropout: float = 0.1) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-        nn.Linear(128, 4),
-    )
-
-
-@pytest.fixture
-def program() -> Program:
-    return capture(network(), (torch.zeros(2, 1, 8, 8),))
-
-
-def run(program: Program, data: Data, options: Recover, **others: Any) -> RecoveryResult:
-    arguments: dict[str, Any] = {"teacher": None, "loss": cross_entropy, "metric": top1, "seed": 0} | others
-    return recover(program, options, data, **arguments)
-
-
-def state(program: Program) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in program.tensors().items()}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-OPTIONS = Recover(epochs=3, schedule="constant:0.05", batch_size=32)
+from tests.recovery.networks import OPTIONS, network, run, same, state
 
 
 def test_the_network_learns_and_the_program_passed_in_stays(program: Program, data: Data) -> None:
     before = state(program)
     seen: list[EpochRecord] = []
-    result = run(program, data, replace(OPTIONS, epochs=6), progress=seen.append)
+    result = run(program, data, replace(OPTIONS, epochs=6), progress=lambda record, _: seen.append(record))
     assert same(before, state(program))
     assert not program.training
     assert not result.program.training
