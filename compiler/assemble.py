@@ -67,6 +67,7 @@ def assemble(compilation: Compilation, pipeline: Pipeline) -> r.Report:
         pipeline=str(pipeline),
         runs=runs,
         runs_summary=runs_summary,
+        controls=tuple(r.Control(**asdict(control)) for control in compilation.controls),
         gates=tuple(check.gate for check in checks),
         reasons={**reasons, **runs_reasons, **gate_reasons(checks)},
         **fields,
@@ -210,7 +211,9 @@ def _pruning(compilation: Compilation, reasons: dict[str, str]) -> r.Pruning | N
         return None
     options = pruned.options
     groups = tuple(r.PruningGroup(name=name, width=width, kept=kept) for name, width, kept in pruned.widths)
+    dense = compilation.settings.pretraining
     return r.Pruning(
+        base=None if dense is None else "pretrained" if dense.epochs else "random",
         structure="filters of coupled groups",
         ratio=options.ratio if isinstance(options.ratio, float) else {g.name: 1 - g.kept / g.width for g in groups},
         criterion=options.criterion,
@@ -231,12 +234,14 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
     if result.trainability_accuracy is None:
         for name in ("trainability_accuracy", "trainability_epochs"):
             reasons[f"recovery.{name}"] = result.trainability_reason or ""
-    reasons["recovery.diagnosis"] = "not diagnosed in this version."
     return r.Recovery(
         epochs=options.epochs,
         steps=options.epochs * steps_per_epoch(compilation.data.train, options.batch_size),
         schedule=options.schedule,
+        schedule_reason=compilation.recovered.schedule_reason or None,
         learning_rates=tuple((float(epoch), rate) for epoch, rate in result.learning_rates),
+        warmup_epochs=options.warmup,
+        early=options.early or None,
         optimizer="SGD",
         momentum=options.momentum,
         nesterov=options.nesterov,
@@ -247,14 +252,23 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
         distillation=r.Distillation(temperature=options.distill, weight=options.distill_weight)
         if options.distill
         else None,
-        ema=None,
-        precision="fp32",
+        label_smoothing=options.label_smoothing,
+        clip_norm=options.clip_norm or None,
+        ema=options.ema or None,
+        precision=options.precision,
+        accumulate=options.accumulate,
+        channels_last=options.channels_last,
+        compiled=options.compile,
+        processes=result.processes,
+        sync_batchnorm=options.sync_batchnorm,
+        resumed=result.resumed,
         seeds=(compilation.settings.seed,),
         curve=tuple(
             r.CurvePoint(
                 epoch=p.epoch,
                 learning_rate=p.learning_rate,
                 train_loss=p.train_loss,
+                train=p.train,
                 validation=p.validation,
                 test=p.test,
                 seconds=p.seconds,
@@ -263,7 +277,7 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
         ),
         trainability_accuracy=result.trainability_accuracy,
         trainability_epochs=result.trainability_epochs,
-        diagnosis=None,
+        diagnosis=str(compilation.recovered.diagnosis),
         checkpoint=options.keep,
         checkpoint_epoch=result.best_epoch if options.keep == "best" else options.epochs,
         seconds=result.seconds,
@@ -271,7 +285,11 @@ def _recovery(compilation: Compilation, reasons: dict[str, str]) -> r.Recovery |
 
 
 def _runs(compilation: Compilation) -> tuple[r.Run, ...]:
-    return (r.Run(seed=compilation.settings.seed, accuracy=compilation.accuracy.get("exported")),)
+    seed = compilation.settings.seed
+    if not compilation.further_seeds:
+        return (r.Run(seed=seed, accuracy=compilation.accuracy.get("exported")),)
+    accuracies = {seed: compilation.final_accuracy, **compilation.further_seeds}
+    return tuple(r.Run(seed=seed, accuracy=accuracy) for seed, accuracy in accuracies.items())
 
 
 def _steps(compilation: Compilation, reasons: dict[str, str]) -> tuple[r.Step, ...]:

@@ -1,13 +1,18 @@
 """The working state of one compile: what stages read and what they leave for those after them."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from torch import nn
+
 from prunec.calibration.data import Data
 from prunec.compiler.objective import Objective
 from prunec.compiler.progress import Progress, Silent
+from prunec.compiler.ranks import is_main
+from prunec.compiler.recovery.diagnosis import Diagnosis
 from prunec.compiler.recovery.recover import Recover, RecoveryResult
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.errors import UsageError
@@ -42,7 +47,15 @@ class Settings:
         require_sparse_percent: sparsity gate, percent of the layers that hold 2:4.
         allow_unknown: whether a gate that can't be measured passes.
         command: the command line, for the report.
-        pretraining: the dense network's own training, for the report; None where it isn't known.
+        pretraining: the dense network's own training; None where it isn't known, 0 epochs where there was none.
+        early: dense networks of early epochs, by the name that the recipe gives them, for weight rewinding.
+        resume: go on with a training that was stopped.
+        save_steps: how often within an epoch the state of the training is saved; it always is after an epoch.
+        tensorboard: folder for learning curves; None for none.
+        controls: control arms to run, by name (`control_names.CONTROLS`).
+        seeds: how many runs, with seeds from ``seed`` on.
+        module: the dense network as its factory builds it, for control arms from scratch.
+        initialise: draws all weights of such a network; its modules' own ``reset_parameters()`` by default.
     """
 
     seed: int = 0
@@ -57,6 +70,14 @@ class Settings:
     allow_unknown: bool = False
     command: str = ""
     pretraining: Schedule | None = None
+    early: Mapping[str, Program] = field(default_factory=dict)
+    resume: bool = False
+    save_steps: int | None = None
+    tensorboard: Path | None = None
+    controls: tuple[str, ...] = ()
+    seeds: int = 1
+    module: nn.Module | None = None
+    initialise: Callable[[nn.Module], None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a gate that nothing can pass or fail.
@@ -64,6 +85,8 @@ class Settings:
         Raises:
             UsageError: its limit is not finite, or out of its range.
         """
+        if self.seeds < 1:
+            raise UsageError(f"--seeds must be at least 1, got {self.seeds}.")
         if self.max_drop_points is not None and not math.isfinite(self.max_drop_points):
             raise UsageError(f"--max-drop-points must be finite, got {self.max_drop_points}.")
         if self.min_speedup is not None and not 0 < self.min_speedup < math.inf:
@@ -140,10 +163,38 @@ class StepRecord:
 
 @dataclass
 class Recovered:
-    """What a recovery finetune leaves for the report."""
+    """What a recovery finetune leaves for the report.
+
+    Attributes:
+        options: with the schedule that was followed.
+        result: of it.
+        schedule_reason: why the schedule was chosen; empty where the recipe names it.
+        diagnosis: whether it converged.
+    """
 
     options: Recover
     result: RecoveryResult
+    schedule_reason: str
+    diagnosis: Diagnosis | None
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """A finished control arm.
+
+    Attributes:
+        name: of `control_names.CONTROLS`.
+        epochs: of its training.
+        schedule: that it followed.
+        accuracy: at its end, on the test data; None in processes that only help.
+        note: what is to be known of it; empty for nothing.
+    """
+
+    name: str
+    epochs: int
+    schedule: str
+    accuracy: float | None
+    note: str
 
 
 @dataclass
@@ -154,8 +205,14 @@ class Compilation:
         dense: the program that came in; never changed.
         program: the program as it is now.
         folder: where the bundle's files go.
+        state_folder: where the states of trainings are kept while they are under way; None for nowhere.
+        recoveries: how many there were.
+        name: of this run among the controls and further seeds of one compile; empty for the compile itself.
+        controls: that were run.
+        further_seeds: accuracy by seed.
         accuracy: metric on the test data by stage (`stage_names.STAGES`).
         plan: from the dense network to this one, what was removed and in what order the rest stands.
+        final_accuracy: the one measured last, before any export; None where there is none.
         reasons: why a field of the report is null, by dotted path.
     """
 
@@ -167,7 +224,13 @@ class Compilation:
     folder: Path
     program: Program
     progress: Progress = field(default_factory=Silent)
+    state_folder: Path | None = None
+    recoveries: int = 0
+    name: str = ""
+    controls: list[ControlRun] = field(default_factory=list)
+    further_seeds: dict[int, float | None] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
+    final_accuracy: float | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     plan: PruningPlan = field(default_factory=lambda: PruningPlan({}))
     pruned: Pruned | None = None
@@ -183,11 +246,12 @@ class Compilation:
     steps: list[StepRecord] = field(default_factory=list)
 
     def measure_accuracy(self, stage: str) -> None:
-        """Evaluate the current program on the test data, where there is data."""
-        if self.data is not None:
+        """Evaluate the current program on the test data, where there is data and this process speaks for all."""
+        if self.data is not None and is_main():
             self.progress.stage(f"accuracy, {stage}")
             batches = self.data.test.batches(EVALUATION_BATCH)
             self.accuracy[stage] = evaluate(self.program.eval(), batches, self.objective.metric)
+            self.final_accuracy = self.accuracy[stage]
 
     def record_step(self, name: str, accuracy: float | None) -> None:
         """Keep what the network is now."""

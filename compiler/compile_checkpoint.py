@@ -12,8 +12,10 @@ from prunec.compiler.driver import compile_model
 from prunec.compiler.pipeline import Pipeline, default_recipe, from_recipe, parse_pipeline
 from prunec.compiler.progress import Progress
 from prunec.compiler.project import ModelOptions, Project, check_fit
+from prunec.compiler.recovery.options import Recover
 from prunec.compiler.report import Report
 from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
 from prunec.runtime.target import Target
 
 
@@ -88,12 +90,20 @@ def compile_checkpoint(
         data,
         output,
         objective=objective,
-        settings=replace(settings, seed=seed, pretraining=project.pretraining()),
+        settings=replace(
+            settings, seed=seed, pretraining=project.pretraining(), early=_early(project, pipeline, model)
+        ),
         force=force,
         recipe=resolved_recipe(pipeline, seed),
         progress=progress,
     )
     return report, output
+
+
+def _early(project: Project, pipeline: Pipeline, model: ModelOptions) -> dict[str, Program]:
+    """The early checkpoints that the pipeline rewinds to, by the name that it gives them."""
+    names = {step.options.early for step in pipeline.steps if isinstance(step.options, Recover)} - {""}
+    return {name: project.load(project.config.folder / name, model).program for name in sorted(names)}
 
 
 def resolve_pipeline(config: Config, options: RecipeOptions, target: Target) -> Pipeline:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from prunec.calibration.config import MAX_SEED, DataConfig
-from prunec.compiler.recovery.schedules import Schedule, parse_schedule
+from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
 from prunec.passes.errors import UsageError, did_you_mean
 
 CONFIG_NAME = "prunec.toml"
@@ -45,15 +45,17 @@ class PretrainingSection(_Section):
     """[model] pretraining: how the dense network was trained.
 
     Attributes:
-        epochs: passes over the training data.
-        schedule: learning rate over the epochs, as text (`parse_schedule`).
+        epochs: passes over the training data; 0 for a network with random weights.
+        schedule: learning rate over the epochs, as text (`parse_schedule`); none for no epochs.
     """
 
-    epochs: StrictInt = Field(ge=1)
-    schedule: str
+    epochs: StrictInt = Field(ge=0)
+    schedule: str = ""
 
     @model_validator(mode="after")
     def _readable(self) -> typing.Self:
+        if bool(self.schedule) != bool(self.epochs):
+            raise ValueError("a schedule belongs to epochs, and none to none of them")
         try:
             self.learning_rates()
         except UsageError as error:
@@ -62,7 +64,7 @@ class PretrainingSection(_Section):
 
     def learning_rates(self) -> Schedule:
         """The schedule, read."""
-        return parse_schedule(self.schedule, epochs=self.epochs)
+        return parse_schedule(self.schedule, epochs=self.epochs) if self.epochs else untrained()
 
 
 class ModelSection(_Section):
@@ -72,13 +74,15 @@ class ModelSection(_Section):
         factory: "module:callable", relative to the file, that builds it.
         input: shape of one sample, or a list of shapes for several inputs.
         pretraining: how the dense network was trained, where that is known.
+        initialise: "module:callable" that draws all weights of a network, for control arms from scratch.
     """
 
     factory: str | None = None
+    initialise: str | None = None
     input: tuple[Shape, ...] | None = None
     pretraining: PretrainingSection | None = None
 
-    @field_validator("factory")
+    @field_validator("factory", "initialise")
     @classmethod
     def _reference(cls, value: str | None) -> str | None:
         return value if value is None else checked_reference(value)

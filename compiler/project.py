@@ -1,11 +1,11 @@
 """What a command works on: a checkpoint with the project file that says which network, data and recipe belong to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunec.calibration.data import Data, load_data
@@ -107,6 +107,15 @@ class Project:
         """The dense network's own training, None where the project file doesn't tell it."""
         section = self.config.model.pretraining
         return None if section is None else section.learning_rates()
+
+    def initialise(self) -> Callable[[nn.Module], None] | None:
+        """The project's function that draws all weights of its network, None where it names none.
+
+        Raises:
+            UsageError: it can't be found.
+        """
+        reference = self.config.model.initialise
+        return None if reference is None else import_callable(reference, self.config.folder)
 
     def objective(self) -> Objective:
         """Loss and metric of the project.

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from prunec.compiler.report_parts import (
     Accuracy,
+    Control,
     CurvePoint,
     DataInfo,
     Distillation,
@@ -46,6 +47,7 @@ from prunec.compiler.report_parts import (
 
 __all__ = [
     "Accuracy",
+    "Control",
     "CurvePoint",
     "DataInfo",
     "Distillation",
@@ -110,6 +112,7 @@ class Report(Part):
     recovery: Recovery | None
     runs: tuple[Run, ...]
     runs_summary: RunsSummary
+    controls: tuple[Control, ...] = ()
     steps: tuple[Step, ...]
     layers: tuple[Layer, ...]
     gates: tuple[Gate, ...]

@@ -152,6 +152,7 @@ class PruningGroup(Part):
 class Pruning(Part):
     """How filters were chosen. `epochs` and `samples` are the data spent on choosing them (one-shot: 0)."""
 
+    base: Annotated[Literal["pretrained", "random"] | None, NullMeans("nothing tells how the checkpoint came about")]
     structure: str
     ratio: float | SortedDict[float] | None
     criterion: str
@@ -172,23 +173,31 @@ class Distillation(Part):
 
 
 class CurvePoint(Part):
-    """One epoch of the recovery; accuracies are fractions, `seconds` is wall-clock."""
+    """One epoch of the recovery; accuracies are fractions, `train` on augmented data, `seconds` is wall-clock."""
 
     epoch: Count
     learning_rate: float
     train_loss: float
+    train: Fraction
     validation: Fraction
     test: Fraction
     seconds: float
 
 
 class Recovery(Part):
-    """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage."""
+    """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage.
+
+    `warmup_epochs`: rise to the schedule's rate. `accumulate`: parts that every batch was computed in. `early`: the
+    checkpoint whose weights it started from.
+    """
 
     epochs: Count
     steps: Count
     schedule: str
+    schedule_reason: Annotated[str | None, NullMeans("the recipe names the schedule")]
     learning_rates: LearningRates
+    warmup_epochs: float
+    early: Annotated[str | None, NullMeans("weights were not rewound")]
     optimizer: str
     momentum: float
     nesterov: bool
@@ -197,8 +206,16 @@ class Recovery(Part):
     loss: str
     augmentation: tuple[str, ...]
     distillation: Annotated[Distillation | None, NullMeans("no distillation")]
+    label_smoothing: Fraction
+    clip_norm: Annotated[float | None, NullMeans("gradients were not clipped")]
     ema: Annotated[float | None, NullMeans("no moving average of the weights")]
     precision: str
+    accumulate: Count
+    channels_last: bool
+    compiled: bool
+    processes: Count
+    sync_batchnorm: bool
+    resumed: bool
     seeds: tuple[int, ...]
     curve: tuple[CurvePoint, ...]
     trainability_accuracy: Fraction | None
@@ -210,10 +227,20 @@ class Recovery(Part):
 
 
 class Run(Part):
-    """Final test accuracy of one seed."""
+    """Final test accuracy of one seed: as exported where there is one seed, before the export where there are more."""
 
     seed: int
     accuracy: Fraction | None
+
+
+class Control(Part):
+    """A control arm: `accuracy` is its test accuracy, before any export, `note` what is to be known of it."""
+
+    name: str
+    epochs: Count
+    schedule: str
+    accuracy: Fraction | None
+    note: str
 
 
 class RunsSummary(Part):

@@ -8,8 +8,9 @@ from torch.utils import _pytree as pytree
 
 from prunec.calibration.batchnorm import ReestimateBatchNorm, reestimate_batchnorm
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
-from prunec.compiler.compilation import Compilation, Permuted, Pruned, Recovered
-from prunec.compiler.recovery.recover import EpochRecord, Recover, recover
+from prunec.compiler.compilation import Compilation, Permuted, Pruned
+from prunec.compiler.recovery.options import Recover
+from prunec.compiler.recovery_stage import finetune
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError, UsageError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, check_oracle
@@ -47,6 +48,8 @@ def run_step(compilation: Compilation, options: object) -> float | None:
             return compilation.accuracy.get("reestimated")
         case Recover():
             finetune(compilation, options)
+            _check_masks(compilation)
+            compilation.measure_accuracy("recovered")
             return compilation.accuracy.get("recovered")
         case _:
             raise TypeError(f"no stage for {type(options).__name__}")
@@ -138,37 +141,6 @@ def _calibration_inputs(compilation: Compilation, samples: int, what: str, inste
         )
     batches = compilation.data.train.batches(samples, epoch=0, seed=compilation.settings.seed)
     return calibration_inputs(batches, samples)
-
-
-def finetune(compilation: Compilation, options: Recover) -> None:
-    """Retrain what pruning left, masks held."""
-    if compilation.data is None:
-        raise UsageError(
-            "The pipeline asks for a recovery finetune, and there is no training data.",
-            hint="Name it under [data] in prunec.toml, or leave recover out of the pipeline.",
-        )
-    progress = compilation.progress
-    progress.stage(f"recover, {options.epochs} epochs")
-
-    def report(record: EpochRecord, _: Program) -> None:
-        note = f"loss {record.train_loss:.3f}, validation {100 * record.validation:.2f} %"
-        progress.step(record.epoch, options.epochs, note)
-
-    result = recover(
-        compilation.program,
-        options,
-        compilation.data,
-        teacher=compilation.dense if options.distill else None,
-        loss=compilation.objective.loss,
-        metric=compilation.objective.metric,
-        seed=compilation.settings.seed,
-        original=compilation.settings.pretraining,
-        progress=report,
-    )
-    compilation.recovered = Recovered(options, result)
-    compilation.program = result.program
-    _check_masks(compilation)
-    compilation.measure_accuracy("recovered")
 
 
 def _check_masks(compilation: Compilation) -> None:

@@ -44,6 +44,11 @@ def compile_(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.", rich_help_panel=RECIPE)
     ] = None,
+    resume: options.Resume = False,
+    save_steps: options.SaveSteps = None,
+    tensorboard: options.TensorBoard = None,
+    seeds: options.Seeds = 1,
+    control: options.Controls = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +118,11 @@ def compile_(
         require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
         allow_unknown=allow_unknown,
         command=context.obj,
+        resume=resume,
+        save_steps=save_steps,
+        tensorboard=tensorboard,
+        seeds=seeds,
+        controls=tuple(control or ()),
     )
     with showing_progress() as progress:
         report, folder = compile_checkpoint(

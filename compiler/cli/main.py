@@ -90,6 +90,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
         code = error.exit_code
     except PrunecError as error:
+        if error.exit_code == 0:  # one of several processes that train together
+            return 0
         typer.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except SystemExit as error:  # not of the command line's own: it gives its codes back
@@ -102,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     else:
         if code != INTERRUPTED:
             return code
-        typer.echo("Interrupted: nothing was written.", err=True)
+        typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
     if arguments[0] in _JUDGING:
         from prunec.compiler.report_text import result_line
 

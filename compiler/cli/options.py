@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.calibration.config import MAX_SEED
+from prunec.compiler.control_names import CONTROLS
 
 if TYPE_CHECKING:
     from prunec.compiler.project import ModelOptions
@@ -61,6 +62,53 @@ LatencyBatch = Annotated[
     int, typer.Option("--latency-batch", min=1, max=65536, help="Samples at once in latency measurements.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.")]
+
+TRAINING_PANEL = "Training"
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the training of a compile that was stopped.", rich_help_panel=TRAINING_PANEL
+    ),
+]
+SaveSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--save-steps",
+        min=1,
+        metavar="N",
+        help="Save the state of the training every N steps, besides after every epoch.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds",
+        min=1,
+        max=1000,
+        help="Runs with further seeds, for mean and deviation.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control",
+        metavar="ARM",
+        help=f"Control arm to run beside it, repeatable: {', '.join(CONTROLS)}.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        readable=False,
+        metavar="FOLDER",
+        help="Write learning curves for TensorBoard.",
+        rich_help_panel=TRAINING_PANEL,
+    ),
+]
 
 ENGINE_PANEL = "Engine"
 Dims = Annotated[

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import typer
 
+from prunec.compiler.ranks import is_main
+
 
 def print_json(document: object) -> None:
     """A document as indented JSON on standard output."""
@@ -32,5 +34,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def note(text: str) -> None:
-    """A remark on standard error."""
-    typer.echo(f"Note: {text}", err=True)
+    """A remark on standard error; of several processes only the first makes it."""
+    if is_main():
+        typer.echo(f"Note: {text}", err=True)

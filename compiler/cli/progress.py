@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from prunec.compiler.progress import Silent
+from prunec.compiler.ranks import is_main
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 @contextmanager
 def showing_progress() -> "Iterator[Progress]":
     """A `Progress` for the length of a command."""
+    if not is_main():
+        yield Silent()
+        return
     if not sys.stderr.isatty():
         yield _Lines()
         return

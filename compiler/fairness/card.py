@@ -70,6 +70,7 @@ class Training(_Part):
     loss: str | None = None
     augmentation: tuple[str, ...] | None = None
     ema: float | Literal["none"] | None = None
+    clip_norm: float | Literal["none"] | None = None
     precision: str | None = None
 
 

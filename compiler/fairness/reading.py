@@ -85,9 +85,12 @@ def _training(recovery: Recovery | None) -> Training:
         nesterov=recovery.nesterov,
         weight_decay=recovery.weight_decay,
         batch_size=recovery.batch_size,
-        loss=recovery.loss,
+        loss=recovery.loss
+        if not recovery.label_smoothing
+        else f"{recovery.loss}, labels smoothed by {recovery.label_smoothing:g}",
         augmentation=recovery.augmentation,
         ema="none" if recovery.ema is None else recovery.ema,
+        clip_norm="none" if recovery.clip_norm is None else recovery.clip_norm,
         precision=recovery.precision,
     )
 

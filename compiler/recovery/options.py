@@ -4,7 +4,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from prunec.compiler.recovery.schedules import OriginalUnknownError, parse_schedule
+from prunec.compiler.recovery.default_schedule import AUTO
+from prunec.compiler.recovery.schedules import WEIGHT_REWINDING, OriginalUnknownError, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 
 _KEEP = ("best", "last")
@@ -17,7 +18,8 @@ class Recover:
 
     Attributes:
         epochs: passes over the training data.
-        schedule: learning rate over the epochs (`parse_schedule`).
+        schedule: learning rate over the epochs (`parse_schedule`); "auto" depends on how much was pruned
+            (`choose_schedule`).
         batch_size: samples per step.
         momentum: in [0, 1).
         nesterov: Nesterov's form of momentum.
@@ -35,6 +37,8 @@ class Recover:
         channels_last: memory order of images and filters.
         compile: run the training form through `torch.compile`.
         sync_batchnorm: batch norms over the batch of all processes together; CUDA only.
+        early: checkpoint of an early epoch of the dense training, whose weights the schedule ``wr`` starts from.
+        probe: epochs at ten times the last learning rate, run beside it to tell whether training was long enough.
 
     Raises:
         UsageError: a value is out of its range.
@@ -43,7 +47,7 @@ class Recover:
     name: ClassVar[str] = "recover"
 
     epochs: int
-    schedule: str = "cosine:0.02"
+    schedule: str = AUTO
     batch_size: int = 128
     momentum: float = 0.9
     nesterov: bool = False
@@ -60,6 +64,8 @@ class Recover:
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = False
+    early: str = ""
+    probe: int = 0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -74,6 +80,8 @@ class Recover:
             "warmup": (0 <= self.warmup < self.epochs, f"at least 0 and below the {self.epochs} epochs"),
             "clip_norm": (0 <= self.clip_norm < float("inf"), "a norm above 0, or 0 for none"),
             "ema": (0 <= self.ema < 1, "a decay below 1, or 0 for none"),
+            "probe": (self.probe >= 0, "a number of epochs, or 0 for none"),
+            "early": (bool(self.early) == (self.rewinds_weights), "given for the schedule wr, and only for it"),
             "accumulate": (1 <= self.accumulate <= self.batch_size // 2, "at least 1, with 2 samples a part or more"),
         }
         for option, (holds, expected) in ranges.items():
@@ -83,5 +91,11 @@ class Recover:
             value = getattr(self, option)
             if value not in known:
                 raise UsageError(f"recover: {option} = {value!r} is unknown.", hint=did_you_mean(value, known))
-        with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
-            parse_schedule(self.schedule, epochs=self.epochs)
+        if self.schedule != AUTO:
+            with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
+                parse_schedule(self.schedule, epochs=self.epochs)
+
+    @property
+    def rewinds_weights(self) -> bool:
+        """Whether training starts from weights of an early epoch."""
+        return self.schedule == WEIGHT_REWINDING

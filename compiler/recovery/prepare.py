@@ -55,12 +55,13 @@ def start_training(
         network=_training_form(program, options, processes),
         optimizer=optimizer,
         loss=smoothed(loss, options.label_smoothing),
+        metric=metric,
         distillation=_distillation(options, teacher, processes),
         options=options,
         processes=processes,
         average=WeightAverage(program, options.ema) if options.ema else None,
     )
-    return Training(stepper, full_schedule(options, original), data, metric, seed)
+    return Training(stepper, full_schedule(options, original), data, seed)
 
 
 def full_schedule(options: Recover, original: Schedule | None) -> Schedule:

@@ -3,7 +3,6 @@
 Hugging Face Accelerate joins them; it isn't loaded where there is one.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.calibration.splits import Share
+from prunec.compiler.ranks import is_distributed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -75,16 +75,6 @@ class Processes:
         _accelerator()
         values: list[Value] = broadcast_object_list([value])
         return values[0]
-
-
-def is_distributed() -> bool:
-    """Whether ``torchrun`` started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def is_main() -> bool:
-    """Whether this process writes and speaks for all. Loads nothing."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 @cache

@@ -165,7 +165,7 @@ def _identity(training: Training, teacher: Program | None) -> Identity:
         "preprocessing": data.preprocessing_sha256,
         "augmentation": ", ".join(data.augment),
         "loss": _name(stepper.loss),
-        "metric": _name(training.metric),
+        "metric": _name(stepper.metric),
         "processes": stepper.processes.count,
         "device": stepper.processes.device.type,
         "torch": str(torch.__version__),

@@ -22,11 +22,21 @@ from prunec.compiler.recovery.schedule_curves import (
 )
 from prunec.passes.errors import UsageError, did_you_mean
 
-__all__ = ["KINDS", "OriginalUnknownError", "Schedule", "parse_schedule", "pruning_epoch"]
+__all__ = [
+    "KINDS",
+    "WEIGHT_REWINDING",
+    "OriginalUnknownError",
+    "Schedule",
+    "parse_schedule",
+    "pruning_epoch",
+    "untrained",
+]
 
 #: The halving rule: no stage is longer, and no stage has a lower learning rate.
 HALVING_LONGEST_STAGE = 30
 HALVING_LAST_LEARNING_RATE = Decimal("1e-5")
+#: Learning-rate rewinding from the weights of the epoch that it rewinds to.
+WEIGHT_REWINDING = "wr"
 #: ``P30F90,1e-2``: pruned at epoch 30, then retrained for 90 by the halving rule from 1e-2 on.
 _PRUNED_AT = re.compile(r"P(\d+)F(\d+),(.+)", re.IGNORECASE)
 #: ``...+60``: the first stage is 60 epochs longer. Not the plus of 1e+2.
@@ -82,7 +92,7 @@ class Request(NamedTuple):
 
     def known_original(self) -> tuple[Schedule, int]:
         """The dense network's schedule and its length."""
-        if self.original is None or self.original.epochs is None:
+        if self.original is None or not self.original.epochs:
             raise OriginalUnknownError(
                 f"The schedule {self.text!r} derives from the dense network's own, and nothing tells that one.",
                 hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
@@ -158,7 +168,7 @@ def _fine_tuning(request: Request) -> Schedule:
 def _rewinding(request: Request) -> Schedule:
     """The last epochs of the dense network's own schedule."""
     if request.arguments:
-        raise request.error("has values, and learning-rate rewinding takes none.")
+        raise request.error("has values, and rewinding takes none.")
     original, whole = request.known_original()
     length = request.length()
     start = whole - length
@@ -191,11 +201,12 @@ KINDS: dict[str, Callable[[Request], Schedule]] = {
     "halving": _halving,
     "ft": _fine_tuning,
     "lrw": _rewinding,
+    WEIGHT_REWINDING: _rewinding,
     "slr": _scaled_restart,
     "clr": _one_cycle,
 }
 #: Kinds that need no values.
-_BARE = ("ft", "lrw", "slr", "clr")
+_BARE = ("ft", "lrw", WEIGHT_REWINDING, "slr", "clr")
 _EXAMPLES = "step:0=1e-2,30=1e-3, cosine:0.02, constant:1e-3, halving:1e-2, slr or P30F90,1e-2"
 
 
@@ -211,6 +222,7 @@ def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule |
     | ``P30F90,1e-2`` | ``halving:1e-2`` over 90 epochs, of a network pruned at epoch 30 |
     | ``ft`` or ``ft:1e-3`` | fine-tuning: the last of the dense network's own, or a given one |
     | ``lrw`` | learning-rate rewinding: the last epochs of the dense network's own |
+    | ``wr`` | weight rewinding: the same from the weights of that epoch, given as ``early`` |
     | ``slr`` or ``slr:0.1,0.001,0.5,0.75`` | scaled restarting: highest, lowest, shares of the run at which it drops |
     | ``clr`` or ``clr:0.1`` | cyclic restarting in one cycle: highest |
 
@@ -240,6 +252,11 @@ def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule |
     if not arguments and (colon or kind not in _BARE):
         raise UsageError(f"The schedule {text!r} has no learning rate.", hint=f"For example {_EXAMPLES}.")
     return KINDS[kind](Request(text, arguments, epochs, original))
+
+
+def untrained() -> Schedule:
+    """The schedule of a network with random weights: of no epochs."""
+    return StepSchedule("untrained", 0, ())
 
 
 def pruning_epoch(text: str) -> int | None:

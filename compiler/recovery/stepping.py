@@ -9,15 +9,30 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
+from torch.utils import _pytree as pytree
 
 from prunec.compiler.recovery.averaging import WeightAverage
 from prunec.compiler.recovery.losses import Distillation, Loss, total_loss
 from prunec.compiler.recovery.options import Recover
 from prunec.compiler.recovery.processes import Processes
 from prunec.passes.program import Program
+from prunec.runtime.evaluate import Metric, total_score
 
 #: Precision -> what operators compute in under autocast.
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step found, before it changed the weights: means over the whole batch.
+
+    Attributes:
+        loss: distillation included.
+        score: of the metric, on outputs in training form and augmented inputs.
+    """
+
+    loss: float
+    score: float
 
 
 @dataclass
@@ -34,6 +49,7 @@ class Stepper:
     network: nn.Module
     optimizer: SGD
     loss: Loss
+    metric: Metric
     distillation: Distillation | None
     options: Recover
     processes: Processes
@@ -44,41 +60,43 @@ class Stepper:
         # Gradients of half precision vanish unless the loss is scaled up.
         self.scaler = GradScaler(self.processes.device.type, enabled=self.options.precision == "fp16")
 
-    def step(self, inputs: Tensor, labels: Tensor, learning_rate: float) -> float:
-        """Train on this process's share of a batch.
-
-        Returns:
-            the loss, the mean over the whole batch; where that isn't finite, nothing was changed.
-        """
+    def step(self, inputs: Tensor, labels: Tensor, learning_rate: float) -> StepResult:
+        """Train on this process's share of a batch; where the loss isn't finite, nothing is changed."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        loss = self._backward(inputs, labels)
-        if math.isfinite(loss):
+        result = self._backward(inputs, labels)
+        if math.isfinite(result.loss):
             self._update()
-        return loss
+        return result
 
-    def _backward(self, inputs: Tensor, labels: Tensor) -> float:
+    def _backward(self, inputs: Tensor, labels: Tensor) -> StepResult:
         """Gradients of the mean loss over the whole batch, all processes' shares and all parts together."""
-        count, device = len(inputs), self.processes.device
-        (whole,) = self.processes.sums(count)
-        total = 0.0
+        device = self.processes.device
+        (whole,) = self.processes.sums(len(inputs))
+        total, score = 0.0, 0.0
         chunks = self.options.accumulate
-        parts = list(zip(inputs.chunk(chunks), labels.chunk(chunks), strict=True))
+        parts = list(zip(inputs.to(device).chunk(chunks), labels.to(device).chunk(chunks), strict=True))
         for number, (images, targets) in enumerate(parts):
             with self._alone(number < len(parts) - 1):
-                loss = self._loss(images.to(device), targets.to(device))
+                outputs, loss = self._forward(images, targets)
                 # Parallel processes average their gradients, which must come out as the mean over all samples.
                 self.scaler.scale(loss * (len(images) * self.processes.count / whole)).backward()  # type: ignore[no-untyped-call]
-            total += loss.item() * len(images)
-        (summed,) = self.processes.sums(total)
-        return summed / whole
+            value = loss.item()
+            total += value * len(images)
+            if math.isfinite(value):
+                score += total_score(lambda given: given, [(outputs, targets)], self.metric)[0]
+        total, score = self.processes.sums(total, score)
+        return StepResult(total / whole, score / whole)
 
-    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs, without their gradient, and the loss."""
         if self.options.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            return total_loss(self.loss, self.distillation, inputs, self.network(inputs), labels)
+            outputs = self.network(inputs)
+            loss = total_loss(self.loss, self.distillation, inputs, outputs, labels)
+        return pytree.tree_map(_detached, outputs), loss
 
     def _autocast(self) -> AbstractContextManager[None]:
         dtype = _AUTOCAST.get(self.options.precision)
@@ -99,3 +117,7 @@ class Stepper:
         self.program.apply_masks()
         if self.average is not None:
             self.average.update(self.program)
+
+
+def _detached(leaf: object) -> object:
+    return leaf.detach().float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf

@@ -16,7 +16,7 @@ from prunec.compiler.recovery.state_file import StateFile
 from prunec.compiler.recovery.stepping import Stepper
 from prunec.passes.errors import TrainingDivergedError
 from prunec.passes.program import Program
-from prunec.runtime.evaluate import Metric, total_score
+from prunec.runtime.evaluate import total_score
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
 _EVALUATION_BATCH = 500
@@ -30,6 +30,7 @@ class EpochRecord:
         epoch: counted from 1.
         learning_rate: at the start of the epoch.
         train_loss: mean over its steps, distillation included.
+        train: mean metric over its steps, of the network as it was then, in training form, on augmented data.
         validation: metric on the validation data after it, 0 to 1.
         test: metric on the test data after it; watched only, nothing is chosen on it.
         seconds: it took, evaluation included.
@@ -38,6 +39,7 @@ class EpochRecord:
     epoch: int
     learning_rate: float
     train_loss: float
+    train: float
     validation: float
     test: float
     seconds: float
@@ -53,11 +55,11 @@ class Training:
 
     Attributes:
         stepper: changes its weights.
-        metric: evaluated after every epoch.
         seed: of the order of the data and of their augmentation.
         curve: of the finished epochs.
         step: of the epoch under way, steps done.
         losses: of those steps.
+        scores: of the metric in those steps.
         kept: tensors of the best epoch so far, where the best is kept.
         best_epoch: counted from 1; 0 before there is one.
         seconds: spent, before this process went on from a saved state.
@@ -66,11 +68,11 @@ class Training:
     stepper: Stepper
     schedule: Schedule
     data: Data
-    metric: Metric
     seed: int
     curve: list[EpochRecord] = field(default_factory=list)
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     seconds: float = 0.0
@@ -90,7 +92,7 @@ class Training:
         while len(self.curve) < self.stepper.options.epochs:
             record = self._run_epoch(file)
             self.curve.append(record)
-            self.step, self.losses = 0, []
+            self.step, self.losses, self.scores = 0, [], []
             if self.stepper.options.keep == "best" and record.validation >= max(r.validation for r in self.curve):
                 self.best_epoch, self.kept = record.epoch, snapshot(self.program)
             if file is not None:
@@ -105,16 +107,18 @@ class Training:
         for inputs, labels in batches:
             if file is not None and file.is_due(self.step):
                 file.write(self.state())
-            loss = self.stepper.step(inputs, labels, self._learning_rate)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss is {loss}")
-            self.losses.append(loss)
+            result = self.stepper.step(inputs, labels, self._learning_rate)
+            if not math.isfinite(result.loss):
+                raise self._diverged(f"the loss is {result.loss}")
+            self.losses.append(result.loss)
+            self.scores.append(result.score)
             self.step += 1
         self._check_weights()
         return EpochRecord(
             epoch=epoch + 1,
             learning_rate=self.schedule.learning_rate(epoch),
             train_loss=math.fsum(self.losses) / len(self.losses),
+            train=math.fsum(self.scores) / len(self.scores),
             validation=self._evaluate(self.data.validation),
             test=self._evaluate(self.data.test),
             seconds=time.perf_counter() - started,
@@ -134,7 +138,7 @@ class Training:
             (inputs.to(processes.device), labels.to(processes.device))
             for inputs, labels in split.batches(_EVALUATION_BATCH, share=processes.share)
         )
-        total, count = processes.sums(*total_score(self.program, batches, self.metric))
+        total, count = processes.sums(*total_score(self.program, batches, self.stepper.metric))
         return total / count
 
     def _check_weights(self) -> None:
@@ -159,6 +163,7 @@ class Training:
             "curve": [asdict(record) for record in self.curve],
             "step": self.step,
             "losses": self.losses,
+            "scores": self.scores,
             "seconds": self.seconds,
             "tensors": snapshot(self.stepper.program),
             "optimizer": self.stepper.optimizer.state_dict(),
@@ -172,7 +177,8 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same training."""
         self.curve = [EpochRecord(**record) for record in state["curve"]]
-        self.step, self.losses, self.seconds = state["step"], list(state["losses"]), state["seconds"]
+        self.step, self.losses, self.scores = state["step"], list(state["losses"]), list(state["scores"])
+        self.seconds = state["seconds"]
         self.kept, self.best_epoch = state["kept"], state["best_epoch"]
         put(self.stepper.program, state["tensors"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])

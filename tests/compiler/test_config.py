@@ -73,7 +73,7 @@ def test_several_inputs(tmp_path: Path) -> None:
         ("[recipe]\nseed = -1", ["seed", "-1"]),
         ("[recipe]\nseed = 9223372036854775808", ["seed", "9223372036854775807"]),
         ("[model]\ninput = [1, 99999999999]", ["input", "at most 2147483647"]),
-        ("[model]\npretraining = {epochs = 0, schedule = 'cosine:0.1'}", ["pretraining.epochs", "0"]),
+        ("[model]\npretraining = {epochs = 0, schedule = 'cosine:0.1'}", ["pretraining", "none of them"]),
         ("[model]\npretraining = {epochs = 2, schedule = 'cosin:0.1'}", ["pretraining", "'cosin:0.1'"]),
         ("[recipe]\npipeline = 'sparsify'\n[recipe.recover]\nepochs = 1", ["both a pipeline and a table"]),
         ("[model\n", ["not valid TOML"]),

@@ -75,13 +75,13 @@ def test_a_seed_gives_one_result_whatever_happened_before(program: Program, data
 
 
 class Scripted:
-    """A metric that gives validation (60 samples) one score per epoch, and the test data another."""
+    """A metric that gives validation (60 samples) one score per epoch, the test data another, training a half."""
 
     def __init__(self, validation: list[float], test: list[float]) -> None:
         self.scores = {60: iter(validation), 200: iter(test)}
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return torch.full((len(labels),), next(self.scores[len(labels)]))
+        return torch.full((len(labels),), 0.5 if len(labels) == 32 else next(self.scores[len(labels)]))
 
 
 def test_best_is_chosen_on_validation_and_the_later_of_equals(program: Program, data: Data) -> None:

@@ -1,0 +1,88 @@
+"""Control arms: what a pruned network is to be compared with before its retraining means anything."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from prunec.passes.errors import UsageError
+from prunec.passes.graphs import arguments, calls, operator_name
+from prunec.passes.plan import PruningPlan, apply_plan
+from prunec.passes.program import Program
+
+
+def reinitialised(
+    module: nn.Module, plan: PruningPlan, seed: int, initialise: Callable[[nn.Module], None] | None = None
+) -> nn.Module:
+    """A copy of a dense network, pruned by the plan, with fresh random weights of its new shapes.
+
+    It is initialised as a small dense network, since initialisation depends on the shapes (Liu et al., "Rethinking the
+    Value of Network Pruning", ICLR 2019).
+
+    Args:
+        module: the dense network, as its factory builds it; not changed.
+        plan: what was pruned.
+        seed: of the weights.
+        initialise: draws the weights of the pruned network; by default every module's own ``reset_parameters()``.
+
+    Raises:
+        UsageError: some module has parameters of its own and no ``reset_parameters()``.
+    """
+    pruned = copy.deepcopy(module)
+    apply_plan(pruned, plan)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if initialise is not None:
+            initialise(pruned)
+        else:
+            _reset(pruned)
+    return pruned
+
+
+def _reset(module: nn.Module) -> None:
+    for name, child in module.named_modules():
+        reset = getattr(child, "reset_parameters", None)
+        if callable(reset):
+            reset()
+        elif next(child.parameters(recurse=False), None) is not None:
+            raise UsageError(
+                f"The module {name or 'at the top'} ({type(child).__name__}) has parameters and no reset_parameters(), "
+                "so that it can't be trained from scratch.",
+                hint='Name a function that draws all weights: [model] initialise = "module:callable".',
+            )
+
+
+@torch.no_grad()
+def reinitialised_program(program: Program, seed: int) -> Program:
+    """A copy of a program with fresh random weights, where there is no module that could draw its own.
+
+    Weights of two dimensions or more are drawn as PyTorch's layers draw them (Kaiming, uniform); norms become the
+    identity, and every other vector 0.
+    """
+    clone = program.clone().eval()
+    generator = torch.Generator().manual_seed(seed)
+    ones = _scales(clone)
+    for name, tensor in clone.tensors().items():
+        if not tensor.is_floating_point():
+            continue
+        if name in ones:
+            tensor.fill_(1.0)
+        elif tensor.ndim >= 2 and name in clone.parameters():
+            nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
+        elif name in clone.parameters() or name.endswith("running_mean"):
+            tensor.zero_()
+    return clone
+
+
+def _scales(program: Program) -> set[str]:
+    """Names of the tensors that norms multiply or divide by."""
+    names = set()
+    for node in calls(program.graph):
+        if "norm" in operator_name(node.target) and isinstance(node.target, torch._ops.OpOverload):
+            bound = arguments(node)
+            sources = [bound.get("weight"), bound.get("running_var")]
+            names |= {str(source.target) for source in sources if isinstance(source, Node) and source.op == "get_attr"}
+    return names

@@ -1,0 +1,45 @@
+"""What one of several processes does in test_distributed.py: train and, as rank 0, write what came of it.
+
+Arguments: data folder, output file, JSON of options and seed, 1 or 0 for batch norms, perhaps a state file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from prunec.calibration.config import DataConfig
+from prunec.calibration.data import load_data
+from prunec.compiler.ranks import is_main
+from prunec.compiler.recovery.recover import Recover, StateOptions
+from prunec.passes.frontend import capture
+from prunec.passes.two_four import Sparsify
+from tests.recovery.networks import network, run
+
+
+def main() -> None:
+    folder, output, options, norm, *state = sys.argv[1:]
+    torch.set_num_threads(1)
+    config = DataConfig("npz:quarters.npz", "npz:quarters.npz", (0.3,), (0.2,), augment=("shift:1",))
+    data = load_data(config, Path(folder), 0)
+    program = capture(network(dropout=0.0, norm=norm == "1"), (torch.zeros(2, 1, 8, 8),))
+    program = Sparsify().run(program).program
+    others = {"state": StateOptions(Path(state[0]), resume=True)} if state else {}
+    given = json.loads(options)
+    result = run(program, data, Recover(**given["options"]), seed=given["seed"], **others)
+    assert all(bool((result.program.parameters()[name][~mask] == 0).all()) for name, mask in program.masks.items())
+    if is_main():
+        torch.save(
+            {
+                "tensors": dict(result.program.tensors()),
+                "losses": [record.train_loss for record in result.curve],
+                "test": [record.test for record in result.curve],
+                "processes": result.processes,
+            },
+            output,
+        )
+
+
+if __name__ == "__main__":
+    main()

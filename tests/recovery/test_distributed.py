@@ -1,0 +1,67 @@
+"""Several processes train one network as one process does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunec.calibration.data import Data
+
+ROOT = Path(__file__).parents[2]
+#: Every epoch is one step of 540 images: its loss is that step's.
+STEPS = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last"}
+
+
+def train(count: int, folder: Path, options: dict[str, Any], norm: bool, *state: str, seed: int = 0) -> Any:
+    text = json.dumps({"options": options, "seed": seed})
+    output = folder / f"result-{count}.pt"
+    script = [
+        str(ROOT / "tests/recovery/distributed.py"),
+        str(folder),
+        str(output),
+        text,
+        str(int(norm)),
+    ]
+    launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *script, *state], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return done.stderr
+    return torch.load(output)
+
+
+def test_two_processes_have_the_losses_of_one(data: Data, tmp_path: Path) -> None:
+    options = {**STEPS, "epochs": 50}
+    alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
+    assert together["processes"] == 2
+    assert len(together["losses"]) == 50
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    for name, tensor in alone["tensors"].items():
+        assert torch.allclose(tensor, together["tensors"][name], rtol=1e-4, atol=1e-5), name
+
+
+def test_two_processes_resume_together_and_not_alone(data: Data, tmp_path: Path) -> None:
+    options = {"epochs": 3, "schedule": "cosine:0.05", "batch_size": 32, "accumulate": 2, "ema": 0.9}
+    state = str(tmp_path / "state.pt")
+    first = train(2, tmp_path, options, True, state)
+    again = train(2, tmp_path, options, True, state)
+    assert first["losses"] == again["losses"]
+    assert all(torch.equal(tensor, again["tensors"][name]) for name, tensor in first["tensors"].items())
+    assert "processes was 2 and is 1" in train(1, tmp_path, options, True, state)
+
+
+@pytest.mark.long
+def test_batch_norms_of_two_processes_end_within_a_point(data: Data, tmp_path: Path) -> None:
+    differences = []
+    options = {"epochs": 12, "schedule": "cosine:0.05", "batch_size": 64, "keep": "last"}
+    for seed in range(3):
+        alone, together = (train(count, tmp_path, options, True, seed=seed)["test"][-1] for count in (1, 2))
+        differences.append(100 * abs(alone - together))
+    assert sum(differences) / len(differences) <= 1.0, differences
