@@ -91,7 +91,12 @@ def compile_checkpoint(
         output,
         objective=objective,
         settings=replace(
-            settings, seed=seed, pretraining=project.pretraining(), early=_early(project, pipeline, model)
+            settings,
+            seed=seed,
+            pretraining=project.pretraining(),
+            early=_early(project, pipeline, model),
+            module=loaded.module,
+            initialise=project.initialise(),
         ),
         force=force,
         recipe=resolved_recipe(pipeline, seed),

@@ -281,7 +281,7 @@ def test_a_full_disk_is_no_bug(prunec: Prunec, project: Path, monkeypatch: pytes
     assert "Traceback" not in outcome.err
 
 
-def test_ctrl_c_exits_130_and_leaves_nothing_behind(project: Path) -> None:
+def test_ctrl_c_exits_130_and_leaves_nothing_but_the_state_of_the_training(project: Path) -> None:
     before = {path.name for path in project.iterdir()} | {"__pycache__"}
     command = [sys.executable, "-m", "prunec.compiler", *COMPILE, "--epochs", "100000"]
     process = subprocess.Popen(
@@ -302,6 +302,8 @@ def test_ctrl_c_exits_130_and_leaves_nothing_behind(project: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "Interrupted" in err
+    assert "--resume" in err
     assert out.strip().splitlines()[-1].startswith("FAILED | exit code 130 |")
-    assert {path.name for path in project.iterdir()} | {"__pycache__"} == before
+    state = next(project.glob("*.bundle.state"))
+    assert [path.name for path in state.iterdir()] == ["recover-0.state"]
+    assert {path.name for path in project.iterdir()} | {"__pycache__"} == before | {state.name}

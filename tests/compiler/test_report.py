@@ -109,6 +109,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
             "engine_request",
             "runs",
             "runs_summary",
+            "controls",
             "layers",
             "gates",
             "engine",
@@ -118,7 +119,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
     }
     assert document["schema"] == 1
     assert {"structure", "ratio", "criterion", "schedule", "rounding", "epochs", "samples"} < set(document["pruning"])
-    curve = {"epoch", "learning_rate", "train_loss", "validation", "test", "seconds"}
+    curve = {"epoch", "learning_rate", "train_loss", "train", "validation", "test", "seconds"}
     assert set(document["recovery"]["curve"][0]) == curve
     assert set(document["layers"][0]["sparsity"]) == {
         *(
