@@ -137,7 +137,7 @@ def _slope(curve: Sequence[EpochRecord], start: int, end: int) -> _Rise:
 
 def _advice(schedule: Schedule, rise: _Rise, shortfall: float, epochs: int) -> str:
     rate = schedule.learning_rate(rise.start)
-    missing = max(2, math.ceil(max(shortfall, 1.0) / rise.points))
+    missing = max(2, math.ceil(max(shortfall, 1.0) / rise.points - 1e-9))
     longer = min(missing, 3 * max(rise.end - rise.start, 1))
     when = f"the learning rate decayed after epoch {rise.end}" if rise.end < epochs else "training ended"
     stage = "1" if rise.start == 0 else f"from epoch {rise.start}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compile at 2x fewer MACs plus 2:4 with all 60,000 training images, for three seeds, and fail where the mean loss
-# of accuracy on the 10,000 test images is more than 0.5 points. Needs Debian's package dataset-fashion-mnist.
+# of accuracy on the 10,000 test images is more than 0.2 points. Needs Debian's package dataset-fashion-mnist.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PATH="$PWD/../../.venv/bin:$PATH"
@@ -23,7 +23,7 @@ import json
 import sys
 from pathlib import Path
 
-LIMIT_POINTS = 0.5
+LIMIT_POINTS = 0.2
 
 lost = []
 for path in sys.argv[1:]:
