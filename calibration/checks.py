@@ -27,7 +27,7 @@ class Scan:
         where: the source, as error messages name it.
         shape: of one stored input.
         dtype: of stored inputs.
-        labels: (N,) int64.
+        labels: (N,) int64, or maps of labels (N, H, W).
     """
 
     where: str
@@ -81,16 +81,17 @@ def _check_inputs(inputs: Tensor, first: int, where: str) -> None:
 
 
 def _whole_labels(labels: Tensor, first: int, where: str) -> Tensor:
-    if labels.ndim != 1:
+    if labels.ndim in (0, 2):
         raise InputError(
-            f"{where}: a batch of labels has shape {tuple(labels.shape)}: expected one number per sample.",
+            f"{where}: a batch of labels has shape {tuple(labels.shape)}: expected one number per sample, or a map.",
             hint="Turn one-hot labels into class numbers with .argmax(1).",
         )
     numbers = labels.double()
     wrong = (numbers != numbers.round()) | (numbers < 0) | ~torch.isfinite(numbers)
     if wrong.any():
-        at = int(wrong.nonzero()[0])
-        raise InputError(f"{where}: the label of sample {first + at} is {labels[at].item()}; expected a class number.")
+        at = int(wrong.nonzero()[0, 0])
+        value = labels[wrong][0].item()
+        raise InputError(f"{where}: the label of sample {first + at} is {value}; expected a class number.")
     return labels.long()
 
 
@@ -114,12 +115,14 @@ def check_classes(train: Scan, test: Scan, boundary: int) -> int:
             f"which leaves {boundary} to train on.",
             hint="At least two are needed, of different classes.",
         )
-    if len(set(fitted.tolist())) < 2:
+    if fitted.min() == fitted.max():
         raise InputError(
-            f"{train.where}: all {boundary} samples to train on have the label {int(train.labels[0])}: there "
+            f"{train.where}: all {boundary} samples to train on have the label {int(fitted.flatten()[0])}: there "
             "is nothing to learn.",
             hint="At least two classes are needed, and enough samples that the last part can be held out.",
         )
+    if train.labels.ndim > 1:  # a map may name what no map of the training data does, or mark what is not labelled
+        return classes
     too_large = test.labels >= classes
     if too_large.any():
         at = int(too_large.nonzero()[0])
@@ -138,7 +141,7 @@ def check_classes(train: Scan, test: Scan, boundary: int) -> int:
 
 
 def check_same_shape(train: Scan, test: Scan) -> None:
-    """Training and test inputs must have one shape and be of one type.
+    """Training and test inputs must have one shape and be of one type, and labels of one shape.
 
     Raises:
         InputError: they differ.
@@ -147,4 +150,9 @@ def check_same_shape(train: Scan, test: Scan) -> None:
         raise InputError(
             f"{train.where} holds inputs of shape {train.shape} and type {train.dtype}, but {test.where} "
             f"holds {test.shape} and {test.dtype}."
+        )
+    if train.labels.shape[1:] != test.labels.shape[1:]:
+        raise InputError(
+            f"{train.where} holds labels of shape {tuple(train.labels.shape[1:])} per sample, but {test.where} "
+            f"{tuple(test.labels.shape[1:])}."
         )

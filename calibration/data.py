@@ -27,6 +27,7 @@ class Data:
         preprocessing_sha256: over scaling, mean, standard deviation and the validation fraction.
         classes: number of classes, the largest training label plus one.
         input_shape: of one sample, without the batch.
+        label_shape: likewise; (H, W) of maps of labels, () of one label per sample.
         augment: augmentation of the training data, as the project file names it.
     """
 
@@ -38,6 +39,7 @@ class Data:
     classes: int
     input_shape: tuple[int, ...]
     augment: tuple[str, ...] = ()
+    label_shape: tuple[int, ...] = ()
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -77,6 +79,11 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     classes = check_classes(train_scan, test_scan, boundary)
     preprocessing = _preprocessing(config, train_scan)
     augmentations = tuple(augmentation(text) for text in config.augment)
+    if augmentations and train_scan.labels.ndim > 1:
+        raise UsageError(
+            f"[data] augment moves images, and the labels of {train_scan.where} are maps that would have to move too.",
+            hint="Augment in your own dataset, or leave augment out.",
+        )
     return Data(
         train=SampleSplit(train, 0, boundary, preprocessing, augmentations),
         validation=SampleSplit(train, boundary, count, preprocessing),
@@ -86,6 +93,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         classes=classes,
         input_shape=train_scan.shape,
         augment=config.augment,
+        label_shape=tuple(train_scan.labels.shape[1:]),
     )
 
 

@@ -16,7 +16,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (N, ...) and labels (N,) at these indices, as they are stored."""
+        """Inputs (N, ...) and labels (N,) or maps (N, H, W) at these indices, as they are stored."""
         ...
 
 

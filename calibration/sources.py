@@ -41,10 +41,10 @@ def open_source(source: str, part: Part, folder: Path, seed: int) -> Samples:
 
 
 def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArraySamples:
-    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+    if images.ndim < 2 or labels.ndim not in (1, 3) or len(images) != len(labels):
         raise InputError(
             f"{where}: images have shape {images.shape} and labels {labels.shape}: expected (N, ...) and "
-            "(N,) with the same N.",
+            "(N,), or maps (N, H, W), with the same N.",
         )
     for what, array in (("images", images), ("labels", labels)):
         if array.dtype.kind not in "uif":

@@ -45,7 +45,7 @@ class Split(Protocol):
         first: int = 0,
         share: Share = Share(),
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of inputs (N, C, H, W) float32 and labels (N,) int64.
+        """Batches of inputs (N, C, H, W) float32 and labels (N,) int64, or maps of labels (N, H, W).
 
         Args:
             batch_size: samples per batch of all processes together.

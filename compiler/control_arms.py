@@ -126,7 +126,7 @@ def _from_scratch(compilation: Compilation) -> tuple[Program, str]:
             note = ""
         except PrunecError as error:
             note = (
-                f"the factory's module can't be pruned ({error.message}): weights by Kaiming's rule, norms the identity"
+                f"the factory's module can't be used ({error.message}): weights by Kaiming's rule, norms the identity"
             )
     if program is None:
         program = reinitialised_program(compiled, settings.seed)

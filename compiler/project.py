@@ -160,6 +160,11 @@ def check_fit(program: Program, data: Data, objective: Objective) -> None:
         )
     if Objective() != objective:
         return
+    if data.label_shape:
+        raise InputError(
+            f"The labels are maps of shape {list(data.label_shape)}: cross-entropy and top-1 need one per sample.",
+            hint='Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".',
+        )
     with torch.no_grad():
         outputs = program.eval()(*program.example_args, **program.example_kwargs)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:

@@ -130,6 +130,7 @@ class Report(Part):
         "command",
         "size_bytes.engine",
         "recovery.seconds",
+        "recovery.resumed",
         "recovery.curve.*.seconds",
         "layers.*.dense_ms",
         "layers.*.sparse_ms",

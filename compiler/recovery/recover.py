@@ -1,6 +1,5 @@
 """Recovery: retraining a pruned network until its accuracy is back."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -105,7 +104,7 @@ def recover(
         UnsupportedModelError: the network runs at one batch size only, or has nothing to train.
         UsageError: distillation without a teacher, or a loss that gives no scalar.
     """
-    started, processes = time.perf_counter(), Processes.join()
+    processes = Processes.join()
     with _random_numbers(seed, processes):
         training = start_training(
             program, options, data, processes, teacher=teacher, loss=loss, metric=metric, seed=seed, original=original
@@ -131,7 +130,7 @@ def recover(
         else f"the schedule {training.schedule} has no first stage of constant learning rate",
         processes=processes.count,
         resumed=held is not None,
-        seconds=training.seconds + time.perf_counter() - started,
+        seconds=training.seconds,
     )
 
 

@@ -62,7 +62,8 @@ class Training:
         scores: of the metric in those steps.
         kept: tensors of the best epoch so far, where the best is kept.
         best_epoch: counted from 1; 0 before there is one.
-        seconds: spent, before this process went on from a saved state.
+        earlier_seconds: spent before this process went on from a saved state.
+        started: when it began, by `time.perf_counter`.
     """
 
     stepper: Stepper
@@ -75,13 +76,19 @@ class Training:
     scores: list[float] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
-    seconds: float = 0.0
+    earlier_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
 
     @property
     def program(self) -> Program:
         """The network as it is evaluated: the moving average of the weights where there is one."""
         average = self.stepper.average
         return self.stepper.program if average is None else average.program
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far."""
+        return self.earlier_seconds + time.perf_counter() - self.started
 
     def run(self, file: StateFile | None, progress: EpochProgress | None) -> None:
         """Train to the end, from wherever it is.
@@ -178,7 +185,7 @@ class Training:
         """Go on from a state of the same training."""
         self.curve = [EpochRecord(**record) for record in state["curve"]]
         self.step, self.losses, self.scores = state["step"], list(state["losses"]), list(state["scores"])
-        self.seconds = state["seconds"]
+        self.earlier_seconds = state["seconds"]
         self.kept, self.best_epoch = state["kept"], state["best_epoch"]
         put(self.stepper.program, state["tensors"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])

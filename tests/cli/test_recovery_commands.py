@@ -156,6 +156,8 @@ def test_control_arms_and_seeds_are_reported(prunec: Prunec, project: Path) -> N
     assert controls["dense"]["epochs"] == controls["random"]["epochs"] == 1
     assert all(0 <= control["accuracy"] <= 1 for control in controls.values())
     assert [control["note"] for control in controls.values()] == [""] * 4
+    page = Path("model.cpu.bundle/report.html").read_text()
+    assert all(f"Control {arm}" in page for arm in arms)
     assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
     accuracies = [run["accuracy"] for run in found["runs"]]
     assert found["runs_summary"]["mean"] == pytest.approx(sum(accuracies) / 3)
