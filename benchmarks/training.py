@@ -27,7 +27,7 @@ from prunec.passes import Program, capture
 from prunec.passes.two_four import Sparsify
 from tests.architectures import mobilenet_v2, resnet
 
-_BLOCKS, _STEPS = 24, 3
+_BLOCKS, _STEPS = 60, 3
 _LOWEST_RATIO, _HIGHEST_MEMORY = 0.95, 1.1
 Step = Callable[[Tensor, Tensor], float]
 

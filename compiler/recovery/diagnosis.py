@@ -24,8 +24,10 @@ RISING_POINTS = 0.5
 PROBE_GAIN_POINTS = 1.0
 #: Points below the dense network from which on a network counts as short of it.
 SHORTFALL_POINTS = 3.0
-#: The probe's rate over the last stage's.
+#: The probe's rate over the mean of the last half of the run.
 PROBE_FACTOR = 10
+#: A rise that wouldn't close the shortfall in so many times the run's epochs shows no lack of them.
+HORIZON = 4
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ class _Rise:
 
 
 def probe_rate(schedule: Schedule, epochs: int) -> float:
-    """The learning rate of a probe: `PROBE_FACTOR` times the mean over the last quarter of the run."""
-    quarter = [schedule.learning_rate(epochs * (0.75 + 0.25 * part / 100)) for part in range(100)]
-    return PROBE_FACTOR * math.fsum(quarter) / len(quarter)
+    """The learning rate of a probe: `PROBE_FACTOR` times the mean over the last half of the run."""
+    half = [schedule.learning_rate(epochs * (0.5 + 0.5 * part / 100)) for part in range(100)]
+    return PROBE_FACTOR * math.fsum(half) / len(half)
 
 
 def diagnose(
@@ -99,7 +101,7 @@ def diagnose(
             f"{probe.gain_points:.1f} points: start at {probe.learning_rate:.1g} or more, or train longer",
         )
     rise = next((rise for rise in _rises(schedule, curve) if rise.is_clear), None)
-    if rise is not None and shortfall > -RISING_POINTS:
+    if rise is not None and -RISING_POINTS < shortfall < rise.points * HORIZON * len(curve):
         return Diagnosis("under-trained", _advice(schedule, rise, shortfall, len(curve)))
     fit = 100 * (dense_accuracy - curve[-1].train)
     if shortfall > SHORTFALL_POINTS and fit > SHORTFALL_POINTS:

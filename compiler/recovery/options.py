@@ -38,7 +38,7 @@ class Recover:
         compile: run the training form through `torch.compile`.
         sync_batchnorm: batch norms over the batch of all processes together; CUDA only.
         early: checkpoint of an early epoch of the dense training, whose weights the schedule ``wr`` starts from.
-        probe: epochs at ten times the last learning rate, run beside it to tell whether training was long enough.
+        probe: epochs at ten times the last half's rate, run beside it to tell whether training was long enough.
 
     Raises:
         UsageError: a value is out of its range.

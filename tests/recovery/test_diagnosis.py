@@ -53,6 +53,11 @@ def test_a_network_that_fits_its_training_data_lacks_no_filters() -> None:
     assert "13.0 points above the test data" in found.explanation
 
 
+def test_a_rise_that_leads_nowhere_near_shows_no_lack_of_epochs() -> None:
+    slow = [40, 42, 43, 43.8, 44.5, 45.2, 45.9, 46.6, 47.2, 47.5, 47.6, 47.6]
+    assert diagnose(STEPS, curve(slow, train=47), 0.91).verdict == "over-pruned"
+
+
 def test_noise_is_no_rise() -> None:
     noisy = [88, 90, 88, 91, 87, 91, 90, 90, 90, 90, 90, 90.0]
     assert diagnose(STEPS, curve(noisy), 0.91).verdict == "converged"
@@ -66,10 +71,10 @@ def test_a_probe_tells_slow_from_over_pruned(gain: float, verdict: str) -> None:
 
 
 def test_a_probe_runs_at_ten_times_the_last_rates() -> None:
-    assert probe_rate(STEPS, 12) == pytest.approx(1e-3)
+    assert probe_rate(STEPS, 12) == pytest.approx(10 * (1e-3 + 1e-4) / 2)
     assert probe_rate(parse_schedule("constant:1e-4", epochs=5), 5) == pytest.approx(1e-3)
     cosine = parse_schedule("cosine:0.1", epochs=10)
-    assert 0 < probe_rate(cosine, 10) < 0.1
+    assert 0 < probe_rate(cosine, 10) < 0.2
 
 
 @pytest.mark.parametrize(
