@@ -42,14 +42,24 @@ def _print(found: "Comparison") -> None:
         ("run", "dense", "final", "speed-up", "trainability", "retraining"),
         [_row(card) for card in found.cards],
     )
-    print_table(
-        "pairs",
-        ("runs", "level", "at most", "tags", "what differs", "what isn't known"),
-        [_pair_row(pair) for pair in found.pairs],
-    )
+    listed = [pair for pair in found.pairs if len(found.pairs) <= _FEW_PAIRS or pair.level.level != "S0"]
+    if listed:
+        print_table(
+            "pairs",
+            ("runs", "level", "at most", "tags", "what differs", "what isn't known"),
+            [_pair_row(pair) for pair in listed],
+        )
+    if len(listed) < len(found.pairs):
+        note(f"{len(found.pairs) - len(listed)} of {len(found.pairs)} pairs are at S0 and not listed; --json has them.")
     tags = "".join(f" +{tag}" for tag in found.tags)
     typer.echo(f"Level: {found.level}{tags}")
     typer.echo(f"Verdict: {found.verdict}")
+
+
+#: More pairs than this fill a screen: those that can't be compared at all are left out.
+_FEW_PAIRS = 10
+#: Fields missing of a part from which on the part is named instead.
+_MOST_OF_A_PART = 5
 
 
 def _row(card: "RunCard") -> tuple[str, ...]:
@@ -77,8 +87,22 @@ def _pair_row(pair: "Pair") -> tuple[str, ...]:
         pair.level.at_most,
         " ".join(pair.level.tags),
         "; ".join(differs),
-        "; ".join(missing),
+        _missing(list(missing)),
     )
+
+
+def _missing(fields: list[str]) -> str:
+    """What isn't known, ``RUN: part.field`` each, by field: those of both runs, and parts of which most is missing."""
+    runs: dict[str, list[str]] = {}
+    for text in fields:
+        run, _, field = text.rpartition(": ")
+        runs.setdefault(field, []).append(run)
+    whole = {part for part in ("training",) if sum(field.startswith(f"{part}.") for field in runs) >= _MOST_OF_A_PART}
+    found = dict.fromkeys(
+        (part if (part := field.partition(".")[0]) in whole else field, "both" if len(names) > 1 else names[0])
+        for field, names in runs.items()
+    )
+    return "; ".join(f"{field} ({who})" for field, who in found)
 
 
 def _percent(fraction: float | None) -> str:
