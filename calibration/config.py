@@ -9,7 +9,7 @@ from prunec.passes.errors import UsageError, did_you_mean
 MAX_SEED = 2**63 - 1
 
 #: Sources with a prefix of their own; any other text is "module:callable".
-SOURCES = ("npz", "idx")
+SOURCES = ("npz", "idx", "imagefolder")
 
 #: Augmentation -> whether it takes a number of pixels.
 AUGMENTATIONS = {"flip": False, "shift": True}
@@ -20,8 +20,8 @@ class DataConfig:
     """Where labelled images come from, and how they are preprocessed.
 
     Attributes:
-        train: "npz:PATH", "idx:FOLDER" or "module:callable", relative to the project file. The last part of
-            it, ``validation_fraction``, is held out for validation.
+        train: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable", relative to the project file. The
+            last part of it, ``validation_fraction``, is held out for validation.
         test: likewise; nothing is ever chosen on it.
         mean: mean per channel, or one for all; of images scaled to 0..1 where they are stored as uint8.
         std: standard deviation likewise.
@@ -30,6 +30,8 @@ class DataConfig:
         validation_fraction: in (0, 1).
         limit_train: use only so many first training samples, validation included.
         limit_test: use only so many first test samples.
+        resize: pixels of the shorter side of images in folders, 256 by default.
+        crop: pixels of the square cut out of their middle, 224 by default.
 
     Raises:
         UsageError: a value is unknown or out of its range.
@@ -43,6 +45,8 @@ class DataConfig:
     validation_fraction: float = 0.1
     limit_train: int | None = None
     limit_test: int | None = None
+    resize: int | None = None
+    crop: int | None = None
 
     def __post_init__(self) -> None:
         for option, source in (("train", self.train), ("test", self.test)):
@@ -58,9 +62,17 @@ class DataConfig:
             raise UsageError(f"[data] mean must be finite and std above 0, got {self.mean} and {self.std}.")
         if not 0 < self.validation_fraction < 1:
             raise UsageError(f"[data] validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
-        for option, limit in (("limit_train", self.limit_train), ("limit_test", self.limit_test)):
-            if limit is not None and limit < 1:
-                raise UsageError(f"[data] {option} must be at least 1, got {limit}.")
+        for option in ("limit_train", "limit_test", "resize", "crop"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UsageError(f"[data] {option} must be at least 1, got {value}.")
+        if not self.has_folders and (self.resize is not None or self.crop is not None):
+            raise UsageError("[data] resize and crop are for image folders, and none is named.")
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether some part comes from an image folder."""
+        return any(source.startswith("imagefolder:") for source in (self.train, self.test))
 
 
 def parse_augmentation(text: str) -> tuple[str, int]:
@@ -96,6 +108,7 @@ def _check_source(option: str, source: str) -> None:
     else:
         hint = did_you_mean(kind, SOURCES) if colon else "Put the kind before the path, as in 'npz:data.npz'."
     raise UsageError(
-        f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER' or 'module:callable'.",
+        f"[data] {option} = {source!r} is no known source: expected 'npz:PATH', 'idx:FOLDER', "
+        "'imagefolder:FOLDER' or 'module:callable'.",
         hint=hint,
     )

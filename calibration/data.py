@@ -10,6 +10,7 @@ import torch
 from prunec.calibration.augment import augmentation
 from prunec.calibration.checks import Scan, check_classes, check_same_shape, scan
 from prunec.calibration.config import DataConfig
+from prunec.calibration.image_folder import Crop
 from prunec.calibration.samples import Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
@@ -68,8 +69,9 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         InputError: data are missing, unreadable, empty, inconsistent or not finite, or labels are unusable.
         UsageError: a data function doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
     """
-    train = open_source(config.train, "train", folder, seed)
-    test = open_source(config.test, "test", folder, seed)
+    crop = Crop(config.resize or Crop.resize, config.crop or Crop.size)
+    train = open_source(config.train, "train", folder, seed, crop)
+    test = open_source(config.test, "test", folder, seed, crop)
     digest = hashlib.sha256()
     train_scan = scan(train, _limited(train, config.limit_train), f"{config.train} (train)", digest)
     test_scan = scan(test, _limited(test, config.limit_test), f"{config.test} (test)", digest)
@@ -123,4 +125,6 @@ def _preprocessing_sha256(config: DataConfig, scanned: Scan) -> str:
         "input_shape": scanned.shape,
         "validation_fraction": config.validation_fraction,
     }
+    if config.has_folders:
+        description |= {"resize": config.resize or Crop.resize, "crop": config.crop or Crop.size}
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

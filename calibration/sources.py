@@ -1,4 +1,4 @@
-"""Where samples come from: NumPy archives, IDX files, or the user's own code."""
+"""Where samples come from: NumPy archives, IDX files, image folders, or the user's own code."""
 
 import gzip
 import zipfile
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import open_callable
 from prunec.calibration.samples import ArraySamples, Samples
 from prunec.passes.errors import InputError
@@ -18,18 +19,20 @@ from prunec.passes.errors import InputError
 Part = Literal["train", "test"]
 
 
-def open_source(source: str, part: Part, folder: Path, seed: int) -> Samples:
+def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) -> Samples:
     """Samples of the training or the test part of a source.
 
     Args:
-        source: "npz:PATH", "idx:FOLDER" or "module:callable".
+        source: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable".
         part: which of the two a source that holds both gives.
         folder: what relative paths and modules are relative to.
         seed: of torch's random numbers while the user's function runs.
+        crop: of images in folders.
 
     Raises:
         InputError: a file or array is missing or unreadable, or the user's function gives something else than
             (training data, test data).
+        MissingDependencyError: images in folders, and no torchvision.
         UsageError: the module or its function doesn't exist.
     """
     kind, _, rest = source.partition(":")
@@ -37,6 +40,8 @@ def open_source(source: str, part: Part, folder: Path, seed: int) -> Samples:
         return _from_npz(folder / rest, part)
     if kind == "idx":
         return _from_idx(folder / rest, part)
+    if kind == "imagefolder":
+        return open_image_folder(folder / rest, part, crop)
     return open_callable(source, 0 if part == "train" else 1, folder, seed)
 
 

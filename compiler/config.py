@@ -113,6 +113,8 @@ class DataSection(_Section):
     validation_fraction: StrictFloat = 0.1
     limit_train: StrictInt | None = None
     limit_test: StrictInt | None = None
+    resize: StrictInt | None = None
+    crop: StrictInt | None = None
     loss: str | None = None
     metric: str | None = None
 

@@ -335,7 +335,7 @@ def test_compare_of_two_bundles_says_the_level_and_who_wins(project: Path, bundl
     # Nothing tells how the dense network was trained: that leaves the chain alone, and the tags unknown.
     assert "Level: S4.2\n" in outcome.out
     assert "Verdict: model = again" in outcome.out
-    assert "again: pretraining.epochs" in outcome.out
+    assert "pretraining.epochs (both)" in outcome.out
     document = json.loads(prunec("compare", bundle, "again.bundle", "--json").out)
     assert (document["level"], document["ranked"], document["pairs"][0]["level"]["at_most"]) == ("S4.2", True, "S4.2")
 
