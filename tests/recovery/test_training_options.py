@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.averaging import WeightAverage
 from prunec.compiler.recovery.prepare import full_schedule
+from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover import EpochRecord, Recover
+from prunec.compiler.recovery.sync_batchnorm import synchronise_batchnorms
 from prunec.passes.errors import TrainingDivergedError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
@@ -166,3 +168,20 @@ def test_synchronised_batch_norms_need_cuda(data: Data, program: Program) -> Non
 def test_a_compiled_training_gives_the_same_network(data: Data) -> None:
     eager, compiled = (run(plain(), data, replace(OPTIONS, compile=c)).program for c in (False, True))
     assert difference(eager, compiled) < 1e-3
+
+
+def test_synchronising_rewrites_the_batch_norms_that_train(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def fake(inputs: Tensor, *others: object) -> Tensor:
+        seen.append((len(inputs), *others[4:]))
+        return inputs
+
+    monkeypatch.setattr("prunec.compiler.recovery.sync_batchnorm.SyncBatchNorm.apply", fake)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    training = program.with_tensors(program.tensors()).train()
+    before = training(torch.zeros(6, 1, 8, 8))
+    synchronise_batchnorms(training, Processes(0, 4, torch.device("cuda")))
+    after = training(torch.zeros(6, 1, 8, 8))
+    assert after.shape == before.shape
+    assert [(count, eps, momentum, size) for count, eps, momentum, _, size in seen] == [(6, 1e-5, 0.1, 4)]
