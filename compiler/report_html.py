@@ -8,6 +8,7 @@ from markupsafe import Markup
 from prunec.compiler import report_figures
 from prunec.compiler.report import Layer, Report
 from prunec.compiler.report_charts import charts
+from prunec.compiler.report_retraining import retraining_rows
 from prunec.compiler.templating import environment
 
 
@@ -36,6 +37,7 @@ def render_html(report: Report) -> str:
         headline=report_figures.headline(report),
         gates=[(gate, report_figures.gate_words(gate)) for gate in report.gates],
         unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in report_figures.unknowns(report)],
+        retraining=retraining_rows(report),
         two_four=two_four_words,
         sparse_kernels=sparse_kernel_words,
         batch=latency.batch if latency is not None else 1,

@@ -75,6 +75,7 @@ def report_line(report: "Report") -> str:
 def summary_rows(report: "Report") -> list[tuple[str, str]]:
     """Label and value of every line of the terminal summary."""
     from prunec.compiler import report_figures as figures
+    from prunec.compiler.report_retraining import retraining_rows
 
     rows = [("Target", report.target), ("Status", f"{report.status} (exit code {report.exit_code})")]
     rows += [(figure.label, _with_detail(figure.value, figure.detail)) for figure in figures.headline(report)]
@@ -83,6 +84,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
         for stage in STAGES
         if (accuracy := getattr(report.accuracy, stage)) is not None
     ]
+    rows += retraining_rows(report)
     if report.engine is not None:
         place = "ran on the device" if report.engine.run_on_device else "not run on the device"
         rows.append(("Engine", f"{report.engine.path}, {report.engine.kind}, {place}"))

@@ -32,7 +32,8 @@ def report(folder: Path | str = "model.cpu.bundle") -> Any:
 
 def test_without_a_schedule_the_pruning_ratio_chooses_and_the_report_says_why(prunec: Prunec, project: Path) -> None:
     edit(project, ('schedule = "constant:0.05"\n', ""), ("[data]", f"{PRETRAINING}\n[data]"))
-    assert prunec(*COMPILE).code == 0
+    outcome = prunec(*COMPILE)
+    assert outcome.code == 0
     recovery = report()["recovery"]
     assert recovery["schedule"] == "clr:0.1", "more than 65 % of the MACs are gone"
     assert "1 times 0.1, the highest rate of the dense training" in recovery["schedule_reason"]
@@ -41,6 +42,8 @@ def test_without_a_schedule_the_pruning_ratio_chooses_and_the_report_says_why(pr
     page = Path("model.cpu.bundle/report.html").read_text()
     assert recovery["schedule_reason"] in page
     assert recovery["diagnosis"] in page.replace("&#39;", "'")
+    assert f"1 epochs of clr:0.1 ({recovery['schedule_reason']})" in outcome.out
+    assert recovery["diagnosis"] in outcome.out
 
 
 def test_random_weights_are_said_to_be_random(prunec: Prunec, project: Path) -> None:
@@ -158,6 +161,8 @@ def test_control_arms_and_seeds_are_reported(prunec: Prunec, project: Path) -> N
     assert [control["note"] for control in controls.values()] == [""] * 4
     page = Path("model.cpu.bundle/report.html").read_text()
     assert all(f"Control {arm}" in page for arm in arms)
+    assert all(f"Control {arm}" in outcome.out for arm in arms)
+    assert "top1 by seed" in outcome.out
     assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
     accuracies = [run["accuracy"] for run in found["runs"]]
     assert found["runs_summary"]["mean"] == pytest.approx(sum(accuracies) / 3)
