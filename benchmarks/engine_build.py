@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from benchmarks.tables import finish
-from prunec.compiler.project import ModelOptions, Project
+from prunec.compiler.project.project import ModelOptions, Project
 from prunec.passes import Program, capture
-from prunec.passes.two_four import Sparsify
-from prunec.runtime.engines.building import build_engine
+from prunec.passes.sparsify import Sparsify
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.tensorrt_rtx import TensorRTRTX
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
 from prunec.runtime.target import Target
@@ -48,7 +49,7 @@ def main() -> None:
                 target = Target.parse(f"a100-{'2:4' if precision == 'fp16' else 'dense'}-{precision}")
                 ours, bare = [], []
                 for _ in range(runs + 1):
-                    ours.append(seconds(lambda: build_engine(target, path, path.parent)))  # noqa: B023
+                    ours.append(seconds(lambda: TensorRTRTX().build(target, path, path.parent, EngineOptions())))  # noqa: B023
                     bare.append(seconds(lambda: bare_build(path)))  # noqa: B023
                 ratio = statistics.median(ours[1:]) / statistics.median(bare[1:])
                 rows.append(

@@ -19,7 +19,7 @@ from benchmarks.tables import finish
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.latency import Timer, compare_latency, wall_clock
 from prunec.runtime.onnx_export import export_onnx
 from tests.architectures.redraw import redraw_
@@ -54,7 +54,7 @@ def main() -> None:
         def runner(program: Program, name: str) -> Timer:
             path = Path(folder) / f"{name}.onnx"
             export_onnx(program, path)
-            return wall_clock(partial(OnnxRuntimeEngine(path, threads=1), images))
+            return wall_clock(partial(OnnxRuntimeSession(path, threads=1), images))
 
         run_dense = runner(dense, "dense")
         for round_to in (1, 16):

@@ -15,12 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.compilation import Settings
-from prunec.compiler.compile_checkpoint import RecipeOptions, compile_checkpoint
-from prunec.compiler.pipeline import Pipeline, Step, from_recipe
-from prunec.compiler.progress import Silent
-from prunec.compiler.project import ModelOptions, Project
-from prunec.compiler.recovery.options import Recover
+from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.pipeline.pipeline import Pipeline, Step
+from prunec.compiler.pipeline.recipe import from_recipe
+from prunec.compiler.project.project import Project
+from prunec.compiler.recovery.recover_options import Recover
+from prunec.passes.unknown import Unknown
 from prunec.runtime.target import Target
 
 EXAMPLE = Path("examples/fashion_mnist/model.pt")
@@ -57,19 +58,17 @@ def drop_points(changes: dict[str, object], seed: int) -> float:
     steps = from_recipe(project.config.recipe.tables(), _TARGET).steps
     pipeline = Pipeline(tuple(_changed(step, changes) for step in steps))
     with tempfile.TemporaryDirectory() as folder:
-        report, _ = compile_checkpoint(
+        job = Job(
             EXAMPLE,
             _TARGET,
-            config=_CONFIG,
-            model=ModelOptions(),
+            _CONFIG,
             recipe=RecipeOptions(pipeline=str(pipeline), seed=seed),
             settings=Settings(build_engine=False, latency_runs=10),
             output=Path(folder) / "example.bundle",
-            progress=Silent(),
-            note=lambda _: None,
         )
-    assert report.accuracy.dense is not None
-    assert report.accuracy.recovered is not None
+        report, _ = compile_checkpoint(job, lambda _: None)
+    assert not isinstance(report.accuracy.dense, Unknown)
+    assert not isinstance(report.accuracy.recovered, Unknown)
     return 100 * (report.accuracy.dense - report.accuracy.recovered)
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks.tables import finish
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
-from prunec.compiler.project import ModelOptions, Project
+from prunec.compiler.project.project import ModelOptions, Project
 from prunec.passes import Program, capture
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 
 EXAMPLE = Path("examples/fashion_mnist/model.pt")
@@ -56,7 +56,7 @@ def main() -> None:
 
 def errors(program: Program, criterion: str, inputs: Tensor) -> dict[str, dict[str, float]]:
     """What the pass says of every eligible layer."""
-    result = sparsify_by_inputs(program, Sparsify(criterion=criterion), inputs)  # type: ignore[arg-type]
+    result = sparsify_by_inputs(program, Sparsify(criterion=criterion), inputs)
     return {layer["layer"]: layer for layer in result.stats["layers"] if layer["eligible"]}
 
 

@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.compilation import Settings
-from prunec.compiler.compile_checkpoint import RecipeOptions, compile_checkpoint
-from prunec.compiler.pipeline import Pipeline, from_recipe
-from prunec.compiler.progress import Silent
-from prunec.compiler.project import ModelOptions, Project
-from prunec.compiler.report import Report
+from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.pipeline.pipeline import Pipeline
+from prunec.compiler.pipeline.recipe import from_recipe
+from prunec.compiler.project.project import Project
+from prunec.compiler.report.report import Report
+from prunec.passes.unknown import Unknown
 from prunec.runtime.target import Target
 
 EXAMPLE = Path("examples/fashion_mnist/model.pt")
@@ -55,28 +56,30 @@ def compiled(checkpoint: Path, permute: bool) -> Report:
     steps = from_recipe(tables, _TARGET).steps
     pipeline = Pipeline(tuple(step for step in steps if permute or step.name != "permute"))
     with tempfile.TemporaryDirectory() as folder:
-        report, _ = compile_checkpoint(
+        job = Job(
             checkpoint,
             _TARGET,
-            config=config,
-            model=ModelOptions(),
+            config,
             recipe=RecipeOptions(pipeline=str(pipeline)),
             settings=Settings(build_engine=False, latency_runs=2),
             output=Path(folder) / "bundle",
-            progress=Silent(),
-            note=print,
         )
+        report, _ = compile_checkpoint(job, print)
     return report
 
 
 def retained_gains(report: Report) -> dict[str, float]:
     """Share of its magnitude that each eligible layer keeps more, by the new order."""
-    found = {layer.name: layer.sparsity.permutation_gain for layer in report.layers if layer.sparsity is not None}
-    return {name: gain for name, gain in found.items() if gain is not None}
+    gains = {
+        layer.name: layer.sparsity.permutation_gain
+        for layer in report.layers
+        if not isinstance(layer.sparsity, Unknown)
+    }
+    return {name: gain for name, gain in gains.items() if isinstance(gain, float)}
 
 
-def percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+def percent(fraction: float | Unknown) -> str:
+    return "-" if isinstance(fraction, Unknown) else f"{100 * fraction:.2f} %"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from torch.optim import SGD
 
 from benchmarks.tables import finish
 from prunec.passes import Program, capture
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.architectures import mobilenet_v2, resnet
 
 _BLOCKS, _STEPS = 60, 3

@@ -1,4 +1,4 @@
-"""Data for training and measuring: sources, preprocessing, augmentation, splits."""
+"""Data for training and measuring: sources, preprocessing, augmentation, splits; what is measured of layers on data."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from prunec.calibration.data import Data as Data
     from prunec.calibration.data import Split as Split
     from prunec.calibration.data import load_data as load_data
+    from prunec.calibration.evidence import collect_evidence as collect_evidence
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
@@ -16,6 +17,7 @@ __getattr__, __dir__ = lazy_attributes(
         "Data": "prunec.calibration.data",
         "DataConfig": "prunec.calibration.config",
         "Split": "prunec.calibration.data",
+        "collect_evidence": "prunec.calibration.evidence",
         "load_data": "prunec.calibration.data",
     },
 )

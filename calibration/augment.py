@@ -1,6 +1,6 @@
 """Random changes to a batch of training images, vectorised over the batch.
 
-What is drawn and what is done with it are apart: every process of a training draws for the whole batch and changes its
+Drawing and applying are apart: every process of a training draws for the whole batch and changes its
 own share of it, so that the samples don't depend on how many processes there are.
 """
 
@@ -18,12 +18,10 @@ class Augmentation(Protocol):
     """A random change to images that are not yet normalised."""
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        """What chance decides for each of ``count`` images, (count, ...)."""
-        ...
+        """Random values for each of ``count`` images, (count, ...)."""
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Images (N, C, H, W) of any dtype, changed by what was drawn for each; of the same shape and dtype."""
-        ...
 
 
 def augmentation(text: str) -> Augmentation:
@@ -37,11 +35,9 @@ class Flip:
     """Each image mirrored left to right with probability one half."""
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        """See `Augmentation.draw`."""
         return torch.rand(count, 1, 1, 1, generator=generator) < 0.5
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """See `Augmentation.apply`."""
         return torch.where(drawn, images.flip(3), images)
 
 
@@ -52,11 +48,9 @@ class Shift:
     pixels: int
 
     def draw(self, count: int, generator: Generator) -> Tensor:
-        """See `Augmentation.draw`."""
         return torch.randint(0, 2 * self.pixels + 1, (2, count, 1), generator=generator).transpose(0, 1)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """See `Augmentation.apply`."""
         count, _, height, width = images.shape
         rows = (drawn[:, 0] + torch.arange(height))[:, :, None]
         columns = (drawn[:, 1] + torch.arange(width))[:, None, :]

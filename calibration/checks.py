@@ -1,7 +1,7 @@
 """Checks of labelled data before anything runs on them: one pass over all samples, which also hashes them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,20 +13,14 @@ _CHUNK = 1024
 _TYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
 
 
-class Digest(Protocol):
-    """A running hash, as `hashlib` makes them."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over some samples found.
+    """Shape, type and labels of samples, known after one pass over them.
 
     Attributes:
-        where: the source, as error messages name it.
-        shape: of one stored input.
-        dtype: of stored inputs.
+        where: The source, as error messages name it.
+        shape: Shape of one stored input.
+        dtype: Data type of stored inputs.
         labels: (N,) int64, or maps of labels (N, H, W).
     """
 
@@ -36,34 +30,34 @@ class Scan:
     labels: Tensor
 
 
-def scan(samples: Samples, count: int, where: str, digest: Digest) -> Scan:
-    """Check the first ``count`` samples and add them to the digest.
+def scan(samples: Samples, limit: int | None, where: str, hash_bytes: Callable[[bytes], None]) -> Scan:
+    """Check the first ``limit`` samples, or all of them, and hash what they hold.
 
     Raises:
-        InputError: there are no samples; inputs differ in shape, are of an unusable type or hold values that
+        InputError: There are no samples; inputs differ in shape, are of an unusable type or hold values that
             aren't finite; labels aren't whole numbers or are negative.
     """
+    count = len(samples) if limit is None else min(limit, len(samples))
     if count == 0:
         raise InputError(f"{where} holds no samples.")
     labels: list[Tensor] = []
-    shape: tuple[int, ...] | None = None
-    dtype = torch.uint8
+    kind: tuple[tuple[int, ...], torch.dtype] | None = None
     for start in range(0, count, _CHUNK):
         inputs, targets = samples.fetch(torch.arange(start, min(start + _CHUNK, count)))
-        if shape is None:
-            shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
-            digest.update(f"{dtype}|{count}|{shape}|".encode())
-        elif (tuple(inputs.shape[1:]), inputs.dtype) != (shape, dtype):
+        shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
+        if kind is None:
+            kind = shape, dtype
+            hash_bytes(f"{dtype}|{count}|{shape}|".encode())
+        elif kind != (shape, dtype):
             raise InputError(
-                f"{where}: samples from {start} on have shape {tuple(inputs.shape[1:])} and type "
-                f"{inputs.dtype}; those before have {shape} and {dtype}."
+                f"{where}: samples from {start} on have shape {shape} and type {dtype}; "
+                f"those before have {kind[0]} and {kind[1]}."
             )
         _check_inputs(inputs, start, where)
-        digest.update(inputs.contiguous().numpy().tobytes())
+        hash_bytes(inputs.contiguous().numpy().tobytes())
         labels.append(_whole_labels(targets, start, where))
-    assert shape is not None
     joined = torch.cat(labels)
-    digest.update(joined.numpy().tobytes())
+    hash_bytes(joined.numpy().tobytes())
     return Scan(where, shape, dtype, joined)
 
 
@@ -99,12 +93,12 @@ def check_classes(train: Scan, test: Scan, boundary: int) -> int:
     """Number of classes, of the training labels.
 
     Args:
-        train: the training data, of which the samples from ``boundary`` on are for validation.
-        test: the test data.
-        boundary: number of samples to train on.
+        train: The training data, of which the samples from ``boundary`` on are for validation.
+        test: The test data.
+        boundary: Number of samples to train on.
 
     Raises:
-        InputError: the samples to train on hold one class only, test labels lie outside the classes, or the
+        InputError: The samples to train on hold one class only, test labels lie outside the classes, or the
             validation samples hold classes that training never sees since the data are sorted.
     """
     classes = int(train.labels.max()) + 1
@@ -144,7 +138,7 @@ def check_same_shape(train: Scan, test: Scan) -> None:
     """Training and test inputs must have one shape and be of one type, and labels of one shape.
 
     Raises:
-        InputError: they differ.
+        InputError: They differ.
     """
     if (train.shape, train.dtype) != (test.shape, test.dtype):
         raise InputError(

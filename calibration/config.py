@@ -1,12 +1,9 @@
-"""What ``[data]`` of a project file says. Imports neither torch nor numpy, so that the CLI starts fast."""
+"""The section ``[data]`` of a project file. Imports neither torch nor numpy, so that the CLI starts fast."""
 
 import math
 from dataclasses import dataclass
 
 from prunec.passes.errors import UsageError, did_you_mean
-
-#: Largest seed that every library takes.
-MAX_SEED = 2**63 - 1
 
 #: Sources with a prefix of their own; any other text is "module:callable".
 SOURCES = ("npz", "idx", "imagefolder")
@@ -17,24 +14,24 @@ AUGMENTATIONS = {"flip": False, "shift": True}
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where labelled images come from, and how they are preprocessed.
+    """The sources of labelled images and their preprocessing.
 
     Attributes:
         train: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable", relative to the project file. The
             last part of it, ``validation_fraction``, is held out for validation.
-        test: likewise; nothing is ever chosen on it.
-        mean: mean per channel, or one for all; of images scaled to 0..1 where they are stored as uint8.
-        std: standard deviation likewise.
-        augment: "flip" (left to right, every second image) and "shift:PIXELS" (up to so many pixels along
-            each axis, filled with zeros), applied to training images only.
-        validation_fraction: in (0, 1).
-        limit_train: use only so many first training samples, validation included.
-        limit_test: use only so many first test samples.
-        resize: pixels of the shorter side of images in folders, 256 by default.
-        crop: pixels of the square cut out of their middle, 224 by default.
+        test: Source of the test data in the same form; nothing is ever chosen on it.
+        mean: Mean per channel, or one for all; of images scaled to 0..1 where they are stored as uint8.
+        std: Standard deviation per channel, or one for all.
+        augment: "flip" (left to right, every second image) and "shift:PIXELS" (up to so many pixels along each axis,
+            filled with zeros), applied to training images only.
+        validation_fraction: Share of the training data that is held out, in (0, 1).
+        limit_train: Number of first training samples that are used, validation included; None for all.
+        limit_test: Number of first test samples that are used; None for all.
+        resize: Pixels of the shorter side of images in folders, 256 by default.
+        crop: Pixels of the square cut out of their middle, 224 by default.
 
     Raises:
-        UsageError: a value is unknown or out of its range.
+        UsageError: A value is unknown or out of its range.
     """
 
     train: str
@@ -79,7 +76,7 @@ def parse_augmentation(text: str) -> tuple[str, int]:
     """Name and number of pixels (0 where it takes none) of one entry of ``augment``.
 
     Raises:
-        UsageError: unknown augmentation, or a missing, needless or impossible number.
+        UsageError: The augmentation is unknown, or its number is missing, needless or impossible.
     """
     name, colon, number = text.partition(":")
     if name not in AUGMENTATIONS:
@@ -92,8 +89,7 @@ def parse_augmentation(text: str) -> tuple[str, int]:
         return name, 0
     if not number.isdecimal() or int(number) < 1:
         raise UsageError(
-            f"[data] the augmentation {text!r} needs a number of pixels of at least 1.",
-            hint="For example 'shift:2'.",
+            f"[data] the augmentation {text!r} needs a number of pixels of at least 1.", hint="For example 'shift:2'."
         )
     return name, int(number)
 

@@ -11,7 +11,6 @@ from prunec.calibration.augment import augmentation
 from prunec.calibration.checks import Scan, check_classes, check_same_shape, scan
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
-from prunec.calibration.samples import Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
 from prunec.passes.errors import InputError, UsageError
@@ -24,12 +23,12 @@ class Data:
     """Training, validation and test data of one source.
 
     Attributes:
-        sha256: over the stored samples and labels of all parts, limits applied.
-        preprocessing_sha256: over scaling, mean, standard deviation and the validation fraction.
-        classes: number of classes, the largest training label plus one.
-        input_shape: of one sample, without the batch.
-        label_shape: likewise; (H, W) of maps of labels, () of one label per sample.
-        augment: augmentation of the training data, as the project file names it.
+        sha256: Hash of the stored samples and labels of all parts, limits applied.
+        preprocessing_sha256: Hash of scaling, mean, standard deviation and the validation fraction.
+        classes: Number of classes, the largest training label plus one.
+        input_shape: Shape of one sample, without the batch.
+        label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
+        augment: Augmentation of the training data, as the project file names it.
     """
 
     train: Split
@@ -46,7 +45,7 @@ class Data:
         """Check that a network with this many outputs has one for every label.
 
         Raises:
-            InputError: some label is too large.
+            InputError: Some label is too large.
         """
         if self.classes > outputs:
             raise InputError(
@@ -60,21 +59,21 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     """Open, check and split the data.
 
     Args:
-        config: sources and preprocessing.
-        folder: what relative paths and modules are relative to.
-        seed: of torch's random numbers while a data function of the user runs. Nothing else depends on it:
-            the validation data are always the last of the training data.
+        config: Sources and preprocessing.
+        folder: Folder of the project file, which paths and modules are relative to.
+        seed: Seed of torch's random numbers while a data function of the user runs. Nothing else depends on it: the
+            validation data are always the last of the training data.
 
     Raises:
-        InputError: data are missing, unreadable, empty, inconsistent or not finite, or labels are unusable.
-        UsageError: a data function doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
+        InputError: Data are missing, unreadable, empty, inconsistent or not finite, or labels are unusable.
+        UsageError: A data function doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
     """
     crop = Crop(config.resize or Crop.resize, config.crop or Crop.size)
     train = open_source(config.train, "train", folder, seed, crop)
     test = open_source(config.test, "test", folder, seed, crop)
     digest = hashlib.sha256()
-    train_scan = scan(train, _limited(train, config.limit_train), f"{config.train} (train)", digest)
-    test_scan = scan(test, _limited(test, config.limit_test), f"{config.test} (test)", digest)
+    train_scan = scan(train, config.limit_train, f"{config.train} (train)", digest.update)
+    test_scan = scan(test, config.limit_test, f"{config.test} (test)", digest.update)
     check_same_shape(train_scan, test_scan)
     count = len(train_scan.labels)
     boundary = count - max(1, int(count * config.validation_fraction))
@@ -97,10 +96,6 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         augment=config.augment,
         label_shape=tuple(train_scan.labels.shape[1:]),
     )
-
-
-def _limited(samples: Samples, limit: int | None) -> int:
-    return len(samples) if limit is None else min(limit, len(samples))
 
 
 def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:

@@ -2,27 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import Subset, default_collate
 
-from prunec.calibration.samples import DatasetSamples
+from prunec.calibration.samples import DatasetSamples, Part
 from prunec.passes.errors import InputError, MissingDependencyError, first_line
 
-Part = Literal["train", "test"]
-#: Part -> folders that may hold it, the first that exists counts.
+#: Part -> folders that may hold it, of which the first that exists counts.
 _FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
 @dataclass(frozen=True)
 class Crop:
-    """What every image is brought to.
-
-    Attributes:
-        resize: pixels of the shorter side, before the crop.
-        size: pixels of the square that is cut out of the middle.
-    """
+    """Pixels of an image's shorter side after resizing, and of the square that is then cut out of its middle."""
 
     resize: int = 256
     size: int = 224
@@ -35,12 +29,11 @@ def open_image_folder(folder: Path, part: Part, crop: Crop) -> DatasetSamples:
     since validation takes the last of them.
 
     Raises:
-        InputError: a folder is missing or holds no images, or the classes of the parts differ.
-        MissingDependencyError: torchvision isn't installed, or doesn't fit this build of torch.
+        InputError: A folder is missing or holds no images, or the classes of the parts differ.
+        MissingDependencyError: Torchvision isn't installed, or doesn't fit this build of torch.
     """
-    vision = _torchvision()
     path = _part_folder(folder, part)
-    dataset = _dataset(vision, path, crop)
+    dataset = _dataset(_torchvision(), path, crop)
     other = _part_folder(folder, "test" if part == "train" else "train")
     classes, others = set(dataset.classes), {child.name for child in other.iterdir() if child.is_dir()}
     if classes != others:
@@ -65,11 +58,12 @@ def _torchvision() -> Any:
 
 
 def _part_folder(folder: Path, part: Part) -> Path:
-    found = next((folder / name for name in _FOLDERS[part] if (folder / name).is_dir()), None)
-    if found is None:
-        names = " or ".join(_FOLDERS[part])
-        raise InputError(f"{folder} has no folder {names}.", hint="Paths are relative to the project file.")
-    return found
+    for name in _FOLDERS[part]:
+        if (folder / name).is_dir():
+            return folder / name
+    raise InputError(
+        f"{folder} has no folder {' or '.join(_FOLDERS[part])}.", hint="Paths are relative to the project file."
+    )
 
 
 def _dataset(vision: Any, path: Path, crop: Crop) -> Any:
@@ -77,7 +71,7 @@ def _dataset(vision: Any, path: Path, crop: Crop) -> Any:
     steps = v2.Compose([v2.Resize(crop.resize), v2.CenterCrop(crop.size), v2.PILToTensor()])
     try:
         return vision.datasets.ImageFolder(str(path), transform=steps)
-    except (FileNotFoundError, OSError) as error:
+    except OSError as error:
         raise InputError(
             f"{path} is no image folder: {first_line(error)}", hint="Expected one folder of images per class."
         ) from error

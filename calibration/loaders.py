@@ -19,14 +19,14 @@ def open_callable(reference: str, index: int, folder: Path, seed: int) -> Sample
     an iterable of (input, label) batches, which is read into memory.
 
     Args:
-        reference: the function, which takes no arguments and returns (training data, test data).
-        index: which of the two.
-        folder: where the module is looked for first.
-        seed: of torch's random numbers while the function runs.
+        reference: The function, which takes no arguments and returns (training data, test data).
+        index: Position of the wanted data in that pair.
+        folder: Folder in which the module is looked for first.
+        seed: Seed of torch's random numbers while the function runs.
 
     Raises:
-        InputError: the function fails, or gives something else or other samples each time.
-        UsageError: there is no such function.
+        InputError: The function fails, or gives something else or other samples each time.
+        UsageError: There is no such function.
     """
     function = import_callable(reference, folder)
     where = f"{reference} ({'test' if index else 'train'})"
@@ -90,8 +90,7 @@ def _check_repeatable(samples: Samples, where: str) -> None:
     if not isinstance(samples, DatasetSamples) or len(samples) == 0:
         return
     first = torch.arange(min(4, len(samples)))
-    repeated = torch.equal(samples.fetch(first)[0], samples.fetch(first)[0])
-    if not repeated:
+    if not torch.equal(samples.fetch(first)[0], samples.fetch(first)[0]):
         raise InputError(
             f"{where} gives another input each time the same sample is read: it applies random transforms.",
             hint="Return the data without them, and name augmentations in [data] augment instead.",

@@ -1,4 +1,4 @@
-"""Sparsify to 2:4 by what the layers' inputs are: Wanda and SparseGPT."""
+"""Sparsify to 2:4 by the layers' inputs, as the layers masked before yield them."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,84 +8,94 @@ from torch import Tensor
 
 from prunec.calibration.reconstruction import LayerInputs, reconstruct
 from prunec.passes.base import PassResult
+from prunec.passes.criteria.catalogue import element_criterion, statistics_of
+from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.errors import NumericMismatchError, UsageError
-from prunec.passes.one_shot import mean_shift, output_error, sparse_gpt, wanda_mask
+from prunec.passes.masking import masked
+from prunec.passes.one_shot import mean_shift, output_error
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
-from prunec.passes.two_four import Sparsify, eligibility, layer_stats, two_four_mask
+from prunec.passes.sparsify import Sparsify
+from prunec.passes.two_four import eligibility, layer_stats, two_four_mask
 
 #: Share of the inputs that no weight is chosen by.
 _HELD_BACK = 0.25
 
 
-def sparsify_by_inputs(program: Program, options: Sparsify, inputs: Tensor) -> PassResult:
+def sparsify_by_inputs(
+    program: Program, options: Sparsify, inputs: Tensor, evidence: Evidence | None = None
+) -> PassResult:
     """Mask every eligible layer by the options' criterion; the program that comes in stays as it is.
 
     The statistics of a layer's inputs come from the layers before it as they are masked. A quarter of the inputs is
     held back: the stats tell the relative squared error of each layer's outputs on them, and what masking the same
-    weight by magnitude would have left, without and with its outputs' mean made up for likewise.
+    weight by magnitude would have left, without and with its outputs' mean made up for.
 
     Args:
-        program: with one input tensor.
-        options: with a criterion other than "magnitude".
-        inputs: of the network, (N, ...), preprocessed.
+        program: A program with one input tensor.
+        options: Options with any criterion of single weights.
+        inputs: Inputs of the network, (N, ...), preprocessed.
+        evidence: Evidence that the criterion needs besides statistics of inputs, from `collect_evidence`.
 
     Raises:
-        UsageError: a glob matches no layer, or the network takes several inputs.
-        NumericMismatchError: a layer's inputs are not finite.
+        UsageError: A glob matches no layer, the network takes several inputs, or evidence is needed and not given.
+        NumericMismatchError: A layer's inputs are not finite.
     """
     check_globs(options.ignore, [layer.name for layer in program.layers()], "ignore")
+    criterion = element_criterion(options.criterion, options.name)
     if len(program.example_inputs) != 1:
         raise UsageError(
-            f"sparsify by {options.criterion} takes networks with one input, this one has "
-            f"{len(program.example_inputs)}.",
+            f"sparsify by {criterion.name} takes networks with one input, this one has {len(program.example_inputs)}.",
             hint="criterion=magnitude needs no inputs.",
         )
-    found = eligibility(program, options.ignore)
-    weights = frozenset(entry.weight for entry in found if entry.eligible)
+    if len(inputs) < 2:
+        raise UsageError(f"sparsify by {criterion.name} needs at least 2 calibration inputs, got {len(inputs)}.")
+    layers = eligibility(program, options.ignore)
     copy = program.clone().eval()
+    known = evidence_for(criterion, copy, evidence, measured_later=frozenset({"inputs"}))
     masks: dict[str, Tensor] = {}
     errors: dict[str, dict[str, float]] = {}
 
     def solve(name: str, weight: Tensor, seen: LayerInputs) -> tuple[Tensor, Tensor | None]:
-        chosen_by = seen.calibration.centred if seen.shiftable else seen.calibration.raw
-        if not chosen_by.isfinite().all():
+        if not (seen.moments.centred.isfinite().all() and seen.moments.mean.isfinite().all()):
             raise NumericMismatchError(f"The inputs of the layer with {name} are not finite on the calibration data.")
-        if options.criterion == "wanda":
-            masks[name] = wanda_mask(weight, chosen_by)
-            new = weight * masks[name]
-        else:
-            new, masks[name] = sparse_gpt(weight, chosen_by)
-        shift = mean_shift(weight, new, seen.calibration.mean) if seen.shiftable else None
-        by_magnitude = weight * two_four_mask(weight)
-        same_for_magnitude = mean_shift(weight, by_magnitude, seen.calibration.mean) if seen.shiftable else None
-        errors[name] = {
-            "output_error": output_error(weight, new, seen.held_back, shift),
-            "output_error_by_magnitude": output_error(weight, by_magnitude, seen.held_back),
-            "output_error_by_magnitude_with_bias": output_error(
-                weight, by_magnitude, seen.held_back, same_for_magnitude
-            ),
-        }
+        measured = {**known.measured, **{(statistic, name): result for statistic, result in seen.measured.items()}}
+        here = replace(known, measured=measured, layer=name, mean_restored=seen.shiftable)
+        new, masks[name] = masked(criterion, weight, here)
+        errors[name], shift = _output_errors(weight, new, seen)
         return new, shift
 
+    weights = frozenset(layer.weight for layer in layers if layer.eligible)
+    statistics = tuple(s for s in statistics_of([criterion]) if s.looks_at == "inputs")
     held_back = max(1, int(_HELD_BACK * len(inputs)))
-    if len(inputs) < 2:
-        raise UsageError(f"sparsify by {options.criterion} needs at least 2 calibration inputs, got {len(inputs)}.")
-    reconstruct(copy, inputs, held_back, weights, solve)
+    reconstruct(copy, inputs, held_back, weights, statistics, solve)
     before = program.tensors()
     result = replace(copy.train() if program.training else copy, masks={**program.masks, **masks})
-    layers: list[dict[str, Any]] = [
-        {**layer_stats(entry, before, masks), **errors.get(entry.weight, {})} for entry in found
+    stats: list[dict[str, Any]] = [
+        {**layer_stats(layer, before, masks), **errors.get(layer.weight, {})} for layer in layers
     ]
-    return PassResult(result, bool(masks), {"layers": layers})
+    return PassResult(result, bool(masks), {"layers": stats})
+
+
+def _output_errors(weight: Tensor, new: Tensor, seen: LayerInputs) -> tuple[dict[str, float], Tensor | None]:
+    """Errors on the inputs held back, and what is to be added to the new weight's outputs."""
+    by_magnitude = weight * two_four_mask(weight.abs())
+    shift, shift_by_magnitude = (
+        mean_shift(weight, changed, seen.moments.mean) if seen.shiftable else None for changed in (new, by_magnitude)
+    )
+    errors = {
+        "output_error": output_error(weight, new, seen.held_back, shift),
+        "output_error_by_magnitude": output_error(weight, by_magnitude, seen.held_back),
+        "output_error_by_magnitude_with_bias": output_error(weight, by_magnitude, seen.held_back, shift_by_magnitude),
+    }
+    return errors, shift
 
 
 def calibration_inputs(batches: Any, count: int) -> Tensor:
     """The first inputs of some batches, (count, ...) or as many as there are."""
-    parts, total = [], 0
+    parts: list[Tensor] = []
     for inputs, _ in batches:
         parts.append(inputs)
-        total += len(inputs)
-        if total >= count:
+        if sum(map(len, parts)) >= count:
             break
     return torch.cat(parts)[:count]

@@ -2,8 +2,7 @@
 layers before it, already replaced, yield them. One run of the network over the calibration inputs does it all.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,130 +10,115 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
+from prunec.calibration.unfold import unfolded
 from prunec.passes.cost import weighted_calls
+from prunec.passes.criteria.catalogue import blame
+from prunec.passes.criteria.protocol import Seen, Statistic
+from prunec.passes.criteria.statistics import InputMoments, Moments
 from prunec.passes.graphs import arguments, operator_name
-from prunec.passes.one_shot import Moments
 from prunec.passes.program import Program
-
-#: Values of unfolded inputs at a time.
-_CHUNK = 2**25
 
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """What is known of one layer's inputs.
+    """Statistics of one layer's inputs.
 
     Attributes:
-        calibration: moments of those that weights are chosen by.
-        held_back: of others, to judge the choice by.
-        shiftable: whether a constant can be added to the layer's outputs.
+        measured: Statistics of the inputs that weights are chosen by, `InputMoments` among them.
+        held_back: Moments of other inputs, to judge the choice by.
+        shiftable: Whether a constant can be added to the layer's outputs.
     """
 
-    calibration: Moments
+    measured: dict[Statistic, Any]
     held_back: Moments
     shiftable: bool
 
+    @property
+    def moments(self) -> Moments:
+        """Moments of the inputs that weights are chosen by."""
+        return self.measured[InputMoments()]  # type: ignore[no-any-return]
 
-#: (name of the weight, the weight, its inputs) -> the weight that replaces it, and what to add to its outputs (K,)
+
+#: (name of the weight, the weight, its inputs) -> the weight that replaces it, and a shift of its outputs, (K,)
 Solve = Callable[[str, Tensor, LayerInputs], tuple[Tensor, Tensor | None]]
 
 
 @torch.no_grad()
-def reconstruct(program: Program, inputs: Tensor, held_back: int, weights: frozenset[str], solve: Solve) -> None:
+def reconstruct(
+    program: Program,
+    inputs: Tensor,
+    held_back: int,
+    weights: frozenset[str],
+    statistics: tuple[Statistic, ...],
+    solve: Solve,
+) -> None:
     """Replace weights in the order in which the network uses them.
 
     Args:
-        program: with one input; its weights are changed in place.
-        inputs: of the network, the last ``held_back`` of which weights are not chosen by.
-        held_back: number of samples.
-        weights: names of those to replace; of convolutions without groups and linear layers.
-        solve: makes the new weight. A weight in several calls is replaced at the first.
-
-    What is to be added to outputs goes into the layer's bias, or into the mean of the batch norm behind it.
+        program: A program with one input; its weights are changed in place.
+        inputs: Inputs of the network; weights are not chosen by the last ``held_back`` of them.
+        held_back: Number of samples that are held back.
+        weights: Names of the weights to replace, of convolutions without groups and linear layers.
+        statistics: Statistics of inputs that the new weights are made by, beside `InputMoments`.
+        solve: Function that makes a new weight; one that several calls use is replaced at the first of them. The shift
+            of the outputs goes into the layer's bias, or into the mean of the batch norm behind it.
     """
-    calls = {node: weight for node, weight in weighted_calls(program.graph) if weight in weights}
-    _Reconstruction(program, calls, len(inputs) - held_back, solve).run(inputs)
+    tensors, count = program.tensors(), len(inputs) - held_back
+    # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
+    runs = [_Steps(program, part) for part in (inputs[:count], inputs[count:])]
+    left = set(weights)
+    names = dict(weighted_calls(program.graph))
+    for node in program.graph.nodes:
+        name = names.get(node)
+        if name in left:
+            left.remove(name)
+            calibration, judging = (run.env[next(iter(arguments(node).values()))] for run in runs)
+            measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
+            judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
+            shifted = _shifted_by(node)
+            new, shift = solve(name, tensors[name].clone(), LayerInputs(measured, judged, shifted is not None))
+            tensors[name].copy_(new)
+            if shift is not None and shifted is not None:
+                tensor, sign = tensors[shifted[0]], shifted[1]
+                tensor.add_(sign * shift.to(tensor.dtype))
+        for run in runs:
+            run.step(node)
 
 
-class _Reconstruction(Interpreter):
-    def __init__(self, program: Program, calls: dict[Node, str], count: int, solve: Solve) -> None:
+class _Steps(Interpreter):
+    """Runs a program node by node."""
+
+    def __init__(self, program: Program, inputs: Tensor) -> None:
         super().__init__(program.module)
-        self.tensors, self.calls, self.count, self.solve = program.tensors(), calls, count, solve
-        self.done: set[str] = set()
+        self.args_iter = iter(program.graph.process_inputs(inputs))
 
-    def run_node(self, n: Node) -> Any:
-        weight = self.calls.get(n)
-        if weight is not None and weight not in self.done:
-            self.done.add(weight)
-            x = self.env[next(iter(arguments(n).values()))]
-            calibration, held_back = (input_moments(n, part) for part in (x[: self.count], x[self.count :]))
-            place = _bias_of(n)
-            known = LayerInputs(calibration, held_back, shiftable=place is not None)
-            new, shift = self.solve(weight, self.tensors[weight].clone(), known)
-            self.tensors[weight].copy_(new)
-            if shift is not None and place is not None:
-                self.tensors[place.name].add_(place.sign * shift.to(self.tensors[place.name].dtype))
-        return super().run_node(n)
+    def step(self, node: Node) -> None:
+        self.env[node] = self.run_node(node)
+        for used in self.user_to_last_uses.get(node, []):
+            del self.env[used]
 
 
-@dataclass(frozen=True)
-class _Bias:
-    """A tensor that shifts a call's outputs, and in which direction."""
-
-    name: str
-    sign: int
-
-
-def _bias_of(call: Node) -> _Bias | None:
-    """The call's bias, or the mean of the one batch norm behind it; None where there is none, or others use it too."""
-    bias = arguments(call).get("bias")
-    if bias is not None:
-        return _Bias(str(bias.target), 1) if bias.op == "get_attr" and len(bias.users) == 1 else None
-    follower = next(iter(call.users))
-    if len(call.users) != 1 or operator_name(follower.target) != "batch_norm":
-        return None
-    mean = arguments(follower).get("running_mean")
-    return _Bias(str(mean.target), -1) if mean is not None and mean.op == "get_attr" and len(mean.users) == 1 else None
+def measure_inputs(call: Node, x: Tensor, statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
+    """Results of statistics of the input ``x``, samples first, of a call that `can_unfold` accepts."""
+    states: dict[Statistic, Any] = dict.fromkeys(statistics)
+    for rows in unfolded(call, x):
+        for statistic, state in states.items():
+            with blame(statistic):
+                states[statistic] = statistic.update(state, Seen(rows))
+    for statistic, state in states.items():
+        with blame(statistic):
+            states[statistic] = statistic.result(state)
+    return states
 
 
-def input_moments(call: Node, x: Tensor) -> Moments:
-    """Moments of what each output of a call sees.
+def _shifted_by(call: Node) -> tuple[str, int] | None:
+    """Name of the tensor that shifts a call's outputs, and in which direction, 1 or -1.
 
-    Args:
-        call: of a convolution without groups or a linear operator.
-        x: its input, samples first.
+    It is the call's bias, or the mean of the one batch norm behind it; None where there is none, or others use it too.
     """
-    size = arguments(call)["weight"].meta["shapes"]
-    columns = math.prod(size[1:])
-    squares, total, count = torch.zeros(columns, columns, dtype=torch.float64), torch.zeros(columns).double(), 0
-    start: Tensor | None = None
-    for part in _parts(x, columns):
-        seen = part.reshape(-1, size[1]) if operator_name(call.target) == "linear" else _patches(call, part)
-        # Sums of squares about a point near the mean: about zero, float32 would lose small deviations from large means.
-        start = seen.mean(0) if start is None else start
-        seen = seen - start
-        squares += (seen.T @ seen).double()
-        total += seen.sum(0).double()
-        count += len(seen)
-    assert start is not None
-    return Moments(count, start.double() + total / count, squares - torch.outer(total, total) / count)
-
-
-def _parts(x: Tensor, columns: int) -> Iterator[Tensor]:
-    per_sample = max(1, x[:1].numel() // x.shape[1] * columns) if x.ndim > 1 else columns
-    count = max(1, _CHUNK // per_sample)
-    return (x[start : start + count] for start in range(0, len(x), count))
-
-
-def _patches(call: Node, x: Tensor) -> Tensor:
-    """Inputs under the kernel at every place: (samples * places, positions * C).
-
-    A convolution of each channel with kernels that pick one position: padding, stride and dilation as in the call.
-    """
-    bound = arguments(call)
-    kernel = bound["weight"].meta["shapes"][2:]
-    picks = torch.eye(torch.Size(kernel).numel(), dtype=x.dtype).reshape(-1, 1, *kernel)
-    samples, channels = x.shape[:2]
-    single = x.reshape(samples * channels, 1, *x.shape[2:])
-    picked: Tensor = call.target(single, picks, None, bound["stride"], bound["padding"], bound["dilation"])  # type: ignore[operator]
-    return picked.reshape(samples, channels, len(picks), -1).permute(0, 3, 2, 1).reshape(-1, len(picks) * channels)
+    tensor, sign = arguments(call).get("bias"), 1
+    if tensor is None:
+        follower = next(iter(call.users))
+        if len(call.users) == 1 and operator_name(follower.target) == "batch_norm":
+            tensor, sign = arguments(follower).get("running_mean"), -1
+    return None if tensor is None or tensor.op != "get_attr" or len(tensor.users) != 1 else (str(tensor.target), sign)

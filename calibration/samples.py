@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from prunec.passes.errors import InputError
+
+Part = Literal["train", "test"]
 
 
 class Samples(Protocol):
@@ -17,14 +19,13 @@ class Samples(Protocol):
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (N, ...) and labels (N,) or maps (N, H, W) at these indices, as they are stored."""
-        ...
 
 
 def on_cpu(values: Any) -> Tensor:
-    """What a user's data hold as a tensor in this machine's memory, without a gradient.
+    """A batch of a user's data as a tensor in this machine's memory, without a gradient.
 
     Raises:
-        RuntimeError: it has no values, or can't be made a tensor; likewise TypeError and ValueError.
+        RuntimeError: The value can't be made a tensor, or has no values; TypeError and ValueError have the same causes.
     """
     return torch.as_tensor(values).detach().cpu()
 
@@ -40,7 +41,6 @@ class ArraySamples:
         return len(self.inputs)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels at these indices."""
         return self.inputs[indices], self.labels[indices]
 
 
@@ -49,8 +49,8 @@ class DatasetSamples:
     """Samples read from a map-style dataset when they are needed.
 
     Attributes:
-        collate: makes a batch, (inputs, labels), of a list of the dataset's items.
-        where: the source, as error messages name it.
+        collate: Function that makes a batch, (inputs, labels), of a list of the dataset's items.
+        where: The source, as error messages name it.
     """
 
     dataset: Any
@@ -61,7 +61,6 @@ class DatasetSamples:
         return len(self.dataset)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels at these indices."""
         try:
             inputs, labels = self.collate([self.dataset[i] for i in indices.tolist()])
             return on_cpu(inputs), on_cpu(labels)

@@ -1,10 +1,10 @@
-"""Where samples come from: NumPy archives, IDX files, image folders, or the user's own code."""
+"""Sources of samples: NumPy archives, IDX files, image folders, or the user's own code."""
 
 import gzip
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,8 @@ from torch import Tensor
 
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import open_callable
-from prunec.calibration.samples import ArraySamples, Samples
+from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.passes.errors import InputError
-
-Part = Literal["train", "test"]
 
 
 def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) -> Samples:
@@ -24,16 +22,16 @@ def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) ->
 
     Args:
         source: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable".
-        part: which of the two a source that holds both gives.
-        folder: what relative paths and modules are relative to.
-        seed: of torch's random numbers while the user's function runs.
-        crop: of images in folders.
+        part: The part that is wanted of a source that holds both.
+        folder: Folder that paths and modules are relative to.
+        seed: Seed of torch's random numbers while the user's function runs.
+        crop: Size of images from folders.
 
     Raises:
-        InputError: a file or array is missing or unreadable, or the user's function gives something else than
+        InputError: A file or array is missing or unreadable, or the user's function gives something else than
             (training data, test data).
-        MissingDependencyError: images in folders, and no torchvision.
-        UsageError: the module or its function doesn't exist.
+        MissingDependencyError: The images lie in folders, and there is no torchvision.
+        UsageError: The module or its function doesn't exist.
     """
     kind, _, rest = source.partition(":")
     if kind == "npz":
@@ -49,13 +47,12 @@ def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArrayS
     if images.ndim < 2 or labels.ndim not in (1, 3) or len(images) != len(labels):
         raise InputError(
             f"{where}: images have shape {images.shape} and labels {labels.shape}: expected (N, ...) and "
-            "(N,), or maps (N, H, W), with the same N.",
+            "(N,), or maps (N, H, W), with the same N."
         )
     for what, array in (("images", images), ("labels", labels)):
         if array.dtype.kind not in "uif":
             raise InputError(f"{where}: {what} are of type {array.dtype}: expected numbers.")
-    grey = images.ndim == 3
-    return ArraySamples(_tensor(images[:, None] if grey else images), _tensor(labels))
+    return ArraySamples(_tensor(images[:, None] if images.ndim == 3 else images), _tensor(labels))
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -80,26 +77,16 @@ def _from_npz(path: Path, part: Part) -> ArraySamples:
                     hint="Expected train_images, train_labels, test_images and test_labels.",
                 )
             images, labels = archive[names[0]], archive[names[1]]
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{path} can't be read as a NumPy .npz archive: {error}",
-            hint="Write it with numpy.savez_compressed.",
+            f"{path} can't be read as a NumPy .npz archive: {error}", hint="Write it with numpy.savez_compressed."
         ) from error
     return _in_memory(images, labels, f"{path} ({part})")
 
 
 def _from_idx(folder: Path, part: Part) -> ArraySamples:
     prefix = "train" if part == "train" else "t10k"
-    images = _read_idx(folder, f"{prefix}-images-idx3-ubyte")
-    labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte")
+    images, labels = (_read_idx(folder, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     return _in_memory(images, labels, f"{folder} ({part})")
 
 

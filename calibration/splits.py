@@ -14,18 +14,13 @@ from prunec.calibration.samples import Samples
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that one of several processes takes.
-
-    Attributes:
-        rank: which process, from 0.
-        count: of processes.
-    """
+    """The part of every batch that process number ``rank``, from 0, of ``count`` processes takes."""
 
     rank: int = 0
     count: int = 1
 
     def of(self, length: int) -> slice:
-        """Its samples of a batch of this length: all shares are contiguous and differ by one sample at most."""
+        """The samples that it has of a batch of this length; shares are contiguous and differ by one sample at most."""
         return slice(self.rank * length // self.count, (self.rank + 1) * length // self.count)
 
 
@@ -34,37 +29,28 @@ class Split(Protocol):
 
     def __len__(self) -> int:
         """Number of samples."""
-        ...
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        epoch: int | None = None,
-        seed: int = 0,
-        first: int = 0,
-        share: Share = Share(),
+        self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of inputs (N, C, H, W) float32 and labels (N,) int64, or maps of labels (N, H, W).
 
         Args:
-            batch_size: samples per batch of all processes together.
-            epoch: None gives all samples in order, not augmented; a number gives them shuffled and augmented,
-                as a function of ``seed`` and ``epoch`` only, without the last batch where that isn't full
-                (unless it is the only one).
-            seed: not negative.
-            first: number of the batch to begin with; the others are as if it were 0.
-            share: the part of each batch that is given.
+            batch_size: Samples per batch of all processes together.
+            epoch: None gives all samples in order, not augmented; a number gives them shuffled and augmented, as a
+                function of ``seed`` and ``epoch`` only, without the last batch where that isn't full (unless it is the
+                only one).
+            seed: Seed of the order and the augmentation, not negative.
+            first: Number of the batch to begin with; the others are as if it were 0.
+            share: The part of each batch that is given.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to every stored input: uint8 is divided by 255, then mean and standard deviation.
+    """Function from stored inputs to a network's: uint8 is divided by 255, then mean and deviation are normalised.
 
-    Attributes:
-        mean: (C, 1, 1), or one value for all channels; std likewise.
+    ``mean`` and ``std`` are (C, 1, 1), or one value for all channels.
     """
 
     mean: Tensor
@@ -90,15 +76,8 @@ class SampleSplit:
         return self.stop - self.start
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        epoch: int | None = None,
-        seed: int = 0,
-        first: int = 0,
-        share: Share = Share(),
+        self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split.batches`."""
         if epoch is None:
             yield from self._in_order(batch_size, first, share)
             return
@@ -113,11 +92,10 @@ class SampleSplit:
 
     def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(self.start + first * batch_size, self.stop, batch_size):
-            indices = torch.arange(start, min(start + batch_size, self.stop))[
-                share.of(min(batch_size, self.stop - start))
-            ]
-            if len(indices):
-                yield self._batch(indices, [])
+            indices = torch.arange(start, min(start + batch_size, self.stop))
+            mine = indices[share.of(len(indices))]
+            if len(mine):
+                yield self._batch(mine, [])
 
     def _batch(self, indices: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
         inputs, labels = self.samples.fetch(indices)

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:  # for type checkers; at run time the names are looked up when they are used
-    from prunec.compiler.driver import compile_model as compile_model
-    from prunec.compiler.loading import LoadedCheckpoint as LoadedCheckpoint
-    from prunec.compiler.loading import load_checkpoint as load_checkpoint
-    from prunec.compiler.report import Report as Report
+    from prunec.compiler.facts.settings import Settings as Settings
+    from prunec.compiler.project.checkpoint import LoadedCheckpoint as LoadedCheckpoint
+    from prunec.compiler.project.checkpoint import load_checkpoint as load_checkpoint
+    from prunec.compiler.recovery.objective import Objective as Objective
+    from prunec.compiler.report.report import Report as Report
+    from prunec.compiler.stages.driver import compile_model as compile_model
     from prunec.passes.frontend import capture as capture
     from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
@@ -17,13 +19,15 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are looked up when
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
-        "LoadedCheckpoint": "prunec.compiler.loading",
+        "LoadedCheckpoint": "prunec.compiler.project.checkpoint",
+        "Objective": "prunec.compiler.recovery.objective",
         "Program": "prunec.passes.program",
-        "Report": "prunec.compiler.report",
+        "Report": "prunec.compiler.report.report",
+        "Settings": "prunec.compiler.facts.settings",
         "Target": "prunec.runtime.target",
         "apply_plan": "prunec.passes.plan",
         "capture": "prunec.passes.frontend",
-        "compile_model": "prunec.compiler.driver",
-        "load_checkpoint": "prunec.compiler.loading",
+        "compile_model": "prunec.compiler.stages.driver",
+        "load_checkpoint": "prunec.compiler.project.checkpoint",
     },
 )

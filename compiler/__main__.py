@@ -1,8 +1,6 @@
 """``python -m prunec.compiler``: the same as ``prunec``."""
 
-import sys
-
-from prunec.compiler.cli.main import run
+from prunec.compiler.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    main()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from prunec.passes.base import PassResult as PassResult
     from prunec.passes.coupling import Policy as Policy
     from prunec.passes.coupling import analyse as analyse
+    from prunec.passes.errors import PrunecError as PrunecError
     from prunec.passes.fold import FoldParameters as FoldParameters
     from prunec.passes.frontend import capture as capture
     from prunec.passes.oracle import OracleReport as OracleReport
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
     from prunec.passes.prune_filters import PruneFilters as PruneFilters
-    from prunec.passes.two_four import Sparsify as Sparsify
+    from prunec.passes.sparsify import Sparsify as Sparsify
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
@@ -26,10 +27,11 @@ __getattr__, __dir__ = lazy_attributes(
         "capture": "prunec.passes.frontend",
         "Policy": "prunec.passes.coupling",
         "analyse": "prunec.passes.coupling",
+        "PrunecError": "prunec.passes.errors",
         "FoldParameters": "prunec.passes.fold",
         "PruneFilters": "prunec.passes.prune_filters",
         "Permute": "prunec.passes.permute",
-        "Sparsify": "prunec.passes.two_four",
+        "Sparsify": "prunec.passes.sparsify",
         "PassResult": "prunec.passes.base",
         "PruningPlan": "prunec.passes.plan",
         "apply_plan": "prunec.passes.plan",

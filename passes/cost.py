@@ -1,6 +1,6 @@
 """Multiply-accumulate operations (MACs) of a program, layer by layer.
 
-Convention: convolutions and linear layers; one MAC per multiplication of an activation with a weight; biases,
+By convention every multiplication of an activation with a weight of a convolution or linear layer is one MAC; biases,
 norms, activations and pooling count nothing. Products of two activations (attention) are counted apart.
 """
 
@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from torch.fx import Graph, Node
 
 from prunec.passes.graphs import arguments, calls, module_path, operator_name
+from prunec.passes.operators import WEIGHTED
 
 CONVENTION = (
     "multiply-accumulates of convolutions and linear layers for one sample; "
     "biases, norms, activations and pooling not counted"
 )
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, "linear")
 _PRODUCTS = ("matmul", "bmm", "scaled_dot_product_attention", "einsum")
 
 
@@ -26,14 +24,14 @@ class Layer:
     """One use of a weight by a convolution or a linear operator.
 
     Attributes:
-        name: path of the module that owns the weight, or the weight's own name where that is the root.
+        name: Path of the module that owns the weight, or the weight's own name where that is the root.
         operator: ATen operator ("conv2d", "linear", ...).
-        weight: name of the weight parameter.
-        shape: of the weight.
-        macs: multiply-accumulates for one sample.
-        groups: of the convolution; 1 for linear.
-        inputs: elements read for one sample, without the weight.
-        outputs: elements written for one sample.
+        weight: Name of the weight parameter.
+        shape: Shape of the weight.
+        macs: Multiply-accumulates for one sample.
+        groups: Number of groups of the convolution; 1 for linear.
+        inputs: Elements read for one sample, without the weight.
+        outputs: Elements written for one sample.
     """
 
     name: str
@@ -53,44 +51,37 @@ def layer_name(parameter: str) -> str:
 
 def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
     """Every convolution and linear call with the name of its weight; a computed weight has its node's name."""
-    found = []
-    for node in calls(graph, *WEIGHTED):
-        weight: Node = arguments(node)["weight"]
-        found.append((node, str(weight.target) if weight.op == "get_attr" else weight.name))
-    return found
+    weights: list[tuple[Node, Node]] = [(node, arguments(node)["weight"]) for node in calls(graph, *WEIGHTED)]
+    return [(node, str(weight.target) if weight.op == "get_attr" else weight.name) for node, weight in weights]
 
 
 def layers(graph: Graph, samples: int = 1) -> list[Layer]:
     """The weighted layers in the order of execution; a shared module appears once per call.
 
-    Args:
-        graph: of a program.
-        samples: how many of them the graph's shapes stand for.
+    ``samples`` is the number of samples that the graph's shapes stand for.
     """
-    result = []
-    for node, weight in weighted_calls(graph):
-        bound = arguments(node)
-        shape = bound["weight"].meta["sample_shapes"]
-        result.append(
-            Layer(
-                name=layer_name(weight) if bound["weight"].op == "get_attr" else module_path(node),
-                operator=operator_name(node.target),
-                weight=weight,
-                shape=shape,
-                macs=call_macs(node) // samples,
-                groups=int(bound.get("groups", 1)),
-                inputs=math.prod(bound["input"].meta["sample_shapes"]) // samples,
-                outputs=math.prod(node.meta["sample_shapes"]) // samples,
-            )
-        )
-    return result
+    return [_layer(node, weight, samples) for node, weight in weighted_calls(graph)]
+
+
+def _layer(node: Node, weight: str, samples: int) -> Layer:
+    bound = arguments(node)
+    return Layer(
+        name=layer_name(weight) if bound["weight"].op == "get_attr" else module_path(node),
+        operator=operator_name(node.target),
+        weight=weight,
+        shape=bound["weight"].meta["sample_shapes"],
+        macs=call_macs(node) // samples,
+        groups=int(bound.get("groups", 1)),
+        inputs=math.prod(bound["input"].meta["sample_shapes"]) // samples,
+        outputs=math.prod(node.meta["sample_shapes"]) // samples,
+    )
 
 
 def call_macs(node: Node) -> int:
     """Multiply-accumulates of one convolution or linear call for one sample."""
     bound = arguments(node)
     weight = bound["weight"].meta["sample_shapes"]
-    if operator_name(node.target) in TRANSPOSED:
+    if WEIGHTED[operator_name(node.target)].is_transposed:
         positions = math.prod(bound["input"].meta["sample_shapes"]) // weight[0]
         return int(positions * math.prod(weight))
     return int(math.prod(node.meta["sample_shapes"]) * math.prod(weight[1:]))
@@ -113,7 +104,7 @@ def _macs_of_product(node: Node) -> int:
 
 
 def _macs_of_einsum(equation: str, shapes: list[tuple[int, ...]]) -> int:
-    """One for every combination of indices; of more than two tensors none, since their order isn't known."""
+    """One MAC for every combination of indices; 0 for more than two tensors, since their order isn't known."""
     terms = equation.replace(" ", "").partition("->")[0].split(",")
     sizes: dict[str | int, int] = {}
     for term, shape in zip(terms, shapes, strict=True):

@@ -1,54 +1,30 @@
 """Coupling analysis: which slices of which parameters must be removed together.
 
 Operator rules (``prunec.passes.rules``) carry axis labels through the graph and tie atoms; the ties are solved here
-once, vectorised. What no rule knows is frozen: never wrong, only less pruned, and reported by name.
+once, vectorised. What no rule knows is frozen and reported by name: it is less pruned, and never wrong.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.graphs import arguments, operator_name
-from prunec.passes.groups import Group, Member, find_groups, marked
+from prunec.passes.groups import Group, Member, find_groups, marked, positions
 from prunec.passes.labels import Atoms, Channels, Ties, Value, axes, opaque
 from prunec.passes.normalise import aliased_inputs, written
+from prunec.passes.policy import Policy
 from prunec.passes.program import Program
-from prunec.passes.rules.registry import creates, find_rule
+from prunec.passes.rules.lookup import creates, find_rule
 
 __all__ = ["Coupling", "Group", "Member", "Policy", "analyse", "solve"]
 
-#: Analyses of one program at most, each with other answers to what the one before left frozen.
+#: Number of analyses of one program at most, each with other answers to what the one before left frozen.
 _PASSES = 6
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What is pruned where more than one answer is right.
-
-    Attributes:
-        attention: "head_dim" shortens every head, "heads" removes whole heads, "none" leaves attention whole.
-        grouped: grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
-            leaves more choices.
-    """
-
-    attention: Literal["head_dim", "heads", "none"] = "head_dim"
-    grouped: Literal["auto", "groups", "index"] = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse what is none of the answers."""
-        for option, value, known in (("attention", self.attention, ATTENTION), ("grouped", self.grouped, GROUPED)):
-            if value not in known:
-                raise UsageError(f"{option} is {value!r}.", hint=did_you_mean(str(value), known))
-
-
-ATTENTION = ("head_dim", "heads", "none")
-GROUPED = ("auto", "groups", "index")
-DEFAULT_POLICY = Policy()
+_DEFAULT_POLICY = Policy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +32,14 @@ class Coupling:
     """Result of the analysis of one program.
 
     Attributes:
-        groups: what can be pruned, in the order of the graph.
-        frozen: what can't, with the reasons.
-        roots: for every atom the representative of its class, int64.
-        slots: (tensor name, dimension) -> atoms; tied tensors under each of their names.
-        ties: what the rules found.
-        policy: that it was made under.
-        constants: tensors that stand in the network's code, which no plan names.
+        groups: Groups that can be pruned, in the order of the graph, with the operators under which removing units
+            differs from zeroing them.
+        frozen: Groups that can't be pruned, with the reasons.
+        roots: Representative of each atom's class, int64 (atoms,).
+        slots: Atoms by tensor name and dimension; a tied tensor stands under each of its names.
+        ties: Labels, ties and reasons that the rules gave.
+        policy: The policy under which the analysis was made.
+        constants: Names of tensors that stand in the network's code; no plan names them.
     """
 
     groups: tuple[Group, ...]
@@ -85,15 +62,16 @@ class Coupling:
 
     @cached_property
     def group_of_root(self) -> Atoms:
-        """For every atom id, if it is a root: position of its group in ``groups``, else -1."""
-        owner = np.full(len(self.roots), -1, dtype=np.int64)
-        for position, group in enumerate(self.groups):
-            owner[self.units(group)] = position
-        return owner
+        """Position in ``groups`` of the group that each root belongs to, -1 elsewhere; int64 (atoms,)."""
+        return self.owners(self.groups)
+
+    def owners(self, groups: Sequence[Group]) -> Atoms:
+        """Position among groups of the one that each root belongs to, -1 elsewhere; int64 (atoms,)."""
+        return positions(len(self.roots), [self.units(group) for group in groups])
 
     @cached_property
     def is_frozen(self) -> NDArray[np.bool_]:
-        """For every atom id, if it is a root: whether its class stays."""
+        """Whether the class of each root is frozen; bool (atoms,)."""
         return marked(self.roots, [atoms for atoms, _ in self.ties.frozen])
 
     def units(self, group: Group) -> Atoms:
@@ -102,41 +80,31 @@ class Coupling:
         return self.roots[self.slots[member.parameter, member.dim][group.slices[0][:, 0]]]
 
 
-def analyse(program: Program, policy: Policy = DEFAULT_POLICY) -> Coupling:
+def analyse(program: Program, policy: Policy = _DEFAULT_POLICY) -> Coupling:
     """Find the coupled groups of a program.
 
-    Where several answers are right (which factor of a reshaped axis carries the channels, say) and the one taken
-    ends frozen, the analysis is made again with the next.
-
-    Returns:
-        Groups whose units can be removed, with the operators under which that is not exactly the same as zeroing
-        them, and frozen ones with reasons.
+    Where several answers are right (which factor of a reshaped axis carries the channels, say) and the one that was
+    taken leaves its channels frozen, the analysis is made again with the next answer.
     """
     options: dict[str, int] = {}
     tried: dict[str, dict[int, float]] = {}
     for _ in range(_PASSES):
         ties = Ties(policy.attention, policy.grouped, options)
         slots = _label_tensors(program, ties)
-        _run_rules(program, ties)
+        for node in program.graph.nodes:
+            _label_node(ties, node)
         roots = solve(ties.count, ties.edges)
         better = _better_options(ties, roots, tried)
         if better == options:
             break
         options = better
     groups = find_groups(program, ties, slots, roots)
-    return Coupling(
-        groups=tuple(g for g in groups if not g.reasons),
-        frozen=tuple(g for g in groups if g.reasons),
-        roots=roots,
-        slots=slots,
-        ties=ties,
-        policy=policy,
-        constants=frozenset(program.constants),
-    )
+    prunable, frozen = tuple(g for g in groups if not g.reasons), tuple(g for g in groups if g.reasons)
+    return Coupling(prunable, frozen, roots, slots, ties, policy, frozenset(program.constants))
 
 
 def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]) -> dict[str, int]:
-    """For every decision the answer to take next: the one taken if it is good, an untried one, or else the best."""
+    """The answer to take next for every decision: the last one if it is good, else an untried one, else the best."""
     frozen = marked(roots, [atoms for atoms, _ in ties.frozen])
     mixed = marked(roots, [mixing.atoms for mixing in ties.mixing])
     unwanted = marked(roots, ties.head_dims if ties.attention == "heads" else [])
@@ -144,12 +112,10 @@ def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]
     for key, decision in ties.decisions.items():
         if decision.options == 1:
             continue
-        carried = roots[decision.carried]
+        carried, qualities = roots[decision.carried], tried.setdefault(key, {})
         free = ~frozen[carried]
         quality = 2.0 if (free & ~mixed[carried]).any() else float(free.any())
-        if unwanted[carried].any():
-            quality /= 4
-        qualities = tried.setdefault(key, {})
+        quality /= 4 if unwanted[carried].any() else 1
         qualities[decision.option] = quality
         if quality < 2:
             untried = [option for option in range(decision.options) if option not in qualities]
@@ -159,15 +125,14 @@ def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]
     return options
 
 
-def _run_rules(program: Program, ties: Ties) -> None:
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            ties.values[node] = opaque(node.meta["shapes"])
-        elif node.op == "call_function":
-            ties.values[node] = _apply_rule(ties, node)
-        elif node.op == "output":
-            for source in node.all_input_nodes:
-                ties.freeze_value(ties.values[source], "an output of the network")
+def _label_node(ties: Ties, node: Node) -> None:
+    if node.op == "placeholder":
+        ties.values[node] = opaque(node.meta["shapes"])
+    elif node.op == "call_function":
+        ties.values[node] = _apply_rule(ties, node)
+    elif node.op == "output":
+        for source in node.all_input_nodes:
+            ties.freeze_value(ties.values[source], "an output of the network")
 
 
 def _label_tensors(program: Program, ties: Ties) -> dict[tuple[str, int], Atoms]:
@@ -192,12 +157,16 @@ def _label_tensors(program: Program, ties: Ties) -> dict[tuple[str, int], Atoms]
 
 
 def _apply_rule(ties: Ties, node: Node) -> Value:
-    if operator_name(node.target) == "getitem":
+    operator = operator_name(node.target)
+    if operator == "getitem":
         source, index = node.args
         value = ties.values[source]  # type: ignore[index]
         return value[index] if isinstance(value, list) else opaque(node.meta["shapes"])  # type: ignore[index]
-    if operator_name(node.target) in ("sym_size", "_assert_scalar", "sym_constrain_range_for_size"):
-        return _size_of(ties, node)
+    if operator == "sym_size":
+        a = arguments(node)
+        ties.freeze(ties.of(a["self"])[a["dim"]], "its size is read at run time")
+    if operator in ("sym_size", "_assert_scalar", "sym_constrain_range_for_size"):
+        return None  # a number, or nothing
     base = written(node)
     if base is not None:
         return _freeze_write(ties, node, base)
@@ -209,16 +178,8 @@ def _apply_rule(ties: Ties, node: Node) -> Value:
     return rule(ties, node, arguments(node))
 
 
-def _size_of(ties: Ties, node: Node) -> Value:
-    """A size read at run time: of a pruned axis it would change, so that axis stays."""
-    if operator_name(node.target) == "sym_size":
-        a = arguments(node)
-        ties.freeze(ties.of(a["self"])[a["dim"]], "its size is read at run time")
-    return None
-
-
 def _freeze_write(ties: Ties, node: Node, base: Node) -> Value:
-    """An in-place write through a view: everything that shares the memory, and everything written, stays."""
+    """Freeze everything that shares memory with an in-place write through a view, and everything that is written."""
     reason = f"in-place {operator_name(node.target)} on a view"
     for source in node.all_input_nodes:
         ties.freeze_value(ties.values[source], reason)
@@ -232,24 +193,16 @@ def _freeze_write(ties: Ties, node: Node, base: Node) -> Value:
 
 def _freeze_unknown(ties: Ties, node: Node) -> Value:
     operator = operator_name(node.target)
-    touched = [source for source in node.all_input_nodes if ties.values.get(source)]
+    touched = [value for source in node.all_input_nodes if (value := ties.values.get(source))]
     if touched:
         ties.unknown_operators[operator] = ties.unknown_operators.get(operator, 0) + 1
-    for source in touched:
-        ties.freeze_value(ties.values[source], f"operator {operator} has no rule")
+    for value in touched:
+        ties.freeze_value(value, f"operator {operator} has no rule")
     return opaque(node.meta["shapes"])
 
 
 def solve(count: int, edges: list[tuple[Atoms, Atoms]]) -> Atoms:
-    """Connected components of atoms under ties.
-
-    Args:
-        count: number of atoms.
-        edges: pairs of equally long atom arrays.
-
-    Returns:
-        The smallest atom of each atom's class, int64 (count,).
-    """
+    """The smallest atom of each class, int64 (count,): connected components under pairs of equally long arrays."""
     roots = np.arange(count, dtype=np.int64)
     if not edges:
         return roots

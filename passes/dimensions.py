@@ -1,4 +1,4 @@
-"""Which dimensions of a network's inputs may vary, and telling torch.export so."""
+"""Dimensions of a network's inputs that may vary, as torch.export wants to be told of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils import _pytree as pytree
 
-#: For each input tensor, in the order of `input_tensors`: its varying dimensions.
+#: The varying dimensions of each input tensor, in the order of `input_tensors`.
 DynamicDims = tuple[dict[int, Dim], ...]
 
 
@@ -29,7 +29,7 @@ def dynamic_batch(tensors: Sequence[Tensor]) -> DynamicDims:
 
 
 def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
-    """The dimensions that vary in an exported program; one that is computed from others is found anew."""
+    """The dimensions that vary in an exported program; torch.export finds one that is computed from others anew."""
     batch = batch_symbol(exported)
     dims: dict[str, Dim] = {}
 
@@ -40,7 +40,7 @@ def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
         if str(expression) not in dims:
             allowed = exported.range_constraints[expression]
             least, most = int(allowed.lower), int(allowed.upper) if allowed.upper < 2**62 else None
-            # Sizes 0 and 1 are allowed although torch.export says 2: it never looks at them.
+            # torch.export says that sizes start at 2, since it never looks at 0 and 1; both are allowed.
             name = "batch" if str(expression) == batch else str(expression)
             dims[str(expression)] = Dim(name, min=least if least > 2 else None, max=most)
         return dims[str(expression)]
@@ -71,7 +71,7 @@ def _input_values(exported: ExportedProgram) -> list[Tensor]:
 
 
 def specification(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: DynamicDims) -> Any:
-    """What ``torch.export.export`` takes as ``dynamic_shapes`` for these inputs of this module."""
+    """The argument ``dynamic_shapes`` of ``torch.export.export`` for these inputs of this module."""
     shapes = ShapesCollection()  # type: ignore[no-untyped-call]
     for tensor, varying in zip(input_tensors((args, kwargs)), dims, strict=True):
         if varying:

@@ -1,7 +1,6 @@
-"""The error tree: every error a user can meet is a `PrunecError` with the exit code that stands for it.
+"""The error tree: every error that a user can meet is a `PrunecError` with an exit code of its own.
 
-The exit codes are a contract with CI pipelines; they also stand in report.json. This module imports neither
-torch nor anything else that is slow to load.
+The exit codes are a contract with CI pipelines; they also stand in report.json. This module loads fast.
 """
 
 import difflib
@@ -10,11 +9,11 @@ from typing import ClassVar
 
 
 class PrunecError(Exception):
-    """Something the user can act on: what happened, where, got against expected, what to try next.
+    """An error that the user can act on: what happened, where, got against expected, what to try next.
 
     Args:
-        message: one sentence or short paragraph; names the layer, operator, file or option.
-        hint: what to try next, shown on its own line.
+        message: One sentence or short paragraph that names the layer, operator, file or option.
+        hint: Advice on what to try next, shown on its own line.
     """
 
     exit_code: ClassVar[int] = 1
@@ -26,7 +25,7 @@ class PrunecError(Exception):
 
 
 class UsageError(PrunecError):
-    """Wrong option, configuration, target or recipe; an unreachable speed-up."""
+    """A wrong option, configuration, target or recipe, or a speed-up that can't be reached."""
 
     exit_code = 2
 
@@ -38,7 +37,7 @@ class UnsupportedModelError(PrunecError):
 
 
 class MissingDependencyError(PrunecError):
-    """A library or device that the engine asked for needs; the hint is the line that mends it."""
+    """A library or device is missing that the engine needs; the hint is the line that mends it."""
 
     exit_code = 4
 
@@ -62,19 +61,19 @@ class SparsityGateError(PrunecError):
 
 
 class NumericMismatchError(PrunecError):
-    """Two forms of one network that must agree numerically, and do not."""
+    """Two forms of one network that must agree numerically don't."""
 
     exit_code = 8
 
 
 class InputError(PrunecError):
-    """Unusable input: checkpoint, data, or a run that cannot be resumed from it."""
+    """Unusable input: a checkpoint, data, or a run that cannot be resumed."""
 
     exit_code = 9
 
 
 class EnvironmentFailure(PrunecError):  # noqa: N818 - "EnvironmentError" is a builtin
-    """Disk, permissions, locks, memory."""
+    """A failure of disk, permissions, locks or memory."""
 
     exit_code = 10
 
@@ -95,6 +94,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Hint that names the closest known names, or lists all of them where none is close."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"Known: {', '.join(known)}."
+    return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."

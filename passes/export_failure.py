@@ -1,4 +1,4 @@
-"""Why torch.export can't capture a network: at which operator, in which line of its code, and what to try."""
+"""The error that says why torch.export can't capture a network: the operator, the line of code, what to try."""
 
 import linecache
 import re
@@ -14,17 +14,12 @@ _TORCH = str(Path(torch.__file__).parent)
 _OWN = str(Path(__file__).parent)
 _LIBRARY = sysconfig.get_paths()["stdlib"]
 _PACKAGES = sysconfig.get_paths()["purelib"]
-#: A size or number that torch.export doesn't know before the network runs.
+#: The name of a size or number that torch.export doesn't know before the network runs.
 _UNKNOWN = re.compile(r"\bz?uf?\d+\b")
 
 
 def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
-    """What to raise instead of an error of torch.export.
-
-    Args:
-        name: of the network's class.
-        error: as torch.export raised it.
-    """
+    """The error to raise instead of one that torch.export raised on a network of the class ``name``."""
     operator, line = _operator(error), _line(error)
     where = "; ".join(part for part in (operator and f"at {operator}", line) if part)
     what = first_line(error).partition(" (unhinted")[0]
@@ -37,9 +32,8 @@ def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
 
 
 def _operator(error: BaseException) -> str | None:
-    """The operator that yields what is unknown, or the method of Tensor that failed."""
-    unknown = _UNKNOWN.search(first_line(error))
-    if unknown:
+    """The operator that yields the unknown number, or the method of Tensor that failed."""
+    if unknown := _UNKNOWN.search(first_line(error)):
         traced = str(getattr(error, "partial_fx_graph", ""))
         made = re.search(rf'"[^"]*\b{unknown[0]}\b[^"]*" = torch\.ops\.(\w+\.\w+)', traced)
         return made[1] if made else None
@@ -53,8 +47,8 @@ def _operator(error: BaseException) -> str | None:
 
 def _line(error: BaseException) -> str | None:
     """The innermost line of code that belongs neither to torch nor to Python nor to prunec."""
-    positions = [(frame.f_code, number) for frame, number in walk_tb(error.__traceback__)]
-    for code, number in reversed(positions):
+    for frame, number in reversed(list(walk_tb(error.__traceback__))):
+        code = frame.f_code
         if _is_users(code.co_filename):
             text = linecache.getline(code.co_filename, number).strip()
             return f"{code.co_filename}:{number} in {code.co_name}(): {text!r}" if text else None
@@ -62,6 +56,5 @@ def _line(error: BaseException) -> str | None:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith(("<", _TORCH, _OWN)):
-        return False
-    return file.startswith(_PACKAGES) or not file.startswith(_LIBRARY)
+    in_library = file.startswith(_LIBRARY) and not file.startswith(_PACKAGES)
+    return not (in_library or file.startswith(("<", _TORCH, _OWN)))

@@ -11,12 +11,12 @@ from torch.fx import Graph, Node
 #: Shape of a tensor, or a list of them for an operator with several outputs, or None where there is no tensor.
 Shapes = tuple[int, ...] | list["Shapes"] | None
 
-#: No size of a channel axis comes near this; `symbol_primes` start above it.
+#: Every size of a channel axis is far below this number, and every number of `symbol_primes` above it.
 LARGEST_SIZE = 1_000_000
 
 
 def symbol_primes() -> Iterator[int]:
-    """What symbolic dimensions stand as in node shapes: primes that no real size equals, the batch first."""
+    """The numbers that stand for symbolic sizes in node shapes: primes that no real size equals, the batch's first."""
     prime = LARGEST_SIZE
     while True:
         prime = int(sympy.nextprime(prime))
@@ -24,11 +24,7 @@ def symbol_primes() -> Iterator[int]:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Every argument of an ATen call by its schema name, defaults filled in.
-
-    Args:
-        node: a ``call_function`` node whose target is an ``OpOverload``.
-    """
+    """The arguments of a call of an ``OpOverload`` by their schema names, with defaults filled in."""
     args, kwargs = node.args, node.kwargs
     given = len(args)
     return {
@@ -46,8 +42,7 @@ def _signature(target: object) -> tuple[tuple[str, Any], ...]:
 
 def set_argument(node: Node, name: str, value: Any) -> None:
     """Give one argument of an ATen call, named as in its schema, a new value."""
-    names = [argument for argument, _ in _signature(node.target)]
-    position = names.index(name)
+    position = [argument for argument, _ in _signature(node.target)].index(name)
     if position < len(node.args):
         node.update_arg(position, value)
     else:
@@ -71,3 +66,13 @@ def calls(graph: Graph, *operators: str) -> Iterator[Node]:
 def module_path(node: Node) -> str:
     """Path of the module whose code made this node ("" for the root or where it is not known)."""
     return str(node.meta.get("module", ""))
+
+
+def copied_graph(graph: Graph) -> Graph:
+    """A copy of a graph with the same node names, metadata and calling convention."""
+    clone = Graph()
+    clone.set_codegen(graph._codegen)
+    outputs = clone.graph_copy(graph, {})
+    output = clone.output(outputs)
+    output.meta = dict(graph.output_node().meta)
+    return clone

@@ -1,6 +1,7 @@
 """Groups of units: classes of tied atoms that are slices of the same dimensions of the same tensors."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -8,9 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from prunec.passes.cost import TRANSPOSED, layer_name, weighted_calls
-from prunec.passes.graphs import operator_name
+from prunec.passes.cost import layer_name, weighted_calls
+from prunec.passes.graphs import calls, operator_name
 from prunec.passes.labels import Atoms, Ties
+from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 
 
@@ -19,9 +21,9 @@ class Member:
     """One dimension of one parameter or buffer in a group.
 
     Attributes:
-        parameter: name in the original module.
-        dim: the dimension that shrinks.
-        slices_per_unit: how many slices go with each unit (49 where a flattened 7x7 map follows a channel).
+        parameter: Name in the original module.
+        dim: The dimension that shrinks.
+        slices_per_unit: Number of slices that go with each unit (49 where a flattened 7x7 map follows a channel).
     """
 
     parameter: str
@@ -34,14 +36,14 @@ class Group:
     """Units that can be removed one by one, each a set of slices of the same members.
 
     Attributes:
-        name: path of the first layer whose filters the units are.
-        count: number of units.
-        members: what goes with a unit.
-        slices: for each member the slice indices of each unit, int64 (count, slices_per_unit).
+        name: Path of the first layer whose filters the units are.
+        count: Number of units.
+        members: Tensor dimensions that lose slices with a unit.
+        slices: Slice indices of each unit in each member, int64 (count, slices_per_unit).
         filters: (parameter, dimension) pairs of the whole program whose slices are filters.
-        reasons: why the group is frozen, in words; empty where it can be pruned.
-        residual: whether it is a residual stream, the sum of several layers' outputs.
-        inexact: operators that mix the units, so that removing some changes what the others become; empty where
+        reasons: Reasons why the group is frozen, in words; empty where it can be pruned.
+        residual: Whether the group is a residual stream, the sum of several layers' outputs.
+        inexact: Operators that mix the units, so that removing some changes what the others become; empty where
             removing units equals zeroing them.
     """
 
@@ -71,86 +73,83 @@ class Group:
 
 
 def find_groups(program: Program, ties: Ties, slots: dict[tuple[str, int], Atoms], roots: Atoms) -> list[Group]:
-    """Group the classes of tied atoms by what they are members of; classes without a filter don't count.
+    """Group the classes of tied atoms by the tensor dimensions that they have slices of.
+
+    Classes without a filter form no group.
 
     Args:
-        program: the program analysed.
-        ties: what its rules found.
-        slots: (tensor name, dimension) -> atoms.
-        roots: for every atom the representative of its class.
+        program: Program that was analysed.
+        ties: Labels, ties and reasons that the rules gave.
+        slots: Atoms by tensor name and dimension.
+        roots: Representative of each atom's class.
 
     Returns:
-        Groups in the order in which the graph first uses their filters, frozen ones with their reasons.
+        Groups in the order in which the graph first uses their filters; frozen ones have reasons.
     """
     filters = _filters(program)
     order = _order_of_use(program)
     keys = sorted(slots, key=lambda slot: (order.get(slot[0], len(order)), slot[1]))
-    found = _classes([slots[key] for key in keys if key in filters], roots, _signatures(keys, slots, ties, roots))
-    slices = _slices(keys, slots, roots, found)
-    owner = np.full(ties.count, -1, dtype=np.int64)
-    for position, units in enumerate(found):
-        owner[units] = position
-    reasons = _words(ties.frozen, owner[roots], len(found))
-    inexact = _words([(mixing.atoms, mixing.operator) for mixing in ties.mixing], owner[roots], len(found))
+    classes = _classes([slots[key] for key in keys if key in filters], roots, _signatures(keys, slots, ties, roots))
+    slices = _slices(keys, slots, roots, classes)
+    owner = positions(ties.count, classes)[roots]
+    reasons = _words(ties.frozen, owner, len(classes))
+    inexact = _words([(mixing.atoms, mixing.operator) for mixing in ties.mixing], owner, len(classes))
     residual = marked(roots, ties.residual)
     names: Counter[str] = Counter()
     groups = []
-    for position, units in enumerate(found):
+    for position, units in enumerate(classes):
         members = tuple(Member(name, dim, rows.shape[1]) for (name, dim), rows in slices[position].items())
         layer = layer_name(next(m.parameter for m in members if (m.parameter, m.dim) in filters))
         names[layer] += 1
-        group = Group(
-            name=layer if names[layer] == 1 else f"{layer}#{names[layer]}",
-            count=len(units),
-            members=members,
-            slices=tuple(slices[position].values()),
-            filters=filters,
-            reasons=reasons[position],
-            residual=bool(residual[units].any()),
-            inexact=inexact[position],
+        name = layer if names[layer] == 1 else f"{layer}#{names[layer]}"
+        rows, is_residual = tuple(slices[position].values()), bool(residual[units].any())
+        groups.append(
+            Group(name, len(units), members, rows, filters, reasons[position], is_residual, inexact[position])
         )
-        groups.append(group)
     return groups
 
 
+def positions(atoms: int, classes: Sequence[Atoms]) -> Atoms:
+    """Position of the one of several arrays of atoms that each atom stands in, -1 elsewhere; int64 (atoms,)."""
+    owner = np.full(atoms, -1, dtype=np.int64)
+    for position, members in enumerate(classes):
+        owner[members] = position
+    return owner
+
+
 def marked(roots: Atoms, labels: list[Atoms]) -> NDArray[np.bool_]:
-    """For every atom id, if it is a root: whether it stands for any of these atoms."""
-    found = np.zeros(len(roots), dtype=bool)
+    """Whether each root stands for any of these atoms; bool (atoms,)."""
+    is_marked = np.zeros(len(roots), dtype=bool)
     if labels:
-        found[roots[np.concatenate([np.ravel(label) for label in labels])]] = True
-    return found
+        is_marked[roots[np.concatenate([np.ravel(label) for label in labels])]] = True
+    return is_marked
 
 
 def _filters(program: Program) -> frozenset[tuple[str, int]]:
-    """Where filters are: in a weight as its layer reads it; in other parameters dimension 0, if it holds vectors."""
+    """The dimensions that count filters: those of weights, and dimension 0 of other parameters that hold vectors."""
     parameters = program.parameters()
-    found: dict[int, set[int]] = {}
+    filter_dims: dict[int, set[int]] = {}
     for node, weight in weighted_calls(program.graph):
         if weight in parameters:
-            filters = 1 if operator_name(node.target) in TRANSPOSED else 0
-            found.setdefault(id(parameters[weight]), set()).add(filters)
+            dim = WEIGHTED[operator_name(node.target)].filter_dim
+            filter_dims.setdefault(id(parameters[weight]), set()).add(dim)
     return frozenset(
         (name, dim)
         for name, parameter in parameters.items()
-        for dim in found.get(id(parameter), {0} if parameter.numel() > max(parameter.shape, default=1) else ())
+        for dim in filter_dims.get(id(parameter), {0} if parameter.numel() > max(parameter.shape, default=1) else ())
     )
 
 
 def _order_of_use(program: Program) -> dict[str, int]:
-    order: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            for source in node.all_input_nodes:
-                if source.op == "get_attr":
-                    order.setdefault(str(source.target), len(order))
-    return order
+    sources = (source for node in calls(program.graph) for source in node.all_input_nodes if source.op == "get_attr")
+    return {name: position for position, name in enumerate(dict.fromkeys(str(source.target) for source in sources))}
 
 
 def _signatures(
     keys: list[tuple[str, int]], slots: dict[tuple[str, int], Atoms], ties: Ties, roots: Atoms
 ) -> NDArray[np.uint64]:
-    """For every root a number, the same for classes that have slices of the same tensors and may go alike."""
-    # What every piece of an axis keeps is settled group by group, so pieces tell classes apart as members do.
+    """A number for every root, equal for classes with slices of the same tensors that may go alike; uint64 (atoms,)."""
+    # Each group settles what a piece of an axis keeps, so pieces tell classes apart as members do.
     labels = [*(slots[key] for key in keys), *ties.pieces]
     random = np.random.default_rng(0).integers(1, 2**63, size=len(labels) + 2, dtype=np.uint64)
     signatures = np.zeros(len(roots), dtype=np.uint64)
@@ -163,12 +162,7 @@ def _signatures(
 
 
 def _classes(filters: list[Atoms], roots: Atoms, signatures: NDArray[np.uint64]) -> list[Atoms]:
-    """Classes that have filters, by signature.
-
-    Args:
-        filters: atoms of each tensor's filters, in the order of the graph.
-        roots: for every atom the representative of its class.
-        signatures: for every root.
+    """Divide the classes that have filters by their signatures.
 
     Returns:
         The roots of each group in the order of its filters, groups in the order in which the graph first uses theirs.
@@ -193,11 +187,11 @@ def _classes(filters: list[Atoms], roots: Atoms, signatures: NDArray[np.uint64])
 def _slices(
     keys: list[tuple[str, int]], slots: dict[tuple[str, int], Atoms], roots: Atoms, groups: list[Atoms]
 ) -> list[dict[tuple[str, int], Atoms]]:
-    """For each group of classes, per tensor and dimension the slices of each class: (units, slices per unit)."""
+    """The slices of each group by tensor name and dimension, int64 (units, slices per unit)."""
     unit_of = np.full(len(roots), -1, dtype=np.int64)
     unit_of[np.concatenate([*groups, []]).astype(np.int64)] = np.arange(sum(map(len, groups)))
     group_of = np.repeat(np.arange(len(groups)), [len(units) for units in groups])
-    found: list[dict[tuple[str, int], Atoms]] = [{} for _ in groups]
+    slices: list[dict[tuple[str, int], Atoms]] = [{} for _ in groups]
     for key in keys:
         units = unit_of[roots[slots[key]]]
         indices = np.argsort(units, kind="stable")[np.count_nonzero(units < 0) :]
@@ -205,21 +199,18 @@ def _slices(
         starts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(owners)]
         for start, end in pairwise(starts if len(owners) else []):
             position = owners[start]
-            found[position][key] = indices[start:end].reshape(len(groups[position]), -1)
-    return found
+            slices[position][key] = indices[start:end].reshape(len(groups[position]), -1)
+    return slices
 
 
 def _words(labels: list[tuple[Atoms, str]], owner: Atoms, groups: int) -> list[tuple[str, ...]]:
-    """What is said of each group's atoms, each thing once, in the order found.
+    """The words that are said of each group's atoms, each once, in the order of their first use.
 
-    Args:
-        labels: atoms and what is said of them.
-        owner: for every atom its group, -1 where it is in none.
-        groups: how many there are.
+    ``owner`` is the group of each atom, -1 where it is in none.
     """
     words = list(dict.fromkeys(word for _, word in labels))
     column = {word: position for position, word in enumerate(words)}
-    said = np.zeros((groups + 1, len(words)), dtype=bool)  # the last row is that of no group
+    said = np.zeros((groups + 1, len(words)), dtype=bool)  # the last row is for atoms in no group
     for atoms, word in labels:
         said[owner[atoms], column[word]] = True
     return [tuple(words[position] for position in np.flatnonzero(row)) for row in said[:-1]]

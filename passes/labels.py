@@ -6,7 +6,6 @@ merged with an axis of unknown size, as in ``view(B * C, ...)``, stay known as f
 labels flow through an operator and which atoms go together; the ties are solved once, at the end.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.graphs import Shapes
+from prunec.passes.graphs import Shapes, operator_name
 
 Atoms = NDArray[np.int64]
 
@@ -25,9 +24,9 @@ class Channels:
     """An axis whose indices are atoms.
 
     Attributes:
-        atoms: of each index, int64 (size,).
-        zero: whether this tensor is zero at the removed indices when the removed parameter slices are zero. Sums
-            over such an axis lose nothing by its pruning.
+        atoms: Atom of each index, int64 (size,).
+        zero: Whether this tensor is zero at the removed indices when the removed parameter slices are zero. Sums
+            over such an axis stay the same when it is pruned.
     """
 
     atoms: Atoms
@@ -37,7 +36,7 @@ class Channels:
         return len(self.atoms)
 
     def take(self, atoms: Atoms) -> "Channels":
-        """Other atoms, zero under the same condition."""
+        """Label of other atoms that is zero under the same condition."""
         return Channels(atoms, self.zero)
 
 
@@ -46,7 +45,7 @@ class Packed:
     """An axis merged from several, outermost first, at least one of unknown size and one of channels.
 
     Attributes:
-        factors: (size, channels or None) of each; an unknown size is a large prime (`graphs.symbol_primes`).
+        factors: Size and channels (or None) of each factor; an unknown size is a large prime (`graphs.symbol_primes`).
     """
 
     factors: tuple[tuple[int, Channels | None], ...]
@@ -68,12 +67,17 @@ Value = tuple[Label, ...] | list["Value"] | None
 
 
 def with_zero(label: Label, zero: bool) -> Label:
-    """The same atoms, zero at removed indices or not."""
+    """A label with the same atoms whose tensor is zero at removed indices, or is not."""
     if label is None or label.zero == zero:
         return label
     if isinstance(label, Channels):
         return Channels(label.atoms, zero)
     return Packed(tuple((size, channels and replace(channels, zero=zero)) for size, channels in label.factors))
+
+
+def is_zero(label: Label) -> bool:
+    """Whether a labelled axis is zero at removed indices; False for an opaque one."""
+    return label is not None and label.zero
 
 
 def parts(label: Label) -> list[Channels]:
@@ -97,11 +101,11 @@ class Follow:
     """A node argument that holds sizes: those of labelled axes follow the number of kept atoms.
 
     Attributes:
-        node: the node to rewrite.
-        argument: name of the argument in the operator's schema.
-        index: position in the argument's list, None where the argument is the size itself.
-        label: axis whose kept number is the new value; a packed one becomes -1.
-        per: atoms that make one unit of the size (channels per group where the size counts groups).
+        node: The node to rewrite.
+        argument: Name of the argument in the operator's schema.
+        index: Position in the argument's list, None where the argument is the size itself.
+        label: Axis whose kept number is the new value; a packed one becomes -1.
+        per: Atoms that make one unit of the size (channels per group where the size counts groups).
     """
 
     node: Node
@@ -135,9 +139,9 @@ class Decision:
     """One of several right answers, taken by a rule.
 
     Attributes:
-        option: position of the answer in the rule's list.
-        options: how many there are.
-        carried: atoms that the answer leaves free; where they are frozen after all, another may do better.
+        option: Position of the answer in the rule's list of answers.
+        options: Number of answers.
+        carried: Atoms that the answer leaves free; where they are frozen after all, another may do better.
     """
 
     option: int
@@ -147,25 +151,25 @@ class Decision:
 
 @dataclass
 class Ties:
-    """What the rules of one analysis have found.
+    """The labels, ties and reasons that the rules of one analysis gave.
 
     Attributes:
-        attention: which axis of attention carries its atoms: "head_dim", "heads" or "none".
-        grouped: how grouped convolutions are pruned: "groups", "index" or "auto".
-        options: answers to take instead of the first, by the key of their decision.
-        values: labels of every node's output.
-        edges: pairs of equally long atom arrays that go together.
-        frozen: atoms that stay, with the reason.
-        mixing: inexact operators.
-        residual: channels of sums of two activations.
-        head_dims: axes over which queries meet keys.
-        heads: axes that count the heads of attention.
-        follows: size arguments.
-        pinned: arguments to be made explicit.
-        pieces: parts cut out of an axis, each of which keeps at least one channel.
-        decisions: by key, the answers taken.
-        unknown_operators: operators without a rule and how often they occur.
-        count: number of atoms.
+        attention: The axis of attention that carries its atoms: "head_dim", "heads" or "none".
+        grouped: The way that grouped convolutions are pruned: "groups", "index" or "auto".
+        options: Answers to take instead of the first ones, by the key of their decision.
+        values: Labels of every node's output.
+        edges: Pairs of equally long atom arrays that go together.
+        frozen: Atoms that stay, with the reasons.
+        mixing: Operators under which removing differs from zeroing, with the atoms that they mix.
+        residual: Channels of sums of two activations.
+        head_dims: Axes over which queries meet keys.
+        heads: Axes that count the heads of attention.
+        follows: Size arguments that follow labels.
+        pinned: Arguments that are made explicit where a width changes.
+        pieces: Parts cut out of an axis, each of which keeps at least one channel.
+        decisions: Answers that were taken, by the key of their decision.
+        unknown_operators: Operators without a rule and how often they occur.
+        count: Number of atoms.
     """
 
     attention: str = "head_dim"
@@ -192,14 +196,14 @@ class Ties:
         return Channels(atoms, zero)
 
     def tie(self, left: Atoms, right: Atoms) -> None:
-        """Atoms at the same position go together; shapes broadcast."""
+        """Let atoms at the same position go together; shapes broadcast."""
         a, b = np.broadcast_arrays(left, right)
         self.edges.append((a.ravel(), b.ravel()))
 
     def meet(self, left: Label, right: Label, reason: str) -> Label:
         """Label of an axis where two tensors meet index by index; one opaque side freezes the other.
 
-        The result counts as zero where both are: right for sums; products say otherwise by `with_zero`.
+        The result counts as zero where both are zero, which is right for sums; products say otherwise by `with_zero`.
         """
         if isinstance(left, Channels) and isinstance(right, Channels):
             if left.atoms is not right.atoms:
@@ -213,23 +217,28 @@ class Ties:
         self.freeze(right, reason)
         return None
 
+    def meet_all(self, labels: Sequence[Label], reason: str) -> Label:
+        """Label of an axis where any number of tensors meet; None where there is none."""
+        met = labels[0] if labels else None
+        for label in labels[1:]:
+            met = self.meet(met, label, reason)
+        return met
+
     def freeze(self, label: Label, reason: str) -> None:
-        """These atoms stay, because of ``reason`` (words that a user reads)."""
-        for channels in parts(label):
-            self.frozen.append((channels.atoms, reason))
+        """Let these atoms stay for a reason, in words that a user reads."""
+        self.frozen += [(channels.atoms, reason) for channels in parts(label)]
 
     def freeze_value(self, value: Value, reason: str) -> None:
-        """Every axis of a tensor, or of each of several, stays."""
+        """Let every axis of a tensor, or of each of several tensors, stay."""
         for label in axes(value):
             self.freeze(label, reason)
 
     def mix(self, node: Node, label: Label, operator: str) -> None:
-        """This operator mixes these channels: pruned, they are not what they are zeroed."""
-        for channels in parts(label):
-            self.mixing.append(Mixing(node, channels.atoms, operator))
+        """Note that an operator mixes these channels, so that removing some of them differs from zeroing them."""
+        self.mixing += [Mixing(node, channels.atoms, operator) for channels in parts(label)]
 
     def sum_over(self, node: Node, label: Label, operator: str) -> None:
-        """The operator sums over these channels: exact only if removed ones are zero."""
+        """Note that an operator sums over these channels, which is exact only if the removed ones are zero."""
         if label is not None and not label.zero:
             self.mix(node, label, operator)
 
@@ -238,24 +247,23 @@ class Ties:
         return options[self.options.get(key, 0)]
 
     def decided(self, key: str, options: Sequence[Any], carried: Atoms) -> None:
-        """What the answer to ``key`` leaves free."""
+        """Report the atoms that the answer to ``key`` leaves free."""
         self.decisions[key] = Decision(self.options.get(key, 0), len(options), carried)
 
     def follow(self, node: Node, argument: str, index: int | None, label: Label, per: int = 1) -> None:
-        """This size argument counts the kept atoms of ``label``."""
+        """Let a size argument follow the number of kept atoms of a label."""
         if label is not None:
             self.follows.append(Follow(node, argument, index, label, per))
 
     def follow_sizes(self, node: Node, argument: str, sizes: Sequence[Any], labels: Sequence[Label]) -> None:
-        """A list of sizes, one per axis; -1 and symbolic entries stay as they are."""
+        """Let a list of sizes, one for each axis, follow labels; -1 and symbolic entries stay as they are."""
         for index, (size, label) in enumerate(zip(sizes, labels, strict=True)):
             if isinstance(size, int) and size != -1:
                 self.follow(node, argument, index, label)
 
     def pin(self, node: Node, argument: str, value: Any, label: Label) -> None:
-        """Where channels of ``label`` go, this argument is set to ``value``."""
-        for channels in parts(label):
-            self.pinned.append(Pinned(node, argument, value, channels))
+        """Set an argument to a value where channels of a label go."""
+        self.pinned += [Pinned(node, argument, value, channels) for channels in parts(label)]
 
     def of(self, node: Any) -> tuple[Label, ...]:
         """Labels of the one tensor that a node yields."""
@@ -266,13 +274,17 @@ class Ties:
 
 def opaque(shapes: Shapes) -> Value:
     """Labels that say nothing, for outputs of these shapes."""
-    if shapes is None:
-        return None
     if isinstance(shapes, list):
         return [opaque(item) for item in shapes]
-    return (None,) * len(shapes)
+    return None if shapes is None else (None,) * len(shapes)
 
 
-def size_of(label: Channels | Packed) -> int:
-    """Size of an axis, with primes for what is unknown."""
-    return len(label) if isinstance(label, Channels) else math.prod(label.sizes)
+def each_output(node: Node, labels: Sequence[Label]) -> Value:
+    """The same labels for each output of a node."""
+    shapes = node.meta["shapes"]
+    return [tuple(labels) for _ in shapes] if isinstance(shapes, list) else tuple(labels)
+
+
+def not_tracked(node: Node) -> str:
+    """The reason why channels stay that meet values without labels in an operator."""
+    return f"{operator_name(node.target)} with values that are not tracked"

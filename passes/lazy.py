@@ -7,19 +7,11 @@ from collections.abc import Callable, Mapping
 def lazy_attributes(
     package: str, exports: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The module-level ``__getattr__`` and ``__dir__`` of a package.
+    """The ``__getattr__`` and ``__dir__`` of a package; ``exports`` names the module that defines each attribute."""
 
-    Args:
-        package: ``__name__`` of the package.
-        exports: attribute -> module that defines it.
-    """
-
-    def getattr_(name: str) -> object:
+    def attribute(name: str) -> object:
         if name not in exports:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(exports[name]), name)
 
-    def dir_() -> list[str]:
-        return sorted(exports)
-
-    return getattr_, dir_
+    return attribute, lambda: sorted(exports)

@@ -1,7 +1,7 @@
 """The dense program with removed slices zeroed, whose inexact operators see the kept channels only.
 
 A layer norm over fewer channels is another function than the same norm over zeros, so a pruned program can't equal
-the zeroed one there. Everything else of the graph runs dense.
+the zeroed one there. The rest of the graph runs dense.
 """
 
 import math
@@ -9,38 +9,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from prunec.passes.coupling import Coupling
 from prunec.passes.graphs import LARGEST_SIZE
-from prunec.passes.labels import Channels, Label, Packed, Value
+from prunec.passes.labels import Channels, Label, Packed, Value, parts
 from prunec.passes.program import Program
 from prunec.passes.rewrite import Removed
 
 
 class MaskedInterpreter(Interpreter):
-    """Runs a graph; the inexact nodes on kept slices, whose results are scattered into zeros."""
+    """Runs a graph, with its inexact nodes on kept slices only; their results are scattered into zeros."""
 
     def __init__(self, zeroed: Program, dense: Program, pruned: Program, coupling: Coupling, removed: Removed) -> None:
         """Prepare a run.
 
         Args:
-            zeroed: a copy of the dense program with its removed slices zero.
-            dense: the program that was analysed.
-            pruned: the dense program without the slices; its graph has the same nodes.
-            coupling: analysis of the dense program.
-            removed: which classes of atoms are gone.
+            zeroed: A copy of the dense program with its removed slices zero.
+            dense: The program that was analysed.
+            pruned: The dense program without the slices; its graph has the same nodes.
+            coupling: Analysis of the dense program.
+            removed: Classes of atoms that are gone.
         """
         super().__init__(zeroed.module)
         self.coupling, self.removed = coupling, removed
-        triples = zip(zeroed.graph.nodes, dense.graph.nodes, pruned.double().eval().graph.nodes, strict=True)
         mixing = {m.node for m in coupling.ties.mixing if removed[coupling.roots[m.atoms]].any()}
-        self.inexact = {node: (original, twin) for node, original, twin in triples if original in mixing}
-        self.values = {
-            node: coupling.values.get(original)
-            for node, original in zip(zeroed.graph.nodes, dense.graph.nodes, strict=True)
-        }
+        nodes, originals = list(zeroed.graph.nodes), list(dense.graph.nodes)
+        triples = zip(nodes, originals, pruned.double().eval().graph.nodes, strict=True)
+        self.twins = {node: twin for node, original, twin in triples if original in mixing}
+        self.values = {node: coupling.values.get(original) for node, original in zip(nodes, originals, strict=True)}
 
     def run_program(self, *args: Any, **kwargs: Any) -> Any:
         """The network's outputs in their own structure."""
@@ -49,17 +48,14 @@ class MaskedInterpreter(Interpreter):
         return codegen.process_outputs(self.run(*leaves, enable_io_processing=False))
 
     def run_node(self, n: Node) -> Any:
-        """One node: dense, or on its kept slices."""
-        if n not in self.inexact:
+        """Run one node, on its kept slices if it is inexact."""
+        twin = self.twins.get(n)
+        if twin is None:
             return super().run_node(n)
-        _, twin = self.inexact[n]
-        inputs = {
-            other: self._cut(self.env[source], self.values[source])
-            for source, other in zip(n.all_input_nodes, twin.all_input_nodes, strict=True)
-        }
+        sources = dict(zip(twin.all_input_nodes, n.all_input_nodes, strict=True))
+        inputs = {other: self._cut(self.env[source], self.values[source]) for other, source in sources.items()}
         args, kwargs = torch.fx.node.map_arg((twin.args, twin.kwargs), lambda source: inputs[source])
-        result = twin.target(*args, **kwargs)
-        return self._scatter(result, self.values[n])
+        return self._scatter(twin.target(*args, **kwargs), self.values[n])
 
     def _cut(self, value: Any, labels: Value) -> Any:
         if isinstance(value, Tensor) and isinstance(labels, tuple):
@@ -70,7 +66,7 @@ class MaskedInterpreter(Interpreter):
 
     def _scatter(self, value: Any, labels: Value) -> Any:
         if isinstance(labels, list):
-            return type(value)(self._scatter(item, found) for item, found in zip(value, labels, strict=True))
+            return type(value)(self._scatter(item, label) for item, label in zip(value, labels, strict=True))
         if isinstance(value, Tensor) and labels is not None:
             for axis, label in enumerate(labels):
                 if isinstance(label, Channels | Packed):
@@ -81,24 +77,22 @@ class MaskedInterpreter(Interpreter):
         return value
 
     def _kept(self, label: Label, size: int) -> Tensor:
-        """Which indices of a dense axis stay, bool (size,)."""
+        """Whether each index of a dense axis stays, bool (size,)."""
         if isinstance(label, Channels):
-            return torch.from_numpy(~self.removed[self.coupling.roots[label.atoms]])
+            return torch.from_numpy(self._stays(label))
         assert isinstance(label, Packed)
         known = math.prod(n for n in label.sizes if n < LARGEST_SIZE)
         kept = np.ones(1, dtype=bool)
         for n, channels in label.factors:
-            stays = np.ones(size // known if n > LARGEST_SIZE else n, dtype=bool)
-            if channels is not None:
-                stays = ~self.removed[self.coupling.roots[channels.atoms]]
+            unlabelled = np.ones(size // known if n > LARGEST_SIZE else n, dtype=bool)
+            stays = unlabelled if channels is None else self._stays(channels)
             kept = np.logical_and.outer(kept, stays).ravel()
         return torch.from_numpy(kept)
 
+    def _stays(self, channels: Channels) -> NDArray[np.bool_]:
+        return ~self.removed[self.coupling.roots[channels.atoms]]
+
     def _dense_size(self, label: Channels | Packed, pruned: int) -> int:
-        if isinstance(label, Channels):
-            return len(label)
-        for _, channels in label.factors:
-            if channels is not None:
-                stays = int(np.count_nonzero(~self.removed[self.coupling.roots[channels.atoms]]))
-                pruned = pruned // stays * len(channels)
+        for channels in parts(label):
+            pruned = pruned // int(np.count_nonzero(self._stays(channels))) * len(channels)
         return pruned

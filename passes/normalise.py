@@ -1,4 +1,4 @@
-"""Bring an exported graph into the form that passes expect: pure, one level deep, with plain metadata."""
+"""Bring an exported graph into the form that passes expect: pure, one level deep, one form of each operator."""
 
 import sys
 from typing import Any
@@ -6,39 +6,41 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from prunec.passes.canonical import canonicalise
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
+from prunec.passes.operators import DROPOUTS
 from prunec.passes.plan import SHRINKING
 
-#: Operators that may return (a view of) an input although their schema doesn't say so.
+#: Operators that may return an input, or a view of it, although their schema doesn't say so.
 _MAY_RETURN_INPUT = frozenset((
-    "dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "rrelu", "type_as", "sum_to_size",
-    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "meshgrid", "einsum", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    *DROPOUTS, "rrelu", "type_as", "sum_to_size", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors",
+    "meshgrid", "einsum", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk",
+    "unsafe_split", "unsafe_split_with_sizes",
 ))  # fmt: skip
-#: Their in-place forms write 0 and 1 in the tensor's own dtype, their pure forms yield bool.
+#: Operators whose in-place forms write 0 and 1 in the tensor's own dtype, and whose pure forms yield bool.
 _COMPARISONS = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor")
 )
 
 
 def normalise(module: GraphModule, batch_symbol: str | None) -> None:
-    """Inline gradient regions, make whole-tensor in-place operators pure, reduce metadata to shapes and dtypes.
+    """Bring the module that ``ExportedProgram.module()`` returns into the form of a program's, in place.
 
-    Args:
-        module: as ``ExportedProgram.module()`` returns it; changed in place.
-        batch_symbol: name of the symbol that stands for the batch, None where the batch is fixed.
+    Gradient regions are inlined, in-place operators on whole tensors become pure, metadata are reduced to shapes and
+    dtypes, and sizes stand in arguments that can be rewritten. ``batch_symbol`` names the symbol of the batch.
 
     Raises:
-        UnsupportedModelError: the graph has nested graphs other than gradient regions.
+        UnsupportedModelError: The graph has nested graphs other than gradient regions.
     """
     inline_grad_regions(module)
     _refuse_nested_graphs(module)
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
-    canonicalise(module)
-    # Checks of dtypes that torch.export records beside casts; a program also runs in other dtypes.
+    _make_squeezes_explicit(module.graph)
+    _make_narrows_slices(module.graph)
+    _make_ranges_constants(module)
+    make_views_reshapes(module.graph)
+    # torch.export records checks of dtypes beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code(is_impure_node=_is_kept)
@@ -91,16 +93,13 @@ def functionalise(graph: Graph) -> None:
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
-        base = written(node)
-        pure = _pure_twin(node)
+        base, pure = written(node), _pure_twin(node)
         if base is None or pure is None or base.op != "call_function" or _is_seen_elsewhere(base, node, order):
             continue
-        if not _keeps_dtype(node, base):
-            continue
-        later = [user for user in base.users if order[user] > order[node]]
-        node.target = pure
-        for user in later:
-            user.replace_input_with(base, node)
+        if _keeps_dtype(node, base):
+            node.target = pure
+            for user in [user for user in base.users if order[user] > order[node]]:
+                user.replace_input_with(base, node)
 
 
 def _is_seen_elsewhere(base: Node, write: Node, order: dict[Node, int]) -> bool:
@@ -114,9 +113,9 @@ def _is_seen_elsewhere(base: Node, write: Node, order: dict[Node, int]) -> bool:
                 family.add(other)
                 todo.append(other)
     others = family - {base}
-    if any(member.op != "call_function" for member in others):
-        return True  # a view of an input or of a parameter
-    return any(order[user] > order[write] for member in others for user in member.users if user not in family)
+    is_view = any(member.op != "call_function" for member in others)  # of an input or of a parameter
+    users = {user for member in others for user in member.users} - family
+    return is_view or any(order[user] > order[write] for user in users)
 
 
 def _keeps_dtype(node: Node, base: Node) -> bool:
@@ -167,13 +166,6 @@ def aliased_inputs(node: Node) -> list[Node]:
     return [first] if shares and isinstance(first, Node) else []
 
 
-def is_aliased(node: Node) -> bool:
-    """Whether the node's tensor may be a view of another one, or another node a view of it."""
-    if any(node in aliased_inputs(user) and written(user) is not node for user in node.users):
-        return True
-    return written(node) is None and bool(aliased_inputs(node))
-
-
 def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
     """Replace fake tensors, stack traces and source paths by shapes (ints), dtype and module path."""
     primes = symbol_primes()
@@ -182,16 +174,14 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
     cache: dict[Any, tuple[int, int]] = {}
 
     def size(value: Any) -> tuple[int, int]:
-        """A dimension with primes for the symbols, and as it is for one sample of the example input."""
+        """A size with primes for its symbols, and the size for one sample of the example input."""
         if isinstance(value, int):
             return value, value
         expression = value.node.expr
         if expression not in cache:
-            for symbol in expression.free_symbols:
-                if symbol not in symbols:
-                    batch = str(symbol) == batch_symbol
-                    hint = int(value.node.shape_env.backed_var_to_val.get(symbol, 1))
-                    symbols[symbol] = (batch_prime, 1) if batch else (next(primes), hint)
+            for symbol in expression.free_symbols - symbols.keys():
+                hint = int(value.node.shape_env.backed_var_to_val.get(symbol, 1))
+                symbols[symbol] = (batch_prime, 1) if str(symbol) == batch_symbol else (next(primes), hint)
             cache[expression] = tuple(  # type: ignore[assignment]
                 int(expression.xreplace({s: pair[which] for s, pair in symbols.items()})) for which in (0, 1)
             )
@@ -217,8 +207,53 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
 
 
 def _is_layer(name: Any) -> bool:
-    """Whether a class, or its full name, is a layer of torch or made from one: its sizes are attributes."""
+    """Whether a class, or its full name, is a layer of torch or a subclass of one, whose sizes are attributes."""
     if not isinstance(name, type):
         module, _, leaf = str(name).rpartition(".")
         name = getattr(sys.modules.get(module), leaf, None)
     return isinstance(name, type) and issubclass(name, SHRINKING)
+
+
+def _make_squeezes_explicit(graph: Graph) -> None:
+    """Name the axes of size 1 that vanish, so that an axis pruned to one channel doesn't vanish with them."""
+    for node in calls(graph, "squeeze"):
+        bound = arguments(node)
+        shape, dims = bound["self"].meta["shapes"], bound.get("dim")
+        chosen = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
+        gone = sorted({d % len(shape) for d in chosen if shape and shape[d] == 1})
+        node.target = torch.ops.aten.squeeze.dims
+        node.args, node.kwargs = (bound["self"], gone), {}
+
+
+def _make_narrows_slices(graph: Graph) -> None:
+    """Replace every narrow, which is a slice given by its length, by a slice."""
+    for node in calls(graph, "narrow"):
+        bound = arguments(node)
+        start, length = bound["start"], bound["length"]
+        if isinstance(start, int) and isinstance(length, int):
+            first = start + bound["self"].meta["shapes"][bound["dim"]] if start < 0 else start
+            node.target = torch.ops.aten.slice.Tensor
+            node.args, node.kwargs = (bound["self"], bound["dim"], first, first + length), {}
+
+
+def _make_ranges_constants(module: GraphModule) -> None:
+    """Compute ranges of known length now: where they count channels, they are cut like any constant of the code."""
+    for position, node in enumerate(list(calls(module.graph, "arange", "linspace"))):
+        if node.all_input_nodes:
+            continue
+        name = f"range_{position}"
+        while hasattr(module, name):
+            name += "_"
+        setattr(module, name, node.target(*node.args, **node.kwargs))  # type: ignore[operator]
+        with module.graph.inserting_before(node):
+            constant = module.graph.create_node("get_attr", name)
+        constant.meta = node.meta
+        node.replace_all_uses_with(constant)
+        module.graph.erase_node(node)
+
+
+def make_views_reshapes(graph: Graph) -> None:
+    """Replace views by reshapes: a view relies on strides, which kernels choose by the widths that pruning changes."""
+    for node in calls(graph, "view", "_unsafe_view"):
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default

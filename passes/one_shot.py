@@ -1,16 +1,16 @@
-"""2:4 masks from what a layer's inputs are: Wanda, and SparseGPT with its weight update.
+"""2:4 masks by a layer's inputs: scores of Wanda and SparseGPT, SparseGPT's weight update, and the cost of a mask.
 
-Where a layer has a bias, or a batch norm behind it, that takes over what the masked weights gave in mean; masks are
-then chosen by what is left, the inputs' deviation from their mean.
-
-Both work on weights as rows of (position, input channel): the fours of 2:4 run along the input channels at one kernel
+They work on weights as rows of (position, input channel): the fours of 2:4 run along the input channels at one kernel
 position, as sparse tensor cores read them, and not along kernel positions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from prunec.passes.criteria.statistics import Moments
+from prunec.passes.two_four import two_four_mask
 
 #: Columns updated together before the rest of the weight is.
 _BLOCK = 128
@@ -28,67 +28,66 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     return rows.reshape(len(like), -1, like.shape[1]).transpose(1, 2).reshape(like.shape).contiguous()
 
 
-def best_two_of_four(scores: Tensor) -> Tensor:
-    """Where the 2 largest of every 4 consecutive scores (rows, columns) are; ties go to the lower column."""
-    fours = scores.reshape(len(scores), -1, 4)
-    order = fours.sort(dim=-1, descending=True, stable=True).indices
-    return torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, order[..., :2], True).reshape(scores.shape)
+def wanda_scores(weight: Tensor, moments: Tensor) -> Tensor:
+    """Magnitude times norm of the input (`prunec.passes.criteria.elements.Wanda`), of the weight's shape (K, C, ...).
 
-
-@dataclass(frozen=True)
-class Moments:
-    """First and second moments of what a layer's outputs see, in the order of `to_rows`; float64.
-
-    Attributes:
-        count: how many columns of inputs they are of, samples times places.
-        mean: (positions * C,).
-        centred: sum of (x - mean) (x - mean)^T, (positions * C, positions * C).
-    """
-
-    count: int
-    mean: Tensor
-    centred: Tensor
-
-    @property
-    def raw(self) -> Tensor:
-        """Sum of x x^T."""
-        return self.centred + self.count * torch.outer(self.mean, self.mean)
-
-
-def wanda_mask(weight: Tensor, moments: Tensor) -> Tensor:
-    """Keep weights with the largest magnitude times norm of their input (Sun et al., "A Simple and Effective Pruning
-    Approach for Large Language Models", ICLR 2024, eq. 1).
-
-    Args:
-        weight: (K, C, ...), C a multiple of 4.
-        moments: sum over the inputs of x x^T, (positions * C, positions * C), in the order of `to_rows`. Where a bias
-            makes up for the inputs' mean, `Moments.centred`: the score is then of their deviation (An et al.,
-            "Fluctuation-based Adaptive Structured Pruning", AAAI 2024).
-
-    Returns:
-        Bool mask of the weight's shape.
+    ``moments`` is the sum over the inputs of x x^T, or of their deviations, (positions * C, positions * C).
     """
     norms = moments.diagonal().clamp_min(0).sqrt().to(weight.dtype)
-    return from_rows(best_two_of_four(to_rows(weight).abs() * norms), weight)
+    return from_rows(to_rows(weight).abs() * norms, weight)
 
 
-def sparse_gpt(weight: Tensor, moments: Tensor, damping: float = 0.01) -> tuple[Tensor, Tensor]:
-    """Mask and update a weight so that its outputs change least (Frantar and Alistarh, "SparseGPT", ICML 2023, alg. 1).
-
-    Column by column the masked weights' error is made up for by the columns after it.
+def sparse_gpt_scores(weight: Tensor, moments: Tensor, damping: float) -> Tensor:
+    """Cost of masking each weight, at the moment when SparseGPT masks its four (`criteria.elements.SparseGPT`).
 
     Args:
-        weight: (K, C, ...), C a multiple of 4.
-        moments: as for `wanda_mask`.
-        damping: added to the diagonal, as a share of its mean.
+        weight: Weight (K, C, ...), C a multiple of 4.
+        moments: Moments of the inputs, as for `wanda_scores`.
+        damping: Number that is added to their diagonal, as a share of its mean.
 
     Returns:
-        The new weight, zero where masked, and the bool mask, both of the weight's shape.
+        Scores of the weight's shape, float64.
     """
-    rows, hessian = to_rows(weight).double().clone(), moments.double().clone()
+    rows = to_rows(weight).double().clone()
+    scores = torch.zeros_like(rows)
+
+    def best_two(column: int, costs: Tensor) -> Tensor:
+        scores[:, column : column + 4] = costs
+        return two_four_mask(costs)
+
+    _sweep(rows, _inverse_factor(moments, damping), best_two)
+    return from_rows(scores, weight)
+
+
+def sparse_gpt_weights(weight: Tensor, moments: Tensor, damping: float, mask: Tensor) -> Tensor:
+    """Update a weight so that its outputs change least under a bool mask of its shape; it is zero where masked.
+
+    Column by column, the masked weights' error is made up for by the columns after it. The other arguments are those of
+    `sparse_gpt_scores`.
+    """
+    rows, kept = to_rows(weight).double().clone(), to_rows(mask)
+    _sweep(rows, _inverse_factor(moments, damping), lambda column, _: kept[:, column : column + 4])
+    return from_rows(rows.to(weight.dtype), weight)
+
+
+def _inverse_factor(moments: Tensor, damping: float) -> Tensor:
+    """The upper Cholesky factor of the damped moments' inverse."""
+    hessian = moments.double().clone()
     diagonal = hessian.diagonal()
     diagonal += damping * diagonal.mean() + torch.finfo(torch.float32).tiny
-    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    return factor
+
+
+def _sweep(rows: Tensor, factor: Tensor, keep: Callable[[int, Tensor], Tensor]) -> None:
+    """Go through the columns once, masking them and making up for it, in place.
+
+    Args:
+        rows: The weight as rows (K, columns), float64.
+        factor: `_inverse_factor` of the inputs' moments.
+        keep: Function of the first column of a four and the costs of masking its weights (K, 4) that gives the weights
+            that stay, bool (K, 4).
+    """
     mask = torch.zeros_like(rows, dtype=torch.bool)
     for start in range(0, rows.shape[1], _BLOCK):
         stop = min(start + _BLOCK, rows.shape[1])
@@ -96,29 +95,24 @@ def sparse_gpt(weight: Tensor, moments: Tensor, damping: float = 0.01) -> tuple[
         for column in range(start, stop):
             if column % 4 == 0:
                 four = slice(column, column + 4)
-                mask[:, four] = best_two_of_four(rows[:, four].square() / inverse.diagonal()[four].square())
+                mask[:, four] = keep(column, rows[:, four].square() / factor.diagonal()[four].square())
             kept = rows[:, column] * mask[:, column]
-            error = (rows[:, column] - kept) / inverse[column, column]
-            rows[:, column + 1 : stop] -= error[:, None] * inverse[column, column + 1 : stop]
+            error = (rows[:, column] - kept) / factor[column, column]
+            rows[:, column + 1 : stop] -= error[:, None] * factor[column, column + 1 : stop]
             rows[:, column] = kept
             errors[:, column - start] = error
-        rows[:, stop:] -= errors @ inverse[start:stop, stop:]
-    return from_rows(rows.to(weight.dtype), weight), from_rows(mask, weight)
+        rows[:, stop:] -= errors @ factor[start:stop, stop:]
 
 
 def mean_shift(weight: Tensor, changed: Tensor, mean: Tensor) -> Tensor:
-    """What a changed weight's outputs (K,) lack in mean, which a bias can make up for."""
+    """Mean that a changed weight's outputs (K,) lack, which a bias can make up for."""
     return (to_rows(weight).double() - to_rows(changed).double()) @ mean
 
 
 def output_error(weight: Tensor, changed: Tensor, moments: Moments, shift: Tensor | None = None) -> float:
     """Squared difference of a layer's outputs, relative to the squared outputs, over the inputs behind the moments.
 
-    Args:
-        weight: dense.
-        changed: what replaces it.
-        moments: of the inputs.
-        shift: added to the outputs of the changed one, (K,).
+    ``shift`` (K,) is added to the outputs of the changed weight.
     """
     dense, difference = to_rows(weight).double(), to_rows(changed).double() - to_rows(weight).double()
     total = float(((dense @ moments.raw) * dense).sum())

@@ -3,6 +3,7 @@
 It knows nothing of how sizes were rewritten, only the plan, so it can catch what the rewriting gets wrong.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +15,26 @@ from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.masked import MaskedInterpreter
 from prunec.passes.plan import PruningPlan
-from prunec.passes.program import Program, doubled
+from prunec.passes.program import Program
 from prunec.passes.rewrite import coupling_of
+from prunec.passes.tensors import doubled
 
-#: Below this a comparison says nothing: the outputs are all but zero.
+#: Largest magnitude of outputs below which they are all but zero, so that a comparison says nothing.
 _SMALLEST_OUTPUT = 1e-6
+#: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class OracleReport:
-    """Result of a check.
+    """Result of a comparison with the zeroed dense program.
 
     Attributes:
-        exact: whether no inexact operator is involved.
-        max_relative_error: max|a-b| / max|b| over the outputs, against the zeroed dense program, float64.
-        masked_max_relative_error: the same against the dense program whose inexact operators see the kept slices
+        exact: Whether no inexact operator is involved.
+        max_relative_error: Largest max|a-b| / max|b| of the outputs, against the zeroed dense program, in float64.
+        masked_max_relative_error: The same against the dense program whose inexact operators see the kept slices
             only; equal to the plain error where there is none.
-        inexact_groups: names of the groups under inexact operators.
+        inexact_groups: Names of the groups under inexact operators.
     """
 
     exact: bool
@@ -48,33 +51,31 @@ class OracleReport:
 def check_oracle(
     program: Program, result: PassResult, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
 ) -> OracleReport:
-    """Compare a pruned program with the dense one whose removed slices are zero, in float64.
+    """Compare the result of a pruning pass with the dense program whose removed slices are zero, in float64.
 
-    Args:
-        program: the dense program.
-        result: of a pruning pass over it.
-        args: inputs of both.
-        kwargs: keyword inputs of both.
+    Both run on the inputs ``args`` and ``kwargs``.
 
     Raises:
-        NumericMismatchError: an output is not finite or all but zero, so that the comparison says nothing.
-        UsageError: the result has no plan.
+        NumericMismatchError: An output is not finite or all but zero, so that the comparison says nothing.
+        UsageError: The result has no plan.
     """
     if result.plan is None:
         raise UsageError("The oracle checks passes that remove slices; this result has no pruning plan.")
+    program = result.compensated or program
     coupling, removed = coupling_of(program, result.plan)
     inexact = [g.name for g in coupling.groups if g.inexact and removed[coupling.units(g)].any()]
     reference = zeroed(program, result.plan)
+
+    def outputs(network: Callable[..., Any]) -> Any:
+        inputs, named = doubled((args, kwargs or {}))  # copies, since a network may write to its inputs
+        return network(*inputs, **named)
+
     with torch.no_grad():
-        pruned, named = doubled((args, kwargs or {}))
-        actual = result.program.double().eval()(*pruned, **named)
-        dense, named = doubled((args, kwargs or {}))
-        error = relative_error(actual, reference(*dense, **named))
-        masked = error
+        actual = outputs(result.program.double().eval())
+        error = masked = relative_error(actual, outputs(reference))
         if inexact:
-            dense, named = doubled((args, kwargs or {}))
-            run = MaskedInterpreter(reference, program, result.program, coupling, removed)
-            masked = relative_error(actual, run.run_program(*dense, **named))
+            interpreter = MaskedInterpreter(reference, program, result.program, coupling, removed)
+            masked = relative_error(actual, outputs(interpreter.run_program))
     return OracleReport(not inexact, error, masked, inexact)
 
 
@@ -92,10 +93,10 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """max|a-b| / max|b| of the worst of the output tensors; 1 where whole numbers or flags differ at all.
+    """The largest max|a-b| / max|b| of the output tensors; 1 where whole numbers or flags differ at all.
 
     Raises:
-        NumericMismatchError: as in `check_oracle`, or the outputs differ in number or shape.
+        NumericMismatchError: The outputs differ in number or shape, or can't be compared, as in `check_oracle`.
     """
     left, right = input_tensors(actual), input_tensors(expected)
     if len(left) != len(right):
@@ -109,15 +110,17 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
-    if actual.shape != expected.shape:
-        raise NumericMismatchError(
-            f"Output {position} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}."
-        )
+    shape, expected_shape = tuple(actual.shape), tuple(expected.shape)
+    if shape != expected_shape:
+        raise NumericMismatchError(f"Output {position} has shape {shape}, expected {expected_shape}.")
     if not expected.is_floating_point():
         return 0.0 if torch.equal(actual, expected) else 1.0
     actual, expected = actual.detach().double(), expected.detach().double()
     largest = float(expected.abs().max()) if expected.numel() else 0.0
-    if not (torch.isfinite(actual).all() and torch.isfinite(expected).all()) or largest < _SMALLEST_OUTPUT:
+    finite = torch.isfinite(expected).all()
+    if finite and not torch.isfinite(actual).all():
+        raise NumericMismatchError(f"Output {position} has values that are not finite, where finite ones are expected.")
+    if not finite or largest < _SMALLEST_OUTPUT:
         raise NumericMismatchError(
             f"Output {position} can't be compared: its largest magnitude is {largest:g}.",
             hint="Outputs that are zero or not finite hide every error. Check the weights and the example input.",

@@ -23,14 +23,14 @@ def compiled(function: F) -> F:
     return cast(F, njit(fastmath=True)(function))
 
 
-#: The 35 ways to split eight columns into two stripes: (35, 8), the first stripe before the second.
+#: The 35 ways to split eight columns into two stripes, int64 (35, 8): the first stripe, then the second.
 SPLITS: Indices = np.array(
     [[0, *rest, *sorted(set(range(1, 8)) - set(rest))] for rest in combinations(range(1, 8), 3)], dtype=np.int64
 )
 
 
 def _written_out() -> str:
-    """Source of `worths_of_splits`: with the 35 splits written out, the compiler keeps all in vector registers.
+    """Source of `worths_of_splits`, with the 35 splits written out so that the compiler keeps all in vector registers.
 
     The two largest of a, b, c, d add up to max(a + b, c + d, max(a, b) + max(c, d)), so that 28 sums and 28 maxima of
     pairs serve all splits.
@@ -39,32 +39,23 @@ def _written_out() -> str:
     def top2(a: int, b: int, c: int, d: int) -> str:
         return f"max(max(s{a}{b}, s{c}{d}), m{a}{b} + m{c}{d})"
 
-    pairs = [f"s{i}{j} = a{i} + a{j}; m{i}{j} = max(a{i}, a{j})" for i, j in combinations(range(8), 2)]
-    body = [
-        *(f"a{i} = c{i}[row]" for i in range(8)),
-        *pairs,
-        *(f"t{n} += {top2(*split[:4])} + {top2(*split[4:])}" for n, split in enumerate(SPLITS.tolist())),
+    splits, pairs = list(enumerate(SPLITS.tolist())), combinations(range(8), 2)
+    lines = [
+        "def worths_of_splits(x, eight, worths):",
+        *(f"    c{i} = x[eight[{i}]]" for i in range(8)),
+        *(f"    t{n} = float32(0)" for n, _ in splits),
+        "    for row in range(x.shape[1]):",
+        *(f"        a{i} = c{i}[row]" for i in range(8)),
+        *(f"        s{i}{j} = a{i} + a{j}; m{i}{j} = max(a{i}, a{j})" for i, j in pairs),
+        *(f"        t{n} += {top2(*split[:4])} + {top2(*split[4:])}" for n, split in splits),
+        *(f"    worths[{n}] = t{n}" for n, _ in splits),
     ]
-    return "\n".join(
-        [
-            "def worths_of_splits(x, eight, worths):",
-            *(f"    c{i} = x[eight[{i}]]" for i in range(8)),
-            *(f"    t{n} = float32(0)" for n in range(len(SPLITS))),
-            "    for row in range(x.shape[1]):",
-            *(f"        {line}" for line in body),
-            *(f"    worths[{n}] = t{n}" for n in range(len(SPLITS))),
-        ]
-    )
+    return "\n".join(lines)
 
 
-def _from_source(source: str, name: str) -> Callable[..., Any]:
-    names: dict[str, Any] = {"float32": np.float32}
-    exec(source, names)
-    function: Callable[..., Any] = names[name]
-    return compiled(function)
-
-
-worths_of_splits = _from_source(_written_out(), "worths_of_splits")
+_names: dict[str, Any] = {"float32": np.float32}
+exec(_written_out(), _names)
+worths_of_splits: Callable[..., Any] = compiled(_names["worths_of_splits"])
 
 
 @compiled
@@ -91,22 +82,22 @@ def stripe_worths(x: Floats, order: Indices) -> Floats:
 def best_splits(
     x: Floats, order: Indices, worths: Floats, left: Indices, right: Indices, gains: Floats, splits: Indices
 ) -> None:
-    """For pairs of stripes the best of the 35 splits of their columns, and what it gains; into the last two."""
-    found = np.empty(35, dtype=np.float32)
+    """Write the best of the 35 splits of each pair of stripes to `splits`, and its gain to `gains`."""
+    split_worths = np.empty(35, dtype=np.float32)
     eight = np.empty(8, dtype=np.int64)
     for n in range(left.size):
         i, j = left[n], right[n]
         eight[:4] = order[4 * i : 4 * i + 4]
         eight[4:] = order[4 * j : 4 * j + 4]
-        worths_of_splits(x, eight, found)
-        best = np.argmax(found)
-        gains[n] = found[best] - worths[i] - worths[j]
+        worths_of_splits(x, eight, split_worths)
+        best = np.argmax(split_worths)
+        gains[n] = split_worths[best] - worths[i] - worths[j]
         splits[n] = best
 
 
 @compiled
 def split_stripes(order: Indices, left: Indices, right: Indices, splits: Indices, table: Indices) -> NDArray[np.bool_]:
-    """Split pairs of stripes in this order, each stripe at most once; which stripes were."""
+    """Split pairs of stripes in this order, each stripe at most once; tells which stripes were split."""
     touched = np.zeros(order.size // 4, dtype=np.bool_)
     eight = np.empty(8, dtype=np.int64)
     for n in range(left.size):
@@ -126,17 +117,17 @@ def split_stripes(order: Indices, left: Indices, right: Indices, splits: Indices
 def anneal(
     x: Floats, order: Indices, worths: Floats, first: Indices, second: Indices, chance: Floats, hot: float, cold: float
 ) -> None:
-    """Exchange columns of two stripes, one pair after the other, losses too while the temperature allows them.
+    """Exchange columns of two stripes, one pair after the other, also at a loss while the temperature allows it.
 
     Args:
-        x: magnitudes.
-        order: changed in place.
-        worths: of its stripes, changed in place.
-        first: positions of columns to exchange.
-        second: positions with which.
-        chance: uniform numbers in 0 .. 1 that decide on losses.
-        hot: temperature at the first exchange, in units of worth.
-        cold: temperature at the last.
+        x: Magnitudes.
+        order: Order of the columns; it is changed in place.
+        worths: Worths of the stripes; they are changed in place.
+        first: Positions of the columns to exchange.
+        second: Positions of the columns that they are exchanged with.
+        chance: Uniform numbers in 0 .. 1 that decide on losses.
+        hot: Temperature at the first exchange, in units of worth.
+        cold: Temperature at the last exchange.
     """
     ratio = (cold / hot) ** (1.0 / max(1, first.size))
     temperature = hot

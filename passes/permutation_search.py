@@ -1,12 +1,11 @@
 """Search for an order of columns in which 2:4 sparsity keeps more magnitude.
 
 Pairs of stripes of four columns are split anew, the best first, until no split of any pair gains (Pool and Yu, "Channel
-Permutations for N:M Sparsity", NeurIPS 2021). Then columns are exchanged at random by simulated annealing, which finds
-what pairs of stripes can't, and the pairs once more.
+Permutations for N:M Sparsity", NeurIPS 2021). Then simulated annealing exchanges columns at random, which finds what
+pairs of stripes can't, and the pairs are split once more.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+from prunec.passes.permutation_kernels import SPLITS, Floats, Indices, anneal, best_splits, split_stripes, stripe_worths
 
-#: Work between two looks at the clock, in rows of pairs of stripes: about a tenth of a second.
+#: Work between two looks at the clock, in pairs of stripes times rows; it takes about a tenth of a second.
 _CHUNK = 10_000_000
-#: Gains below this share of a stripe's worth are rounding.
+#: Share of a stripe's worth below which a gain is rounding.
 _SMALLEST_GAIN = 1e-6
 #: Temperatures of the annealing, in standard deviations of what an exchange gains.
 _HOT, _COLD = 0.15, 0.02
@@ -32,12 +30,12 @@ class Order:
     """Result of a search.
 
     Attributes:
-        columns: the column at each position, int64 (columns,).
-        retained: magnitude that 2:4 keeps in this order.
-        retained_before: the same in the given order.
-        pair_rows: work done on pairs of stripes: pairs times rows.
-        exchanges: tried in the annealing.
-        complete: whether the search ended by itself; False where the time was up.
+        columns: The column at each position, int64 (columns,).
+        retained: Magnitude that 2:4 keeps in this order.
+        retained_before: Magnitude that 2:4 keeps in the given order.
+        pair_rows: Work that was done on pairs of stripes, in pairs times rows.
+        exchanges: Number of exchanges that the annealing tried.
+        complete: Whether the search ended by itself; False where the time was up.
     """
 
     columns: Indices
@@ -49,17 +47,17 @@ class Order:
 
 
 def retained_magnitude(matrix: NDArray[Any]) -> float:
-    """What 2:4 keeps of a matrix (rows, columns) of magnitudes, columns a multiple of 4: two of every four."""
+    """Magnitude that 2:4 keeps of a matrix (rows, columns), columns a multiple of 4: the two largest of every four."""
     fours = np.sort(np.abs(matrix).reshape(len(matrix), -1, 4), axis=2)
     return float(fours[..., 2:].sum(dtype=np.float64))
 
 
 def efficacy(matrix: NDArray[Any], retained: float) -> float:
-    """Share of the loss of 2:4 that an order undoes, where 1 is each row's own larger half kept.
+    """Share of the loss of 2:4 that an order undoes; at 1 each row keeps its own larger half.
 
     Args:
-        matrix: (rows, columns), in the order before.
-        retained: magnitude kept in the new one.
+        matrix: Weights (rows, columns) in the order before.
+        retained: Magnitude that 2:4 keeps in the new order.
     """
     magnitudes = np.sort(np.abs(matrix), axis=1)
     best = float(magnitudes[:, magnitudes.shape[1] // 2 :].sum(dtype=np.float64))
@@ -73,10 +71,10 @@ def search(matrix: NDArray[Any], seed: int, seconds: float = np.inf, exchanges: 
     The result depends on the seed alone, unless the time is up before the search is done.
 
     Args:
-        matrix: (rows, columns), columns a multiple of 4.
-        seed: of the annealing.
-        seconds: of wall-clock time after which the best order so far is returned.
-        exchanges: tried in the annealing; 0 for the pairs of stripes alone.
+        matrix: Weights (rows, columns), columns a multiple of 4.
+        seed: Seed of the annealing.
+        seconds: Wall-clock time after which the best order so far is returned.
+        exchanges: Number of exchanges that the annealing tries; 0 for the pairs of stripes alone.
     """
     x = np.ascontiguousarray(np.abs(matrix).T, dtype=np.float32)
     deadline = time.monotonic() + seconds
@@ -97,31 +95,29 @@ def search(matrix: NDArray[Any], seed: int, seconds: float = np.inf, exchanges: 
 
 @cache
 def compile_kernels() -> None:
-    """Compile what `search` runs, which takes seconds on first use and shall not count as its time."""
+    """Compile the loops of `search`, which takes seconds on first use and shall not count as time of a search."""
     search(np.random.default_rng(0).random((4, 16)), seed=0, exchanges=16)
 
 
 def _worth(x: Floats, order: Indices) -> float:
-    from prunec.passes.permutation_kernels import stripe_worths
-
     return float(stripe_worths(x, order).sum(dtype=np.float64))
 
 
 def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, int, bool]:
-    """Split pairs of stripes until none gains: the order, the work, whether that was reached in time."""
-    from prunec.passes.permutation_kernels import SPLITS, best_splits, split_stripes, stripe_worths
-
+    """Split pairs of stripes until none gains; returns the order, the work, and whether the time sufficed."""
     order, (left, right) = order.copy(), np.triu_indices(len(order) // 4, 1)
     gains, splits = np.zeros(len(left), dtype=np.float32), np.zeros(len(left), dtype=np.int64)
     touched, pair_rows, in_time = np.ones(len(order) // 4, dtype=np.bool_), 0, True
+    step = max(1, _CHUNK // x.shape[1])
     while in_time and touched.any():
         worths = stripe_worths(x, order)
         stale = np.flatnonzero(touched[left] | touched[right])
         gains[stale] = 0
-        for chunk in _chunks(stale, x.shape[1]):
-            found, best = np.empty(len(chunk), dtype=np.float32), np.empty(len(chunk), dtype=np.int64)
-            best_splits(x, order, worths, left[chunk], right[chunk], found, best)
-            gains[chunk], splits[chunk] = found, best
+        for start in range(0, len(stale), step):
+            chunk = stale[start : start + step]
+            gain, best = np.empty(len(chunk), dtype=np.float32), np.empty(len(chunk), dtype=np.int64)
+            best_splits(x, order, worths, left[chunk], right[chunk], gain, best)
+            gains[chunk], splits[chunk] = gain, best
             pair_rows += len(chunk) * x.shape[1]
             in_time = time.monotonic() < deadline
             if not in_time:
@@ -132,15 +128,8 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
     return order, pair_rows, in_time
 
 
-def _chunks(pairs: Indices, rows: int) -> Iterator[Indices]:
-    size = max(1, _CHUNK // rows)
-    return (pairs[start : start + size] for start in range(0, len(pairs), size))
-
-
 def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: float) -> tuple[Indices, int, bool]:
-    """Exchange columns at random: the order, the exchanges tried, whether all were."""
-    from prunec.passes.permutation_kernels import anneal, stripe_worths
-
+    """Exchange columns at random; returns the order, the exchanges that were tried, and whether the time sufficed."""
     random, order = np.random.default_rng(seed), order.copy()
     worths = stripe_worths(x, order)
     scale = float(np.sqrt(x.var(axis=0).sum(dtype=np.float64)))

@@ -11,27 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
+from prunec.passes.tensors import like, named_tensors
 
 #: Layers of torch whose sizes `apply_plan` can correct.
 SHRINKING = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.PReLU,
-    nn.Embedding,
-    nn.ParameterList,
-)
-
-
-#: Key beside the tensors' names in a plan's JSON.
+    nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
+    nn.PReLU, nn.Embedding, nn.ParameterList,
+)  # fmt: skip
+#: Key of the sizes in code, beside the tensors' names, in a plan's JSON.
 _SIZES_IN_CODE = "sizes_in_code"
 
 
 class SizesInCodeWarning(UserWarning):
-    """Modules whose own Python code holds sizes that a plan changes."""
+    """The warning that some modules' own Python code holds sizes that a plan changes."""
+
+
+def misfit(message: str) -> InputError:
+    """The error to raise where a plan and a network don't fit."""
+    return InputError(message, hint="Apply a plan to the network that it was made for.")
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,9 @@ class PruningPlan:
     """The decision of a pruning pass.
 
     Attributes:
-        kept: which slices stay, ``{parameter or buffer: {dimension: kept indices}}``, in the order in which they stand
-            afterwards; what isn't named stays whole.
-        sizes_in_code: modules whose own Python code may hold sizes that the plan changes, each with the operators
+        kept: Slices that stay, ``{parameter or buffer: {dimension: kept indices}}``, in the order in which they stand
+            afterwards. Tensors and dimensions that aren't named stay whole.
+        sizes_in_code: Modules whose own Python code may hold sizes that the plan changes, each with the operators
             that take them. Layers of torch hold theirs in attributes and are not named.
     """
 
@@ -49,7 +46,7 @@ class PruningPlan:
     sizes_in_code: dict[str, list[str]] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> str:
-        """JSON text, the sizes in code under a key of their own; `from_json` is the inverse."""
+        """Write JSON text, with the sizes in code under a key of their own; `from_json` is the inverse."""
         content = {**self.kept, **({_SIZES_IN_CODE: self.sizes_in_code} if self.sizes_in_code else {})}
         return json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n"
 
@@ -58,7 +55,7 @@ class PruningPlan:
         """Read JSON text.
 
         Raises:
-            InputError: the text is not a plan.
+            InputError: The text is not a plan.
         """
         try:
             raw: dict[str, dict[str, list[int]]] = json.loads(text)
@@ -72,7 +69,7 @@ class PruningPlan:
         return cls(kept, sizes)
 
     def then(self, later: "PruningPlan") -> "PruningPlan":
-        """The plan that does what this one and then the later one, made for its result, do."""
+        """The plan that does in one step what this one and then a later one, made for its result, do."""
         kept = {name: dict(dims) for name, dims in self.kept.items()}
         for name, dims in later.kept.items():
             for dim, indices in dims.items():
@@ -81,7 +78,7 @@ class PruningPlan:
         return PruningPlan(kept, {**self.sizes_in_code, **later.sizes_in_code})
 
     def order(self) -> "PruningPlan":
-        """What is left to do once slices are removed: the order of what is kept, where it isn't ascending."""
+        """The plan that is left once slices are removed: the order of those that don't stand in ascending order."""
 
         def ranks(indices: list[int]) -> list[int]:
             rank = {index: position for position, index in enumerate(sorted(indices))}
@@ -100,33 +97,28 @@ class PruningPlan:
         return PruningPlan({**self.kept, **ties}, self.sizes_in_code)
 
     def select(self, name: str, tensor: Tensor) -> Tensor:
-        """The kept part of a tensor, a new one; the same tensor where all of it is kept.
+        """The kept part of a tensor as a new tensor; the tensor itself where the plan doesn't name it.
 
         Raises:
-            InputError: the plan names a dimension or an index that the tensor doesn't have.
+            InputError: The plan names a dimension or an index that the tensor doesn't have.
         """
         dims = self.kept.get(name, {})
         value = tensor.detach()
         for dim, indices in dims.items():
             if not 0 <= dim < tensor.ndim or not indices or max(indices) >= tensor.shape[dim] or min(indices) < 0:
-                raise InputError(
+                raise misfit(
                     f"The plan doesn't fit {name}: it keeps {len(indices)} indices of dimension {dim}, "
-                    f"and the tensor has shape {tuple(tensor.shape)}.",
-                    hint="Apply a plan to the network that it was made for.",
+                    f"and the tensor has shape {tuple(tensor.shape)}."
                 )
-            # By NumPy, which reads a list of integers five times as fast as torch does.
+            # NumPy reads a list of integers five times as fast as torch does.
             value = value.index_select(dim, torch.from_numpy(np.array(indices, dtype=np.int64)).to(tensor.device))
-        if not dims:
-            return tensor
-        return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+        return like(tensor, value) if dims else tensor
 
     def select_all(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The kept parts of tensors by name; names of one tensor stay names of one tensor."""
-        done: dict[int, Tensor] = {}
-        for name, tensor in tensors.items():
-            if id(tensor) not in done:
-                done[id(tensor)] = self.select(name, tensor)
-        return {name: done[id(tensor)] for name, tensor in tensors.items()}
+        first_names = {id(tensor): name for name, tensor in reversed(tensors.items())}
+        selected = {name: self.select(name, tensors[name]) for name in first_names.values()}
+        return {name: selected[first_names[id(tensor)]] for name, tensor in tensors.items()}
 
 
 def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
@@ -136,36 +128,34 @@ def apply_plan(module: nn.Module, plan: PruningPlan) -> None:
     `SizesInCodeWarning` names the modules that may hold such, as the plan lists them.
 
     Args:
-        module: of the class that the plan was made for; weights may differ.
-        plan: as `PruneFilters` returns it.
+        module: A module of the class that the plan was made for; its weights may differ.
+        plan: A plan that `PruneFilters` returned.
 
     Raises:
-        InputError: the plan names tensors that the module doesn't have, or indices that they don't.
+        InputError: The plan names tensors or indices that the module doesn't have.
     """
-    tensors: dict[str, Tensor] = {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
+    tensors = named_tensors(module)
     plan = plan.for_ties(tensors)
     missing = [name for name in plan.kept if name not in tensors]
     if missing:
-        raise InputError(
-            f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: "
-            f"{', '.join(missing[:3])}.",
-            hint="Apply a plan to the network that it was made for.",
-        )
-    _refuse_unknown_layers(module, plan)
+        names = ", ".join(missing[:3])
+        raise misfit(f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: {names}.")
+    layers = {path: (owner, _planned(path, owner, plan)) for path, owner in module.named_modules()}
+    for path, (owner, planned) in layers.items():
+        # Its forward checks inputs against sizes that `_correct_sizes` doesn't know.
+        if planned and type(owner).__module__.startswith("torch.nn.modules.") and not isinstance(owner, SHRINKING):
+            raise InputError(
+                f"The plan prunes {path}, a {type(owner).__name__}, whose sizes can't be changed in the module.",
+                hint="Train the pruned program itself, or name this layer under freeze when pruning.",
+            )
     selected = plan.select_all(tensors)
-    for path, owner in module.named_modules():
-        prefix = f"{path}." if path else ""
-        dense = {leaf: tensors[prefix + leaf] for leaf in _leaves(owner)}
-        planned = [leaf for leaf in dense if prefix + leaf in plan.kept]
+    for owner, planned in layers.values():
         if "weight" in planned:
-            _correct_sizes(owner, dense["weight"], plan.kept[prefix + "weight"])
+            _correct_sizes(owner, tensors[planned["weight"]], plan.kept[planned["weight"]])
         elif planned and isinstance(getattr(owner, "num_features", None), int):
-            owner.num_features = selected[prefix + planned[0]].shape[0]
-        for leaf in planned:
-            setattr(owner, leaf, selected[prefix + leaf])
+            owner.num_features = selected[next(iter(planned.values()))].shape[0]
+        for leaf, name in planned.items():
+            setattr(owner, leaf, selected[name])
     if plan.sizes_in_code:
         warnings.warn(_sizes_in_code_text(module, plan.sizes_in_code), SizesInCodeWarning, stacklevel=2)
 
@@ -183,58 +173,36 @@ def _sizes_in_code_text(module: nn.Module, sizes: Mapping[str, list[str]]) -> st
     )
 
 
-def _leaves(module: nn.Module) -> list[str]:
-    named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    return [name for name, _ in named]
-
-
-def _refuse_unknown_layers(module: nn.Module, plan: PruningPlan) -> None:
-    """Layers of torch check their inputs against sizes of their own; those that `_correct_sizes` doesn't know stay."""
-    for path, owner in module.named_modules():
-        prefix = f"{path}." if path else ""
-        is_foreign = type(owner).__module__.startswith("torch.nn.modules.") and not isinstance(owner, SHRINKING)
-        if is_foreign and any(prefix + leaf in plan.kept for leaf in _leaves(owner)):
-            raise InputError(
-                f"The plan prunes {path}, a {type(owner).__name__}, whose sizes can't be changed in the module.",
-                hint="Train the pruned program itself, or name this layer under freeze when pruning.",
-            )
+def _planned(path: str, module: nn.Module, plan: PruningPlan) -> dict[str, str]:
+    """Tensors of a module itself that the plan names: attribute -> name in the network."""
+    leaves = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    names = {leaf: f"{path}.{leaf}" if path else leaf for leaf, _ in leaves}
+    return {leaf: name for leaf, name in names.items() if name in plan.kept}
 
 
 def _correct_sizes(module: nn.Module, weight: Tensor, kept: dict[int, list[int]]) -> None:
-    """Bring a layer's size attributes in line with the kept part of its weight.
-
-    Args:
-        module: the layer.
-        weight: its dense weight.
-        kept: kept indices by dimension.
-    """
+    """Bring a layer's size attributes in line with the indices by dimension that are kept of its dense weight."""
     size = {dim: len(kept[dim]) if dim in kept else weight.shape[dim] for dim in range(weight.ndim)}
+
+    def remaining(groups: int) -> int:
+        """Number of groups that stay: all of them, unless some group keeps none of its filters."""
+        filters = weight.shape[0]
+        whole_groups_go = 0 in kept and len({index // (filters // groups) for index in kept[0]}) < groups
+        return groups * size[0] // filters if whole_groups_go else groups
+
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = size[0], size[1]
-    elif isinstance(module, nn.modules.conv._ConvTransposeNd):
-        if _removes_groups(kept.get(0), weight.shape[0], module.groups):
-            module.groups = module.groups * size[0] // weight.shape[0]
-        module.in_channels, module.out_channels = size[0], size[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd):
-        if _removes_groups(kept.get(0), weight.shape[0], module.groups):
-            module.groups = module.groups * size[0] // weight.shape[0]
-        module.out_channels, module.in_channels = size[0], size[1] * module.groups
+        module.groups = remaining(module.groups)
+        first, second = size[0], size[1] * module.groups
+        module.in_channels, module.out_channels = (first, second) if module.transposed else (second, first)
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = size[0]
     elif isinstance(module, nn.GroupNorm):
-        if _removes_groups(kept.get(0), weight.shape[0], module.num_groups):
-            module.num_groups = module.num_groups * size[0] // weight.shape[0]
-        module.num_channels = size[0]
+        module.num_groups, module.num_channels = remaining(module.num_groups), size[0]
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         module.normalized_shape = tuple(size.values())
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = size[0], size[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = size[0]
-
-
-def _removes_groups(kept: list[int] | None, filters: int, groups: int) -> bool:
-    """Whether whole groups go: then some group keeps none of its filters."""
-    if kept is None or groups == 1:
-        return False
-    return len({index // (filters // groups) for index in kept}) < groups

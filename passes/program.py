@@ -1,10 +1,9 @@
 """The intermediate representation: an ATen graph with its parameters under the network's own names."""
 
-import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,33 +11,38 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
-from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
-from prunec.passes.canonical import make_views_reshapes
-from prunec.passes.dimensions import DynamicDims, batch_size, input_tensors, specification
-from prunec.passes.errors import InputError, first_line
-from prunec.passes.graphs import arguments, calls, operator_name, set_argument
+from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
+from prunec.passes.errors import InputError, UnsupportedModelError, first_line
+from prunec.passes.exported import read_exported
+from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
+from prunec.passes.normalise import make_views_reshapes
+from prunec.passes.tensors import Inputs, copied, copied_inputs, doubled, fingerprint, named_tensors
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
+#: Attributes of a program that its file lists.
+_LISTS = ("lost_in_capture", "dropped", "constants")
 
 
 @dataclass(eq=False)
 class Program:
-    """A captured network: what every pass takes and gives.
+    """A captured network, which every pass takes and gives back.
 
     Attributes:
-        module: the graph and its tensors; calling it runs the network.
-        example_args: positional inputs it was captured with, batch 2 where the batch is dynamic.
-        example_kwargs: keyword inputs likewise.
-        dynamic_shapes: which dimensions of each example tensor may vary; None where none may.
-        origin: sha256 over name, dtype, shape and bytes of every tensor of the dense checkpoint.
-        masks: parameter name -> bool tensor of its shape, True where the weight is kept.
-        lost_in_capture: what the network does in training that this graph doesn't.
-        dropped: parameters of the network that its inference doesn't use, left out of the program.
-        constants: names of tensors that stand in the network's code and are neither parameters nor buffers of it.
+        module: The graph and its tensors; calling it runs the network.
+        example_args: Positional inputs that it was captured with, of batch 2 where the batch is dynamic.
+        example_kwargs: Keyword inputs that it was captured with.
+        dynamic_shapes: Dimensions of each example tensor that may vary; None where none may.
+        origin: SHA-256 over name, dtype, shape and bytes of every tensor of the dense checkpoint.
+        masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
+        lost_in_capture: Operators that the network runs in training and this graph doesn't.
+        dropped: Parameters of the network that its inference doesn't use, left out of the program.
+        constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
+        training: Whether batch norm and dropout are in their training form.
     """
 
     module: GraphModule
@@ -86,9 +90,13 @@ class Program:
             self.training = training
         return self
 
+    def inference(self) -> "Program":
+        """This program where it is in its inference form, else its inference form over the same tensors."""
+        return self if not self.training else self.with_tensors(self.tensors()).eval()
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by their names in the original module; a tied tensor under each of its names."""
-        return {**self.parameters(), **self.buffers()}
+        return named_tensors(self.module)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Trained tensors by their names in the original module."""
@@ -116,7 +124,7 @@ class Program:
 
     @property
     def _samples(self) -> int:
-        """Samples that the graph's shapes stand for: 1, or the batch where it is fixed."""
+        """Number of samples that the graph's shapes stand for: 1, or the batch where it is fixed."""
         return 1 if self.batch_is_dynamic else batch_size(self.example_inputs)
 
     @torch.no_grad()
@@ -127,12 +135,7 @@ class Program:
             parameters[name].mul_(mask)
 
     def with_tensors(self, tensors: Mapping[str, Tensor], graph: Graph | None = None) -> "Program":
-        """A program with other tensors under the same names.
-
-        Args:
-            tensors: parameters and buffers by name.
-            graph: taken over by the new program; a copy of this program's by default.
-        """
+        """A program with other tensors under the same names, over a given graph or else a copy of this program's."""
         module = GraphModule(dict(tensors), graph or copied_graph(self.graph))
         return replace(self, module=module, masks=dict(self.masks))
 
@@ -144,7 +147,7 @@ class Program:
         return clone
 
     def double(self) -> "Program":
-        """A float64 copy, with its example inputs and casts: what exact comparisons run on."""
+        """A copy in float64, example inputs and casts included, on which exact comparisons run."""
         clone = self.clone()
         clone.module.double()
         widen_casts(clone.graph)
@@ -152,18 +155,18 @@ class Program:
         clone.example_args, clone.example_kwargs = doubled((clone.example_args, clone.example_kwargs))
         return clone
 
-    def export(self) -> torch.export.ExportedProgram:
-        """The inference form, exported anew: what is saved and what the ONNX exporter takes.
+    def export(self) -> ExportedProgram:
+        """Export the inference form anew, for files and for the ONNX exporter.
 
         The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch".
         """
-        inference = self if not self.training else self.with_tensors(self.tensors()).eval()
+        inference = self.inference()
         args, kwargs = self.example_args, self.example_kwargs
         shapes = self.dynamic_shapes and specification(inference.module, args, kwargs, self.dynamic_shapes)
         with torch.no_grad():
             exported = torch.export.export(inference.module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
-        # Tracing chose views by the strides of this machine's kernels; decompositions and other devices have others.
+        # Tracing chose views by the strides of this machine's kernels, which differ elsewhere.
         make_views_reshapes(exported.graph)
         return exported
 
@@ -173,14 +176,8 @@ class Program:
             name: {"shape": list(mask.shape), "bits": np.packbits(mask.cpu().numpy()).tobytes().hex()}
             for name, mask in self.masks.items()
         }
-        note = {
-            "origin": self.origin,
-            "masks": masks,
-            "lost_in_capture": self.lost_in_capture,
-            "dropped": self.dropped,
-            "constants": self.constants,
-        }
-        # Through a buffer: torch writes the file's own name into the archive, and equal programs shall be equal bytes.
+        note = {"origin": self.origin, "masks": masks, **{name: getattr(self, name) for name in _LISTS}}
+        # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
         buffer = io.BytesIO()
         torch.export.save(self.export(), buffer, extra_files={_EXTRA_FILE: json.dumps(note)})
         Path(path).write_bytes(buffer.getvalue())
@@ -189,13 +186,11 @@ class Program:
     def load(cls, path: str | Path) -> "Program":
         """Read a ``.pt2`` archive, prunec's own or a foreign one.
 
-        Loading such an archive can run code that its author put there: load only what you trust.
+        Loading such an archive can run code that its author put there, so load only what you trust.
 
         Raises:
-            InputError: the file is not a readable ``.pt2`` archive.
+            InputError: The file is not a readable ``.pt2`` archive.
         """
-        from prunec.passes.frontend import from_exported
-
         extra = {_EXTRA_FILE: ""}
         try:
             exported = torch.export.load(str(path), extra_files=extra)
@@ -208,94 +203,54 @@ class Program:
         if extra[_EXTRA_FILE]:
             note = json.loads(extra[_EXTRA_FILE])
             program.origin = note["origin"]
-            program.lost_in_capture = tuple(note["lost_in_capture"])
-            program.dropped = tuple(note["dropped"])
-            program.constants = tuple(note["constants"])
             program.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
+            for name in _LISTS:  # the earliest archives of 0.1.0 don't list the constants
+                setattr(program, name, tuple(note.get(name, ())))
         return program
+
+
+def program_from(exported: ExportedProgram, example: Inputs) -> Program:
+    """A program from a freshly exported network, with its example inputs; its origin isn't set yet."""
+    module, dropped, constants = read_exported(exported)
+    return Program(module, *example, dynamic_dims(exported), dropped=dropped, constants=constants)
+
+
+def from_exported(exported: ExportedProgram) -> Program:
+    """A program from an ``ExportedProgram``, with the dimensions dynamic that were exported so.
+
+    Raises:
+        UnsupportedModelError: The export holds no example inputs, or a name or a nested graph that prunec can't take.
+    """
+    if exported.example_inputs is None:
+        raise UnsupportedModelError(
+            "The exported program holds no example inputs.", hint="Export it again with torch.export.export."
+        )
+    args, kwargs = exported.example_inputs
+    program = program_from(exported, (tuple(args), dict(kwargs)))
+    program.origin = fingerprint(exported.state_dict)
+    return program
 
 
 def _unpack(mask: Mapping[str, Any]) -> Tensor:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(mask["bits"]), np.uint8))
-    count = int(np.prod(mask["shape"]))
-    return torch.from_numpy(bits[:count].astype(bool).reshape(mask["shape"]))
-
-
-def copied_graph(graph: Graph) -> Graph:
-    """A copy of a graph with the same node names, metadata and calling convention."""
-    clone = Graph()
-    clone.set_codegen(graph._codegen)
-    outputs = clone.graph_copy(graph, {})
-    output = clone.output(outputs)
-    output.meta = dict(graph.output_node().meta)
-    return clone
-
-
-def copied_inputs(inputs: Any, device: torch.device | None = None) -> Any:
-    """The same structure with copies of its tensors, on a device."""
-    return pytree.tree_map(
-        lambda leaf: leaf.detach().to(device or leaf.device, copy=True) if isinstance(leaf, Tensor) else leaf, inputs
-    )
-
-
-def doubled(inputs: Any) -> Any:
-    """The same structure with float64 copies of its floating-point tensors and copies of the others."""
-    return pytree.tree_map(
-        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
-        copied_inputs(inputs),
-    )
+    return torch.from_numpy(bits[: math.prod(mask["shape"])].astype(bool).reshape(mask["shape"]))
 
 
 def widen_casts(graph: Graph) -> None:
-    """Make every cast to, and every new tensor of, a floating-point type one of float64, in place."""
+    """Make every cast to a floating-point type, and every new tensor of one, float64, in place."""
     for node in calls(graph):
-        if not isinstance(node.target, torch._ops.OpOverload) or operator_name(node.target) == "view":
-            continue
-        bound = arguments(node)
-        given = bound.get("dtype")
-        is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
-        dtype = given or (node.meta.get("dtype") if is_new else None)
-        if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-            set_argument(node, "dtype", torch.float64)
+        if isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
+            bound = arguments(node)
+            is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
+            dtype = bound.get("dtype") or (node.meta.get("dtype") if is_new else None)
+            if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+                set_argument(node, "dtype", torch.float64)
 
 
-def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
-    """Copies of tensors by name, on a device: parameters stay parameters, names of one tensor names of one tensor."""
-    copies: dict[int, Tensor] = {}
-    for tensor in tensors.values():
-        if id(tensor) not in copies:
-            value = tensor.detach().to(device or tensor.device, copy=True)
-            is_parameter = isinstance(tensor, nn.Parameter)
-            copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
-    return {name: copies[id(tensor)] for name, tensor in tensors.items()}
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over name, dtype, shape and bytes of every tensor, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def strip_traces(exported: torch.export.ExportedProgram) -> None:
+def strip_traces(exported: ExportedProgram) -> None:
     """Remove stack traces and source paths from an exported program's metadata."""
     for module in exported.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in module.graph.nodes:
                 for key in ("stack_trace", "from_node", "source_fn_stack", "torch_fn"):
                     node.meta.pop(key, None)
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode for a while; each submodule gets its own mode back."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode

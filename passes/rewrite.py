@@ -10,31 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.coupling import ATTENTION, GROUPED, Coupling, Policy, analyse
+from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.errors import InputError
-from prunec.passes.graphs import Shapes, arguments, module_path, operator_name, set_argument
-from prunec.passes.labels import Channels, Follow, Label, Packed, Value, axes, parts
-from prunec.passes.plan import PruningPlan
-from prunec.passes.program import Program, copied_graph
+from prunec.passes.graphs import Shapes, arguments, copied_graph, module_path, operator_name, set_argument
+from prunec.passes.labels import Channels, Label, Packed, Value, axes, parts
+from prunec.passes.operators import CONVOLUTIONS, EVEN_SPLITS, TRANSPOSED_CONVOLUTIONS
+from prunec.passes.plan import PruningPlan, misfit
+from prunec.passes.policy import ATTENTION, GROUPED, Policy
+from prunec.passes.program import Program
 from prunec.passes.reorder import reorder, targets_of
 
-#: For every class of atoms, at its root, whether it goes.
+#: Whether each class of atoms goes, at its root.
 Removed = NDArray[np.bool_]
 
-#: Operators that know the size of their pieces, but not each one's.
-_ONE_SIZE = ("split", "chunk", "unsafe_split", "unsafe_chunk")
 #: Operators whose sizes are attributes of torch's layers.
-_OF_LAYERS = (
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "layer_norm", "rms_norm",
-    "group_norm",
-)  # fmt: skip
+_OF_LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, "layer_norm", "rms_norm", "group_norm")
 
 
 def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
     """The program without the slices that the plan leaves out, the others in its order.
 
     Raises:
-        InputError: the plan was made for another network.
+        InputError: The plan was made for another network.
     """
     coupling, removed = coupling_of(program, plan)
     pruned = remove(program, coupling, plan_of(coupling, removed), removed)
@@ -46,36 +43,33 @@ def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
 
 
 def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]:
-    """The analysis that a plan fits, under whichever policy it was made, and the classes of atoms that go.
+    """The analysis that a plan fits, under whichever policy the plan was made, and the classes of atoms that go.
 
     Raises:
-        InputError: the plan fits under none.
+        InputError: The plan fits under no policy.
     """
-    misfit: InputError | None = None
+    first: InputError | None = None
     for attention, grouped in itertools.product(ATTENTION, GROUPED):
-        coupling = analyse(program, Policy(attention, grouped))  # type: ignore[arg-type]
+        coupling = analyse(program, Policy(attention, grouped))
         try:
             return coupling, _removed_by(coupling, plan)
         except InputError as error:
-            misfit = misfit or error
-    assert misfit is not None
-    raise misfit
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def plan_of(coupling: Coupling, removed: Removed) -> PruningPlan:
     """The plan that removes these classes of atoms from the network's own tensors."""
-    kept = _cuts(coupling, removed, constants=False)
-    return PruningPlan(kept, sizes_in_code(coupling, removed))
+    return PruningPlan(_cuts(coupling, removed, constants=False), sizes_in_code(coupling, removed))
 
 
 def _cuts(coupling: Coupling, removed: Removed, constants: bool) -> dict[str, dict[int, list[int]]]:
-    """Kept indices of every tensor that shrinks: of the constants in the network's code, or of all others."""
+    """Kept indices of every tensor that shrinks, among the constants in the network's code or among the others."""
     kept: dict[str, dict[int, list[int]]] = {}
     for (name, dim), atoms in coupling.slots.items():
-        if (name in coupling.constants) != constants:
-            continue
         gone = removed[coupling.roots[atoms]]
-        if gone.any():
+        if (name in coupling.constants) == constants and gone.any():
             kept.setdefault(name, {})[dim] = np.flatnonzero(~gone).tolist()
     return kept
 
@@ -87,41 +81,33 @@ def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
         for dim, indices in dims.items():
             atoms = coupling.slots.get((name, dim))
             if atoms is None or (indices and max(indices) >= len(atoms)):
-                raise _misfit(name, dim)
+                raise _disagreement(name, dim)
             if len(indices) < len(atoms):
                 asked.setdefault(name, {})[dim] = sorted(indices)
             gone = coupling.roots[np.delete(atoms, indices)]
             if coupling.is_frozen[gone].any():
-                raise _misfit(name, dim)
+                raise _disagreement(name, dim)
             removed[gone] = True
     for piece in coupling.ties.pieces:
         if piece.size and removed[coupling.roots[piece]].all():
             raise InputError("The plan removes every channel of a part that the network cuts out of a tensor.")
     implied = plan_of(coupling, removed).kept
     for name in implied.keys() | asked.keys():
-        if implied.get(name) != asked.get(name):
-            dims = {**implied.get(name, {}), **asked.get(name, {})}
-            raise _misfit(name, next(d for d in dims if implied.get(name, {}).get(d) != asked.get(name, {}).get(d)))
+        ours, theirs = implied.get(name, {}), asked.get(name, {})
+        if ours != theirs:
+            raise _disagreement(name, next(dim for dim in {**ours, **theirs} if ours.get(dim) != theirs.get(dim)))
     return removed
 
 
-def _misfit(name: str, dim: int) -> InputError:
-    return InputError(
+def _disagreement(name: str, dim: int) -> InputError:
+    return misfit(
         f"The plan doesn't fit this network: its indices for dimension {dim} of {name} disagree with the slices "
-        "that are coupled to it.",
-        hint="Apply a plan to the network that it was made for.",
+        "that are coupled to it."
     )
 
 
 def remove(program: Program, coupling: Coupling, plan: PruningPlan, removed: Removed) -> Program:
-    """The program without these classes of atoms; the input program stays as it is.
-
-    Args:
-        program: the program that was analysed.
-        coupling: its analysis.
-        plan: `plan_of` the classes.
-        removed: which classes go.
-    """
+    """The program without these classes of atoms, of which `plan_of` made the plan; the input stays as it is."""
     graph = copied_graph(program.graph)
     twins = dict(zip(program.graph.nodes, graph.nodes, strict=True))
     shrunk = _Shrunk(coupling, removed)
@@ -143,12 +129,12 @@ class _Shrunk:
 
     coupling: Coupling
     removed: Removed
-    #: By the identity of atoms, which most labels share with those that they were made from.
+    #: Kept numbers by the identity of the atoms, which most labels share with the labels that they were made from.
     counts: dict[int, int] = field(default_factory=dict)
 
     @cached_property
     def gone(self) -> NDArray[np.bool_]:
-        """For every atom whether it goes."""
+        """Whether each atom goes."""
         return self.removed[self.coupling.roots]
 
     def kept(self, channels: Channels) -> int:
@@ -176,29 +162,23 @@ class _Shrunk:
 
 
 def _rewrite_sizes(coupling: Coupling, twins: dict[Node, Node], shrunk: _Shrunk) -> None:
-    by_node: dict[Node, list[Follow]] = {}
     for follow in coupling.ties.follows:
-        by_node.setdefault(follow.node, []).append(follow)
-    for node, follows in by_node.items():
-        twin = twins[node]
-        if operator_name(node.target) in _ONE_SIZE:
+        twin = twins[follow.node]
+        if operator_name(twin.target) in EVEN_SPLITS:
             _make_sizes_explicit(twin)
-        for follow in follows:
-            packed = isinstance(follow.label, Packed)
-            size = -1 if packed else shrunk.kept(follow.label) // follow.per  # type: ignore[arg-type]
-            if follow.index is None:
-                set_argument(twin, follow.argument, size)
-            else:
-                sizes = list(arguments(twin)[follow.argument])
-                sizes[follow.index] = size
-                set_argument(twin, follow.argument, sizes)
+        value: Any = -1 if isinstance(follow.label, Packed) else shrunk.kept(follow.label) // follow.per
+        if follow.index is not None:
+            sizes = list(arguments(twin)[follow.argument])
+            sizes[follow.index] = value
+            value = sizes
+        set_argument(twin, follow.argument, value)
     for pinned in coupling.ties.pinned:
         if shrunk.loses(pinned.label):
             set_argument(twins[pinned.node], pinned.argument, pinned.value)
 
 
 def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
-    """Modules whose own Python code may hold sizes that follow the pruned channels, with the operators called so.
+    """Modules whose own Python code may hold sizes that follow the pruned channels, with the operators that take them.
 
     Layers of torch hold theirs in attributes, which `apply_plan` corrects.
     """
@@ -210,12 +190,12 @@ def sizes_in_code(coupling: Coupling, removed: Removed) -> dict[str, list[str]]:
         is_constant = node.op == "get_attr" and node.target in coupling.constants
         if is_constant and any(map(shrunk.loses, axes(value))):
             holders += node.users
-    found: dict[str, list[str]] = {}
+    operators_of: dict[str, list[str]] = {}
     for node in holders:
-        operators = found.setdefault(module_path(node), [])
+        operators = operators_of.setdefault(module_path(node), [])
         if operator_name(node.target) not in operators:
             operators.append(operator_name(node.target))
-    return found
+    return operators_of
 
 
 def _in_attributes(node: Node) -> bool:
@@ -225,21 +205,17 @@ def _in_attributes(node: Node) -> bool:
 
 
 def _counted_from_its_end(coupling: Coupling, node: Node) -> Label:
-    """The axis of which a slice's code counts from the end, so that what goes behind it moves its bounds."""
+    """The axis that a slice counts from its end, so that channels which go behind it move its bounds."""
     if operator_name(node.target) != "slice":
         return None
     bound = arguments(node)
-    if not any(isinstance(bound[name], int) and bound[name] < 0 for name in ("start", "end")):
-        return None
-    axis: int = bound["dim"]
-    return coupling.ties.of(bound["self"])[axis]
+    is_negative = any(isinstance(bound[name], int) and bound[name] < 0 for name in ("start", "end"))
+    return coupling.ties.of(bound["self"])[int(bound["dim"])] if is_negative else None
 
 
 def _make_sizes_explicit(node: Node) -> None:
-    """``split`` and ``chunk`` know one piece size only: make them ``split_with_sizes``."""
+    """Make ``split`` and ``chunk``, which know one size of pieces only, a ``split_with_sizes``."""
     bound = arguments(node)
-    axis = bound["dim"]
-    sizes = [shape[axis] for shape in node.meta["shapes"]]
+    sizes = [shape[bound["dim"]] for shape in node.meta["shapes"]]
     node.target = torch.ops.aten.split_with_sizes.default
-    node.args = (bound["self"], sizes, axis)
-    node.kwargs = {}
+    node.args, node.kwargs = (bound["self"], sizes, bound["dim"]), {}

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.cost import TRANSPOSED, call_macs, weighted_calls
+from prunec.passes.cost import call_macs, weighted_calls
 from prunec.passes.coupling import Coupling, Group
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, operator_name
 from prunec.passes.labels import Atoms, parts
+from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding
 
@@ -24,13 +25,13 @@ _CLOSE_ENOUGH = 0.01
 
 @dataclass(frozen=True)
 class MacModel:
-    """MACs of a program as a function of the units kept per group: products of affine functions, summed.
+    """MACs of a program as a function of the units kept per group: a sum of products of affine functions.
 
     Attributes:
-        scale: of each layer, float64 (layers,).
-        slopes: channels per kept unit for each factor, float64 (factors, groups).
-        constants: channels that stay anyway, float64 (factors,).
-        starts: first factor of each layer, int64 (layers,).
+        scale: Factor of each layer that no group changes, float64 (layers,).
+        slopes: Channels per kept unit for each factor, float64 (factors, groups).
+        constants: Channels of each factor that stay anyway, float64 (factors,).
+        starts: Position of each layer's first factor, int64 (layers,).
     """
 
     scale: NDArray[np.float64]
@@ -67,11 +68,11 @@ class MacModel:
 
 
 def _factors(coupling: Coupling, node: Node) -> list[Atoms]:
-    """Labels whose sizes multiply into a layer's MACs: of its output, and of the inputs that each output sums over."""
+    """Labels whose sizes multiply into a layer's MACs: those of its output and of the inputs it sums over."""
     bound, labels = arguments(node), [*coupling.ties.of(node)]
-    if operator_name(node.target) not in TRANSPOSED:
+    if not WEIGHTED[operator_name(node.target)].is_transposed:
         labels.append(coupling.ties.of(bound["weight"])[1])
-    elif bound["groups"] == 1:  # with groups dimension 0 holds the inputs of all, and an output sums over one's
+    elif bound["groups"] == 1:  # dimension 0 holds the inputs of all groups, and an output sums over those of one
         labels.append(coupling.ties.of(bound["weight"])[0])
     return [channels.atoms for label in labels for channels in parts(label)]
 
@@ -79,95 +80,87 @@ def _factors(coupling: Coupling, node: Node) -> list[Atoms]:
 def widths_for_speedup(
     model: MacModel, groups: Sequence[Group], chosen: Sequence[int], speedup: float, rounding: Rounding
 ) -> NDArray[np.int64]:
-    """Units kept per group, so that the MAC speed-up is the nearest feasible one at or above the target.
+    """Choose the units kept per group so that the MAC speed-up is the nearest feasible one at or above the target.
 
-    The smallest uniform ratio that reaches the target is found by bisection; then each group, the one whose step
-    is worth most first, takes one step back where the target still holds. Where that leaves more than 1 % of the
-    MACs unused, since steps are coarse, groups trade steps.
+    Bisection gives the smallest uniform ratio that reaches the target. Then each group, the one whose step is worth
+    most first, takes one step back where the target still holds. Where that leaves more than 1 % of the MACs unused,
+    since steps are coarse, groups trade steps.
 
     Args:
         model: MACs of the program.
-        groups: all prunable groups.
-        chosen: positions of those that may be pruned.
-        speedup: dense MACs over pruned MACs, above 1.
-        rounding: of the widths.
+        groups: All prunable groups.
+        chosen: Positions of the groups that may be pruned.
+        speedup: Dense MACs over pruned MACs, at least 1.
+        rounding: Rounding of the widths.
 
     Raises:
-        UsageError: the target can't be reached; says how far it goes.
+        UsageError: The target can't be reached; the message says which speed-up can.
     """
-    counts = np.array([group.count for group in groups], dtype=np.int64)
-    budget = model.macs(counts) / speedup
-
-    def at(ratio: Fraction) -> NDArray[np.int64]:
-        kept = counts.copy()
-        for position in chosen:
-            kept[position] = rounding.kept(groups[position], ratio)
-        return kept
-
+    dense = model.macs(np.array([group.count for group in groups], dtype=np.int64))
+    search = _Search(model, groups, chosen, rounding, budget=dense / speedup)
     low, high = Fraction(0), 1 - Fraction(1, 2**_BISECTIONS)
-    most = model.macs(at(high))
-    if most > budget:
-        largest = floor(100 * model.macs(counts) / most) / 100  # rounded down, so that it can be asked for
+    least = model.macs(search.at(high))
+    if least > search.budget:
+        largest = floor(100 * dense / least) / 100  # rounded down, so that it can be asked for
         raise UsageError(
             f"A speed-up of {speedup:g}x in MACs can't be reached: the largest is {largest:.2f}x.",
             hint="Lower the target, let more layers be pruned, or lower round_to or min_channels.",
         )
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if model.macs(at(middle)) <= budget else (middle, high)
-    kept = _step_back(model, groups, at(high), at(low), budget, rounding)
-    return _trade_steps(model, groups, chosen, kept, budget, rounding)
+        low, high = (low, middle) if model.macs(search.at(middle)) <= search.budget else (middle, high)
+    return search.trade_steps(search.step_back(search.at(high), search.at(low)))
 
 
-def _step_back(
-    model: MacModel,
-    groups: Sequence[Group],
-    kept: NDArray[np.int64],
-    above: NDArray[np.int64],
-    budget: float,
-    rounding: Rounding,
-) -> NDArray[np.int64]:
-    """Give back one step in every group where the budget still holds, the most expensive steps first."""
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Steps towards the largest widths whose MACs are within the budget; widths are int64 (groups,)."""
 
-    def stepped(position: int) -> NDArray[np.int64]:
+    model: MacModel
+    groups: Sequence[Group]
+    chosen: Sequence[int]
+    rounding: Rounding
+    budget: float
+
+    def at(self, ratio: Fraction) -> NDArray[np.int64]:
+        kept = np.array([group.count for group in self.groups], dtype=np.int64)
+        for position in self.chosen:
+            kept[position] = self.rounding.kept(self.groups[position], ratio)
+        return kept
+
+    def wider(self, kept: NDArray[np.int64], position: int) -> NDArray[np.int64]:
+        """The widths with one step more in one group."""
         wider = kept.copy()
-        wider[position] = rounding.round_up(groups[position], int(kept[position]) + 1)
+        wider[position] = self.rounding.round_up(self.groups[position], int(kept[position]) + 1)
         return wider
 
-    candidates = np.flatnonzero(above > kept).tolist()
-    for position in sorted(candidates, key=lambda p: (-model.macs(stepped(p)), p)):
-        wider = stepped(position)
-        if model.macs(wider) <= budget:
-            kept = wider
-    return kept
+    def step_back(self, kept: NDArray[np.int64], above: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give back one step in every group where the budget still holds, the most expensive steps first."""
+        gains = {p: self.model.macs(self.wider(kept, p)) for p in np.flatnonzero(above > kept).tolist()}
+        for position in sorted(gains, key=lambda p: (-gains[p], p)):
+            wider = self.wider(kept, position)
+            if self.model.macs(wider) <= self.budget:
+                kept = wider
+        return kept
 
+    def trade_steps(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Narrow one group by a step and widen another, as long as that nears the budget where steps are coarse."""
+        macs = self.model.macs
+        while macs(kept) < (1 - _CLOSE_ENOUGH) * self.budget:
+            feasible = [trade for trade in self._trades(kept) if macs(kept) < macs(trade) <= self.budget]
+            if not feasible:
+                break
+            kept = max(feasible, key=macs)
+        return kept
 
-def _trade_steps(
-    model: MacModel,
-    groups: Sequence[Group],
-    chosen: Sequence[int],
-    kept: NDArray[np.int64],
-    budget: float,
-    rounding: Rounding,
-) -> NDArray[np.int64]:
-    """Where steps are coarse, narrow one group by a step and widen another, as long as that nears the budget."""
-
-    def trades() -> Iterator[NDArray[np.int64]]:
-        for narrower in chosen:
-            step = rounding.step(groups[narrower])
+    def _trades(self, kept: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for narrower in self.chosen:
+            step = self.rounding.step(self.groups[narrower])
             less = (int(kept[narrower]) - 1) // step * step
-            if less < rounding.round_up(groups[narrower], 1):
+            if less < self.rounding.round_up(self.groups[narrower], 1):
                 continue
-            for wider in chosen:
-                if wider != narrower and kept[wider] < groups[wider].count:
-                    trade = kept.copy()
+            for wider in self.chosen:
+                if wider != narrower and kept[wider] < self.groups[wider].count:
+                    trade = self.wider(kept, wider)
                     trade[narrower] = less
-                    trade[wider] = rounding.round_up(groups[wider], int(kept[wider]) + 1)
                     yield trade
-
-    while model.macs(kept) < (1 - _CLOSE_ENOUGH) * budget:
-        feasible = [trade for trade in trades() if model.macs(kept) < model.macs(trade) <= budget]
-        if not feasible:
-            break
-        kept = max(feasible, key=model.macs)
-    return kept

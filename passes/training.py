@@ -1,7 +1,9 @@
-"""Training and inference form of an eval-mode graph, and what such a graph has lost of the training form."""
+"""The training and inference forms of an eval-mode graph, and what such a graph has lost of the training form."""
 
 import inspect
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,23 +12,19 @@ from torch.fx import Graph, GraphModule, Node
 
 from prunec.passes.errors import first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
+from prunec.passes.operators import DROPOUTS
 
-#: Modules whose training form is nothing but a switched argument of their operator.
+#: Modules whose training form differs by one argument of their operator only.
 _SWITCHABLE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-_DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
-#: Operator -> its argument that tells training from inference.
-_SWITCH = {
-    "batch_norm": "training",
-    **dict.fromkeys(_DROPOUTS, "train"),
-    **{f"{name}_": "train" for name in _DROPOUTS},
-}
+#: The argument that tells training from inference, by operator.
+_SWITCH = {"batch_norm": "training", **dict.fromkeys(DROPOUTS, "train"), **{f"{name}_": "train" for name in DROPOUTS}}
 
 
 def mark_switches(graph: Graph) -> None:
     """Mark the nodes that differ between training and inference, in a freshly captured eval graph.
 
-    What trains in eval mode does so in both forms and is not marked: batch norms without running statistics, those
-    over a parameter (weight standardisation), dropout that is meant to sample.
+    Nodes that train in eval mode do so in both forms and are not marked: batch norms without running statistics, batch
+    norms over a parameter (weight standardisation), dropout that is meant to sample.
     """
     for node in calls(graph, *_SWITCH):
         node.meta["switch"] = not arguments(node)[_SWITCH[operator_name(node.target)]]
@@ -37,6 +35,17 @@ def switch(graph: Graph, training: bool) -> None:
     for node in calls(graph, *_SWITCH):
         if node.meta.get("switch"):
             set_argument(node, _SWITCH[operator_name(node.target)], training)
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Give each submodule its training or eval mode back after what runs within."""
+    modes = {m: m.training for m in module.modules()}
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
 
 
 def may_branch_on_training(module: nn.Module) -> bool:
@@ -54,13 +63,13 @@ def may_branch_on_training(module: nn.Module) -> bool:
 
 
 def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, ...]:
-    """What the training form does that the captured eval graph doesn't, by module path.
+    """Operators of the training form that the captured eval graph lacks, by module path.
 
     Args:
-        module: the network, in eval mode; put back into eval mode.
-        graph: its eval graph, not yet normalised.
-        export: function that exports the module in its current mode; a module that can't be exported in
-            training mode is reported as a whole.
+        module: The network, in eval mode.
+        graph: The module's eval graph, not yet normalised.
+        export: Function that exports the module in its current mode. A module that can't be exported in training mode
+            is reported as a whole.
     """
     averages = [
         f"{path}: cumulative average of batch statistics (momentum=None)"
@@ -69,21 +78,18 @@ def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, 
     ]
     if not may_branch_on_training(module):
         return tuple(averages)
-    modes = {m: m.training for m in module.modules()}
-    module.train()
     try:
-        training: GraphModule = export().module(check_guards=False)
+        with kept_modes(module):
+            module.train()
+            training: GraphModule = export().module(check_guards=False)
     except Exception as error:  # noqa: BLE001 - any failure of a foreign export is reported, not raised
         return (*averages, f"unknown: the training form can't be exported ({first_line(error)})")
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
     missing = _operators(training.graph) - _operators(graph)
     return tuple(sorted({f"{path or 'forward'}: {operator}" for path, operator, _ in missing} | set(averages)))
 
 
 def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
-    """How often each module calls each operator, and in which form where a flag or a rate distinguishes them."""
+    """Number of calls of each operator by each module, told apart by form where a flag or a rate distinguishes them."""
 
     def path(node: Node) -> str:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
@@ -93,16 +99,13 @@ def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
         if not isinstance(node.target, torch._ops.OpOverload) or operator_name(node.target) in _SWITCH:
             return ""
         bound = arguments(node)
-        if bound.get("dropout") == 0.0:  # a recurrent layer: it trains as it infers
+        if bound.get("dropout") == 0.0:  # a recurrent layer without dropout trains as it infers
             return ""
         return str(sorted((k, v) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
 
     # The counter of batches is bookkeeping of batch norm's training form, not behaviour.
-    return Counter(
-        (path(node), operator_name(node.target), form(node))
-        for node in graph.nodes
-        if node.op == "call_function" and not _counts_batches(node)
-    )
+    kept = (node for node in calls(graph) if not _counts_batches(node))
+    return Counter((path(node), operator_name(node.target), form(node)) for node in kept)
 
 
 def _counts_batches(node: Node) -> bool:

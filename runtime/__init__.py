@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from prunec.runtime.devices import DEVICES as DEVICES
     from prunec.runtime.evaluate import top1 as top1
     from prunec.runtime.evaluate import top5 as top5
     from prunec.runtime.latency import compare_latency as compare_latency
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from prunec.runtime.onnx_precision import to_fp16 as to_fp16
     from prunec.runtime.onnx_sparsity import check_sparsity as check_sparsity
     from prunec.runtime.profile import profile_onnx as profile_onnx
-    from prunec.runtime.target import DEVICES as DEVICES
     from prunec.runtime.target import Target as Target
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
-        "DEVICES": "prunec.runtime.target",
+        "DEVICES": "prunec.runtime.devices",
         "Target": "prunec.runtime.target",
         "export_onnx": "prunec.runtime.onnx_export",
         "to_bf16": "prunec.runtime.onnx_precision",

@@ -1,25 +1,35 @@
 """Accuracy over an iterable of batches."""
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.errors import InputError, UsageError, first_line
 
+#: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
+EVALUATION_BATCH = 500
 #: (outputs, labels) -> score of each sample, (N,), 0 to 1.
 Metric = Callable[[Tensor, Tensor], Tensor]
+#: Function from arrays in the order of a model's inputs to arrays in the order of its outputs.
+Predict = Callable[..., Sequence[NDArray[Any]]]
+
+
+def predictor(session: Predict) -> Callable[[Tensor], Tensor]:
+    """An engine of one input as a function from a batch of inputs to its first output."""
+    return lambda inputs: torch.from_numpy(session(inputs.numpy())[0])
 
 
 def top1(outputs: Tensor, labels: Tensor) -> Tensor:
-    """1 where the largest of the outputs (N, classes) is the label's, float (N,)."""
+    """Whether the label's is the largest of the outputs (N, classes): 1 or 0, float32 (N,)."""
     return (outputs.argmax(1) == labels).float()
 
 
 def top5(outputs: Tensor, labels: Tensor) -> Tensor:
-    """1 where the label's output is among the 5 largest of (N, classes), float (N,)."""
+    """Whether the label's is among the 5 largest of the outputs (N, classes): 1 or 0, float32 (N,)."""
     best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).float()
 
@@ -27,16 +37,11 @@ def top5(outputs: Tensor, labels: Tensor) -> Tensor:
 def evaluate(
     predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric = top1
 ) -> float:
-    """Mean score over all samples.
-
-    Args:
-        predict: inputs -> outputs.
-        batches: (inputs, labels).
-        metric: score of each sample.
+    """Mean score over all samples of some batches, which are pairs of inputs and labels.
 
     Raises:
-        InputError: there is no sample, or a score is not finite.
-        UsageError: the metric fails, or gives something else than a score from 0 to 1 for each sample.
+        InputError: There is no sample, or a score is not finite.
+        UsageError: The causes are those of `total_score`.
     """
     total, count = total_score(predict, batches, metric)
     if count == 0:
@@ -51,8 +56,8 @@ def total_score(
     """Sum of the scores of all samples, and their number, which may be 0.
 
     Raises:
-        InputError: a score is not finite.
-        UsageError: the metric fails, or gives something else than a score from 0 to 1 for each sample.
+        InputError: A score is not finite.
+        UsageError: The metric fails, or returns something else than a score from 0 to 1 for each sample.
     """
     total, count = 0.0, 0
     for inputs, labels in batches:
@@ -64,18 +69,10 @@ def total_score(
 
 
 def call_user_function(what: str, function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a function of the user.
-
-    Args:
-        what: it is, for the message: "loss function", say.
-        function: the function.
-        arguments: of the call.
-
-    Returns:
-        What the function gives.
+    """Call a function that the user wrote, and that the message calls ``what``, such as "loss function".
 
     Raises:
-        UsageError: the function raises an error; the message says where.
+        UsageError: The function raises an error; the message says where.
     """
     try:
         return function(*arguments)

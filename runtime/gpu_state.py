@@ -1,4 +1,4 @@
-"""Clocks, power and temperature of the GPU, from NVIDIA's management library. Not run on a GPU so far."""
+"""Clocks, power and temperature of the GPU, from NVIDIA's management library. No GPU has run it so far."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,12 @@ class GpuState:
     """State of a GPU at one moment.
 
     Attributes:
-        name: of the GPU.
-        driver: version.
-        sm_clock_mhz: of the multiprocessors, now.
-        max_sm_clock_mhz: the highest they can have.
-        memory_clock_mhz: now.
-        power_w: drawn now; None where the GPU doesn't tell.
-        power_limit_w: enforced; None likewise.
-        temperature_c: of the GPU, degrees Celsius.
-        performance_state: 0 is the fastest.
-        clocks_held_by: what keeps the clocks below their maximum, as NVML names it.
+        driver: Version of the driver.
+        sm_clock_mhz: Clock of the multiprocessors.
+        power_w: Power that the GPU draws; None where it doesn't tell.
+        power_limit_w: Power limit that is enforced; None where the GPU doesn't tell.
+        performance_state: State from 0, the fastest, to 15.
+        clocks_held_by: Reasons that keep the clocks below their maximum, as NVML names them.
     """
 
     name: str
@@ -43,7 +39,7 @@ def gpu_state() -> GpuState:
     """State of the GPU that torch uses.
 
     Raises:
-        MissingDependencyError: nvidia-ml-py isn't installed, or the driver's library can't be loaded.
+        MissingDependencyError: The package nvidia-ml-py isn't installed, or the driver's library can't be loaded.
     """
     try:
         import pynvml
@@ -56,14 +52,11 @@ def gpu_state() -> GpuState:
     except pynvml.NVMLError as error:
         raise MissingDependencyError(f"GPU clocks can't be read: {error}.", hint="Check the NVIDIA driver.") from error
     try:
-        return _read(pynvml, _handle(pynvml))
+        # NVML counts all GPUs of the machine, torch the visible ones, but their UUIDs agree.
+        uuid = torch.cuda.get_device_properties().uuid
+        return _read(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
     finally:
         pynvml.nvmlShutdown()
-
-
-def _handle(nvml: Any) -> Any:
-    """NVML counts all GPUs of the machine, torch the visible ones: their identifiers agree."""
-    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
 
 
 def _read(nvml: Any, handle: Any) -> GpuState:
@@ -82,7 +75,7 @@ def _read(nvml: Any, handle: Any) -> GpuState:
 
 
 def _watts(nvml: Any, read: Any, handle: Any) -> float | None:
-    """Milliwatts as watts; Jetson boards and some laptops don't tell them."""
+    """A power in watts, which NVML tells in milliwatts; None on Jetson boards and some laptops, which don't tell it."""
     try:
         return float(read(handle)) / 1000
     except nvml.NVMLError:

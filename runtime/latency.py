@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Runs something once and gives the milliseconds it took.
+#: Runs something once and returns the milliseconds that it took.
 Timer = Callable[[], float]
 
 _RESAMPLES = 2000
@@ -16,7 +16,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Latency percentiles, milliseconds."""
+    """Percentiles of latency, in milliseconds."""
 
     median: float
     p90: float
@@ -25,14 +25,12 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """Two models measured alternately, so that a drift of the machine meets both.
+    """Latency of two models that were measured in turns, so that a drift of the machine meets both.
 
     Attributes:
-        dense: latency of the first.
-        compiled: latency of the second.
-        speedup: ratio of the medians.
+        speedup: Median latency of the dense model over that of the compiled one.
         speedup_interval: 95 % bootstrap interval of that ratio.
-        runs: measurements of each.
+        runs: Number of measurements of each model.
     """
 
     dense: Percentiles
@@ -43,13 +41,13 @@ class LatencyComparison:
 
 
 def percentiles(milliseconds: NDArray[np.float64]) -> Percentiles:
-    """Median, 90th and 99th percentile of measurements."""
+    """Median, 90th and 99th percentile of measurements in milliseconds, (runs,)."""
     median, p90, p99 = np.percentile(milliseconds, [50, 90, 99]).tolist()
     return Percentiles(median, p90, p99)
 
 
 def wall_clock(function: Callable[[], Any]) -> Timer:
-    """A function as a timer: its wall-clock milliseconds."""
+    """A timer that runs a function and takes the wall clock's time."""
 
     def timed() -> float:
         started = time.perf_counter_ns()
@@ -60,7 +58,11 @@ def wall_clock(function: Callable[[], Any]) -> Timer:
 
 
 def time_runs(timers: Sequence[Timer], runs: int, warmup: int, seed: int) -> NDArray[np.float64]:
-    """Milliseconds (runs, timers): each run calls every timer once, in random order."""
+    """Call every timer once in each run, in an order that ``seed`` decides, after ``warmup`` calls of each.
+
+    Returns:
+        Milliseconds, (runs, timers).
+    """
     for timer in timers:
         for _ in range(warmup):
             timer()
@@ -75,24 +77,11 @@ def time_runs(timers: Sequence[Timer], runs: int, warmup: int, seed: int) -> NDA
 def compare_latency(
     dense: Timer, compiled: Timer, *, runs: int = 200, warmup: int = 20, seed: int = 0
 ) -> LatencyComparison:
-    """Measure two models in interleaved runs.
-
-    Args:
-        dense: runs one inference of the first model and gives its milliseconds.
-        compiled: one of the second.
-        runs: measurements of each, at least 2.
-        warmup: runs of each before.
-        seed: of the order and the bootstrap.
-    """
+    """Measure two models in interleaved runs, at least 2; ``seed`` decides their order and the bootstrap."""
     times = time_runs([dense, compiled], runs, warmup, seed)
     medians = np.median(times, axis=0)
     samples = np.random.default_rng(seed).integers(0, runs, (_RESAMPLES, runs))
     resampled = np.median(times[samples], axis=1)
     low, high = np.percentile(resampled[:, 0] / resampled[:, 1], [2.5, 97.5]).tolist()
-    return LatencyComparison(
-        dense=percentiles(times[:, 0]),
-        compiled=percentiles(times[:, 1]),
-        speedup=float(medians[0] / medians[1]),
-        speedup_interval=(low, high),
-        runs=runs,
-    )
+    speedup = float(medians[0] / medians[1])
+    return LatencyComparison(percentiles(times[:, 0]), percentiles(times[:, 1]), speedup, (low, high), runs)

@@ -1,4 +1,4 @@
-"""Numeric comparison of an exported model with the program that it comes from."""
+"""Numeric comparison of an exported model or an engine with the program that it comes from."""
 
 from pathlib import Path
 
@@ -11,15 +11,14 @@ from torch.utils import _pytree as pytree
 from prunec.passes.dimensions import batch_size
 from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
-
-max_relative_error = relative_error
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.evaluate import Predict
 
 
 def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.generic]]:
-    """Inputs of a batch size: standard normal where they are floating point, else the example's, repeated.
+    """Random inputs of a program, in their order; those whose dimension 0 varies have ``batch`` rows.
 
-    Only inputs whose dimension 0 varies have as many rows.
+    Floating-point inputs are standard normal; others repeat the rows of the program's example inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = batch_size(program.example_inputs)
@@ -37,36 +36,43 @@ def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.ge
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """These sizes, or the only one at which a program with a fixed batch runs."""
+    """The sizes given, or the only one at which a program with a fixed batch runs."""
     return sizes if program.batch_is_dynamic else (len(program.example_inputs[0]),)
 
 
-@torch.no_grad()
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
     """Largest relative difference of ONNX Runtime from torch over the outputs, at batch sizes 2 and 3.
 
+    Raises:
+        NumericMismatchError: The causes are those of `difference_from_torch`.
+    """
+    return difference_from_torch(OnnxRuntimeSession(onnx_path), program, (2, 3), seed)
+
+
+@torch.no_grad()
+def difference_from_torch(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> float:
+    """Largest relative difference of an engine from torch over the outputs.
+
     Args:
-        program: run in its inference form, in its own precision.
-        onnx_path: the exported model.
-        seed: of the random inputs.
+        session: The engine; it takes and gives arrays in the order of the program's inputs and outputs.
+        program: The program, which is run in its inference form.
+        batches: Batch sizes to try; a program with a fixed batch is run at that one instead.
+        seed: Seed of the random inputs.
 
     Returns:
         max|a-b| / max|b|.
 
     Raises:
-        NumericMismatchError: outputs are not finite, or all but zero.
+        NumericMismatchError: Outputs are not finite, or all but zero.
     """
-    engine = OnnxRuntimeEngine(onnx_path)
-    structure = pytree.tree_structure((program.example_args, program.example_kwargs))
-    leaves = pytree.tree_leaves((program.example_args, program.example_kwargs))
+    leaves, structure = pytree.tree_flatten((program.example_args, program.example_kwargs))
     worst = 0.0
-    for batch in batch_sizes(program, (2, 3)):
+    for batch in batch_sizes(program, batches):
         inputs = random_inputs(program, batch, seed)
         tensors = iter(torch.from_numpy(np.asarray(array)) for array in inputs)
         filled = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(filled, structure)
         expected = program.eval()(*args, **kwargs)
-        actual = [torch.from_numpy(array) for array in engine(*inputs)]
-        flat = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
-        worst = max(worst, relative_error(actual, flat))
+        outputs = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
+        worst = max(worst, relative_error([torch.from_numpy(array) for array in session(*inputs)], outputs))
     return worst

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,33 +14,34 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Graph
 
-from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.graphs import arguments, calls
 from prunec.passes.program import Program
-from prunec.runtime.onnx_prepare import prepared
 
 _LARGEST_FILE_BYTES = 2_000_000_000
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def export_onnx(program: Program, path: Path) -> None:
     """Write the inference form of a program as float32 ONNX.
 
     Batch norms are folded into convolutions; weights keep the names of the parameters they come from, also where the
-    exporter transposed them. A dynamic batch dimension is named "batch".
-
-    Args:
-        program: any program.
-        path: the file; above 2 GB the weights go beside it, into ``<name>.data``.
+    exporter transposed them. A dynamic batch dimension is named "batch". Weights above 2 GB go beside the file, into
+    ``<name>.data``.
 
     Raises:
-        UnsupportedModelError: an operator has no ONNX form.
+        UnsupportedModelError: An operator has no ONNX form.
     """
     exported = program.export()
     outputs = len(exported.graph_signature.user_outputs)
     names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _quiet():
-            result = torch.onnx.export(prepared(exported), dynamo=True, verbose=False, output_names=names)
+            result = torch.onnx.export(_prepared(exported), dynamo=True, verbose=False, output_names=names)
             assert result is not None
             model: onnx.ModelProto = result.model_proto
     except Exception as error:
@@ -52,6 +54,51 @@ def export_onnx(program: Program, path: Path) -> None:
         _name_batch(model.graph)
     strip_metadata(model)
     save_onnx(model, path)
+
+
+def _prepared(exported: ExportedProgram) -> ExportedProgram:
+    """A program that computes the same and that the exporter of torch takes; it may be the given one, changed."""
+    attention = calls(exported.graph, "scaled_dot_product_attention")
+    if any(len(arguments(node)["query"].meta["val"].shape) != 4 for node in attention):
+        exported = exported.run_decompositions({_ATTENTION: _attention_of_rank_4})
+    _copy_before_reshapes(exported.graph)
+    return exported
+
+
+def _copy_before_reshapes(graph: Graph) -> None:
+    """Make memory dense before every reshape; the copies leave no trace in ONNX.
+
+    The exporter decomposes and traces the graph, where reshapes become views that fit the strides of that moment,
+    and then runs it another way, where kernels of attention leave other strides.
+    """
+    for node in list(calls(graph, "view", "_unsafe_view", "reshape")):
+        source = arguments(node)["self"]
+        with graph.inserting_before(node):
+            layout = {"memory_format": torch.contiguous_format}
+            dense = graph.call_function(torch.ops.aten.clone.default, (source,), {**layout})
+        dense.meta = {"val": source.meta["val"].clone(**layout)}
+        node.replace_input_with(source, dense)
+    graph.lint()
+
+
+def _attention_of_rank_4(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *a: Any, **k: Any
+) -> Any:
+    """Attention over (batch, heads, tokens, head_dim): leading axes are merged, missing ones added."""
+    if query.ndim == 4:
+        return NotImplemented
+    tensors = [query, key, value] + ([] if attn_mask is None else [attn_mask])
+    leading = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in tensors))  # type: ignore[no-untyped-call]
+
+    def merged(tensor: Tensor) -> Tensor:
+        while tensor.ndim < 3:
+            tensor = tensor[None]
+        return tensor.expand(*leading, *tensor.shape[-3:]).reshape(math.prod(leading), *tensor.shape[-3:])
+
+    if attn_mask is not None:
+        attn_mask = merged(attn_mask)
+    result = _ATTENTION(merged(query), merged(key), merged(value), attn_mask, *a, **k)
+    return result.reshape(*leading, *query.shape[-3:-1], value.shape[-1])
 
 
 @contextlib.contextmanager
@@ -70,12 +117,11 @@ def _quiet() -> Iterator[None]:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)
 
 
 def _name_weights(graph: onnx.GraphProto, program: Program) -> None:
-    """Give matrices that lost their parameter's name that name back, found by their values.
+    """Give matrices that lost their parameter's name that name back; their values tell which it was.
 
     The exporter stores the weight of a linear layer on more than two axes transposed, as "val_7", and a tied one under
     any of its names.
@@ -116,24 +162,15 @@ def _name_batch(graph: onnx.GraphProto) -> None:
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove what differs between machines or says nothing to a runtime: traces, scopes, rule names."""
+    """Remove what differs between machines or means nothing to a runtime: traces, scopes, names of rules."""
     graph = model.graph
     graph.name = "prunec"
-    for item in (
-        model,
-        graph,
-        *graph.node,
-        *graph.initializer,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-    ):
+    for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
     for function in model.functions:
-        function.ClearField("metadata_props")
-        for node in function.node:
-            node.ClearField("metadata_props")
+        for part in (function, *function.node):
+            part.ClearField("metadata_props")
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Typed forms of a float32 ONNX model for strongly typed builders: 16 bits inside, float32 inputs and outputs."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ def to_fp16(source: Path, destination: Path) -> None:
     """Write the float16-typed form of a float32 model.
 
     Raises:
-        NumericMismatchError: a weight is beyond float16's range.
+        NumericMismatchError: A weight is beyond float16's range.
     """
     model = onnx.load(source)
     largest = max((_largest(tensor) for tensor in _tensors(model.graph)), default=0.0)
@@ -41,7 +42,7 @@ def to_bf16(source: Path, destination: Path) -> None:
     from the source.
     """
     model = onnx.version_converter.convert_version(onnx.load(source), _BF16_OPSET)
-    weights = {tensor.name: tensor for tensor in _copied(model).graph.initializer}
+    weights = {tensor.name: tensor for tensor in copy.deepcopy(model.graph).initializer}
     half = _half(model)
     for tensor in _tensors(half.graph):
         if tensor.data_type == TensorProto.FLOAT16:
@@ -58,19 +59,13 @@ def to_bf16(source: Path, destination: Path) -> None:
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     with warnings.catch_warnings():
-        # The converter tells of every weight below float16's smallest number, which it rounds.
+        # The converter warns of every weight below float16's smallest number, which it rounds.
         warnings.simplefilter("ignore")
         half = convert_float_to_float16(model, keep_io_types=True)
     # The converter appends its casts of the inputs at the end of the graph.
     OnnxModel(half).topological_sort()
     strip_metadata(half)
     return half
-
-
-def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -92,8 +87,5 @@ def _largest(tensor: onnx.TensorProto) -> float:
 def _fill_bf16(tensor: onnx.TensorProto, source: onnx.TensorProto) -> None:
     """Give a constant the values of another one, rounded to bfloat16."""
     values = torch.from_numpy(numpy_helper.to_array(source).astype("float32")).to(torch.bfloat16)
-    dims, name = list(tensor.dims), tensor.name
-    tensor.Clear()
-    tensor.CopyFrom(
-        onnx.helper.make_tensor(name, TensorProto.BFLOAT16, dims, values.view(torch.int16).numpy().tobytes(), raw=True)
-    )
+    raw = values.view(torch.int16).numpy().tobytes()
+    tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, TensorProto.BFLOAT16, list(tensor.dims), raw, raw=True))

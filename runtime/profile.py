@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 
 _SUFFIX = "_kernel_time"
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -21,11 +21,10 @@ class OperatorTime:
     """One operator of the graph that ONNX Runtime really runs, after its own fusions.
 
     Attributes:
-        name: of the node.
-        operator: its type.
-        layer: path of the module whose weight it reads; "" where it reads none.
-        latency_ms: mean time of one run.
-        share: of the time of all operators.
+        operator: Type of the node.
+        layer: Path of the module whose weight the node reads; "" where it reads none.
+        latency_ms: Mean milliseconds of one inference.
+        share: Share of the time of all operators, 0 to 1.
     """
 
     name: str
@@ -36,16 +35,12 @@ class OperatorTime:
 
 
 def profile_onnx(onnx_path: Path, inputs: list[NDArray[Any]], threads: int = 1, runs: int = 20) -> list[OperatorTime]:
-    """Time of every operator, in the order of execution.
+    """Time of every operator in one inference on some inputs, in the order of execution.
 
-    Args:
-        onnx_path: the model.
-        inputs: of one inference.
-        threads: of ONNX Runtime.
-        runs: inferences averaged over; one more comes first and isn't counted.
+    The times of ``runs`` inferences are averaged; one more comes first and isn't counted.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        engine = OnnxRuntimeEngine(onnx_path, threads, profile_prefix=str(Path(scratch) / "profile"))
+        engine = OnnxRuntimeSession(onnx_path, threads, profile_prefix=str(Path(scratch) / "profile"))
         for _ in range(runs + 1):
             engine(*inputs)
         events = json.loads(Path(engine.end_profiling()).read_text())
@@ -64,23 +59,23 @@ def profile_onnx(onnx_path: Path, inputs: list[NDArray[Any]], threads: int = 1, 
 
 
 def _layers(path: Path) -> dict[str, str]:
-    """ONNX value -> path of the module whose weight it was last multiplied with.
+    """Path of the module whose weight an ONNX value was last multiplied with, by the value's or its node's name.
 
     ONNX Runtime names a fused node after the value that it yields, the activation behind a convolution, say.
     """
     graph = onnx.load(path, load_external_data=False).graph
     constants = {tensor.name for tensor in graph.initializer}
-    found: dict[str, str] = {}
+    layers: dict[str, str] = {}
     for node in graph.node:
         weight = next((name for name in node.input[1:] if name in constants and "." in name), None)
-        layer = weight.rpartition(".")[0] if weight else found.get(node.input[0] if node.input else "")
+        layer = weight.rpartition(".")[0] if weight else layers.get(node.input[0] if node.input else "")
         if layer is not None:
-            found.update(dict.fromkeys(node.output, layer) | {node.name: layer})
-    return found
+            layers.update(dict.fromkeys(node.output, layer) | {node.name: layer})
+    return layers
 
 
 def _layer_of(name: str, operator: str, layers: dict[str, str]) -> str:
-    """ONNX Runtime appends to the names of nodes that it fuses or changes the layout of."""
+    """Path of the module whose weight a node reads; ONNX Runtime appends to the names of nodes that it changes."""
     if not any(kind in operator for kind in _WEIGHTED):
         return ""
     matching = [value for value in layers if name == value or name.startswith(f"{value}_")]

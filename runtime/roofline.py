@@ -1,7 +1,8 @@
 """Predicted latency of a layer: the roofline model of Williams, Waterman and Patterson (CACM 52(4), 2009).
 
 A layer takes at least the time of its operations at the device's peak rate, and at least the time of its bytes at the
-memory's bandwidth. Launch times, fusions and caches are left out: this is what a layer could reach, not a measurement.
+memory's bandwidth. Launch times, fusions and caches are left out: a prediction is what a layer could reach, not what it
+was measured to take.
 """
 
 import math
@@ -17,31 +18,23 @@ _BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted latency of a layer.
-
-    Attributes:
-        ms: milliseconds, at the batch asked for.
-        bound: what takes longer, the operations or the bytes.
-    """
+    """Predicted latency of a layer in milliseconds, and which takes longer, its operations or its bytes."""
 
     ms: float
     bound: Literal["compute", "memory"]
 
 
 def predict_layer(layer: Layer, target: Target, batch: int, *, two_four: bool) -> Prediction | None:
-    """Roofline of one layer on a device; None where its peak rate or bandwidth isn't known.
+    """Roofline of one layer on a device; None where the device's peak rate or bandwidth isn't known.
 
-    Args:
-        layer: of a program.
-        target: device and precision.
-        batch: samples.
-        two_four: whether sparse kernels run it: at the sparse peak, with compressed weights.
+    With ``two_four`` sparse kernels run it, at the sparse peak rate and with compressed weights.
     """
     peak_tops, bandwidth = target.info.peak_tops(target.precision, two_four), target.info.memory_gb_per_s
     if peak_tops is None or bandwidth is None:
         return None
     bits = _BITS[target.precision]
-    weight_bits = math.prod(layer.shape) * _bits_of_a_weight(bits, two_four)
+    # 2:4 keeps half of the weights, each with 2 bits for its position.
+    weight_bits = math.prod(layer.shape) * ((bits + 2) / 2 if two_four else bits)
     moved_bytes = (batch * (layer.inputs + layer.outputs) * bits + weight_bits) / 8
     compute_ms = 2 * batch * layer.macs / (peak_tops * 1e9)
     memory_ms = moved_bytes / (bandwidth * 1e6)
@@ -49,15 +42,13 @@ def predict_layer(layer: Layer, target: Target, batch: int, *, two_four: bool) -
 
 
 def predict_program(program: Program, target: Target, batch: int) -> float | None:
-    """Sum of its layers' predictions, milliseconds; layers with a mask run sparse kernels where the target has them."""
+    """Sum of the predictions of a program's layers, in milliseconds; None where one isn't known.
+
+    Layers with a mask run sparse kernels where the target asks for 2:4.
+    """
     predictions = [
         predict_layer(layer, target, batch, two_four=target.sparse and layer.weight in program.masks)
         for layer in program.layers()
     ]
     known = [prediction.ms for prediction in predictions if prediction is not None]
     return sum(known) if len(known) == len(predictions) else None
-
-
-def _bits_of_a_weight(bits: int, two_four: bool) -> float:
-    """2:4 keeps half the weights, with 2 bits of position for each of those."""
-    return (bits + 2) / 2 if two_four else bits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prunec.compiler.config import load_config
+from prunec.compiler.project.config import load_config
 from tests.test_docs import commands
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion_mnist"

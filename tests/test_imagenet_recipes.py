@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from prunec.calibration.user_code import import_callable
-from prunec.compiler.compile_checkpoint import RecipeOptions, resolve_pipeline
-from prunec.compiler.config import Config, load_config
-from prunec.compiler.fairness.card import RunCard
-from prunec.compiler.fairness.levels import compare_pair
-from prunec.compiler.fairness.reading import read_cards
-from prunec.compiler.recovery.options import Recover
+from prunec.compiler.commands.compile_checkpoint import RecipeOptions, resolve_pipeline
+from prunec.compiler.fairness.card_reading import read_cards
+from prunec.compiler.fairness.comparison_levels import compare_pair
+from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.project.config import Config, load_config
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes import capture
 from prunec.passes.prune_filters import PruneFilters

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.progress import showing_progress
+from prunec.compiler.cli.output import print_report
+from prunec.compiler.cli.progress_bars import showing_progress
 
 
 def build(
@@ -15,7 +16,7 @@ def build(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--source", readable=False, help="Dense checkpoint it was compiled from: measure the speed-up against it."
+            "--source", readable=False, help="Dense checkpoint of the bundle: measure the speed-up against it."
         ),
     ] = None,
     timing_cache: options.TimingCache = None,
@@ -25,8 +26,7 @@ def build(
     trust: options.Trust = False,
 ) -> int:
     """Build the engine of a bundle on this machine, which has the device or a builder for it."""
-    from prunec.compiler.build_bundle import Source, build_bundle
-    from prunec.compiler.cli.compile_output import print_report
+    from prunec.compiler.commands.build_bundle import Source, build_bundle
 
     dense = None if source is None else Source(source, config, options.model_options(model, input_, trust))
     with showing_progress() as progress:

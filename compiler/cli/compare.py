@@ -1,5 +1,6 @@
 """``prunec compare``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,13 @@ from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from prunec.compiler.fairness.card import RunCard
-    from prunec.compiler.fairness.comparison import Comparison, Pair
+    from prunec.compiler.fairness.run_card import RunCard
+    from prunec.compiler.fairness.runs_comparison import Pair, RunsComparison
+
+#: More pairs than this fill a screen: those that can't be compared at all are left out.
+_FEW_PAIRS = 10
+#: Number of missing fields of the training from which on the training as a whole is named instead.
+_MOST_OF_TRAINING = 5
 
 
 def compare(
@@ -24,48 +30,34 @@ def compare(
     Levels are those of "Why is the State of Neural Network Pruning so Confusing?" (2023): from S1, drops alone, to
     S4.2. Runs are ranked from S3.2 on, where the retraining is the same.
     """
-    from prunec.compiler.fairness.comparison import compare as compare_cards
-    from prunec.compiler.fairness.reading import read_cards
+    from prunec.compiler.fairness.card_reading import read_cards
+    from prunec.compiler.fairness.runs_comparison import compare as compare_cards
 
-    found = compare_cards([card for path in runs for card in read_cards(path)])
+    comparison = compare_cards([card for path in runs for card in read_cards(path)])
     if as_json:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
         return
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         note(warning)
-    _print(found)
+    _print(comparison)
 
 
-def _print(found: "Comparison") -> None:
-    print_table(
-        "runs",
-        ("run", "dense", "final", "speed-up", "trainability", "retraining"),
-        [_row(card) for card in found.cards],
-    )
-    listed = [pair for pair in found.pairs if len(found.pairs) <= _FEW_PAIRS or pair.level.level != "S0"]
+def _print(comparison: "RunsComparison") -> None:
+    columns = ("run", "dense", "final", "speed-up", "trainability", "retraining")
+    print_table("runs", columns, [_row(card) for card in comparison.cards])
+    pairs = comparison.pairs
+    listed = [pair for pair in pairs if len(pairs) <= _FEW_PAIRS or pair.level.level != "S0"]
     if listed:
-        print_table(
-            "pairs",
-            ("runs", "level", "at most", "tags", "what differs", "what isn't known"),
-            [_pair_row(pair) for pair in listed],
-        )
-    if len(listed) < len(found.pairs):
-        note(f"{len(found.pairs) - len(listed)} of {len(found.pairs)} pairs are at S0 and not listed; --json has them.")
-    tags = "".join(f" +{tag}" for tag in found.tags)
-    typer.echo(f"Level: {found.level}{tags}")
-    typer.echo(f"Verdict: {found.verdict}")
-
-
-#: More pairs than this fill a screen: those that can't be compared at all are left out.
-_FEW_PAIRS = 10
-#: Fields missing of a part from which on the part is named instead.
-_MOST_OF_A_PART = 5
+        columns = ("runs", "level", "at most", "tags", "what differs", "what isn't known")
+        print_table("pairs", columns, [_pair_row(pair) for pair in listed])
+    if len(listed) < len(pairs):
+        note(f"{len(pairs) - len(listed)} of {len(pairs)} pairs are at S0 and not listed; --json has them.")
+    typer.echo(f"Level: {' +'.join((comparison.level, *comparison.tags))}\nVerdict: {comparison.verdict}")
 
 
 def _row(card: "RunCard") -> tuple[str, ...]:
-    deviation = card.accuracy.standard_deviation
+    deviation, rates = card.accuracy.standard_deviation, card.finetuning.learning_rates
     spread = "" if deviation is None else f" +- {100 * deviation:.2f}"
-    rates = card.finetuning.learning_rates
     retraining = "-" if not rates else f"{card.finetuning.epochs:g} epochs from {rates[0][1]:g}"
     return (
         card.name,
@@ -78,31 +70,21 @@ def _row(card: "RunCard") -> tuple[str, ...]:
 
 
 def _pair_row(pair: "Pair") -> tuple[str, ...]:
-    predicates = pair.level.predicates.values()
-    differs = dict.fromkeys(text for predicate in predicates for text in predicate.differs)
-    missing = dict.fromkeys(text for predicate in predicates for text in predicate.missing)
-    return (
-        f"{pair.first}, {pair.second}",
-        pair.level.level,
-        pair.level.at_most,
-        " ".join(pair.level.tags),
-        "; ".join(differs),
-        _missing(list(missing)),
-    )
+    runs, level = f"{pair.first}, {pair.second}", pair.level
+    tags, differs = " ".join(level.tags), "; ".join(level.differs)
+    return runs, level.level, level.at_most, tags, differs, _missing(level.missing)
 
 
-def _missing(fields: list[str]) -> str:
-    """What isn't known, ``RUN: part.field`` each, by field: those of both runs, and parts of which most is missing."""
+def _missing(fields: Sequence[str]) -> str:
+    """Unknown fields as ``RUN: part.field``; a field that both runs lack, or a mostly unknown training, comes once."""
     runs: dict[str, list[str]] = {}
     for text in fields:
         run, _, field = text.rpartition(": ")
         runs.setdefault(field, []).append(run)
-    whole = {part for part in ("training",) if sum(field.startswith(f"{part}.") for field in runs) >= _MOST_OF_A_PART}
-    found = dict.fromkeys(
-        (part if (part := field.partition(".")[0]) in whole else field, "both" if len(names) > 1 else names[0])
-        for field, names in runs.items()
-    )
-    return "; ".join(f"{field} ({who})" for field, who in found)
+    trained = [field for field in runs if field.startswith("training.")]
+    short = dict.fromkeys(trained, "training") if len(trained) >= _MOST_OF_TRAINING else {}
+    whose = ((short.get(field, field), "both" if len(names) > 1 else names[0]) for field, names in runs.items())
+    return "; ".join(f"{field} ({run})" for field, run in dict.fromkeys(whose))
 
 
 def _percent(fraction: float | None) -> str:

@@ -1,25 +1,44 @@
 """``prunec compile``."""
 
+import contextlib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunec.calibration.config import MAX_SEED
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note
-from prunec.compiler.cli.progress import showing_progress
+from prunec.compiler.cli.output import note, print_report
+from prunec.compiler.cli.progress_bars import showing_progress
+from prunec.compiler.facts.control_names import CONTROLS
+from prunec.compiler.pipeline.own_steps import OWN_STEPS
+from prunec.passes.errors import UsageError
+from prunec.passes.seeds import MAX_SEED
 
-RECIPE = "Recipe (overrides prunec.toml)"
-GATES = "Output and gates"
+if TYPE_CHECKING:
+    from prunec.compiler.facts.settings import Settings
+    from prunec.runtime.engines.options import EngineOptions
+    from prunec.runtime.target import Target
+
+_recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)")
+_training = partial(typer.Option, rich_help_panel="Training")
+_gates = partial(typer.Option, rich_help_panel="Output and gates")
+_engine = partial(typer.Option, rich_help_panel="Engine")
+_debugging = partial(typer.Option, rich_help_panel="Looking inside")
 
 
 def compile_(
     context: typer.Context,
-    checkpoint: options.Checkpoint,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            readable=False,
+            help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive or a pickled module.",
+        ),
+    ],
     target: Annotated[
-        str,
-        typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets."),
+        str, typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets.")
     ],
     config: options.Config = None,
     model: options.Factory = None,
@@ -27,127 +46,168 @@ def compile_(
     trust: options.Trust = False,
     pipeline: Annotated[
         str | None,
-        typer.Option("--pipeline", help="All steps as text.", metavar="TEXT", rich_help_panel=RECIPE),
+        _recipe(
+            "--pipeline", metavar="TEXT", help=f"All steps as text: {', '.join(OWN_STEPS)}, and those of plug-ins."
+        ),
     ] = None,
-    speedup: Annotated[
-        float | None,
-        typer.Option("--speedup", help="Dense MACs over compiled MACs.", rich_help_panel=RECIPE),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option("--ratio", help="Fraction of filters to remove in every group.", rich_help_panel=RECIPE),
-    ] = None,
-    epochs: Annotated[
+    speedup: Annotated[float | None, _recipe("--speedup", help="Dense MACs over compiled MACs.")] = None,
+    ratio: Annotated[float | None, _recipe("--ratio", help="Fraction of filters to remove in every group.")] = None,
+    epochs: Annotated[int | None, _recipe("--epochs", min=0, help="Epochs of recovery; 0 for none.")] = None,
+    seed: Annotated[int | None, _recipe("--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")] = None,
+    resume: Annotated[
+        bool, _training("--resume", help="Go on with the training of a compile that was stopped.")
+    ] = False,
+    save_steps: Annotated[
         int | None,
-        typer.Option("--epochs", min=0, help="Of the recovery finetune; 0 for none.", rich_help_panel=RECIPE),
+        _training(
+            "--save-steps",
+            min=1,
+            metavar="N",
+            help="Save the state of the training every N steps, besides after every epoch.",
+        ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Of every random choice.", rich_help_panel=RECIPE)
+    tensorboard: Annotated[
+        Path | None,
+        _training("--tensorboard", readable=False, metavar="FOLDER", help="Write learning curves for TensorBoard."),
     ] = None,
-    resume: options.Resume = False,
-    save_steps: options.SaveSteps = None,
-    tensorboard: options.TensorBoard = None,
-    seeds: options.Seeds = 1,
-    control: options.Controls = None,
+    seeds: Annotated[
+        int, _training("--seeds", min=1, max=1000, help="Runs with further seeds, for mean and deviation.")
+    ] = 1,
+    control: Annotated[
+        list[str] | None,
+        _training("--control", metavar="ARM", help=f"Control arm to run beside it, repeatable: {', '.join(CONTROLS)}."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            readable=False,
-            help="Folder of the bundle; CHECKPOINT.TARGET.bundle by default.",
-            rich_help_panel=GATES,
-        ),
+        _gates("--output", "-o", readable=False, help="Folder of the bundle; CHECKPOINT.TARGET.bundle by default."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.", rich_help_panel=GATES)] = False,
-    no_engine: Annotated[
-        bool, typer.Option("--no-engine", help="Write the bundle without an engine.", rich_help_panel=GATES)
-    ] = False,
+    force: Annotated[bool, _gates("--force", help="Replace an existing bundle.")] = False,
+    no_engine: Annotated[bool, _gates("--no-engine", help="Write the bundle without an engine.")] = False,
     max_drop_points: Annotated[
         float | None,
-        typer.Option(
-            "--max-drop-points",
-            help="Fail if accuracy drops by more percentage points than this.",
-            metavar="P",
-            rich_help_panel=GATES,
-        ),
+        _gates("--max-drop-points", metavar="P", help="Fail if accuracy drops by more percentage points than this."),
     ] = None,
     min_speedup: Annotated[
         float | None,
-        typer.Option(
+        _gates(
             "--min-speedup",
-            help="Fail if it is not so many times as fast as the dense network on the target.",
             metavar="X",
-            rich_help_panel=GATES,
+            help="Fail if the network is not this many times as fast as the dense one on the target.",
         ),
     ] = None,
     require_sparse: Annotated[
         str | None,
-        typer.Option(
-            "--require-sparse",
-            help="Fail if fewer of the layers hold 2:4 than this, as in 80%.",
-            metavar="P%",
-            rich_help_panel=GATES,
-        ),
+        _gates("--require-sparse", metavar="P%", help="Fail if fewer of the layers hold 2:4 than this, as in 80%."),
     ] = None,
     allow_unknown: Annotated[
-        bool,
-        typer.Option("--allow-unknown", help="Let a gate pass that can't be measured here.", rich_help_panel=GATES),
+        bool, _gates("--allow-unknown", help="Let a gate pass that can't be measured here.")
     ] = False,
-    dims: options.Dims = None,
-    also_for: options.AlsoFor = None,
+    gate: Annotated[
+        list[str] | None,
+        _gates("--gate", metavar="NAME{limit=...}", help="Another gate, such as a plug-in's; repeatable."),
+    ] = None,
+    engine: Annotated[
+        str, _engine("--engine", metavar="NAME", help="Kind of engine to build and run; the target decides by default.")
+    ] = "",
+    dims: Annotated[
+        list[str] | None,
+        _engine(
+            "--dims",
+            metavar="NAME=MIN:OPT:MAX",
+            help="Sizes of a dynamic dimension; batch=1:8:32 by default. Once per dimension.",
+        ),
+    ] = None,
+    also_for: Annotated[
+        list[str] | None,
+        _engine(
+            "--also-for",
+            metavar="DEVICE",
+            help="Build ahead of time one engine that runs on this device too; repeatable.",
+        ),
+    ] = None,
     timing_cache: options.TimingCache = None,
-    latency_batch: options.LatencyBatch = 1,
+    latency_batch: Annotated[
+        int, typer.Option("--latency-batch", min=1, max=65536, help="Batch size in latency measurements.")
+    ] = 1,
     threads: options.Threads = 1,
+    verify_each: Annotated[bool, _debugging("--verify-each", help="Check each step's claims after it.")] = False,
+    print_after: Annotated[
+        list[str] | None, _debugging("--print-after", metavar="STEP", help="Print the program after these steps.")
+    ] = None,
 ) -> int:
     """Compile a checkpoint for a target: prune, sparsify, recover, export, build, measure, report."""
     from prunec.runtime.target import Target
 
-    parsed = Target.parse(target)  # before torch is loaded: a typing error shall not take seconds to show
-    from prunec.compiler.cli.compile_output import print_report
-    from prunec.compiler.compilation import Settings
-    from prunec.compiler.compile_checkpoint import RecipeOptions, compile_checkpoint
+    parsed = Target.parse(target)
+    from prunec.compiler.facts.settings import Settings
 
-    settings = Settings(
-        threads=threads,
-        latency_batch=latency_batch,
-        build_engine=not no_engine,
-        engine_options=options.engine_options(dims, also_for, timing_cache),
-        max_drop_points=max_drop_points,
-        min_speedup=min_speedup,
-        require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
-        allow_unknown=allow_unknown,
-        command=context.obj,
-        resume=resume,
-        save_steps=save_steps,
-        tensorboard=tensorboard,
-        seeds=seeds,
-        controls=tuple(control or ()),
-    )
     with showing_progress() as progress:
-        report, folder = compile_checkpoint(
-            checkpoint,
-            parsed,
-            config=config,
-            model=options.model_options(model, input_, trust),
-            recipe=RecipeOptions(pipeline, speedup, ratio, epochs, seed),
-            settings=settings,
-            output=output,
-            force=force,
+        settings = Settings(
+            threads=threads,
+            latency_batch=latency_batch,
+            build_engine=not no_engine,
+            engine_options=_engine_options(dims, also_for, timing_cache, engine),
+            max_drop_points=max_drop_points,
+            min_speedup=min_speedup,
+            require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
+            gates=tuple(gate or ()),
+            allow_unknown=allow_unknown,
+            command=context.obj,
+            resume=resume,
+            save_steps=save_steps,
+            tensorboard=tensorboard,
+            seeds=seeds,
+            controls=tuple(control or ()),
+            print_after=tuple(print_after or ()),
             progress=progress,
-            note=note,
         )
+        settings = replace(settings, verify_each=verify_each or settings.verify_each)
+        _check_names(settings, parsed, pipeline)
+        from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+
+        loading = options.model_options(model, input_, trust)
+        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
+        job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
+        report, folder = compile_checkpoint(job, note)
     print_report(report, folder, context.obj)
     return report.exit_code
 
 
+def _check_names(settings: "Settings", target: "Target", pipeline: str | None) -> None:
+    """Refuse what can't be asked for before torch is loaded: a typing error shall not take seconds to show."""
+    from prunec.compiler.gates.gate_catalogue import asked_gates
+    from prunec.compiler.pipeline.pipeline import check_known, parse_pipeline
+    from prunec.runtime.engines.catalogue import candidate_engines
+
+    asked_gates(settings)
+    for name in settings.print_after:
+        check_known(name)
+    if pipeline is not None:
+        parse_pipeline(pipeline)
+    if settings.engine_options.engine:
+        candidate_engines(target, settings.engine_options)
+
+
+def _engine_options(
+    dims: list[str] | None, also_for: list[str] | None, timing_cache: Path | None, engine: str
+) -> "EngineOptions":
+    from prunec.runtime.engines.options import EngineOptions
+    from prunec.runtime.engines.shapes import SizeRange
+
+    ranges = {}
+    for text in dims or ():
+        name, equals, sizes = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--dims {text!r} is not of the form batch=1:8:32.")
+        if name in ranges:
+            raise UsageError(f"--dims names {name!r} twice.")
+        ranges[name] = SizeRange.parse(sizes)
+    return EngineOptions(ranges, tuple(also_for or ()), timing_cache, engine)
+
+
 def _percent(text: str) -> float:
     """``80%`` as 80."""
-    from prunec.passes.errors import UsageError
-
-    try:
-        if not text.endswith("%"):
-            raise ValueError
-        return float(text.removesuffix("%"))
-    except ValueError:
-        raise UsageError(f"--require-sparse is {text!r}: expected a percentage, as in 80%.") from None
+    with contextlib.suppress(ValueError):
+        if text.endswith("%"):
+            return float(text[:-1])
+    raise UsageError(f"--require-sparse is {text!r}: expected a percentage, as in 80%.")

@@ -1,6 +1,6 @@
 """``prunec inspect``."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,9 @@ from prunec.compiler.cli.output import note, print_json, print_table
 from prunec.passes.errors import UsageError
 
 if TYPE_CHECKING:
-    from prunec.compiler.inspect_model import GroupInfo, Inspection
+    from prunec.compiler.commands.inspect_network import Inspection
+    from prunec.passes.group_summary import GroupSummary
+    from prunec.runtime.onnx_sparsity import LayerSparsity
 
 _SHOWN_MEMBERS = 4
 
@@ -31,8 +33,8 @@ def inspect(
 
     Of a bundle or an ONNX file: which layers hold 2:4, and which are likely to gain by it.
     """
-    from prunec.compiler.artifacts import onnx_file
-    from prunec.compiler.inspect_model import inspect_checkpoint
+    from prunec.compiler.commands.artifacts import onnx_file
+    from prunec.compiler.commands.inspect_network import inspect_checkpoint
 
     exported = onnx_file(checkpoint, as_deployed=True)
     if exported is not None:
@@ -40,77 +42,65 @@ def inspect(
             raise UsageError(f"--picture draws checkpoints, and {checkpoint} is none.")
         _inspect_onnx(exported, as_json)
         return
-    chosen = options.model_options(model, input_, trust)
-    found = inspect_checkpoint(checkpoint, config=config, model=chosen, picture=picture)
+    loading = options.model_options(model, input_, trust)
+    inspection = inspect_checkpoint(checkpoint, config=config, model=loading, picture=picture)
     if picture is not None:
         note(f"picture: {picture}")
     if as_json:
-        print_json(found.to_json())
+        print_json(inspection)
         return
-    for text in (*found.notes, *found.lost_in_capture):
+    for text in (*inspection.notes, *inspection.lost_in_capture):
         note(text)
-    _print(found)
+    _print(inspection)
 
 
 def _inspect_onnx(path: Path, as_json: bool) -> None:
     from prunec.runtime.onnx_sparsity import check_sparsity
 
-    found = check_sparsity(path)
+    layers = check_sparsity(path)
     if as_json:
-        print_json([asdict(layer) for layer in found])
+        print_json(layers)
         return
-    valid, eligible = sum(layer.valid for layer in found), sum(layer.eligible for layer in found)
-    print_table(
-        f"{path.name}: 2:4 in {valid} of {eligible} layers that can hold it",
-        ("layer", "operator", "weight", "axis", "C", "K", "groups", "type", "2:4", "why not", "likely to gain"),
-        [
-            (
-                *(x.layer, x.operator, "x".join(map(str, x.shape))),
-                *(str(number) for number in (x.axis, x.input_channels, x.output_channels, x.groups)),
-                *(x.dtype, "yes" if x.valid else "no", x.reason),
-                f"{'yes' if x.likely_to_gain else 'no'}: {x.gain_rule}" if x.eligible else "",
-            )
-            for x in found
-        ],
-    )
+    valid, eligible = sum(layer.valid for layer in layers), sum(layer.eligible for layer in layers)
+    title = f"{path.name}: 2:4 in {valid} of {eligible} layers that can hold it"
+    columns = ("layer", "operator", "weight", "axis", "C", "K", "groups", "type", "2:4", "why not", "likely to gain")
+    print_table(title, columns, [_onnx_row(layer) for layer in layers])
 
 
-def _print(found: "Inspection") -> None:
-    attention = f", and {found.attention_macs:,} of products of activations" if found.attention_macs else ""
-    typer.echo(f"{found.macs:,} MACs per sample{attention}; {found.parameters:,} parameters")
-    typer.echo(f"MACs are {found.macs_convention}.\n")
-    print_table(
-        f"prunable groups: {len(found.prunable)}",
-        ("group", "units", "MACs", "kind", "what shrinks together"),
-        [
-            (group.name, str(group.units), f"{group.macs_share:.1%}", _kind(group), _shortened(group.members))
-            for group in found.prunable
-        ],
-    )
-    print_table(
-        f"frozen groups: {len(found.frozen)}",
-        ("group", "units", "why"),
-        [(group.name, str(group.units), "; ".join(group.reasons)) for group in found.frozen],
-    )
-    if found.unknown_operators:
-        print_table(
-            "operators without a rule, which freeze what they touch",
-            ("operator", "calls"),
-            [(name, str(count)) for name, count in found.unknown_operators.items()],
-        )
-    print_table(
-        f"2:4 in {sum(layer.eligible for layer in found.two_four)} of {len(found.two_four)} layers",
-        ("layer", "operator", "weight", "2:4", "why not"),
-        [
-            (x.layer, x.operator, "x".join(map(str, x.shape)), "yes" if x.eligible else "no", x.reason)
-            for x in found.two_four
-        ],
-    )
+def _onnx_row(layer: "LayerSparsity") -> tuple[str, ...]:
+    sizes = (layer.axis, layer.input_channels, layer.output_channels, layer.groups)
+    gain = f"{'yes' if layer.likely_to_gain else 'no'}: {layer.gain_rule}" if layer.eligible else ""
+    valid = "yes" if layer.valid else "no"
+    return layer.layer, layer.operator, _sizes(layer.shape), *map(str, sizes), layer.dtype, valid, layer.reason, gain
 
 
-def _kind(group: "GroupInfo") -> str:
-    kinds = ["residual stream"] if group.residual else []
-    return "; ".join([*kinds, *([f"inexact under {', '.join(group.inexact)}"] if group.inexact else [])])
+def _print(result: "Inspection") -> None:
+    attention = f", and {result.attention_macs:,} of products of activations" if result.attention_macs else ""
+    typer.echo(f"{result.macs:,} MACs per sample{attention}; {result.parameters:,} parameters")
+    typer.echo(f"MACs are {result.macs_convention}.\n")
+    prunable = [
+        (group.name, str(group.units), f"{group.macs_share:.1%}", _kind(group), _shortened(group.members))
+        for group in result.prunable
+    ]
+    columns = ("group", "units", "MACs", "kind", "what shrinks together")
+    print_table(f"prunable groups: {len(prunable)}", columns, prunable)
+    frozen = [(group.name, str(group.units), "; ".join(group.reasons)) for group in result.frozen]
+    print_table(f"frozen groups: {len(frozen)}", ("group", "units", "why"), frozen)
+    if result.unknown_operators:
+        unknown = [(name, str(count)) for name, count in result.unknown_operators.items()]
+        print_table("operators without a rule, which freeze what they touch", ("operator", "calls"), unknown)
+    layers = [(x.layer, x.operator, _sizes(x.shape), "yes" if x.eligible else "no", x.reason) for x in result.two_four]
+    eligible = sum(layer.eligible for layer in result.two_four)
+    print_table(f"2:4 in {eligible} of {len(layers)} layers", ("layer", "operator", "weight", "2:4", "why not"), layers)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _kind(group: "GroupSummary") -> str:
+    inexact = [f"inexact under {', '.join(group.inexact)}"] if group.inexact else []
+    return "; ".join((["residual stream"] if group.residual else []) + inexact)
 
 
 def _shortened(members: tuple[str, ...]) -> str:

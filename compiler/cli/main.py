@@ -1,6 +1,7 @@
 """The application, and the one place where errors become messages and exit codes."""
 
 import errno
+import io
 import shlex
 import sys
 import traceback
@@ -14,7 +15,7 @@ from prunec.compiler.cli.build import build
 from prunec.compiler.cli.compare import compare
 from prunec.compiler.cli.compile import compile_
 from prunec.compiler.cli.doctor import doctor
-from prunec.compiler.cli.evaluate import evaluate
+from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
@@ -36,21 +37,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-app.command("compile")(compile_)
-app.command("inspect")(inspect)
-app.command("eval")(evaluate)
-app.command("profile")(profile)
-app.command("verify")(verify)
-app.command("build")(build)
-app.command("schedule")(schedule)
-app.command("compare")(compare)
-app.command("targets")(targets)
-app.command("doctor")(doctor)
+for _command in (compile_, inspect, eval_, profile, verify, build, schedule, compare, targets, doctor):
+    app.command(_command.__name__.removesuffix("_"))(_command)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from prunec.compiler.versions import tool_version
+        from prunec.compiler.machine.versions import tool_version
 
         typer.echo(f"prunec {tool_version('prunec') or '(not installed)'}")
         raise typer.Exit
@@ -67,6 +60,9 @@ def _options(
 
 def main() -> None:
     """Entry point of the ``prunec`` script."""
+    for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 
 
@@ -74,19 +70,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: of the command line, by default this process's.
+        arguments: The command line after ``prunec``; by default this process's.
 
     Returns:
         The exit code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    line = shlex.join(["prunec", *arguments])
+    line = shlex.join(["prunec", *arguments]).encode(errors="backslashreplace").decode()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings are for those who call them; python -W shows them
     try:
-        code = _invoke(arguments, line)
+        result = typer.main.get_command(app).main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
+        code = result if isinstance(result, int) else 0
     except typer.TyperException as error:  # the command line itself is wrong
-        command = " ".join(["prunec", *arguments[:1]]) if arguments[0] in _commands() else "prunec"
+        known = arguments[0] in (command.name for command in app.registered_commands)
+        command = f"prunec {arguments[0]}" if known else "prunec"
         typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
         code = error.exit_code
     except PrunecError as error:
@@ -102,25 +100,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug
         code = _unexpected(error)
     else:
-        if code != INTERRUPTED:
+        if code != INTERRUPTED:  # which Ctrl-C gives
             return code
         typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
     if arguments[0] in _JUDGING:
-        from prunec.compiler.report_text import result_line
+        from prunec.compiler.report.report_text import result_line
 
         typer.echo(result_line(False, [f"exit code {code}"], line))
     return code
-
-
-def _invoke(arguments: list[str], line: str) -> int:
-    """The command's own exit code; Ctrl-C gives `INTERRUPTED`."""
-    command = typer.main.get_command(app)
-    result = command.main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
-    return result if isinstance(result, int) else 0
-
-
-def _commands() -> list[str]:
-    return [str(command.name) for command in app.registered_commands]
 
 
 def _unexpected(error: Exception) -> int:

@@ -3,15 +3,22 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from prunec.compiler.ranks import is_main
+from prunec.compiler.machine.ranks import is_main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prunec.compiler.report.report import Report
 
 
 def print_json(document: object) -> None:
-    """A document as indented JSON on standard output."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """A document, which may be or hold dataclasses, as indented JSON on standard output."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=asdict))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -31,6 +38,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in (columns, *rows):
         typer.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     typer.echo()
+
+
+def print_report(report: "Report", folder: "Path", command: str) -> None:
+    """Print the end of compile and build: the summary, the place of the bundle, and the last line of the command."""
+    from prunec.compiler.report.report_text import report_line, summary_lines, summary_table
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(summary_table(report))
+    else:
+        typer.echo("\n".join(summary_lines(report)))
+    typer.echo(f"Bundle: {folder}\nReport: {folder / 'report.html'}")
+    typer.echo(report_line(report.model_copy(update={"command": command})))
 
 
 def note(text: str) -> None:

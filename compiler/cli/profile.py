@@ -21,23 +21,20 @@ def profile(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure latency, and time per operator, under ONNX Runtime on this CPU."""
-    from prunec.compiler.profile_model import ProfileSettings, profile_path
+    from prunec.compiler.commands.profile_latency import ProfileSettings, profile_path
 
     settings = ProfileSettings(threads, batch, runs, seed)
-    found = profile_path(path, settings, config=config, model=options.model_options(model, input_, trust))
+    result = profile_path(path, settings, config=config, model=options.model_options(model, input_, trust))
     if as_json:
-        print_json(found.to_json())
+        print_json(result)
         return
-    latency = found.latency_ms
+    latency = result.latency_ms
     typer.echo(
-        f"{found.path}: median {latency.median:.3f} ms, p90 {latency.p90:.3f} ms, p99 {latency.p99:.3f} ms "
+        f"{result.path}: median {latency.median:.3f} ms, p90 {latency.p90:.3f} ms, p99 {latency.p99:.3f} ms "
         f"({runs} runs, batch {batch}, {threads} thread{'s' * (threads > 1)})\n"
     )
-    print_table(
-        "operators, slowest first",
-        ("operator", "layer", "ms", "share"),
-        [
-            (time.operator, time.layer or time.name, f"{time.latency_ms:.4f}", f"{100 * time.share:.1f} %")
-            for time in sorted(found.operators, key=lambda time: -time.latency_ms)
-        ],
-    )
+    rows = [
+        (time.operator, time.layer or time.name, f"{time.latency_ms:.4f}", f"{100 * time.share:.1f} %")
+        for time in sorted(result.operators, key=lambda time: -time.latency_ms)
+    ]
+    print_table("operators, slowest first", ("operator", "layer", "ms", "share"), rows)

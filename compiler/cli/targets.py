@@ -5,24 +5,25 @@ from typing import TYPE_CHECKING
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import print_json, print_table
+from prunec.compiler.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from prunec.runtime.target import Device
+    from prunec.runtime.devices import Device
 
 
 def targets(as_json: options.AsJson = False) -> None:
     """List devices, with the patterns and precisions that each can have."""
-    from prunec.runtime.target import DEVICES
+    from prunec.runtime.target import known_devices
 
+    known = known_devices()
+    devices = known.devices.values()
+    for problem in known.problems:
+        note(problem)
     if as_json:
-        print_json([_as_json(device) for device in DEVICES.values()])
+        print_json([_as_json(device) for device in devices])
         return
-    print_table(
-        "devices",
-        ("device", "name", "patterns", "precisions", "capability", "dense fp16", "memory"),
-        [_row(device) for device in DEVICES.values()],
-    )
+    columns = ("device", "name", "patterns", "precisions", "capability", "dense fp16", "memory")
+    print_table("devices", columns, [_row(device) for device in devices])
     typer.echo("A target is DEVICE[-PATTERN][-PRECISION], for example a100-2:4, l4-2:4-fp16, h100-dense-fp16 or cpu.")
     typer.echo("Defaults: dense; fp16 on NVIDIA, fp32 on the CPU.")
 

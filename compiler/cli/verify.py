@@ -14,9 +14,7 @@ def verify(
     bundle: options.Bundle,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--source", readable=False, help="Dense checkpoint it was compiled from: replay the pruning plan on it."
-        ),
+        typer.Option("--source", readable=False, help="Dense checkpoint of the bundle: replay the pruning plan on it."),
     ] = None,
     config: options.Config = None,
     model: options.Factory = None,
@@ -25,16 +23,16 @@ def verify(
     as_json: options.AsJson = False,
 ) -> int:
     """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
-    from prunec.compiler.report_text import result_line
-    from prunec.compiler.verify_bundle import verify_bundle
+    from prunec.compiler.commands.verify_bundle import verify_bundle
+    from prunec.compiler.report.report_text import result_line
 
-    found = verify_bundle(bundle, source=source, config=config, model=options.model_options(model, input_, trust))
+    result = verify_bundle(bundle, source=source, config=config, model=options.model_options(model, input_, trust))
     if as_json:
-        print_json(found.to_json())
-        return found.exit_code
-    rows = [(check.name, check.verdict, check.detail) for check in found.checks]
-    print_table(f"Bundle {found.bundle}", ("check", "verdict", "detail"), rows)
-    counts = {v: sum(check.verdict == v for check in found.checks) for v in ("passed", "failed", "skipped")}
+        print_json(result.to_json())
+        return result.exit_code
+    rows = [(check.name, check.verdict, check.detail) for check in result.checks]
+    print_table(f"Bundle {result.bundle}", ("check", "verdict", "detail"), rows)
+    counts = {v: sum(check.verdict == v for check in result.checks) for v in ("passed", "failed", "skipped")}
     figures = [f"{count} checks {verdict}" for verdict, count in counts.items() if count]
-    typer.echo(result_line(found.exit_code == 0, figures, context.obj))
-    return found.exit_code
+    typer.echo(result_line(result.exit_code == 0, figures, context.obj))
+    return result.exit_code

@@ -1,4 +1,4 @@
-"""Control arms: what a pruned network is to be compared with before its retraining means anything."""
+"""Networks for control arms: the pruned shapes with fresh weights, beside which a retraining means something."""
 
 import copy
 import math
@@ -23,22 +23,19 @@ def reinitialised(
     Value of Network Pruning", ICLR 2019).
 
     Args:
-        module: the dense network, as its factory builds it; not changed.
-        plan: what was pruned.
-        seed: of the weights.
-        initialise: draws the weights of the pruned network; by default every module's own ``reset_parameters()``.
+        module: The dense network, as its factory builds it; it is not changed.
+        plan: The plan of the pruning.
+        seed: Seed of the weights.
+        initialise: Draws the weights of the pruned network; by default every module's own ``reset_parameters()`` does.
 
     Raises:
-        UsageError: some module has parameters of its own and no ``reset_parameters()``.
+        UsageError: Some module has parameters of its own and no ``reset_parameters()``.
     """
     pruned = copy.deepcopy(module)
     apply_plan(pruned, plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if initialise is not None:
-            initialise(pruned)
-        else:
-            _reset(pruned)
+        (initialise or _reset)(pruned)
     return pruned
 
 
@@ -68,11 +65,12 @@ def reinitialised_program(program: Program, seed: int) -> Program:
     for name, tensor in clone.tensors().items():
         if not tensor.is_floating_point():
             continue
+        is_parameter = name in clone.parameters()
         if name in ones:
             tensor.fill_(1.0)
-        elif tensor.ndim >= 2 and name in clone.parameters():
+        elif is_parameter and tensor.ndim >= 2:
             nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
-        elif name in clone.parameters() or name.endswith("running_mean"):
+        elif is_parameter or name.endswith("running_mean"):
             tensor.zero_()
     return clone
 

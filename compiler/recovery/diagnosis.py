@@ -1,4 +1,4 @@
-"""Whether a retraining converged, and what to change where it didn't.
+"""The diagnosis of a retraining: whether it converged, and advice where it didn't.
 
 A small learning rate or a short schedule doesn't perform worse, it hasn't converged (Wang, Qin, Bai, Fu, "Why is the
 State of Neural Network Pruning so Confusing?", 2023). Three signs tell: how fast accuracy still rose where the learning
@@ -13,18 +13,18 @@ from typing import Literal
 
 import numpy as np
 
+from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
-from prunec.compiler.recovery.training import EpochRecord
 
 Verdict = Literal["converged", "under-trained", "over-pruned"]
 
 #: Accuracy that rises faster than this, in points per epoch, has not converged.
 RISING_POINTS = 0.5
-#: What a probe must bring, in points, to show that training was too short or too slow.
+#: Gain of a probe, in points, that shows that training was too short or too slow.
 PROBE_GAIN_POINTS = 1.0
-#: Points below the dense network from which on a network counts as short of it.
+#: A network counts as short of the dense one from so many points below it on.
 SHORTFALL_POINTS = 3.0
-#: The probe's rate over the mean of the last half of the run.
+#: Learning rate of the probe, as a multiple of the mean over the last half of the run.
 PROBE_FACTOR = 10
 #: A rise that wouldn't close the shortfall in so many times the run's epochs shows no lack of them.
 HORIZON = 4
@@ -32,13 +32,7 @@ HORIZON = 4
 
 @dataclass(frozen=True)
 class Probe:
-    """A few epochs more at a larger learning rate.
-
-    Attributes:
-        epochs: of it.
-        learning_rate: constant.
-        gain_points: best validation accuracy within it, less that of the retrained network.
-    """
+    """A few epochs more at a constant rate, and their best validation accuracy less the one before, in points."""
 
     epochs: int
     learning_rate: float
@@ -47,12 +41,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What became of a retraining.
-
-    Attributes:
-        verdict: in a word.
-        explanation: what shows it, and what to change, in words.
-    """
+    """A judgement of a retraining: a verdict, and in words the signs that show it and what to change."""
 
     verdict: Verdict
     explanation: str
@@ -63,7 +52,10 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Rise:
-    """Accuracy that rises at the end of a stage: `end` in epochs, `points` per epoch, `error` its standard error."""
+    """Accuracy over a stage of constant learning rate, the epochs from ``start`` to before ``end``, counted from 0.
+
+    At the end of the stage it rises by ``points`` per epoch, with ``error`` for standard error.
+    """
 
     start: int
     end: int
@@ -87,10 +79,10 @@ def diagnose(
     """Judge a finished retraining.
 
     Args:
-        schedule: that it followed.
-        curve: its epochs.
-        dense_accuracy: metric of the dense network on the test data, 0 to 1.
-        probe: where one was run.
+        schedule: The schedule that it followed.
+        curve: Records of all its epochs.
+        dense_accuracy: Metric of the dense network on the test data, 0 to 1.
+        probe: The probe, where one was run.
     """
     best = max(curve, key=lambda record: record.validation)
     shortfall = 100 * (dense_accuracy - best.test)
@@ -112,7 +104,8 @@ def diagnose(
         )
     gap = 100 * (curve[-1].train - best.test)
     beyond = f", {gap:.1f} points above the test data on the training data: augment more" if shortfall > 3 else ""
-    return Diagnosis("converged", f"accuracy has settled {_relative(shortfall)} the dense network{beyond}")
+    relative = f"{abs(shortfall):.1f} points {'below' if shortfall > 0 else 'above'}"
+    return Diagnosis("converged", f"accuracy has settled {relative} the dense network{beyond}")
 
 
 def _rises(schedule: Schedule, curve: Sequence[EpochRecord]) -> list[_Rise]:
@@ -147,7 +140,3 @@ def _advice(schedule: Schedule, rise: _Rise, shortfall: float, epochs: int) -> s
         f"{when} while accuracy still rose {rise.points:.1f} points per epoch: lengthen stage {stage} by "
         f"{longer} epochs, or start at {10 * rate:.0e}".replace("e-0", "e-")
     )
-
-
-def _relative(shortfall: float) -> str:
-    return f"{abs(shortfall):.1f} points {'below' if shortfall > 0 else 'above'}"

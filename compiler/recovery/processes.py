@@ -3,6 +3,8 @@
 Hugging Face Accelerate joins them; it isn't loaded where there is one.
 """
 
+import atexit
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.calibration.splits import Share
-from prunec.compiler.ranks import is_distributed
+from prunec.compiler.machine.ranks import is_distributed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -24,9 +26,9 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        rank: of this one, from 0; 0 writes and speaks for all.
-        count: of all.
-        device: that this one trains on.
+        rank: Number of this process, from 0; 0 writes and speaks for all.
+        count: Number of all processes.
+        device: The device that this process trains on.
     """
 
     rank: int
@@ -50,6 +52,13 @@ class Processes:
         """The module with gradients averaged over the processes; they start from the tensors of rank 0."""
         return module if self.count == 1 else _accelerator().prepare_model(module)
 
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give each parameter the mean of its gradients in all processes, which must name the same ones."""
+        for parameter in parameters if self.count > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad = _accelerator().reduce(parameter.grad, reduction="mean")
+
     def sums(self, *values: float) -> list[float]:
         """Each value summed over the processes."""
         if self.count == 1:
@@ -58,21 +67,21 @@ class Processes:
         return [float(value) for value in total]
 
     def gathered(self, value: Value) -> list[Value]:
-        """What every process gives, in the order of the ranks."""
+        """The value of every process, in the order of the ranks."""
         if self.count == 1:
             return [value]
         from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
-        _accelerator()
+        _accelerator()  # joins the processes
         return list(gather_object([value]))
 
     def from_main(self, value: Value) -> Value:
-        """What rank 0 gives."""
+        """The value that rank 0 passes, in every process."""
         if self.count == 1:
             return value
         from accelerate.utils import broadcast_object_list
 
-        _accelerator()
+        _accelerator()  # joins the processes
         values: list[Value] = broadcast_object_list([value])
         return values[0]
 
@@ -81,4 +90,6 @@ class Processes:
 def _accelerator() -> "Accelerator":
     from accelerate import Accelerator
 
-    return Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    atexit.register(accelerator.end_training)  # a process that ends with its connections open may abort
+    return accelerator

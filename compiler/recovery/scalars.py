@@ -1,16 +1,15 @@
 """Learning curves for TensorBoard."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from prunec.compiler.ranks import is_main
-from prunec.compiler.recovery.training import EpochRecord
+from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.passes.errors import MissingDependencyError
 
 
 class Scalars:
-    """Writes every epoch's figures into a folder; a context manager. Only the first of several processes writes.
+    """A context manager that writes every epoch's figures into a folder, in the first of several processes.
 
     Raises:
         MissingDependencyError: TensorBoard isn't installed.
@@ -29,21 +28,15 @@ class Scalars:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.close()
 
     def add(self, record: EpochRecord) -> None:
         """Write the figures of an epoch."""
-        values = {
-            "learning_rate": record.learning_rate,
-            "loss/train": record.train_loss,
-            "metric/train": record.train,
-            "metric/validation": record.validation,
-            "metric/test": record.test,
-        }
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, record.epoch)
+        if self._writer is None:
+            return
+        self._writer.add_scalar("learning_rate", record.learning_rate, record.epoch)
+        self._writer.add_scalar("loss/train", record.train_loss, record.epoch)
+        for data in ("train", "validation", "test"):
+            self._writer.add_scalar(f"metric/{data}", getattr(record, data), record.epoch)

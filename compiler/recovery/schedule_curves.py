@@ -11,8 +11,8 @@ class Schedule(ABC):
     """A learning rate for every point in time of a training run.
 
     Attributes:
-        text: what it was parsed from, without blanks; ``str()`` gives it back.
-        epochs: length of the run, None where the schedule doesn't depend on it and it wasn't given.
+        text: The text that it was parsed from, without blanks; ``str()`` gives it back.
+        epochs: Length of the run; None where the schedule doesn't depend on it and it wasn't given.
     """
 
     text: str = field(compare=False)
@@ -26,21 +26,21 @@ class Schedule(ABC):
         """Learning rate at a time, in epochs since the start; fractions are points within an epoch."""
 
     @property
-    @abstractmethod
     def first_stage_epochs(self) -> int | None:
-        """Whole epochs of the first stage of constant learning rate; None where there is none or it is open.
+        """Whole epochs of the first stage of constant learning rate; None where there is none or its end isn't known.
 
         Trainability accuracy is the mean test accuracy over these epochs.
         """
+        return None
 
     @abstractmethod
     def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
         """Pairs [epoch, learning rate] over a run.
 
         Args:
-            epochs: length of the run.
-            steps_per_epoch: gives one pair per step where the learning rate changes from step to step,
-                instead of one per epoch. Constant stages always give one pair each.
+            epochs: Length of the run.
+            steps_per_epoch: Number of pairs for each epoch in which the learning rate changes from step to step, 1 by
+                default. Constant stages always give one pair each.
         """
 
 
@@ -49,23 +49,20 @@ class StepSchedule(Schedule):
     """Stages of constant learning rate.
 
     Attributes:
-        stages: (first epoch, learning rate), in order, the first at 0.
+        stages: Pairs (first epoch, learning rate) in order, the first at 0.
     """
 
     stages: tuple[tuple[float, float], ...]
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         return self.stages[max(0, bisect_right(self.stages, (epoch, math.inf)) - 1)][1]
 
     @property
     def first_stage_epochs(self) -> int | None:
-        """See `Schedule.first_stage_epochs`."""
         end = self.stages[1][0] if len(self.stages) > 1 else self.epochs
         return math.floor(end) or None if end is not None else None
 
     def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
-        """See `Schedule.trace`."""
         return [[start, rate] for start, rate in self.stages if start < epochs]
 
 
@@ -75,16 +72,9 @@ class SmoothSchedule(Schedule):
 
     epochs: int
 
-    @property
-    def first_stage_epochs(self) -> int | None:
-        """See `Schedule.first_stage_epochs`."""
-        return None
-
     def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
-        """See `Schedule.trace`."""
         steps = steps_per_epoch or 1
-        times = [step / steps for step in range(epochs * steps)]
-        return [[time, self.learning_rate(time)] for time in times]
+        return [[step / steps, self.learning_rate(step / steps)] for step in range(epochs * steps)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,6 @@ class CosineSchedule(SmoothSchedule):
     minimum: float
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         return half_cosine(self.peak, self.minimum, epoch / self.epochs)
 
 
@@ -103,8 +92,8 @@ class CosineSchedule(SmoothSchedule):
 class ScaledRestart(SmoothSchedule):
     """Scaled learning-rate restarting (Le and Hua, "Network Pruning That Matters?", ICLR 2021).
 
-    A warm-up of a tenth of the run, half a cosine from ``low`` to ``high``; then ``high``, a tenth of it from the share
-    ``first`` of the remaining epochs on, and a hundredth from ``second`` on, both in whole epochs.
+    It warms up over a tenth of the run, by half a cosine from ``low`` to ``high``. Then it is ``high``, from the share
+    ``first`` of the remaining epochs on a tenth of that, and from ``second`` on a hundredth, both in whole epochs.
     """
 
     high: float
@@ -113,7 +102,6 @@ class ScaledRestart(SmoothSchedule):
     second: float
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         warm_up = self.epochs / 10
         if epoch < warm_up:
             return half_cosine(self.low, self.high, epoch / warm_up)
@@ -125,13 +113,12 @@ class ScaledRestart(SmoothSchedule):
 class OneCycle(SmoothSchedule):
     """Cyclic restarting in one cycle (Smith and Topin 2019, as PyTorch's OneCycleLR anneals it by cosines).
 
-    From a hundredth of ``peak`` up to it over a tenth of the run, then down to a ten-thousandth.
+    It rises from a hundredth of ``peak`` to all of it over a tenth of the run, and falls to a ten-thousandth.
     """
 
     peak: float
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         rise = self.epochs / 10
         if epoch < rise:
             return half_cosine(self.peak / 100, self.peak, epoch / rise)
@@ -146,7 +133,6 @@ class Rewound(SmoothSchedule):
     start: int
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         return self.original.learning_rate(self.start + epoch)
 
 
@@ -158,11 +144,10 @@ class WarmedUp(SmoothSchedule):
     warmup: float
 
     def learning_rate(self, epoch: float) -> float:
-        """See `Schedule.learning_rate`."""
         return self.base.learning_rate(epoch) * min(epoch / self.warmup, 1.0)
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` at progress 0 to ``end`` at 1; beyond, the ends."""
+    """A curve from ``start`` at progress 0 to ``end`` at 1, which stays at these values beyond."""
     progress = min(max(progress, 0.0), 1.0)
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -16,73 +16,89 @@ Identity = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class StateFile:
-    """Where the state of a training is kept.
+class StateOptions:
+    """Options of the file that keeps a training's state, so that it can go on after it was stopped.
 
     Attributes:
-        path: of the file; its folder is made when the first state is written.
-        identity: everything that makes this training what it is: a state of another one is refused.
-        processes: that train together; the first one reads and writes.
-        every_steps: how often within an epoch the state is written; it always is after an epoch.
+        path: The file that holds the last state; its folder is made when the first state is written.
+        resume: Whether to go on from what the file holds, where it exists.
+        every_steps: Number of steps within an epoch after which the state is written; it always is after an epoch.
     """
 
     path: Path
+    resume: bool = False
+    every_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """The file of one training's state.
+
+    Attributes:
+        options: The file and its use.
+        identity: Everything that makes this training what it is; a state of another one is refused.
+        processes: The processes that train together; the first one reads and writes.
+    """
+
+    options: StateOptions
     identity: Identity
     processes: Processes
-    every_steps: int | None = None
 
     def is_due(self, step: int) -> bool:
         """Whether the state is to be written before this step of an epoch."""
-        return self.every_steps is not None and step > 0 and step % self.every_steps == 0
+        every = self.options.every_steps
+        return every is not None and step > 0 and step % every == 0
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace what the file holds; at any moment it holds one whole state."""
         if self.processes.rank != 0:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        path = self.options.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.unfinished")
         with unfinished.open("wb") as file:
             torch.save({"identity": dict(self.identity), "state": dict(state)}, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(self.path)
+        unfinished.replace(path)
 
     def read(self) -> dict[str, Any] | None:
-        """The state, None where there is no file.
+        """The state to go on from; None where that isn't wanted or there is no file.
 
         Raises:
-            InputError: the file can't be read, or is of another training.
+            InputError: The file can't be read, or is of another training.
         """
-        held: dict[str, Any] | None = self.processes.from_main(self._held())
+        held = self.processes.from_main(self._held()) if self.options.resume else None
         if held is None:
             return None
+        identity, state = held
         differences = [
-            f"{key} was {_shown(held['identity'], key)} and is {_shown(self.identity, key)}"
-            for key in sorted(held["identity"].keys() | self.identity.keys())
-            if held["identity"].get(key) != self.identity.get(key)
+            f"{key} was {_shown(identity, key)} and is {_shown(self.identity, key)}"
+            for key in sorted(identity.keys() | self.identity.keys())
+            if identity.get(key) != self.identity.get(key)
         ]
         if differences:
             raise InputError(
-                f"{self.path} is the state of another training: {'; '.join(differences)}.",
+                f"{self.options.path} is the state of another training: {'; '.join(differences)}.",
                 hint="Go on with the same recipe, data and number of processes, or start anew without --resume.",
             )
-        state: dict[str, Any] = held["state"]
         return state
 
-    def _held(self) -> dict[str, Any] | None:
-        if self.processes.rank != 0 or not self.path.is_file():
+    def _held(self) -> tuple[Identity, dict[str, Any]] | None:
+        path = self.options.path
+        if self.processes.rank != 0 or not path.is_file():
             return None
         try:
-            held: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
-            return {"identity": held["identity"], "state": held["state"]}
+            held = torch.load(path, weights_only=True, map_location="cpu")
+            return held["identity"], held["state"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"{self.path} can't be read as the state of a training: {first_line(error)}",
+                f"{path} can't be read as the state of a training: {first_line(error)}",
                 hint="Remove it and start anew.",
             ) from error
 
 
 def _shown(identity: Identity, key: str) -> str:
-    """A value, hashes shortened."""
+    """A value as messages show it, with hashes shortened."""
     text = str(identity.get(key, "not given"))
     return f"{text[:12]}..." if len(text) == 64 else text

@@ -18,17 +18,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.recovery.controls import reinitialised
-from prunec.compiler.recovery.recover import EpochRecord, Recover, RecoveryResult, recover
+from prunec.compiler.recovery.recover import EpochRecord, Recover, Recovered, recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.recovery.trainability import trainability_accuracy
 from prunec.passes import Program, capture
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.evaluate import top1
+from prunec.passes.unknown import Unknown
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "fashion_mnist"
 DENSE = "step:0=0.1,3=0.01,6=0.001,9=1e-4,10.5=1e-5"
@@ -138,10 +137,10 @@ def network(seed: int) -> nn.Module:
     return module
 
 
-def train(program: Program, epochs: int, schedule: str, data: Data, seed: int, **others: object) -> RecoveryResult:
+def train(program: Program, epochs: int, schedule: str, data: Data, seed: int, **others: object) -> Recovered:
     """SGD as in the paper: momentum 0.9, weight decay 1e-4."""
     options = Recover(epochs=epochs, schedule=schedule, weight_decay=1e-4, keep="last")
-    return recover(program, options, data, teacher=None, loss=cross_entropy, metric=top1, seed=seed, **others)  # type: ignore[arg-type]
+    return recover(program, options, data, seed=seed, **others)  # type: ignore[arg-type]
 
 
 def train_dense(setup: Setup, seed: int, folder: str) -> Outcome:
@@ -171,11 +170,12 @@ def retrain(setup: Setup, arm: Arm, seed: int, folder: str) -> Outcome:
     return outcome(arm.name, seed, arm.schedule, result)
 
 
-def outcome(arm: str, seed: int, text: str, result: RecoveryResult) -> Outcome:
+def outcome(arm: str, seed: int, text: str, result: Recovered) -> Outcome:
     """Final accuracy, and the mean over the first stage: whole epochs of it, one at least."""
     curve = tuple(record.test for record in result.curve)
     schedule = parse_schedule(text, epochs=len(curve))
-    trainability = trainability_accuracy(schedule, curve) if schedule.first_stage_epochs else curve[0]
+    accuracy = trainability_accuracy(schedule, curve)
+    trainability = curve[0] if isinstance(accuracy, Unknown) else accuracy
     return Outcome(arm, seed, text, curve[-1], trainability, curve)
 
 

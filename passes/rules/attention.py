@@ -1,4 +1,4 @@
-"""Products of two tensors: matmul, einsum, attention. Axes that both share and the result lacks are summed over."""
+"""Products of two tensors: matmul, einsum, attention. They sum over axes that both have and the result lacks."""
 
 import string
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Channels, Label, Ties, Value, parts, with_zero
+from prunec.passes.labels import Channels, Label, Ties, Value, is_zero, not_tracked, parts, with_zero
 from prunec.passes.rules.registry import rule
-
-_NOT_TRACKED = "{operator} with values that are not tracked"
 
 
 @rule("matmul", "bmm", "mm")
@@ -31,13 +29,10 @@ def addmm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     first, second = (a["batch1"], a["batch2"]) if "batch1" in a else (a["mat1"], a["mat2"])
     names = ("byk", "bkz", "byz") if "batch1" in a else ("yk", "kz", "yz")
     product = _product(ties, node, [(first, names[0]), (second, names[1])], names[2])
-    added, result = ties.of(a["self"]), []
-    for position in range(-len(product), 0):
-        label = product[position]
-        shape = a["self"].meta["shapes"]
-        other = added[position] if -position <= len(added) and shape[position] != 1 else None
+    added, shape, result = ties.of(a["self"]), a["self"].meta["shapes"], list[Label]()
+    for position, label in enumerate(product, start=-len(product)):
         if -position <= len(added) and shape[position] != 1:
-            result.append(ties.meet(label, other, _NOT_TRACKED.format(operator="addmm")))
+            result.append(ties.meet(label, added[position], "addmm with values that are not tracked"))
         else:
             result.append(with_zero(label, False))
     return tuple(result)
@@ -45,7 +40,7 @@ def addmm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("einsum")
 def einsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Axes by letter; those that the result lacks are summed over."""
+    """Axes have letters; the product sums over those that the result lacks."""
     equation = a["equation"].replace(" ", "")
     tensors = a["tensors"]
     inputs, _, output = equation.partition("->")
@@ -59,19 +54,14 @@ def einsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 def _product(ties: Ties, node: Node, operands: list[tuple[Node, str]], output: str) -> tuple[Label, ...]:
     """Labels of a sum of products, with one letter for each axis of each operand."""
-    reason = _NOT_TRACKED.format(operator=operator_name(node.target))
     met: dict[str, Label] = {}
     for letter in dict.fromkeys("".join(term for _, term in operands)):
         labels = [
             ties.of(tensor)[term.index(letter)]
             for tensor, term in operands
-            if letter in term and not (letter in output and _size(tensor, term, letter) == 1)
+            if letter in term and not (letter in output and tensor.meta["shapes"][term.index(letter)] == 1)
         ]
-        label = labels[0] if labels else None
-        zero = any(found is not None and found.zero for found in labels)
-        for other in labels[1:]:
-            label = ties.meet(label, other, reason)
-        met[letter] = with_zero(label, zero)
+        met[letter] = with_zero(ties.meet_all(labels, not_tracked(node)), any(map(is_zero, labels)))
         if letter not in output:
             ties.sum_over(node, met[letter], operator_name(node.target))
     activations = [tensor for tensor, _ in operands if tensor.op != "get_attr"]
@@ -80,12 +70,8 @@ def _product(ties: Ties, node: Node, operands: list[tuple[Node, str]], output: s
     return tuple(met[letter] for letter in output)
 
 
-def _size(tensor: Node, term: str, letter: str) -> int:
-    return int(tensor.meta["shapes"][term.index(letter)])
-
-
 def _attention_axes(ties: Ties, met: dict[str, Label], terms: list[str], output: str) -> None:
-    """Of a product of two activations: the axis summed over is a head's dimension, shared ones may count heads."""
+    """Note the axes of attention: the product sums over a head's dimension, and shared axes may count heads."""
     for letter, label in met.items():
         shared = all(letter in term for term in terms)
         for channels in parts(label) if shared else ():
@@ -96,10 +82,9 @@ def _attention_axes(ties: Ties, met: dict[str, Label], terms: list[str], output:
 
 @rule("scaled_dot_product_attention")
 def attention(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """(..., heads, tokens, head_dim) queries, keys, values; the scale stays what it was for the dense head_dim."""
+    """Queries, keys and values are (..., heads, tokens, head_dim); the scale stays that of the dense head_dim."""
     query, key, value = (ties.of(a[name]) for name in ("query", "key", "value"))
-    operator = operator_name(node.target)
-    reason = _NOT_TRACKED.format(operator=operator)
+    operator, reason = operator_name(node.target), not_tracked(node)
     if a.get("enable_gqa") and a["query"].meta["shapes"][-3] != a["key"].meta["shapes"][-3]:
         leading = [
             *_meet_all(ties, [query[:-3], key[:-3], value[:-3]], reason),
@@ -108,7 +93,7 @@ def attention(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     else:
         leading = _meet_all(ties, [query[:-2], key[:-2], value[:-2]], reason)
     head_dim = ties.meet(query[-1], key[-1], reason)
-    summed = with_zero(head_dim, any(label is not None and label.zero for label in (query[-1], key[-1])))
+    summed = with_zero(head_dim, is_zero(query[-1]) or is_zero(key[-1]))
     ties.sum_over(node, summed, operator)
     tokens = ties.meet(key[-2], value[-2], reason)
     ties.mix(node, tokens, operator)
@@ -116,17 +101,15 @@ def attention(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         ties.pin(node, "scale", a["query"].meta["shapes"][-1] ** -0.5, head_dim)
     if a.get("attn_mask") is not None:
         _meet_mask(ties, node, a["attn_mask"], [*leading, query[-2], tokens])
-    for channels in (*parts(summed), *parts(value[-1])):
-        ties.head_dims.append(channels.atoms)
-    for label in leading:
-        ties.heads.extend(channels.atoms for channels in parts(label))
+    ties.head_dims += [channels.atoms for channels in (*parts(summed), *parts(value[-1]))]
+    ties.heads += [channels.atoms for label in leading for channels in parts(label)]
     if ties.attention == "none":
         ties.freeze_value((*leading, head_dim, value[-1]), "attention stays whole by option")
     return (*leading, with_zero(query[-2], False), value[-1])
 
 
 def _meet_groups(ties: Ties, queries: Label, keys: Label, reason: str) -> Label:
-    """Heads of queries, several of which share one head of keys and values: they go together."""
+    """Let the heads of queries that share one head of keys and values go together with it."""
     if not (isinstance(queries, Channels) and isinstance(keys, Channels)):
         ties.freeze(queries, reason)
         ties.freeze(keys, reason)
@@ -136,14 +119,8 @@ def _meet_groups(ties: Ties, queries: Label, keys: Label, reason: str) -> Label:
 
 
 def _meet_all(ties: Ties, values: list[tuple[Label, ...]], reason: str) -> list[Label]:
-    """Labels of leading axes that all tensors share; zero values make a zero result."""
-    result = []
-    for labels in zip(*values, strict=True):
-        label = labels[0]
-        for other in labels[1:]:
-            label = ties.meet(label, other, reason)
-        result.append(with_zero(label, labels[-1] is not None and labels[-1].zero))
-    return result
+    """Labels of leading axes that all tensors share; where the values are zero, so is the result."""
+    return [with_zero(ties.meet_all(labels, reason), is_zero(labels[-1])) for labels in zip(*values, strict=True)]
 
 
 def _meet_mask(ties: Ties, node: Node, mask: Node, labels: list[Label]) -> None:

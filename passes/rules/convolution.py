@@ -1,4 +1,4 @@
-"""Convolutions, linear layers and PReLU: a weight's dimension 0 is the output's channels, dimension 1 the input's."""
+"""Convolutions, linear layers and PReLU: the dimensions of weights meet the channels of inputs and outputs."""
 
 from typing import Any
 
@@ -6,17 +6,18 @@ import numpy as np
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Channels, Label, Ties, Value, with_zero
+from prunec.passes.labels import Channels, Label, Ties, Value, is_zero, with_zero
+from prunec.passes.operators import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from prunec.passes.rules.registry import rule
 
-_INTO_OPAQUE = "the input's channels are not tracked here ({operator})"
+_GROUPED_UNTRACKED = "grouped convolution of channels that are not tracked"
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule(*CONVOLUTIONS)
 def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Weight (K, C / groups, ...); channels are the axis before the spatial ones, with or without a batch."""
+    """The weight is (K, C / groups, ...); channels are the axis before the spatial ones, with or without a batch."""
     channels, weight = _channels(ties, a), ties.of(a["weight"])
-    _fix_kernel(ties, weight)
+    ties.freeze_value(weight[2:], "kernel size")
     if a["groups"] == 1:
         _sum_over(ties, node, channels, weight[1])
         filters: Label = weight[0]
@@ -25,11 +26,11 @@ def convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     return _output(ties, node, a, weight, _biased(ties, a, filters))
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(*TRANSPOSED_CONVOLUTIONS)
 def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Weight (C, K / groups, ...): in groups, the same index of filters goes in each, or whole groups of one filter."""
+    """The weight is (C, K / groups, ...); groups lose the same index of filters each, or go whole if of one filter."""
     channels, weight, groups = _channels(ties, a), ties.of(a["weight"]), a["groups"]
-    _fix_kernel(ties, weight)
+    ties.freeze_value(weight[2:], "kernel size")
     filters: Label = weight[1]
     if groups == 1:
         _sum_over(ties, node, channels, weight[0])
@@ -40,8 +41,7 @@ def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         ties.follow(node, "groups", None, channels, per=block.shape[1])
         filters = Channels(block[:, 0], weight[0].zero)
     else:
-        ties.freeze(channels, "grouped transposed convolution")
-        ties.freeze(weight[0], "grouped transposed convolution")
+        ties.freeze_value((channels, weight[0]), "grouped transposed convolution")
         if isinstance(filters, Channels):
             filters = filters.take(np.tile(filters.atoms, groups))
     return _output(ties, node, a, weight, _biased(ties, a, filters))
@@ -49,25 +49,25 @@ def transposed_convolution(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("linear")
 def linear(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Weight (out, in), or (in,) for one output without an axis; features are the last axis, the others pass."""
+    """The weight is (out, in), or (in,) for an output without an axis; features are the last axis, the others pass."""
     value, weight = ties.of(a["input"]), ties.of(a["weight"])
     _sum_over(ties, node, value[-1], weight[-1])
-    leading = [with_zero(label, label is not None and label.zero and a["bias"] is None) for label in value[:-1]]
+    leading = [with_zero(label, is_zero(label) and a["bias"] is None) for label in value[:-1]]
     return tuple(leading) if len(weight) == 1 else (*leading, _biased(ties, a, weight[0]))
 
 
 @rule("prelu")
 def prelu(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Its slopes, where there is more than one, belong to axis 1."""
+    """The slopes, where there is more than one, belong to axis 1."""
     value, slopes = ties.of(a["self"]), ties.of(a["weight"])[0] if ties.of(a["weight"]) else None
     if slopes is None:
         return value
     channels = ties.meet(value[1], slopes, "prelu over channels that are not tracked")
-    return (value[0], with_zero(channels, value[1] is not None and value[1].zero), *value[2:])
+    return (value[0], with_zero(channels, is_zero(value[1])), *value[2:])
 
 
 def _grouped(ties: Ties, node: Node, a: dict[str, Any], channels: Label, weight: tuple[Label, ...]) -> Label:
-    """Grouped convolution: remove whole groups, or the same index in every group, whichever leaves more choices."""
+    """Remove whole groups of a convolution, or the same index in every group, whichever leaves more choices."""
     groups, filters, per_group = a["groups"], weight[0], weight[1]
     if not isinstance(filters, Channels):
         ties.freeze(channels, "grouped convolution with one filter")
@@ -86,40 +86,31 @@ def _grouped(ties: Ties, node: Node, a: dict[str, Any], channels: Label, weight:
         ties.freeze(per_group, "width of a convolution's groups")
         ties.tie(out, out[:, :1])
         if tracked is None:
-            ties.freeze(channels, "grouped convolution of channels that are not tracked")
-            ties.freeze(filters, "grouped convolution of channels that are not tracked")
+            ties.freeze_value((channels, filters), _GROUPED_UNTRACKED)
         else:
             ties.tie(tracked, out[:, :1])
             ties.follow(node, "groups", None, channels, per=width)
         return filters
     ties.tie(out, out[:1])
     if tracked is None:
-        ties.freeze(channels, "grouped convolution of channels that are not tracked")
-        ties.freeze(per_group, "grouped convolution of channels that are not tracked")
+        ties.freeze_value((channels, per_group), _GROUPED_UNTRACKED)
     elif isinstance(per_group, Channels):
         ties.tie(tracked, per_group.atoms[None, :])
-        zero = per_group.zero or (channels is not None and channels.zero)
-        ties.sum_over(node, with_zero(per_group, zero), operator_name(node.target))
+        ties.sum_over(node, with_zero(per_group, per_group.zero or is_zero(channels)), operator_name(node.target))
     else:
         ties.freeze(channels, "one channel to each of a convolution's groups")
     return filters
 
 
 def _sum_over(ties: Ties, node: Node, channels: Label, weight: Label) -> None:
-    """Input channels meet the weight's; the sum over them loses nothing where one of both is zero."""
+    """Let input channels meet the weight's; the sum over them is exact where one of both is zero."""
     operator = operator_name(node.target)
-    met = ties.meet(channels, weight, _INTO_OPAQUE.format(operator=operator))
-    zero = any(label is not None and label.zero for label in (channels, weight))
-    ties.sum_over(node, with_zero(met, zero), operator)
-
-
-def _fix_kernel(ties: Ties, weight: tuple[Label, ...]) -> None:
-    for label in weight[2:]:
-        ties.freeze(label, "kernel size")
+    met = ties.meet(channels, weight, f"the input's channels are not tracked here ({operator})")
+    ties.sum_over(node, with_zero(met, is_zero(channels) or is_zero(weight)), operator)
 
 
 def _biased(ties: Ties, a: dict[str, Any], filters: Label) -> Label:
-    """Label of the output's channels; its zeros are those of the weight and the bias."""
+    """Label of the output's channels, which are zero where the weight and the bias are."""
     if a["bias"] is None:
         return filters
     return ties.meet(filters, ties.of(a["bias"])[0], "bias of filters that are not tracked")
@@ -133,22 +124,18 @@ def _channels(ties: Ties, a: dict[str, Any]) -> Label:
 def _output(ties: Ties, node: Node, a: dict[str, Any], weight: tuple[Label, ...], channels: Label) -> Value:
     """Labels of the output: the batch passes, and so does an axis of channels that a kernel slides along."""
     value, spatial = ties.of(a["input"]), len(weight) - 2
-    batch = [
-        with_zero(label, label is not None and label.zero and a["bias"] is None) for label in value[: -spatial - 1]
-    ]
-    slid: list[Label] = []
-    for axis in range(-spatial, 0):
-        label = value[axis]
-        if label is not None and not _keeps_size(node, a, axis):
-            ties.freeze(label, "a kernel slides along these channels")
-            label = None
-        elif label is not None:
+    batch = [with_zero(label, is_zero(label) and a["bias"] is None) for label in value[: -spatial - 1]]
+    slid: list[Label] = [None] * spatial
+    for axis, label in zip(range(-spatial, 0), value[-spatial:], strict=True):
+        if label is not None and _keeps_size(a, axis):
             ties.mix(node, label, f"{operator_name(node.target)} along channels")
-        slid.append(with_zero(label, False))
+            slid[axis] = with_zero(label, False)
+        else:
+            ties.freeze(label, "a kernel slides along these channels")
     return (*batch, channels, *slid)
 
 
-def _keeps_size(node: Node, a: dict[str, Any], axis: int) -> bool:
+def _keeps_size(a: dict[str, Any], axis: int) -> bool:
     """Whether an axis of any size comes out as large as it goes in."""
     if "output_padding" in a or isinstance(a["padding"], str):
         return a["padding"] == "same" and "output_padding" not in a

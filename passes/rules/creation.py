@@ -1,4 +1,4 @@
-"""Tensors made from sizes alone: their axes get atoms, which follow whatever they meet."""
+"""Tensors that are made from sizes alone; their axes get atoms, which follow whatever they meet."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Label, Ties, Value
+from prunec.passes.labels import Label, Ties, Value, each_output
 from prunec.passes.rules.registry import rule
 
 _BY_INDEX = "selection by index"
@@ -17,14 +17,12 @@ def select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     value = ties.of(a["self"])
     axis = a["dim"] % len(value)
     ties.freeze(value[axis], _BY_INDEX)
-    rest = (*value[:axis], *value[axis + 1 :])
-    shapes = node.meta["shapes"]
-    return [rest for _ in shapes] if isinstance(shapes, list) else rest
+    return each_output(node, (*value[:axis], *value[axis + 1 :]))
 
 
 @rule("embedding")
 def embedding(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Rows of a table: its rows stay, its columns are channels."""
+    """The rows of the table stay, and its columns are channels."""
     rows, columns = ties.of(a["weight"])
     ties.freeze(rows, "rows of an embedding")
     ties.freeze_value(ties.values[a["indices"]], "indices")
@@ -33,7 +31,7 @@ def embedding(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("index_select")
 def index_select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Indices along one axis."""
+    """The indexed axis stays whole; the others pass."""
     value = list(ties.of(a["self"]))
     ties.freeze(value[a["dim"]], _BY_INDEX)
     ties.freeze_value(ties.values[a["index"]], "indices")
@@ -43,9 +41,9 @@ def index_select(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("index")
 def index(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Index tensors for some axes; their result stands where the first was, or in front if they are apart."""
+    """Indexed axes stay whole; the result of the indices stands where the first was, or in front if they are apart."""
     value, indices = ties.of(a["self"]), a["indices"]
-    indexed = [axis for axis, found in enumerate(indices) if found is not None]
+    indexed = [axis for axis, tensor in enumerate(indices) if tensor is not None]
     for axis in indexed:
         ties.freeze(value[axis], _BY_INDEX)
         ties.freeze_value(ties.values[indices[axis]], "indices")
@@ -62,7 +60,7 @@ def index(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("unfold")
 def unfold(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Windows along one axis, a new last axis for the positions in them."""
+    """The axis that windows slide along stays whole; a new last axis holds the positions in them."""
     value = list(ties.of(a["self"]))
     axis = a["dimension"] % len(value)
     ties.freeze(value[axis], f"windows over these positions ({operator_name(node.target)})")

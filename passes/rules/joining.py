@@ -1,11 +1,13 @@
 """Operators that join tensors or cut them along an axis."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch.fx import Node
 
 from prunec.passes.labels import Channels, Label, Ties, Value
+from prunec.passes.operators import EVEN_SPLITS
 from prunec.passes.rules.registry import rule
 
 _NOT_TRACKED = "concatenation with values that are not tracked"
@@ -17,26 +19,24 @@ def cat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     tensors = [n for n in a["tensors"] if n.meta["shapes"] != (0,)]
     axis = a["dim"] % len(node.meta["shapes"])
     values = [ties.of(n) for n in tensors]
-    result: list[Label] = list(values[0])
-    for other in range(len(result)):
-        for value in values[1:]:
-            if other != axis:
-                result[other] = ties.meet(result[other], value[other], _NOT_TRACKED)
-    result[axis] = _concatenated(ties, [v[axis] for v in values], [n.meta["shapes"][axis] for n in tensors])
-    return tuple(result)
+    return tuple(
+        _concatenated(ties, labels, [n.meta["shapes"][axis] for n in tensors])
+        if position == axis
+        else ties.meet_all(labels, _NOT_TRACKED)
+        for position, labels in enumerate(zip(*values, strict=True))
+    )
 
 
-def _concatenated(ties: Ties, labels: list[Label], sizes: list[int]) -> Label:
+def _concatenated(ties: Ties, labels: Sequence[Label], sizes: list[int]) -> Label:
     if not any(isinstance(label, Channels) for label in labels):
-        for label in labels:
-            ties.freeze(label, _NOT_TRACKED)
+        ties.freeze_value(tuple(labels), _NOT_TRACKED)
         return None
     parts = []
     for label, size in zip(labels, sizes, strict=True):
         if isinstance(label, Channels):
             parts.append(label)
         else:
-            # Positions that aren't tracked keep their place in the axis, as atoms that stay.
+            # Positions that aren't tracked keep their places in the axis as atoms that stay.
             ties.freeze(label, _NOT_TRACKED)
             parts.append(ties.fresh(size, zero=True))
             ties.freeze(parts[-1], _NOT_TRACKED)
@@ -45,18 +45,16 @@ def _concatenated(ties: Ties, labels: list[Label], sizes: list[int]) -> Label:
 
 @rule("stack")
 def stack(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """A new opaque axis; the others meet."""
-    values = [ties.of(n) for n in a["tensors"]]
-    result = list(values[0])
-    for value in values[1:]:
-        result = [ties.meet(x, y, "stacked values that are not tracked") for x, y in zip(result, value, strict=True)]
+    """The new axis is opaque; the others meet."""
+    axes = zip(*(ties.of(n) for n in a["tensors"]), strict=True)
+    result = [ties.meet_all(labels, "stacked values that are not tracked") for labels in axes]
     result.insert(a["dim"] % len(node.meta["shapes"]), None)
     return tuple(result)
 
 
-@rule("split_with_sizes", "split", "chunk", "unsafe_chunk", "unsafe_split")
+@rule("split_with_sizes", *EVEN_SPLITS)
 def split(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Pieces of a label; the piece sizes follow what is kept of each (`rewrite` makes them explicit)."""
+    """The sizes of the pieces follow the numbers of channels kept in each (`rewrite` makes the sizes explicit)."""
     value = ties.of(a["self"])
     axis = a["dim"] % len(value)
     sizes = [shape[axis] for shape in node.meta["shapes"]]
@@ -72,7 +70,7 @@ def split(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("slice")
 def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """A range of a label, whose bounds follow what is kept before them; a stepped one stays whole."""
+    """The bounds of a range follow the number of channels kept before them; a range with a step stays whole."""
     value = list(ties.of(a["self"]))
     axis = a["dim"] % len(value)
     label, start, end = value[axis], a["start"] or 0, a["end"]
@@ -92,7 +90,7 @@ def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 
 def _piece(ties: Ties, label: Channels) -> Label:
-    """A part of an axis never loses all its channels; one of size 1 broadcasts and is never labelled."""
+    """Label of a part of an axis, which never loses all its channels; a part of size 1 would broadcast and stays."""
     if len(label) == 1:
         ties.freeze(label, "a single channel cut out")
         return None

@@ -1,19 +1,17 @@
-"""Normalisation operators: what is normalised over is mixed, gains and biases go with their channels."""
+"""Normalisation operators mix the axes that they normalise over; gains and biases go with their channels."""
 
 from typing import Any
 
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Channels, Label, Ties, Value, with_zero
+from prunec.passes.labels import Channels, Label, Ties, Value, is_zero, with_zero
 from prunec.passes.rules.registry import rule
-
-_NOT_TRACKED = "{operator} over channels that are not tracked"
 
 
 @rule("batch_norm", "instance_norm")
 def batch_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Per channel of axis 1. Where inference uses batch statistics, the axes that they run over are mixed."""
+    """Axis 1 holds the channels. Where inference uses batch statistics, it mixes the axes that they run over."""
     operator = operator_name(node.target)
     value = ties.of(a["input"])
     over = list(value[2:] if operator == "instance_norm" else (*value[:1], *value[2:]))
@@ -27,15 +25,14 @@ def batch_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("layer_norm", "rms_norm")
 def layer_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Over the last axes, whose channels are mixed; gains and biases have their shape."""
+    """The last axes are mixed; gains and biases have their shape."""
     value, shape = list(ties.of(a["input"])), a["normalized_shape"]
     first = len(value) - len(shape)
     for axis in range(first, len(value)):
         ties.mix(node, value[axis], operator_name(node.target))
         affine = [ties.of(a[name])[axis - first] for name in ("weight", "bias") if a.get(name) is not None]
-        for label in affine:
-            value[axis] = ties.meet(value[axis], label, _NOT_TRACKED.format(operator=operator_name(node.target)))
-        value[axis] = with_zero(value[axis], bool(affine) and all(x is not None and x.zero for x in affine))
+        met = ties.meet_all([value[axis], *affine], _untracked(node))
+        value[axis] = with_zero(met, bool(affine) and all(map(is_zero, affine)))
     ties.follow_sizes(node, "normalized_shape", shape, value[first:])
     return (*(with_zero(label, False) for label in value[:first]), *value[first:])
 
@@ -44,7 +41,7 @@ def layer_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 def group_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Whole groups of channels go, which is exact; a single group is mixed."""
     value, groups = ties.of(a["input"]), a["num_groups"]
-    label = value[1]
+    label, mode = value[1], "index"
     if isinstance(label, Channels) and groups > 1:
         block = label.atoms.reshape(groups, -1)
         modes = ["groups", "index"]
@@ -55,8 +52,7 @@ def group_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
             ties.follow(node, "num_groups", None, label, per=block.shape[1])
         else:
             ties.tie(block, block[:1])
-            ties.mix(node, label, "group_norm")
-    else:
+    if mode == "index":
         ties.mix(node, label, "group_norm")
     for axis in value[2:]:
         ties.mix(node, axis, "group_norm")
@@ -65,16 +61,18 @@ def group_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 
 def _affine(ties: Ties, node: Node, a: dict[str, Any], channels: Label, statistics: tuple[str, ...]) -> Label:
-    """Channels after gain and bias: zero where both are, or where there are none and the input and its mean are."""
+    """Channels after gain and bias, zero where both are, or where there are none and the input and its mean are."""
     named = [name for name in ("weight", "bias", *statistics) if a.get(name) is not None]
-    was_zero = channels is not None and channels.zero
-    zero = {}
-    for name in named:
-        label = ties.of(a[name])[0] if ties.of(a[name]) else None
-        zero[name] = label is not None and label.zero
-        channels = ties.meet(channels, label, _NOT_TRACKED.format(operator=operator_name(node.target)))
-    gain_is_zero = zero.get("weight", was_zero and zero.get("running_mean", True))
-    return with_zero(channels, gain_is_zero and zero.get("bias", True))
+    labels = {name: ties.of(a[name])[0] if ties.of(a[name]) else None for name in named}
+    zero = {name: is_zero(label) for name, label in labels.items()}
+    gain_is_zero = zero.get("weight", is_zero(channels) and zero.get("running_mean", True))
+    return with_zero(
+        ties.meet_all([channels, *labels.values()], _untracked(node)), gain_is_zero and zero.get("bias", True)
+    )
+
+
+def _untracked(node: Node) -> str:
+    return f"{operator_name(node.target)} over channels that are not tracked"
 
 
 @rule("_weight_norm")
@@ -89,6 +87,5 @@ def weight_norm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         if axis != dim:
             ties.sum_over(node, label, "_weight_norm")
     reason = "weight norm, which is not defined for zeroed filters (fold-parameters makes the weight a plain one)"
-    ties.freeze(value[dim], reason)
-    ties.freeze(gains[dim], reason)
+    ties.freeze_value((value[dim], gains[dim]), reason)
     return tuple(value)

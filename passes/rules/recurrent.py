@@ -1,4 +1,4 @@
-"""Recurrent layers: their gates share one weight, and they stay whole."""
+"""Recurrent layers, which stay whole since their gates share one weight."""
 
 from typing import Any
 

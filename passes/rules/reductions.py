@@ -5,7 +5,7 @@ from typing import Any
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Label, Ties, Value, with_zero
+from prunec.passes.labels import Ties, Value, with_zero
 from prunec.passes.rules.pointwise import broadcast
 from prunec.passes.rules.registry import rule
 
@@ -15,7 +15,7 @@ _SUMS = ("sum", "linalg_vector_norm", "norm")
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "prod", "linalg_vector_norm", "norm", "logsumexp")
 def reduction(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Reduced axes vanish. Sums over channels lose nothing where removed ones are zero; the others are inexact."""
+    """Reduced axes vanish. Sums are exact where removed channels are zero; other reductions are inexact."""
     operator = operator_name(node.target)
     value = ties.of(a.get("self", a.get("x")))
     dims = a.get("dim")
@@ -24,30 +24,24 @@ def reduction(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     reduced = {d % len(value) for d in ([dims] if isinstance(dims, int) else dims)}
     is_sum = operator in _SUMS and a.get("ord", a.get("p")) in (None, 2, 2.0, 1)
     for axis in reduced:
-        if is_sum:
-            ties.sum_over(node, value[axis], operator)
-        else:
-            ties.mix(node, value[axis], operator)
-    kept: list[Label] = []
-    for d, label in enumerate(value):
-        if d not in reduced:
-            kept.append(with_zero(label, False) if operator == "logsumexp" else label)
-        elif a.get("keepdim"):
-            kept.append(None)
-    return tuple(kept)
+        (ties.sum_over if is_sum else ties.mix)(node, value[axis], operator)
+    passed = [with_zero(label, False) if operator == "logsumexp" else label for label in value]
+    return tuple(
+        None if d in reduced else label for d, label in enumerate(passed) if d not in reduced or a.get("keepdim")
+    )
 
 
 @rule("var_mean", "std_mean")
 def moments(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Two reductions at once."""
-    found = reduction(ties, node, a)
-    assert isinstance(found, tuple)
-    return [found, found]
+    """The operator makes two reductions at once."""
+    labels = reduction(ties, node, a)
+    assert isinstance(labels, tuple)
+    return [labels, labels]
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")
 def softmax(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Channels that are normalised are mixed; along the others, zeros become equal shares."""
+    """Channels along the axis are mixed; along the other axes zeros become equal shares."""
     value = ties.of(a["self"])
     ties.mix(node, value[a["dim"]], operator_name(node.target))
     return tuple(with_zero(label, False) for label in value)
@@ -55,7 +49,7 @@ def softmax(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("cumsum")
 def cumsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """A running sum loses nothing by zeros, but is itself not zero there."""
+    """A running sum is exact where removed channels are zero, but it is itself not zero there."""
     value = list(ties.of(a["self"]))
     ties.sum_over(node, value[a["dim"]], "cumsum")
     value[a["dim"]] = with_zero(value[a["dim"]], False)
@@ -64,7 +58,7 @@ def cumsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("max", "min")
 def largest(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """The largest of all values, of two tensors, or along an axis, with its position, which stays whole."""
+    """The largest of all values or of two tensors, or the largest along an axis with its position; that axis stays."""
     if isinstance(a.get("other"), Node):
         return broadcast(ties, node, a)
     value = ties.of(a["self"])
@@ -72,9 +66,9 @@ def largest(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         for label in value:
             ties.mix(node, label, operator_name(node.target))
         return ()
-    found = argmax(ties, node, a)
-    assert isinstance(found, tuple)
-    return [found, found]
+    labels = argmax(ties, node, a)
+    assert isinstance(labels, tuple)
+    return [labels, labels]
 
 
 @rule("argmax", "argmin")

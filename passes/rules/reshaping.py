@@ -1,4 +1,4 @@
-"""Views: axes are split and merged."""
+"""Views, which split and merge axes."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,10 @@ from prunec.passes.graphs import LARGEST_SIZE
 from prunec.passes.labels import Atoms, Channels, Label, Packed, Ties, Value
 from prunec.passes.rules.registry import rule
 
-#: A factor of an axis: its size and label.
-Factor = tuple[int, Label]
-
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as")
 def view(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Axes are split and merged: both shapes are cut into common factors, and each factor carries a label."""
+    """Both shapes are cut into common factors, each of which carries a label."""
     source: Node = a["self"]
     old: list[int] = []
     labels: list[Label] = []
@@ -27,17 +24,16 @@ def view(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         labels += [channels for _, channels in merged]
     new = node.meta["shapes"]
     if new == source.meta["shapes"]:
-        result = ties.of(source)
-    else:
-        blocks = common_factors(tuple(old), new)
-        if blocks is None:
-            ties.freeze_value(ties.of(source), "reshape that cuts across axes")
-            return (None,) * len(new)
-        found: dict[int, Label] = {}
-        for axis, factors in enumerate(blocks.old):
-            found.update(_split(ties, f"{node.name}.{axis}", labels[axis], factors))
-        result = tuple(_merge(ties, [(size, found[key]) for key, size in factors]) for factors in blocks.new)
-    return _follow(ties, node, a, result)
+        return _follow(ties, node, a, ties.of(source))
+    blocks = common_factors(tuple(old), new)
+    if blocks is None:
+        ties.freeze_value(ties.of(source), "reshape that cuts across axes")
+        return (None,) * len(new)
+    factor_labels: dict[int, Label] = {}
+    for axis, factors in enumerate(blocks.old):
+        factor_labels.update(_split(ties, f"{node.name}.{axis}", labels[axis], factors))
+    merged_factors = ([(size, factor_labels[key]) for key, size in factors] for factors in blocks.new)
+    return _follow(ties, node, a, tuple(_merge(ties, factors) for factors in merged_factors))
 
 
 def _follow(ties: Ties, node: Node, a: dict[str, Any], result: tuple[Label, ...]) -> tuple[Label, ...]:
@@ -51,8 +47,7 @@ def _follow(ties: Ties, node: Node, a: dict[str, Any], result: tuple[Label, ...]
     inferred = [axis for axis, size in enumerate(a[name]) if isinstance(size, int) and size == -1]
     sizes = node.meta["shapes"][first : first + len(a[name])]
     if len(packed) + sum(sizes[axis] > LARGEST_SIZE for axis in inferred) > 1:
-        for axis in packed:
-            ties.freeze(labels[axis], "channels merged with the batch")
+        ties.freeze_value(tuple(labels[axis] for axis in packed), "channels merged with the batch")
         result = tuple(None if isinstance(label, Packed) else label for label in result)
     elif packed:
         ties.follow(node, name, packed[0], labels[packed[0]])
@@ -64,7 +59,7 @@ def _follow(ties: Ties, node: Node, a: dict[str, Any], result: tuple[Label, ...]
 
 @dataclass(frozen=True)
 class Factors:
-    """For each old and each new axis the factors it consists of, outermost first, as (key, size)."""
+    """The factors (key, size) that each old and each new axis consists of, outermost first."""
 
     old: list[list[tuple[int, int]]]
     new: list[list[tuple[int, int]]]
@@ -81,7 +76,7 @@ def common_factors(old: tuple[int, ...], new: tuple[int, ...]) -> Factors | None
     left, right = (old[0] if old else 1), (new[0] if new else 1)
     while i < len(old) and j < len(new):
         small = min(left, right)
-        if max(left, right) % small if small else True:
+        if not small or max(left, right) % small:
             return None
         if small > 1 or left == right:
             result.old[i].append((key, small))
@@ -95,24 +90,16 @@ def common_factors(old: tuple[int, ...], new: tuple[int, ...]) -> Factors | None
         if step_new:
             j += 1
             right = new[j] if j < len(new) else 1
-    return result if _complete(result, old, new) else None
-
-
-def _complete(factors: Factors, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    sides = ((factors.old, old), (factors.new, new))
-    return all(
-        math.prod(size for _, size in parts) == size
-        for side, shape in sides
-        for parts, size in zip(side, shape, strict=True)
-    )
+    products = [math.prod(size for _, size in parts) for parts in (*result.old, *result.new)]
+    return result if products == [*old, *new] else None
 
 
 def _split(ties: Ties, key: str, label: Label, factors: list[tuple[int, int]]) -> dict[int, Label]:
-    """Labels of the factors of one axis: one carries the atoms, along the others they are tied."""
+    """Labels of the factors of one axis: one factor carries the atoms, which are tied along the others."""
     result: dict[int, Label] = {key: None for key, _ in factors}
     if not isinstance(label, Channels):
         return result
-    if len(label) == 1:  # what is left of several channels that glu or a pixel shuffle made one
+    if len(label) == 1:  # several channels that glu or a pixel shuffle made one
         ties.freeze(label, "a single channel")
         return result
     sizes = [size for _, size in factors]
@@ -136,17 +123,16 @@ def _constant_but_for(block: Atoms) -> int | None:
     return varying[0] if len(varying) == 1 else None
 
 
-def _merge(ties: Ties, factors: list[Factor]) -> Label:
-    """Label of an axis merged from factors: the largest labelled one repeats, further ones stay whole."""
+def _merge(ties: Ties, factors: list[tuple[int, Label]]) -> Label:
+    """Label of an axis merged from factors: the largest labelled factor repeats, and further ones stay whole."""
     labelled = [position for position, (_, label) in enumerate(factors) if label is not None]
     if not labelled:
         return None
     if any(size > LARGEST_SIZE for size, _ in factors):
         return Packed(tuple(factors))  # type: ignore[arg-type]
     carrier = max(labelled, key=lambda position: factors[position][0])
-    for position in labelled:
-        if position != carrier:
-            ties.freeze(factors[position][1], "two channel axes merged into one")
+    others = tuple(factors[position][1] for position in labelled if position != carrier)
+    ties.freeze_value(others, "two channel axes merged into one")
     label = factors[carrier][1]
     assert isinstance(label, Channels)
     outer = math.prod(size for size, _ in factors[:carrier])

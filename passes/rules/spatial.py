@@ -1,4 +1,4 @@
-"""Padding, patches and shuffles between channels and positions."""
+"""Pooling, resizing, padding, patches and shuffles between channels and positions."""
 
 import math
 from typing import Any
@@ -6,8 +6,36 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from prunec.passes.labels import Channels, Label, Ties, Value, with_zero
+from prunec.passes.graphs import operator_name
+from prunec.passes.labels import Channels, Label, Ties, Value, each_output, with_zero
 from prunec.passes.rules.registry import rule
+
+_POOLS = [f"{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")]
+_RESIZES = (
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d",
+    "upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+)  # fmt: skip
+_SPATIAL_RANK = {"1d": 1, "2d": 2, "3d": 3}
+
+
+@rule(*_POOLS, *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)), *_RESIZES)
+def pool(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Works on each channel alone; a labelled spatial axis stays whole."""
+    operator = operator_name(node.target)
+    value = ties.of(next(iter(a.values())))
+    spatial = next(rank for suffix, rank in _SPATIAL_RANK.items() if suffix in operator)
+    ties.freeze_value(value[-spatial:], f"{operator} over these positions")
+    return each_output(node, (*value[:-spatial], *(None,) * spatial))
+
+
+@rule("grid_sampler", "grid_sampler_2d")
+def grid_sample(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """Samples every channel at the same positions; the positions stay."""
+    ties.freeze_value(ties.of(a["grid"]), "sampling positions")
+    value = ties.of(a["input"])
+    ties.freeze_value((value[0], *value[2:]), "sampled positions")
+    return (None, value[1], *(None,) * (len(value) - 2))
 
 
 @rule("pad", "constant_pad_nd")
@@ -22,8 +50,8 @@ def pad(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         low, high = amounts[2 * position : 2 * position + 2]
         if low == 0 and high == 0:
             continue
-        label = value[axis]
-        if not is_constant or not isinstance(label, Channels) or not _grow(low, high):
+        label, grows = value[axis], all(isinstance(amount, int) and amount >= 0 for amount in (low, high))
+        if not (is_constant and grows and isinstance(label, Channels)):
             ties.freeze(label, "padding of channels")
             value[axis] = None
             continue
@@ -35,23 +63,17 @@ def pad(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     return tuple(value) if is_zero or not is_constant else tuple(with_zero(label, False) for label in value)
 
 
-def _grow(low: Any, high: Any) -> bool:
-    return isinstance(low, int) and isinstance(high, int) and low >= 0 and high >= 0
-
-
 @rule(*(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
 def mirrored_pad(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Padded spatial axes stay whole."""
-    value = list(ties.of(a["self"]))
-    for position in range(len(a["padding"]) // 2):
-        ties.freeze(value[-1 - position], "padding of channels")
-        value[-1 - position] = None
-    return tuple(value)
+    value, padded = ties.of(a["self"]), len(a["padding"]) // 2
+    ties.freeze_value(value[-padded:], "padding of channels")
+    return (*value[:-padded], *(None,) * padded)
 
 
 @rule("im2col")
 def im2col(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """(N, C, H, W) -> (N, C kernel, positions): each channel kernel times in a row."""
+    """(N, C, H, W) -> (N, C kernel, positions): each channel stands as often in a row as the kernel has positions."""
     value = ties.of(a["self"])
     ties.freeze_value(value[-2:], "patches of these positions")
     return (*value[:-3], _repeated(value[-3], math.prod(a["kernel_size"])), None)

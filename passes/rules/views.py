@@ -18,12 +18,12 @@ def permute(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("transpose", "swapaxes", "t", "numpy_T")
 def transpose(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Two axes exchanged; ``t`` exchanges the only two."""
+    """Two axes exchanged; ``t`` exchanges the only two, and ``numpy_T`` reverses all."""
     value = list(ties.of(a["self"]))
-    names = [name for name in ("dim0", "dim1", "axis0", "axis1") if name in a]
-    if not names:
+    axes = [a[name] for name in ("dim0", "dim1", "axis0", "axis1") if name in a]
+    if not axes:
         return tuple(reversed(value))
-    first, second = (a[name] for name in names)
+    first, second = axes
     value[first], value[second] = value[second], value[first]
     return tuple(value)
 
@@ -71,14 +71,14 @@ def expand(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("repeat", "tile")
 def repeat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Labels are repeated whole; a repeated axis of size 1 gets atoms of its own."""
+    """Labels are repeated whole; an axis of size 1 that is repeated gets atoms of its own."""
     source: Node = a["self"]
     name = "repeats" if "repeats" in a else "dims"
     counts, value = a[name], ties.of(source)
     result = list(_grown(ties, node, source, name, counts))
-    missing = len(result) - len(value)
-    for axis, label in enumerate(value, start=missing):
-        count = counts[axis - (len(result) - len(counts))] if axis >= len(result) - len(counts) else 1
+    counts = [*(1,) * (len(result) - len(counts)), *counts]  # the counts belong to the last axes
+    for axis, label in enumerate(value, start=len(result) - len(value)):
+        count = counts[axis]
         if label is not None and not (isinstance(label, Channels) and isinstance(count, int)):
             ties.freeze(label, "repeated")
             result[axis] = None
@@ -105,7 +105,7 @@ def _grown(ties: Ties, node: Node, source: Node, argument: str, sizes: list[Any]
 
 @rule("repeat_interleave")
 def repeat_interleave(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """Each index several times in a row."""
+    """Each index stands several times in a row."""
     source = a.get("self")
     value = list(ties.of(source)) if isinstance(source, Node) else []
     dim = a.get("dim")
@@ -134,6 +134,5 @@ def roll(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Rolled axes stay whole, since the shift counts their positions."""
     value = ties.of(a["self"])
     rolled = [d % len(value) for d in a["dims"]] if a["dims"] else range(len(value))
-    for axis in rolled:
-        ties.freeze(value[axis], "rolled by a number of positions")
+    ties.freeze_value(tuple(value[axis] for axis in rolled), "rolled by a number of positions")
     return tuple(None if axis in rolled and parts(label) else label for axis, label in enumerate(value))

@@ -1,29 +1,29 @@
-"""Engines: what builds and runs them."""
+"""Engine kinds: what builds, opens, compares and times engines."""
 
 from typing import TYPE_CHECKING
 
 from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from prunec.runtime.engines.building import EngineInfo as EngineInfo
-    from prunec.runtime.engines.building import build_engine as build_engine
-    from prunec.runtime.engines.building import choose_builder as choose_builder
-    from prunec.runtime.engines.building import has_device as has_device
-    from prunec.runtime.engines.onnxruntime import OnnxRuntimeEngine as OnnxRuntimeEngine
+    from prunec.runtime.engines.catalogue import choose_engine as choose_engine
+    from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession as OnnxRuntimeSession
     from prunec.runtime.engines.options import EngineOptions as EngineOptions
+    from prunec.runtime.engines.protocol import EngineInfo as EngineInfo
+    from prunec.runtime.engines.protocol import EngineKind as EngineKind
+    from prunec.runtime.engines.protocol import Session as Session
     from prunec.runtime.engines.shapes import SizeRange as SizeRange
-    from prunec.runtime.engines.tensorrt_run import TensorRTEngine as TensorRTEngine
+    from prunec.runtime.engines.tensorrt_run import TensorRTSession as TensorRTSession
 
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
-        "EngineInfo": "prunec.runtime.engines.building",
-        "build_engine": "prunec.runtime.engines.building",
-        "choose_builder": "prunec.runtime.engines.building",
-        "has_device": "prunec.runtime.engines.building",
-        "OnnxRuntimeEngine": "prunec.runtime.engines.onnxruntime",
+        "EngineInfo": "prunec.runtime.engines.protocol",
+        "EngineKind": "prunec.runtime.engines.protocol",
+        "Session": "prunec.runtime.engines.protocol",
+        "choose_engine": "prunec.runtime.engines.catalogue",
+        "OnnxRuntimeSession": "prunec.runtime.engines.onnxruntime",
         "EngineOptions": "prunec.runtime.engines.options",
         "SizeRange": "prunec.runtime.engines.shapes",
-        "TensorRTEngine": "prunec.runtime.engines.tensorrt_run",
+        "TensorRTSession": "prunec.runtime.engines.tensorrt_run",
     },
 )

@@ -1,52 +1,93 @@
-"""Measuring a TensorRT engine on its device: latency against the dense network, and layer by layer.
+"""Comparing an engine with torch and with the dense network's engine, and timing its layers, for any kind."""
 
-Needs the GPU and has not been run on one; tests use a fake of the runner's interface.
-"""
-
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from prunec.passes.errors import MissingDependencyError
-from prunec.runtime.engines.building import EngineInfo, build_engine
-from prunec.runtime.engines.inspector import EngineLayer
+from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.building import build_engine
+from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.options import EngineOptions
-from prunec.runtime.engines.tensorrt_run import TensorRTEngine
-from prunec.runtime.gpu_state import GpuState, gpu_state
-from prunec.runtime.latency import LatencyComparison, compare_latency
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
+from prunec.runtime.gpu_state import GpuState
+from prunec.runtime.latency import LatencyComparison, Timer, compare_latency
+from prunec.runtime.numerics import difference_from_torch
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 
 _PROFILED_RUNS = 50
+_COMPARED_BATCH = 2
+_NO_DENSE = Unknown("needs the dense network beside it: `prunec build BUNDLE --source CHECKPOINT` on the device.")
 
 
 @dataclass(frozen=True)
-class DeviceMeasurement:
-    """What was measured on the device.
+class MeasureSettings:
+    """Settings of the measurement of engines.
 
     Attributes:
-        latency: of the dense network's engine and this one; None without a dense network.
-        dense_ms: by ONNX node, in an engine of the same network without sparse kernels.
-        sparse_ms: by ONNX node, in the engine itself; empty where it may use no sparse kernels.
-        sparse_kernel: by ONNX node, whether the engine's inspector names a sparse kernel.
-        gpu: its state right after the timing; None where it can't be read.
-        gpu_reason: why not.
+        runs: Latency measurements of each of the two engines.
+        seed: Seed of the order of the measurements and of the bootstrap.
+        threads: Number of CPU threads, for engines that run on them.
     """
 
-    latency: LatencyComparison | None
-    dense_ms: dict[str, float]
-    sparse_ms: dict[str, float]
-    sparse_kernel: dict[str, bool]
-    gpu: GpuState | None
-    gpu_reason: str
+    runs: int = 200
+    seed: int = 0
+    threads: int = 1
 
 
-def measure_on_device(
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of an engine, measured where it runs.
+
+    Attributes:
+        latency: Latency of the dense network's engine and of this one.
+        dense_ms: Milliseconds by ONNX node, in an engine of the same network without sparse kernels.
+        sparse_ms: Milliseconds by ONNX node, in the engine itself; unknown where it may use no sparse kernels.
+        sparse_kernel: Whether a sparse kernel runs an ONNX node, by node, where the loaded engine tells.
+        gpu: State of the GPU right after the timing.
+    """
+
+    latency: LatencyComparison | Unknown
+    dense_ms: Mapping[str, float] | Unknown
+    sparse_ms: Mapping[str, float] | Unknown
+    sparse_kernel: Mapping[str, bool]
+    gpu: GpuState | Unknown
+
+
+def not_run_here(kind: EngineKind, target: Target) -> Unknown:
+    """Why an engine that this machine can't run was neither compared nor measured."""
+    if target.info.compute_capability is not None:
+        return Unknown(f"needs the device ({target.info.title}), which isn't here.")
+    return Unknown(f"{kind.title} can't run engines for {target.info.title} on this machine.")
+
+
+def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0) -> float:
+    """Largest relative difference of an engine, run here, from the float32 program that it was built from.
+
+    Returns:
+        max|a-b| / max|b| over the outputs, at a batch of 2, or the nearest one that the engine takes.
+
+    Raises:
+        NumericMismatchError: Outputs are not finite, or all but zero.
+        MissingDependencyError: The engine can't be loaded here.
+    """
+    batch = engine.ranges["batch"].nearest(_COMPARED_BATCH) if "batch" in engine.ranges else _COMPARED_BATCH
+    with ENGINES.blame(kind.name), kind.open(engine) as session:
+        return difference_from_torch(session, program, (batch,), seed)
+
+
+def measure(
+    kind: EngineKind,
     target: Target,
     engine: EngineInfo,
     onnx_path: Path,
@@ -54,77 +95,77 @@ def measure_on_device(
     *,
     dense_onnx: Path | None = None,
     options: EngineOptions | None = None,
-    runs: int = 200,
-    seed: int = 0,
-) -> DeviceMeasurement:
-    """Run an engine on its device, beside engines that are built here for comparison.
+    settings: MeasureSettings | None = None,
+) -> Measurement:
+    """Run an engine where it can be run, beside engines that are built here for comparison.
 
     Args:
-        target: what the engine is for.
-        engine: of TensorRT or TensorRT-RTX.
-        onnx_path: what it was built from.
-        inputs: of one inference.
-        dense_onnx: the dense network, typed alike; None for no latency.
-        options: that the engine was built with.
-        runs: measurements of latency.
-        seed: of their order.
+        kind: The engine's kind, which builds the others too.
+        target: The engine's target.
+        engine: The engine.
+        onnx_path: The model that the engine was built from.
+        inputs: The inputs of one inference.
+        dense_onnx: The dense network, typed like the model; None for no latency.
+        options: The options that the engine was built with.
+        settings: Number and order of the measurements.
+
+    Raises:
+        MissingDependencyError: The engine can't be loaded here.
     """
+    options, settings = options or EngineOptions(), settings or MeasureSettings()
     dense_target = replace(target, pattern="dense")
-    weighted = [layer.name for layer in check_sparsity(onnx_path)]
+    nodes = [layer.name for layer in check_sparsity(onnx_path)]
     with ExitStack() as stack:
+        stack.enter_context(ENGINES.blame(kind.name))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        def opened(info: EngineInfo) -> TensorRTEngine:
-            return stack.enter_context(TensorRTEngine(info.path, info.kind, info.builder))
+        def opened(info: EngineInfo) -> Session:
+            return stack.enter_context(kind.open(info, settings.threads))
 
-        def built(path: Path, name: str) -> TensorRTEngine:
+        def built(path: Path, name: str) -> Session:
             folder = scratch / name
             folder.mkdir()
-            return opened(build_engine(dense_target, path, folder, options))
+            return opened(build_engine(kind, dense_target, path, folder, options))
 
-        compiled, latency = opened(engine), None
+        def timer(session: Session) -> Timer:
+            return partial(_checked_ms, kind, session.timer(*inputs))
+
+        def node_times(session: Session) -> Mapping[str, float] | Unknown:
+            return _checked_times(kind, session.node_times_ms(inputs, nodes, _PROFILED_RUNS))
+
+        compiled = opened(engine)
+        latency: LatencyComparison | Unknown = _NO_DENSE
         if dense_onnx is not None:
-            timers = built(dense_onnx, "dense").timer(*inputs), compiled.timer(*inputs)
-            latency = compare_latency(*timers, runs=runs, seed=seed)
-        state, why = _state()
-        unsparse = built(onnx_path, "without_sparse_kernels") if target.sparse else compiled
-        layers = compiled.layers()
-        return DeviceMeasurement(
-            latency=latency,
-            dense_ms=_node_times(unsparse, inputs, weighted),
-            sparse_ms=_node_times(compiled, inputs, weighted) if target.sparse else {},
-            sparse_kernel=_sparse_kernels(layers, weighted),
-            gpu=state,
-            gpu_reason=why,
-        )
+            dense = built(dense_onnx, "dense")
+            latency = compare_latency(timer(dense), timer(compiled), runs=settings.runs, seed=settings.seed)
+        gpu = kind.gpu_state()
+        dense_ms = times_ms = node_times(compiled)
+        if target.sparse:
+            dense_ms = node_times(built(onnx_path, "without_sparse_kernels"))
+        sparse_ms = times_ms if target.sparse else Unknown(kind.why_no_sparse_kernels(target))
+        return Measurement(latency, dense_ms, sparse_ms, compiled.sparse_kernels(nodes), gpu)
 
 
-def _state() -> tuple[GpuState | None, str]:
-    try:
-        return gpu_state(), ""
-    except MissingDependencyError as error:
-        return None, str(error).replace("\n", " ")
+def _checked_ms(kind: EngineKind, timer: Timer) -> float:
+    """The milliseconds of one inference, by a timer of the kind's.
 
-
-def _node_times(engine: TensorRTEngine, inputs: Sequence[NDArray[Any]], weighted: Sequence[str]) -> dict[str, float]:
-    return node_times(engine.layers(), engine.layer_times_ms(*inputs, runs=_PROFILED_RUNS), weighted)
-
-
-def node_times(layers: Sequence[EngineLayer], times_ms: dict[str, float], weighted: Sequence[str]) -> dict[str, float]:
-    """Milliseconds by ONNX node.
-
-    A node computed by several layers of the engine has the sum of their times; one that shares a layer with another
-    weighted node has none, since nobody can tell their times apart.
+    Raises:
+        UsageError: They are no finite number above 0.
     """
-    result: dict[str, float] = {}
-    for node in weighted:
-        mine = [layer for layer in layers if node in layer.nodes]
-        shared = any(len(layer.nodes.intersection(weighted)) > 1 for layer in mine)
-        if mine and not shared and all(layer.name in times_ms for layer in mine):
-            result[node] = sum(times_ms[layer.name] for layer in mine)
-    return result
+    milliseconds: Any = timer()
+    if not (isinstance(milliseconds, int | float | np.number) and 0 < milliseconds < math.inf):
+        raise UsageError(f"A timer of the engine {kind.name!r} gave {milliseconds!r}; expected milliseconds above 0.")
+    return float(milliseconds)
 
 
-def _sparse_kernels(layers: Sequence[EngineLayer], weighted: Sequence[str]) -> dict[str, bool]:
-    told = {node: [layer.sparse_kernel for layer in layers if node in layer.nodes] for node in weighted}
-    return {node: any(kinds) for node, kinds in told.items() if any(kinds) or (kinds and None not in kinds)}
+def _checked_times(kind: EngineKind, times_ms: Any) -> Mapping[str, float] | Unknown:
+    """The milliseconds by node that a session of the kind tells.
+
+    Raises:
+        UsageError: They are neither unknown nor finite numbers of at least 0.
+    """
+    values = times_ms.values() if isinstance(times_ms, Mapping) else [None]
+    is_table = all(isinstance(ms, int | float | np.number) and 0 <= ms < math.inf for ms in values)
+    if not is_table and not isinstance(times_ms, Unknown):
+        raise UsageError(f"The engine {kind.name!r} told {times_ms!r}; expected milliseconds by node.")
+    return times_ms  # type: ignore[no-any-return]

@@ -1,22 +1,29 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU; the ONNX file is the engine."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from prunec.passes.errors import InputError, first_line
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
+from prunec.runtime.target import Target
+
+_NOT_TIMED = "layers are not timed on CPUs here; `prunec profile` times them."
 
 
-class OnnxRuntimeEngine:
-    """A model loaded by ONNX Runtime, run in sequence on a fixed number of threads.
+class OnnxRuntimeSession(Session):
+    """A model loaded by ONNX Runtime, which runs one operator after the other on a fixed number of threads.
 
     Args:
         path: ONNX file.
-        threads: of each operator; 0 for as many as ONNX Runtime likes.
-        profile_prefix: turns its profiler on; where it writes.
+        threads: Number of threads of each operator; 0 for as many as ONNX Runtime likes.
+        profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
@@ -36,18 +43,17 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InputError(
-                f"ONNX Runtime can't load {path}: {str(error).splitlines()[0]}",
-                hint="Check that it is a valid ONNX file.",
+                f"ONNX Runtime can't load {path}: {first_line(error)}", hint="Check that it is a valid ONNX file."
             ) from error
         self.input_names = [item.name for item in self._session.get_inputs()]
         #: Sizes of each input; a dynamic one is its name.
         self.input_shapes = [tuple(item.shape) for item in self._session.get_inputs()]
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """One inference: inputs in the model's order, outputs likewise.
+        """Run one inference.
 
         Raises:
-            InputError: ONNX Runtime can't run the model on them.
+            InputError: ONNX Runtime can't run the model on these inputs.
         """
         feed = dict(zip(self.input_names, inputs, strict=True))
         try:
@@ -56,6 +62,31 @@ class OnnxRuntimeEngine:
             raise InputError(f"ONNX Runtime can't run {self._path}: {first_line(error)}") from error
         return outputs
 
+    def node_times_ms(
+        self, inputs: Sequence[NDArray[Any]], nodes: Sequence[str], runs: int
+    ) -> Mapping[str, float] | Unknown:
+        return Unknown(_NOT_TIMED)
+
     def end_profiling(self) -> str:
-        """Stop the profiler and give the path of what it wrote."""
+        """Stop the profiler and return the path of what it wrote."""
         return str(self._session.end_profiling())
+
+
+class OnnxRuntime(EngineKind):
+    """ONNX Runtime on the CPU."""
+
+    name: ClassVar[str] = "onnxruntime"
+    title: ClassVar[str] = "ONNX Runtime"
+    uses_threads: ClassVar[bool] = True
+
+    def build(self, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> EngineInfo:
+        return EngineInfo(self.name, onnx_path, f"onnxruntime {onnxruntime.__version__}", run_on_device=True)
+
+    def open(self, engine: EngineInfo, threads: int = 1) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(engine.path, threads)
+
+    def why_not_timed(self, target: Target) -> str:
+        return _NOT_TIMED
+
+    def why_no_sparse_kernels(self, target: Target) -> str:
+        return "CPUs have no sparse kernels."

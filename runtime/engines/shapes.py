@@ -7,7 +7,7 @@ from typing import Self
 from prunec.passes.errors import UsageError, did_you_mean
 
 Shape = tuple[int, ...]
-#: Sizes of a tensor; a dynamic one is its name.
+#: Sizes of a tensor; a dynamic dimension has its name instead.
 Dimensions = Sequence[int | str]
 
 
@@ -17,6 +17,9 @@ class SizeRange:
 
     >>> str(SizeRange.parse("1:8:32"))
     '1:8:32'
+
+    Raises:
+        UsageError: A size is below 1, or they are out of order.
     """
 
     smallest: int
@@ -24,11 +27,6 @@ class SizeRange:
     largest: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no range.
-
-        Raises:
-            UsageError: sizes below 1 or out of order.
-        """
         if not 1 <= self.smallest <= self.tuned <= self.largest:
             raise UsageError(
                 f"{self} is no range of sizes.", hint="Write smallest:tuned:largest, as in batch=1:8:32, or one size."
@@ -39,19 +37,23 @@ class SizeRange:
         """Read ``1:8:32``, or ``8`` for that size alone.
 
         Raises:
-            UsageError: it is neither.
+            UsageError: The text is neither.
         """
         sizes = text.split(":")
         if not all(size.isascii() and size.isdigit() for size in sizes) or len(sizes) not in (1, 3):
             raise UsageError(f"{text!r} is no range of sizes.", hint="Write smallest:tuned:largest, as in 1:8:32.")
         return cls(*map(int, sizes * 3 if len(sizes) == 1 else sizes))
 
+    def nearest(self, size: int) -> int:
+        """The size of the range that is nearest to another one."""
+        return min(max(size, self.smallest), self.largest)
+
     def __str__(self) -> str:
-        """As `parse` reads it."""
+        """The form that `parse` reads."""
         return f"{self.smallest}:{self.tuned}:{self.largest}"
 
 
-#: Dimension -> range, where nothing else is asked for.
+#: Ranges by dimension where nothing else is asked for.
 DEFAULT_RANGES: Mapping[str, SizeRange] = {"batch": SizeRange(1, 8, 32)}
 
 
@@ -61,14 +63,10 @@ def dynamic_dimensions(inputs: Mapping[str, Dimensions]) -> list[str]:
 
 
 def used_ranges(inputs: Mapping[str, Dimensions], ranges: Mapping[str, SizeRange]) -> dict[str, SizeRange]:
-    """The range of every dynamic dimension.
-
-    Args:
-        inputs: dimensions of each input.
-        ranges: by dimension, added to `DEFAULT_RANGES`.
+    """The range of every dynamic dimension of the inputs: the given one, else that of `DEFAULT_RANGES`.
 
     Raises:
-        UsageError: a dynamic dimension has no range, or a range belongs to none.
+        UsageError: A dynamic dimension has no range, or a range belongs to none.
     """
     known, given = dynamic_dimensions(inputs), {**DEFAULT_RANGES, **ranges}
     for name in ranges:
@@ -87,19 +85,11 @@ def used_ranges(inputs: Mapping[str, Dimensions], ranges: Mapping[str, SizeRange
 def profile_shapes(
     inputs: Mapping[str, Dimensions], ranges: Mapping[str, SizeRange]
 ) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, tuned and largest shape of every input with a dynamic dimension.
-
-    Args:
-        inputs: dimensions of each input.
-        ranges: of every dynamic dimension.
-    """
+    """Smallest, tuned and largest shape of every input with a dynamic dimension, whose ranges are all given."""
     result = {}
     for name, shape in inputs.items():
         if any(isinstance(size, str) for size in shape):
             sizes = [ranges[size] if isinstance(size, str) else SizeRange(size, size, size) for size in shape]
-            result[name] = (
-                tuple(size.smallest for size in sizes),
-                tuple(size.tuned for size in sizes),
-                tuple(size.largest for size in sizes),
-            )
+            smallest, tuned, largest = zip(*((s.smallest, s.tuned, s.largest) for s in sizes), strict=True)
+            result[name] = (smallest, tuned, largest)
     return result

@@ -1,7 +1,7 @@
 """Building with TensorRT 10, TensorRT 11 and TensorRT-RTX: one way for all three.
 
-Networks are strongly typed: precision is what the ONNX model says, and no flag names it. What a library can do is
-asked of it, not of its version number.
+Networks are strongly typed: the ONNX model says the precision, and no flag names it. What a library can do is told by
+the names that it has, not by its version number.
 """
 
 import importlib
@@ -21,10 +21,10 @@ class BuiltPlan:
     """A serialized engine.
 
     Attributes:
-        plan: its bytes, in a buffer of the library.
-        ranges: sizes that it takes, by dynamic dimension.
-        sparsity: what the builder said of sparse kernels; None where it said nothing.
-        builder: library and version.
+        plan: The engine's bytes, in a buffer of the library.
+        ranges: Sizes that the engine takes, by dynamic dimension.
+        sparsity: The builder's word on sparse kernels; None where it said nothing.
+        builder: Library and version.
     """
 
     plan: Any
@@ -45,23 +45,26 @@ def build_plan(
     """Build a serialized engine from a typed ONNX model.
 
     Args:
-        library: ``tensorrt`` or ``tensorrt_rtx``, or its name.
-        onnx_path: the model.
-        sparse: let the builder use 2:4 kernels.
-        ranges: sizes by dynamic dimension of the inputs, added to `DEFAULT_RANGES`.
-        compute_capabilities: for which to build ahead of time, without a GPU (TensorRT-RTX alone can); none for
-            the GPU at hand.
-        timing_cache: file of kernel timings, read where it exists and written; building ahead of time has no use of it.
+        library: The module ``tensorrt`` or ``tensorrt_rtx``, or its name.
+        onnx_path: The model.
+        sparse: Whether the builder may use 2:4 kernels.
+        ranges: Sizes by dynamic dimension of the inputs, added to `DEFAULT_RANGES`.
+        compute_capabilities: Capabilities to build for ahead of time, without a GPU, which TensorRT-RTX alone can;
+            empty for the GPU at hand.
+        timing_cache: File of kernel timings, which is read where it exists, and written. Building ahead of time has no
+            use for it.
 
     Raises:
-        UnsupportedModelError: the library can't parse or build the model; its own messages say why.
-        MissingDependencyError: it can't build for these compute capabilities.
-        UsageError: a dynamic dimension has no range, or a range belongs to none.
+        UnsupportedModelError: The library can't parse or build the model; its own messages say why.
+        MissingDependencyError: The library can't build for these compute capabilities.
+        UsageError: A dynamic dimension has no range, or a range belongs to none.
     """
     trt = importlib.import_module(library) if isinstance(library, str) else library
     logger = _logger(trt)
     builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
+    # TensorRT 10 needs the flag of strong typing; later libraries know no other typing and may lack the flag.
+    strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_path)):
         errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
@@ -74,7 +77,9 @@ def build_plan(
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     _set_compute_capabilities(trt, config, compute_capabilities)
     _add_profile(builder, config, profile_shapes(inputs, used))
-    timings = None if compute_capabilities else _load_timings(config, timing_cache)
+    timings = None if compute_capabilities else timing_cache
+    if timings is not None:
+        _load_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _failed(trt, onnx_path, "build", logger.errors)
@@ -114,12 +119,6 @@ def _failed(trt: ModuleType, path: Path, what: str, errors: list[str]) -> Unsupp
     )
 
 
-def _network_flags(trt: ModuleType) -> int:
-    """Strong typing, which TensorRT 10 must be asked for; where it is all there is, the flag may be gone."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
 def _set_compute_capabilities(trt: ModuleType, config: Any, capabilities: Sequence[tuple[int, int]]) -> None:
     if not capabilities:
         return
@@ -137,7 +136,7 @@ def _set_compute_capabilities(trt: ModuleType, config: Any, capabilities: Sequen
 
 
 def _input_dimensions(network: Any) -> dict[str, Dimensions]:
-    """Of every input; a dynamic dimension has the name that the ONNX model gives it."""
+    """Dimensions of every input by name; a dynamic one has the name that the ONNX model gives it."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     return {
         tensor.name: [tensor.get_dimension_name(i) if size == -1 else size for i, size in enumerate(tensor.shape)]
@@ -146,7 +145,7 @@ def _input_dimensions(network: Any) -> dict[str, Dimensions]:
 
 
 def _add_profile(builder: Any, config: Any, shapes: Mapping[str, tuple[Shape, Shape, Shape]]) -> None:
-    """One optimisation profile for all inputs with a dynamic dimension."""
+    """Add one optimisation profile for all inputs with a dynamic dimension."""
     if not shapes:
         return
     profile = builder.create_optimization_profile()
@@ -155,11 +154,8 @@ def _add_profile(builder: Any, config: Any, shapes: Mapping[str, tuple[Shape, Sh
     config.add_optimization_profile(profile)
 
 
-def _load_timings(config: Any, path: Path | None) -> Path | None:
-    """Give the builder the timings of a file; where they are of another GPU or version, it starts anew."""
-    if path is None:
-        return None
+def _load_timings(config: Any, path: Path) -> None:
+    """Give the builder the timings of a file; it starts anew where they belong to another GPU or version."""
     earlier = path.read_bytes() if path.exists() else b""
     if not config.set_timing_cache(config.create_timing_cache(earlier), ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
-    return path

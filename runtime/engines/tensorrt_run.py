@@ -1,44 +1,44 @@
 """Running and timing TensorRT and TensorRT-RTX engines on their GPU, through Polygraphy's runner.
 
-Needs the GPU and has not been run on one; tests use a fake of the runner's interface.
+It needs the GPU and has not been run on one; tests use a fake of the runner's interface.
 """
 
 import importlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from prunec.passes.errors import MissingDependencyError, first_line
-from prunec.runtime.engines.inspector import EngineLayer, parse_engine_layers
+from prunec.runtime.engines.inspector import EngineLayer, node_times, parse_engine_layers, sparse_kernels
+from prunec.runtime.engines.protocol import Session
 from prunec.runtime.engines.tensorrt_build import library_version
+from prunec.runtime.latency import Timer
 
 
-class TensorRTEngine:
-    """An engine on the GPU.
-
-    Use as a context manager; calls take and give arrays in the order of the engine's inputs and outputs.
+class TensorRTSession(Session):
+    """An engine on the GPU, in the ``with`` block.
 
     Args:
-        path: engine.plan or engine.rtx.
-        library: ``tensorrt`` or ``tensorrt_rtx``, the one that built it.
-        built: library, version and GPU that it was built with, in words, for the error.
+        path: The file engine.plan or engine.rtx.
+        library: The library that built it, ``tensorrt`` or ``tensorrt_rtx``.
+        built: Library, version and GPU that it was built with, in words, for the error.
     """
 
     def __init__(self, path: Path, library: str = "tensorrt", built: str = "") -> None:
         self._path, self._library, self._built = path, library, built
         self._stack = ExitStack()
 
-    def __enter__(self) -> "TensorRTEngine":
+    def __enter__(self) -> Self:
         """Load the engine onto the GPU.
 
         Raises:
-            MissingDependencyError: it is of another version or GPU, or the library isn't installed.
+            MissingDependencyError: The library isn't installed, or another version or GPU built the engine.
         """
         try:
             self._runner = open_runner(self._path, self._library)
@@ -53,17 +53,16 @@ class TensorRTEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Free it."""
         self._stack.close()
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """One inference, with the copies to the GPU and back."""
+        """Run one inference, with the copies to the GPU and back."""
         return [np.asarray(output) for output in self._runner.infer(self._named(inputs)).values()]
 
-    def timer(self, *inputs: NDArray[Any]) -> Callable[[], float]:
-        """A function that runs one inference on inputs that are on the GPU, and gives its milliseconds.
+    def timer(self, *inputs: NDArray[Any]) -> Timer:
+        """A function that runs one inference on inputs that are on the GPU, and returns its milliseconds.
 
-        Outputs stay there too; the time is the runner's, from launch to the end of the stream.
+        Outputs stay on the GPU too. The time is the runner's, from launch to the end of the stream.
         """
         feed = self._on_gpu(inputs)
 
@@ -74,7 +73,7 @@ class TensorRTEngine:
         return run
 
     def layers(self) -> list[EngineLayer]:
-        """Layers as the engine's inspector tells them."""
+        """Layers of the engine, from its inspector."""
         trt = importlib.import_module(self._library)
         inspector = self._runner.engine.create_engine_inspector()
         return parse_engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
@@ -82,9 +81,7 @@ class TensorRTEngine:
     def layer_times_ms(self, *inputs: NDArray[Any], runs: int) -> dict[str, float]:
         """Median milliseconds of every layer by name, from TensorRT's own profiler.
 
-        Args:
-            inputs: of one inference; they lie on the GPU when timed.
-            runs: inferences; a tenth more come first and aren't counted.
+        The inputs of the inference lie on the GPU. A tenth of ``runs`` more come first and aren't counted.
         """
         feed, times = self._on_gpu(inputs), defaultdict[str, list[float]](list)
         profiler = _profiler(importlib.import_module(self._library), times)
@@ -94,6 +91,12 @@ class TensorRTEngine:
         for _ in range(runs):
             self._runner.infer(feed, copy_outputs_to_host=False)
         return {name: float(np.median(values)) for name, values in times.items()}
+
+    def node_times_ms(self, inputs: Sequence[NDArray[Any]], nodes: Sequence[str], runs: int) -> dict[str, float]:
+        return node_times(self.layers(), self.layer_times_ms(*inputs, runs=runs), nodes)
+
+    def sparse_kernels(self, nodes: Sequence[str]) -> dict[str, bool]:
+        return sparse_kernels(self.layers(), nodes)
 
     def _named(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self._runner.get_input_metadata(), inputs, strict=True))
@@ -123,9 +126,6 @@ def _profiler(trt: Any, times: dict[str, list[float]]) -> Any:
     """A profiler that collects the milliseconds of every layer."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             times[layer_name].append(ms)
 

@@ -126,12 +126,7 @@ class ResNet(nn.Module):
 
 
 def imagenet_resnet(
-    block: Block,
-    depths: Sequence[int],
-    *,
-    classes: int = 1000,
-    in_channels: int = 3,
-    width: int = 64,
+    block: Block, depths: Sequence[int], *, classes: int = 1000, in_channels: int = 3, width: int = 64
 ) -> ResNet:
     """The ImageNet form: 7x7 stem of stride 2, max pooling, four stages whose widths double."""
     stem = {

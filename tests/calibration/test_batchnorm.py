@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunec.calibration.batchnorm import ReestimateBatchNorm, reestimate_batchnorm
+from prunec.calibration.batchnorm import ReestimateBatchNorm
+from prunec.calibration.statistics import reestimate_batchnorm
 from prunec.passes import PruneFilters, capture
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.program import Program

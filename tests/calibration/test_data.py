@@ -132,10 +132,7 @@ def replaced(**values: Any) -> Callable[[Arrays], None]:
 
 
 BROKEN: dict[str, tuple[Callable[[Arrays], object], str]] = {
-    "missing array": (
-        lambda stored: stored.pop("test_labels"),
-        "no array 'test_labels'; it holds train_images",
-    ),
+    "missing array": (lambda stored: stored.pop("test_labels"), "no array 'test_labels'; it holds train_images"),
     "negative label": (with_value("train_labels", 5, -1), "label of sample 5 is -1"),
     "fractional label": (with_value("train_labels", 5, 1.5, "float64"), "label of sample 5 is 1.5"),
     "NaN label": (with_value("test_labels", 2, np.nan, "float64"), "label of sample 2 is nan"),
@@ -153,34 +150,19 @@ BROKEN: dict[str, tuple[Callable[[Arrays], object], str]] = {
         lambda s: s.update(train_images=s["train_images"][:1], train_labels=s["train_labels"][:1]),
         "holds 1 samples: .* leaves 0 to train on",
     ),
-    "differing shapes": (
-        lambda s: s.update(test_images=s["test_images"][:, :5]),
-        r"\(1, 6, 6\).*\(1, 5, 6\)",
-    ),
+    "differing shapes": (lambda s: s.update(test_images=s["test_images"][:, :5]), r"\(1, 6, 6\).*\(1, 5, 6\)"),
     "differing types": (lambda s: s.update(test_images=s["test_images"].astype("float32")), "uint8.*float32"),
     "labels too few": (lambda s: s.update(test_labels=s["test_labels"][:-1]), r"\(12, 6, 6\).*\(11,\)"),
     "NaN image": (
         lambda s: (
-            s.update(
-                train_images=s["train_images"].astype("float32"),
-                test_images=s["test_images"].astype("float32"),
-            ),
+            s.update(train_images=s["train_images"].astype("float32"), test_images=s["test_images"].astype("float32")),
             s["train_images"][8].__setitem__(0, np.nan),
         ),
         "sample 8 holds .* not finite",
     ),
-    "integer images": (
-        lambda s: s.update(train_images=s["train_images"].astype("int32")),
-        "int32: expected uint8",
-    ),
-    "wide unsigned images": (
-        lambda s: s.update(train_images=s["train_images"].astype("uint16")),
-        "expected uint8",
-    ),
-    "words": (
-        replaced(train_labels=np.array(["cat", "dog"] * 20)),
-        "labels are of type <U3: expected numbers",
-    ),
+    "integer images": (lambda s: s.update(train_images=s["train_images"].astype("int32")), "int32: expected uint8"),
+    "wide unsigned images": (lambda s: s.update(train_images=s["train_images"].astype("uint16")), "expected uint8"),
+    "words": (replaced(train_labels=np.array(["cat", "dog"] * 20)), "labels are of type <U3: expected numbers"),
     "one-hot labels": (replaced(train_labels=np.eye(4)[np.arange(40) % 4]), r"labels \(40, 4\)"),
 }
 

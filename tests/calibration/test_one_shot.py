@@ -1,17 +1,26 @@
 """Wanda and SparseGPT: what they see of a layer's inputs, and that it pays on inputs held back."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from prunec.calibration import collect_evidence
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
-from prunec.calibration.reconstruction import LayerInputs, input_moments, reconstruct
+from prunec.calibration.reconstruction import LayerInputs, measure_inputs, reconstruct
 from prunec.passes.cost import weighted_calls
+from prunec.passes.criteria import Evidence, InputMoments, Seen, Statistic, WeightGradient
+from prunec.passes.criteria.protocol import Per, Source
+from prunec.passes.criteria.statistics import Moments
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.frontend import capture
-from prunec.passes.one_shot import Moments, from_rows, output_error, sparse_gpt, to_rows, wanda_mask
+from prunec.passes.one_shot import from_rows, output_error, sparse_gpt_scores, sparse_gpt_weights, to_rows, wanda_scores
 from prunec.passes.program import Program
-from prunec.passes.two_four import Sparsify, is_two_four
+from prunec.passes.sparsify import Sparsify
+from prunec.passes.two_four import is_two_four, two_four_mask
 from tests.passes.checks import Net
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -35,7 +44,7 @@ def test_moments_give_the_energy_of_the_outputs(name: str) -> None:
     weight = program.tensors()[weight_name].detach()
     rows = to_rows(weight)
     assert torch.equal(from_rows(rows, weight), weight)
-    moments = input_moments(call, x)
+    moments = measure_inputs(call, x, [InputMoments()])[InputMoments()]
     energy = ((rows @ moments.raw) * rows).sum()
     outputs = layer(x).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).detach()
     torch.testing.assert_close(energy, outputs.square().sum())
@@ -46,8 +55,8 @@ def test_moments_give_the_energy_of_the_outputs(name: str) -> None:
 def test_wanda_weighs_magnitudes_by_the_norm_of_their_inputs() -> None:
     weight = torch.tensor([[4.0, 3, 2, 1]])
     norms = torch.tensor([0.1, 1, 2, 3])
-    assert wanda_mask(weight, torch.diag(norms.square())).tolist() == [[False, True, True, False]]
-    assert wanda_mask(weight, torch.eye(4)).tolist() == [[True, True, False, False]]
+    torch.testing.assert_close(wanda_scores(weight, torch.diag(norms.square())), weight * norms)
+    assert two_four_mask(wanda_scores(weight, torch.eye(4))).tolist() == [[True, True, False, False]]
 
 
 def test_sparse_gpt_moves_what_is_lost_onto_what_is_kept() -> None:
@@ -55,7 +64,8 @@ def test_sparse_gpt_moves_what_is_lost_onto_what_is_kept() -> None:
     base = torch.randn(500, 2, generator=generator, dtype=torch.float64)
     x = torch.cat([base, base], 1) + 0.01 * torch.randn(500, 4, generator=generator, dtype=torch.float64)
     weight = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=torch.float64)
-    new, mask = sparse_gpt(weight, x.T @ x)
+    mask = two_four_mask(sparse_gpt_scores(weight, x.T @ x, damping=0.01))
+    new = sparse_gpt_weights(weight, x.T @ x, 0.01, mask)
     assert mask.sum() == 2
     torch.testing.assert_close(new[mask].abs(), torch.full((2,), 2.0, dtype=torch.float64), rtol=0.1, atol=0)
     assert output_error(weight, new, Moments(500, x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0)))) < 1e-3
@@ -82,7 +92,7 @@ def network() -> Program:
 def test_less_is_lost_than_by_magnitude_on_inputs_held_back(criterion: str) -> None:
     program, x = network(), correlated(160, 0)
     before = {name: tensor.clone() for name, tensor in program.tensors().items()}
-    result = sparsify_by_inputs(program, Sparsify(criterion=criterion), x)  # type: ignore[arg-type]
+    result = sparsify_by_inputs(program, Sparsify(criterion=criterion), x)
     layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
     assert [layer["layer"] for layer in layers] == ["0", "3", "8"]
     lower = [layer["output_error"] < layer["output_error_by_magnitude"] for layer in layers]
@@ -109,10 +119,10 @@ def test_statistics_follow_the_layers_replaced_before() -> None:
     seen = []
 
     def solve(name: str, weight: Tensor, inputs: LayerInputs) -> tuple[Tensor, None]:
-        seen.append((name, inputs.calibration.raw, inputs.held_back.raw))
+        seen.append((name, inputs.moments.raw, inputs.held_back.raw))
         return torch.zeros_like(weight), None
 
-    reconstruct(program, torch.randn(10, 4), 3, frozenset({"0.weight", "1.weight"}), solve)
+    reconstruct(program, torch.randn(10, 4), 3, frozenset({"0.weight", "1.weight"}), (), solve)
     bias = layers[0].bias.detach().double()
     assert [name for name, *_ in seen] == ["0.weight", "1.weight"]
     torch.testing.assert_close(seen[1][1], 7 * torch.outer(bias, bias))
@@ -146,7 +156,7 @@ def test_moments_keep_small_deviations_from_large_means() -> None:
     program = capture(nn.Linear(4, 2), (torch.randn(2, 4),))
     call, _ = weighted_calls(program.graph)[0]
     x = 1000 + 0.01 * torch.randn(5000, 4)
-    centred = input_moments(call, x).centred
+    centred = measure_inputs(call, x, [InputMoments()])[InputMoments()].centred
     exact = (x.double() - x.double().mean(0)).T @ (x.double() - x.double().mean(0))
     torch.testing.assert_close(centred, exact, rtol=1e-3, atol=1e-3)
 
@@ -161,6 +171,70 @@ def test_a_bias_of_several_calls_stays_as_it_is() -> None:
     assert torch.equal(result.program.tensors()["bias"], bias.detach())
 
 
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_tokens_flattened_into_the_batch_are_of_the_same_samples(criterion: str) -> None:
+    """The first axis of a layer's input isn't that of the samples."""
+
+    def forward(flat: bool) -> Callable[[Net, Tensor], Tensor]:
+        def function(s: Net, x: Tensor) -> Tensor:
+            h = s.first(x).relu()
+            h = s.second(h.flatten(0, 1)).unflatten(0, h.shape[:2]) if flat else s.second(h)
+            return s.head(h.relu().mean(1))  # type: ignore[no-any-return]
+
+        return function
+
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(8, 16), "second": nn.Linear(16, 16), "head": nn.Linear(16, 4)}
+    x = torch.randn(64, 6, 8) * torch.linspace(0.1, 3, 64)[:, None, None]
+    masks = []
+    for flat in (False, True):
+        program = capture(Net(forward(flat), **layers).eval(), (x[:2],))
+        masks.append(sparsify_by_inputs(program, Sparsify(criterion=criterion), x).program.masks)
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+def test_attention_with_tokens_before_samples() -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(16, 4, batch_first=True)
+    program = capture(Net(lambda s, x: s.a(x, x, x)[0].mean(1), a=attention).eval(), (torch.randn(2, 5, 16),))
+    result = sparsify_by_inputs(program, Sparsify(criterion="sparsegpt"), torch.randn(32, 5, 16))
+    assert set(result.program.masks) == {"a.in_proj_weight", "a.out_proj.weight"}
+
+
+def test_criteria_of_inputs_get_what_they_ask_for_and_evidence_besides() -> None:
+    @dataclass(frozen=True)
+    class Rows:
+        """Number of rows seen: 3 places of 9 samples, whatever the batch's parts."""
+
+        looks_at: ClassVar[Source] = "inputs"
+        per: ClassVar[Per] = "batch"
+
+        def update(self, state: int | None, seen: Seen) -> int:
+            return (state or 0) + len(seen.value)
+
+        def result(self, state: int) -> int:
+            return state
+
+    @dataclass(frozen=True)
+    class Counting:
+        name: ClassVar[str] = "counting"
+        needs: ClassVar[frozenset[str]] = frozenset({"inputs", "gradients"})
+        statistics: ClassVar[tuple[Statistic, ...]] = (Rows(), WeightGradient())
+
+        def score_elements(self, weight: Tensor, evidence: Evidence) -> Tensor:
+            assert evidence.of(Rows()) == 27
+            assert evidence.mean_restored
+            return evidence.of(WeightGradient())  # type: ignore[no-any-return]
+
+    program = capture(Net(lambda s, x: s.a(x), a=nn.Linear(8, 4)).eval(), (torch.randn(2, 3, 8),))
+    options, x = Sparsify(criterion=Counting()), torch.randn(12, 3, 8)
+    with pytest.raises(UsageError, match="counting needs gradients on data"):
+        sparsify_by_inputs(program, options, x)
+    evidence = collect_evidence(program, [Counting()], [(x, x[..., :4])], nn.functional.mse_loss)
+    mask = sparsify_by_inputs(program, options, x, evidence).program.masks["a.weight"]
+    assert torch.equal(mask, two_four_mask(evidence.of(WeightGradient(), "a.weight")))
+
+
 def test_calibration_inputs() -> None:
     batches = [(torch.full((4, 2), float(i)), torch.zeros(4)) for i in range(3)]
     assert calibration_inputs(batches, 6)[:, 0].tolist() == [0, 0, 0, 0, 1, 1]
@@ -169,7 +243,7 @@ def test_calibration_inputs() -> None:
 
 def test_what_can_not_be_done() -> None:
     options = Sparsify(criterion="wanda")
-    with pytest.raises(UsageError, match="needs calibration inputs"):
+    with pytest.raises(UsageError, match="wanda needs inputs on data"):
         options.run(network())
     with pytest.raises(UsageError, match="at least 2"):
         sparsify_by_inputs(network(), options, correlated(1, 0))
@@ -177,4 +251,4 @@ def test_what_can_not_be_done() -> None:
     with pytest.raises(NumericMismatchError, match="not finite"):
         sparsify_by_inputs(two, options, torch.full((8, 4), torch.inf))
     with pytest.raises(UsageError, match="criterion"):
-        Sparsify(criterion="wandda")  # type: ignore[arg-type]
+        Sparsify(criterion="wandda")

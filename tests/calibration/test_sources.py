@@ -50,13 +50,7 @@ def test_missing_and_broken_idx_files_are_refused(tmp_path: Path) -> None:
     write_idx(tmp_path, compressed=True)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     whole = path.read_bytes()
-    for broken in (
-        whole[:40],
-        b"no gzip",
-        gzip.compress(b"wrong magic"),
-        gzip.compress(b"\0\0\x08\x03"),
-        b"",
-    ):
+    for broken in (whole[:40], b"no gzip", gzip.compress(b"wrong magic"), gzip.compress(b"\0\0\x08\x03"), b""):
         path.write_bytes(broken)
         with pytest.raises(InputError, match="can't be read as an IDX file"):
             load("idx:.", tmp_path)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from prunec.compiler.bundle import read_bundle
+from prunec.compiler.bundle.bundle_reader import read_bundle
 from prunec.passes.errors import MissingDependencyError
+from prunec.passes.unknown import Unknown
 from tests.cli.conftest import Prunec
 
 
@@ -19,7 +20,7 @@ def test_the_short_compile_command(project: Path, prunec: Prunec) -> None:
     bundle = read_bundle(project / "model.cpu.bundle")
     assert bundle.check_hashes() == []
     assert bundle.report.command == "prunec compile model.pt --target cpu --max-drop-points 100"
-    assert bundle.report.recovery is not None
+    assert not isinstance(bundle.report.recovery, Unknown)
     assert outcome.last_line.startswith("PASSED | MACs ")
     assert outcome.last_line.endswith("| " + bundle.report.command)
     assert "model.cpu.bundle/report.html" in outcome.out
@@ -73,7 +74,7 @@ def test_without_a_project_file(project: Path, prunec: Prunec) -> None:
     assert outcome.code == 0, outcome.err
     report = read_bundle(project / "model.cpu.bundle").report
     assert report.pipeline == "prune-filters{speedup=1.2,round_to=16,min_channels=8}"
-    assert report.data is None
+    assert isinstance(report.data, Unknown)
 
 
 def test_an_engine_that_needs_its_device_fails_with_code_4_and_the_line_that_mends_it(
@@ -201,7 +202,7 @@ def test_verify_finds_a_model_that_is_not_two_four(bundle: Path, prunec: Prunec,
     import onnx
     from onnx import numpy_helper
 
-    from prunec.compiler.manifest import describe_folder
+    from prunec.compiler.bundle.manifest import describe_folder
 
     forged = tmp_path / "forged"
     shutil.copytree(bundle, forged)
@@ -223,7 +224,7 @@ def test_verify_finds_a_model_that_is_not_two_four(bundle: Path, prunec: Prunec,
 def test_bundles_that_lack_a_part_though_their_hashes_fit(
     project: Path, bundle: Path, prunec: Prunec, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
-    from prunec.compiler.manifest import describe_folder
+    from prunec.compiler.bundle.manifest import describe_folder
 
     forged = tmp_path / "forged"
     shutil.copytree(bundle, forged)
@@ -248,7 +249,7 @@ def test_build_finishes_a_bundle(bundle: Path, prunec: Prunec, tmp_path: Path) -
     assert outcome.code == 0, outcome.err
     done = read_bundle(unfinished)
     assert done.check_hashes() == []
-    assert done.report.engine is not None
+    assert not isinstance(done.report.engine, Unknown)
     assert done.report.engine.path == "engine.rtx"
     assert done.report.size_bytes.engine == (unfinished / "engine.rtx").stat().st_size
     assert {gate.name: gate.verdict for gate in done.report.gates}["engine"] == "passed"
@@ -261,7 +262,7 @@ def test_build_without_a_builder_leaves_the_bundle_as_it_was(
     def none(target: object, options: object) -> str:
         raise MissingDependencyError("nothing builds this here", hint="pip install something")
 
-    monkeypatch.setattr("prunec.compiler.build_bundle.choose_builder", none)
+    monkeypatch.setattr("prunec.compiler.commands.build_bundle.choose_engine", none)
     outcome = prunec("build", bundle)
     assert outcome.code == 4
     assert "pip install something" in outcome.err

@@ -104,7 +104,7 @@ def test_resume_goes_on_with_the_same_recipe_only(
 ) -> None:
     assert prunec(*COMPILE, "--epochs", "3", "-o", "whole").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("prunec.compiler.recovery_stage.recover", _stopping_after(2))
+        patch.setattr("prunec.compiler.stages.recover_step.recover", _stopping_after(2))
         interrupted = prunec(*COMPILE, "--epochs", "3")
     assert interrupted.code == 130, interrupted.err
     assert "1/3" in interrupted.err
@@ -191,9 +191,7 @@ def test_controls_that_can_t_be_run_are_refused(
 
 def test_tensorboard_gets_the_curve(prunec: Prunec, project: Path) -> None:
     assert prunec(*COMPILE, "--epochs", "2", "--tensorboard", "board").code == 0
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
-        EventAccumulator,
-    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     events = EventAccumulator("board")
     events.Reload()

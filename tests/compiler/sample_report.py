@@ -3,37 +3,50 @@
 import math
 from typing import Any
 
-from prunec.compiler.report import (
-    Accuracy,
-    CurvePoint,
-    DataInfo,
-    Distillation,
-    Engine,
-    EngineRequest,
-    Environment,
-    Gate,
-    Latency,
-    Layer,
-    LayerSparsity,
-    Macs,
-    Model,
-    Numerics,
-    Oracle,
-    Parameters,
-    Percentiles,
-    Permutation,
-    Pretraining,
-    Pruning,
-    PruningGroup,
-    Recovery,
-    Report,
-    Run,
-    RunsSummary,
-    SizeBytes,
-    Step,
+from prunec.compiler.gates.gate import Gate
+from prunec.compiler.gates.own_gates import EngineBuilt, MaxDropPoints, MaxOnnxVsTorch
+from prunec.compiler.report.engine_parts import (
+    EnginePart,
+    EngineRequestPart,
+    EnvironmentPart,
+    GatePart,
+    LatencyPart,
+    PercentilesPart,
 )
+from prunec.compiler.report.network_parts import (
+    LayerPart,
+    LayerSparsityPart,
+    MacsPart,
+    ModelPart,
+    NumericsPart,
+    OraclePart,
+    ParametersPart,
+    PermutationPart,
+    PruningGroupPart,
+    PruningPart,
+    SizeBytesPart,
+    StepPart,
+)
+from prunec.compiler.report.report import Report
+from prunec.compiler.report.training_parts import (
+    AccuracyPart,
+    CurvePointPart,
+    DataPart,
+    DistillationPart,
+    PretrainingPart,
+    RecoveryPart,
+    RunPart,
+    RunsSummaryPart,
+)
+from prunec.passes.unknown import Unknown
 
 NO_GPU = "needs an NVIDIA A100; this machine has no NVIDIA GPU."
+AWAY = Unknown(NO_GPU)
+UNTRIED = Unknown("an ahead-of-time TensorRT-RTX build does not look for 2:4.")
+_UNCHANGED = Unknown("the step leaves the network's function as it was.")
+_EXACT = 3.1e-15
+_CONSTANT = Unknown("the cosine schedule has no constant-rate stage.")
+_UNTOLD = Unknown("the checkpoint carries no training log.")
 RTX_NOTES = (
     "Built ahead of time by TensorRT-RTX on the CPU; TensorRT itself cannot load it.",
     "Kernels are chosen on the device at first load: whether sparse ones are used is unknown until then.",
@@ -42,15 +55,15 @@ RTX_NOTES = (
 EPOCHS = 20
 
 
-def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason: str = "") -> Layer:
+def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason: str = "") -> LayerPart:
     eligible = reason == ""
-    return Layer(
+    return LayerPart(
         name=name,
         operator="linear" if len(shape) == 2 else "conv2d",
         shape=shape,
         compiled_shape=compiled,
         kept=compiled[0],
-        sparsity=LayerSparsity(
+        sparsity=LayerSparsityPart(
             eligible=eligible,
             valid=eligible,
             reason=reason,
@@ -60,12 +73,14 @@ def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason:
             efficacy=0.31 if eligible else None,
             likely_to_gain=eligible and shape[0] >= 256,
             gain_rule="C 256 and K 256 are at least 256" if eligible else "",
-            found_by_builder=None,
-            chosen_by_builder=None,
+            found_by_builder=Unknown("an ahead-of-time TensorRT-RTX build does not look for 2:4.")
+            if eligible
+            else None,
+            chosen_by_builder=AWAY if eligible else None,
         ),
         dense_ms=round(0.0004 * math.prod(shape) ** 0.5, 5),
-        sparse_ms=None,
-        gain=None,
+        sparse_ms=AWAY,
+        gain=AWAY,
         predicted_dense_ms=1e-8 * math.prod(compiled),
         predicted_ms=0.6e-8 * math.prod(compiled) if eligible else 1e-8 * math.prod(compiled),
         predicted_bound="memory",
@@ -73,7 +88,7 @@ def _layer(name: str, shape: tuple[int, ...], compiled: tuple[int, ...], reason:
     )
 
 
-def layers() -> tuple[Layer, ...]:
+def layers() -> tuple[LayerPart, ...]:
     found = [_layer("stem", (16, 1, 3, 3), (16, 1, 3, 3), "1 input channel: not a multiple of 4")]
     inputs, kept_inputs = 16, 16
     for stage, (width, stream, inner) in enumerate(((16, 16, 8), (32, 24, 16), (64, 48, 32)), start=1):
@@ -88,9 +103,9 @@ def layers() -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _curve() -> tuple[CurvePoint, ...]:
+def _curve() -> tuple[CurvePointPart, ...]:
     return tuple(
-        CurvePoint(
+        CurvePointPart(
             epoch=epoch,
             learning_rate=0.02 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2,
             train=round(0.93 - 0.25 * math.exp(-epoch / 3), 4),
@@ -103,9 +118,9 @@ def _curve() -> tuple[CurvePoint, ...]:
     )
 
 
-def recovery() -> Recovery:
+def recovery() -> RecoveryPart:
     curve = _curve()
-    return Recovery(
+    return RecoveryPart(
         epochs=EPOCHS,
         steps=EPOCHS * 70,
         schedule="cosine:0.02",
@@ -120,7 +135,7 @@ def recovery() -> Recovery:
         batch_size=128,
         loss="cross-entropy + distillation",
         augmentation=("flip", "shift:2"),
-        distillation=Distillation(temperature=4.0, weight=1.0),
+        distillation=DistillationPart(temperature=4.0, weight=1.0),
         label_smoothing=0.0,
         clip_norm=None,
         ema=None,
@@ -133,66 +148,50 @@ def recovery() -> Recovery:
         resumed=False,
         seeds=(0,),
         curve=curve,
-        trainability_accuracy=None,
-        trainability_epochs=None,
-        diagnosis=None,
+        trainability_accuracy=_CONSTANT,
+        trainability_epochs=_CONSTANT,
+        diagnosis=_CONSTANT,
         checkpoint="best",
         checkpoint_epoch=18,
         seconds=62.4,
     )
 
 
-def _reasons() -> dict[str, str]:
-    constant = "the cosine schedule has no constant-rate stage."
-    return {
-        "accuracy.engine": NO_GPU,
-        "accuracy.reestimated": "the pipeline has no such step.",
-        "latency": NO_GPU,
-        "layers.*.sparse_ms": NO_GPU,
-        "layers.*.gain": NO_GPU,
-        "environment.gpu_state": NO_GPU,
-        "steps.*.accuracy": "the step leaves the network's function as it was.",
-        "layers.*.sparsity.found_by_builder": "an ahead-of-time TensorRT-RTX build does not look for 2:4.",
-        "layers.*.sparsity.chosen_by_builder": NO_GPU,
-        "pretraining": "the checkpoint carries no training log.",
-        "recovery.trainability_accuracy": constant,
-        "recovery.trainability_epochs": constant,
-        "recovery.diagnosis": constant,
-        "runs_summary.standard_deviation": "one seed only; a deviation needs at least two.",
-    }
+def _gate(gate: Gate, value: float) -> GatePart:
+    return GatePart(name=gate.name, limit=gate.limit, value=value, verdict="passed", label=gate.label, unit=gate.unit)
 
 
 def _measurements() -> dict[str, Any]:
     return {
-        "accuracy": Accuracy(
+        "accuracy": AccuracyPart(
             metric="top1",
             dense=0.9214,
             pruned=0.1124,
             sparse=0.1018,
-            reestimated=None,
+            reestimated=Unknown("the pipeline has no such step."),
             recovered=0.9152,
             exported=0.9152,
-            engine=None,
+            engine=AWAY,
         ),
-        "oracle": Oracle(exact=True, max_relative_error=3.1e-15, masked_max_relative_error=3.1e-15, inexact_groups=()),
-        "numerics": Numerics(onnx_vs_torch_max_relative_error=4.8e-7),
-        "latency": None,
-        "latency_cpu": Latency(
-            dense_ms=Percentiles(median=0.612, p90=0.655, p99=0.803),
-            compiled_ms=Percentiles(median=0.338, p90=0.361, p99=0.472),
+        "oracle": OraclePart(
+            exact=True, max_relative_error=_EXACT, masked_max_relative_error=_EXACT, inexact_groups=()
+        ),
+        "numerics": NumericsPart(onnx_vs_torch_max_relative_error=4.8e-7, engine_vs_torch_max_relative_error=AWAY),
+        "latency": AWAY,
+        "latency_cpu": LatencyPart(
+            dense_ms=PercentilesPart(median=0.612, p90=0.655, p99=0.803),
+            compiled_ms=PercentilesPart(median=0.338, p90=0.361, p99=0.472),
             speedup=1.81,
             speedup_interval=(1.78, 1.85),
             threads=1,
             batch=1,
             runs=200,
         ),
-        "runs": (Run(seed=0, accuracy=0.9152),),
-        "runs_summary": RunsSummary(mean=0.9152, standard_deviation=None),
-        "gates": (
-            Gate(name="max_drop_points", limit=1.0, value=0.62, verdict="passed"),
-            Gate(name="max_onnx_vs_torch_relative_error", limit=1e-4, value=4.8e-7, verdict="passed"),
-            Gate(name="engine", limit=1, value=1, verdict="passed"),
+        "runs": (RunPart(seed=0, accuracy=0.9152),),
+        "runs_summary": RunsSummaryPart(
+            mean=0.9152, standard_deviation=Unknown("one seed only; a deviation needs at least two.")
         ),
+        "gates": (_gate(MaxDropPoints(1.0), 0.62), _gate(MaxOnnxVsTorch(), 4.8e-7), _gate(EngineBuilt(), 1)),
     }
 
 
@@ -204,29 +203,26 @@ def sample_fields() -> dict[str, Any]:
         "command": "prunec compile examples/fashion_mnist/model.pt --target a100-2:4",
         "target": "a100-2:4-fp16",
         "pipeline": 'prune-filters{speedup=2.0,round_to=8} sparsify{pattern="2:4"} recover{epochs=20}',
-        "model": Model(
-            source_sha256="9f2b" * 16,
-            architecture_sha256="41ac" * 16,
-            input_shapes=((1, 28, 28),),
-            lost_in_capture=(),
+        "model": ModelPart(
+            source_sha256="9f2b" * 16, architecture_sha256="41ac" * 16, input_shapes=((1, 28, 28),), lost_in_capture=()
         ),
-        "data": DataInfo(
+        "data": DataPart(
             sha256="77e0" * 16,
             preprocessing_sha256="0b5d" * 16,
             train_images=9000,
             validation_images=1000,
             test_images=5000,
         ),
-        "macs": Macs(
+        "macs": MacsPart(
             dense=9_483_648,
             compiled=4_671_168,
             speedup=9_483_648 / 4_671_168,
             convention="convolutions and linear layers, one multiply-accumulate is 1",
         ),
-        "parameters": Parameters(dense=175_258, compiled=88_090, zero_fraction=0.487),
-        "size_bytes": SizeBytes(dense_onnx=709_124, compiled_onnx=360_412, engine=412_980),
-        "pretraining": Pretraining(epochs=None, learning_rates=None),
-        "pruning": Pruning(
+        "parameters": ParametersPart(dense=175_258, compiled=88_090, zero_fraction=0.487),
+        "size_bytes": SizeBytesPart(dense_onnx=709_124, compiled_onnx=360_412, engine=412_980),
+        "pretraining": PretrainingPart(epochs=_UNTOLD, learning_rates=_UNTOLD),
+        "pruning": PruningPart(
             base=None,
             structure="filters",
             ratio=0.31,
@@ -236,34 +232,34 @@ def sample_fields() -> dict[str, Any]:
             round_to=8,
             epochs=0,
             samples=0,
-            groups=(PruningGroup(name="stage1.0.conv1", width=16, kept=8),),
+            groups=(PruningGroupPart(name="stage1.0.conv1", width=16, kept=8),),
         ),
-        "permutation": Permutation(refused={}, cut_short=()),
+        "permutation": PermutationPart(refused={}, cut_short=()),
         "recovery": recovery(),
         "steps": (
-            Step(name="dense", macs=9_483_648, nonzero_weights=174_000, predicted_ms=0.0021, accuracy=0.9214),
-            Step(
+            StepPart(name="dense", macs=9_483_648, nonzero_weights=174_000, predicted_ms=0.0021, accuracy=0.9214),
+            StepPart(
                 name="prune-filters{speedup=2.0,round_to=8}",
                 macs=4_671_168,
                 nonzero_weights=87_000,
                 predicted_ms=0.0013,
                 accuracy=0.1124,
             ),
-            Step(name="permute", macs=4_671_168, nonzero_weights=87_000, predicted_ms=0.0013, accuracy=None),
-            Step(
+            StepPart(name="permute", macs=4_671_168, nonzero_weights=87_000, predicted_ms=0.0013, accuracy=_UNCHANGED),
+            StepPart(
                 name='sparsify{pattern="2:4"}',
                 macs=4_671_168,
                 nonzero_weights=44_000,
                 predicted_ms=0.0011,
                 accuracy=0.1018,
             ),
-            Step(
+            StepPart(
                 name="recover{epochs=20}", macs=4_671_168, nonzero_weights=44_000, predicted_ms=0.0011, accuracy=0.9152
             ),
         ),
         "layers": layers(),
-        "engine_request": EngineRequest(dimensions={}, also_for=()),
-        "engine": Engine(
+        "engine_request": EngineRequestPart(dimensions={}, also_for=()),
+        "engine": EnginePart(
             kind="tensorrt_rtx",
             path="engine.rtx",
             builder="tensorrt_rtx 1.7.1.116",
@@ -274,19 +270,13 @@ def sample_fields() -> dict[str, Any]:
             run_on_device=False,
             notes=RTX_NOTES,
         ),
-        "environment": Environment(
-            versions={
-                "torch": "2.13.0+cpu",
-                "onnxruntime": "1.32.0",
-                "onnx": "1.23.2",
-                "tensorrt_rtx": "1.7.1.116",
-            },
+        "environment": EnvironmentPart(
+            versions={"torch": "2.13.0+cpu", "onnxruntime": "1.32.0", "onnx": "1.23.2", "tensorrt_rtx": "1.7.1.116"},
             processor="Intel(R) Xeon(R) CPU @ 2.60GHz",
             threads=1,
             gpu=None,
-            gpu_state=None,
+            gpu_state=AWAY,
         ),
-        "reasons": _reasons(),
     } | _measurements()
 
 

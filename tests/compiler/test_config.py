@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from prunec.calibration.config import DataConfig
-from prunec.compiler.config import CONFIG_NAME, Config, find_config, load_config
+from prunec.compiler.project.config import CONFIG_NAME, Config, find_config, load_config
 from prunec.passes.errors import UsageError
 
 WHOLE = """
@@ -43,14 +43,14 @@ def test_a_whole_file(tmp_path: Path) -> None:
     )
     assert config.data.loss == "model:loss"
     assert config.recipe.seed == 3
-    assert config.recipe.tables() == {"prune-filters": {"speedup": 2.0}, "sparsify": {}, "recover": {"epochs": 5}}
+    assert config.recipe.by_step == {"prune-filters": {"speedup": 2.0}, "sparsify": {}, "recover": {"epochs": 5}}
     assert config.folder == tmp_path.resolve()
 
 
 def test_everything_is_optional(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, ""))
     assert config.model_dump() == Config().model_dump()
-    assert config.recipe.tables() == {}
+    assert config.recipe.by_step == {}
     assert load_config(None).path is None
 
 
@@ -70,6 +70,8 @@ def test_several_inputs(tmp_path: Path) -> None:
         ("[model]\nfactory = 'resnet'", ["module:callable", "'resnet'"]),
         ("[model]\ninput = [0, 28]", ["at least 1"]),
         ("[recipe]\nseed = 'x'", ["seed", "'x'"]),
+        ("[recipe]\nby_step = 3", ["[recipe]", "'by_step' is unknown", "Known: seed, pipeline"]),
+        ("[recipe.by_step]\n", ["[recipe]", "'by_step' is unknown"]),
         ("[recipe]\nseed = -1", ["seed", "-1"]),
         ("[recipe]\nseed = 9223372036854775808", ["seed", "9223372036854775807"]),
         ("[model]\ninput = [1, 99999999999]", ["input", "at most 2147483647"]),

@@ -1,7 +1,13 @@
 """The whole way on a small network and small data: what compile writes, and what it says."""
 
+import gc
 import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,25 +17,40 @@ from torch import nn
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
-from prunec.compiler.bundle import read_bundle
-from prunec.compiler.compilation import Settings
-from prunec.compiler.driver import compile_model
-from prunec.compiler.project import ModelOptions
+from prunec.compiler.bundle.bundle_reader import read_bundle
+from prunec.compiler.commands.verify_bundle import verify_bundle
+from prunec.compiler.facts.request import Request
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.facts.step_facts import StepFact, StepInput
+from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
+from prunec.compiler.project.project import ModelOptions
+from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.recovery.recover import recover
+from prunec.compiler.recovery.recovered import HookFact, Recovered, Retraining
 from prunec.compiler.recovery.schedules import parse_schedule
-from prunec.compiler.report import Report
-from prunec.compiler.verify_bundle import verify_bundle
+from prunec.compiler.report.assemble import told_by_plug_ins
+from prunec.compiler.report.report import Report
+from prunec.compiler.report.report_text import summary_lines
+from prunec.compiler.stages import recover_step
+from prunec.compiler.stages.driver import compile_model
+from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes import Program, capture
-from prunec.passes.errors import UnsupportedModelError, UsageError
+from prunec.passes.errors import NumericMismatchError, UnsupportedModelError, UsageError
 from prunec.passes.plan import PruningPlan
 from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.tensors import fingerprint
 from prunec.passes.two_four import is_two_four
+from prunec.passes.unknown import Unknown, known, reason_of
+from prunec.runtime.target import Target
 from tests.passes.test_rules import StandardisedConv
+from tests.plugins.install import installed
 
 PIPELINE = (
     "prune-filters{ratio=0.5,round_to=4} permute{seconds=2} sparsify "
     "recover{epochs=3,schedule=constant:0.05,batch_size=32}"
 )
 FAST = Settings(latency_runs=10)
+UNCHECKED = replace(FAST, verify_each=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +104,10 @@ def test_the_bundle_holds_every_promised_file_and_is_intact(compiled: tuple[Repo
 
 def test_recovery_learns_what_pruning_lost(compiled: tuple[Report, Path]) -> None:
     accuracy = compiled[0].accuracy
-    assert accuracy.recovered is not None
+    assert not isinstance(accuracy.recovered, Unknown)
     assert accuracy.recovered > 0.9
     assert accuracy.exported == pytest.approx(accuracy.recovered, abs=0.02)
-    assert accuracy.engine is None
+    assert isinstance(accuracy.engine, Unknown)
 
 
 def test_every_eligible_layer_is_two_four_in_the_saved_program_and_the_onnx(compiled: tuple[Report, Path]) -> None:
@@ -105,12 +126,14 @@ def test_permutation_is_reported_layer_by_layer(compiled: tuple[Report, Path]) -
     report, folder = compiled
     assert report.permutation is not None
     assert report.permutation.refused == {}
-    sparse = [layer.sparsity for layer in report.layers if layer.sparsity is not None and layer.sparsity.eligible]
+    sparse = [
+        layer.sparsity for layer in report.layers if not isinstance(layer.sparsity, Unknown) and layer.sparsity.eligible
+    ]
     assert sparse
     for layer in sparse:
         assert layer.retained_magnitude is not None
         assert layer.retained_unpermuted is not None
-        assert layer.efficacy is not None
+        assert not isinstance(layer.efficacy, Unknown)
         assert layer.retained_magnitude >= layer.retained_unpermuted - 1e-3
     assert "retained_unpermuted" in (folder / "layers.csv").read_text().splitlines()[0]
 
@@ -123,7 +146,7 @@ def test_plan_replays_on_the_dense_program(compiled: tuple[Report, Path], progra
 
 def test_latency_is_measured_on_this_cpu_and_null_for_the_device(compiled: tuple[Report, Path]) -> None:
     report, _ = compiled
-    assert report.latency is None
+    assert isinstance(report.latency, Unknown)
     assert report.latency_cpu is not None
     assert (
         report.latency_cpu.speedup_interval[0] <= report.latency_cpu.speedup <= report.latency_cpu.speedup_interval[1]
@@ -141,17 +164,17 @@ def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path:
 def test_without_data_there_is_no_accuracy_and_the_report_says_why(program: Program, tmp_path: Path) -> None:
     report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=FAST)
     assert report.passed
-    assert report.accuracy.dense is None
+    assert isinstance(report.accuracy.dense, Unknown)
     assert report.reasons["accuracy"]
-    assert report.recovery is None
+    assert isinstance(report.recovery, Unknown)
 
 
 @pytest.mark.parametrize("epochs", [None, 3])
 def test_the_dense_training_is_reported_where_it_is_known(program: Program, tmp_path: Path, epochs: int | None) -> None:
     settings = Settings(latency_runs=10, pretraining=parse_schedule("constant:0.1", epochs=epochs))
     report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=settings)
-    assert report.pretraining.epochs == epochs
-    assert report.pretraining.learning_rates == (((0.0, 0.1),) if epochs else None)
+    assert known(report.pretraining.epochs) == epochs
+    assert known(report.pretraining.learning_rates) == (((0.0, 0.1),) if epochs else None)
     assert ("pretraining" in report.reasons) == (epochs is None)
 
 
@@ -227,7 +250,7 @@ def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, 
     pipeline = f"permute{{seconds=1}} sparsify{{criterion={criterion},samples=64}}"
     report = compile_model(program, "a100-2:4", pipeline, data, tmp_path / "b", settings=FAST)
     assert report.exit_code == 0
-    assert all(x.sparsity.valid for x in report.layers if x.sparsity is not None and x.sparsity.eligible)
+    assert all(x.sparsity.valid for x in report.layers if not isinstance(x.sparsity, Unknown) and x.sparsity.eligible)
     with pytest.raises(UsageError, match="no training data"):
         compile_model(program, "a100-2:4", pipeline, None, tmp_path / "c", settings=FAST)
 
@@ -235,7 +258,7 @@ def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, 
 def test_batch_norms_measured_anew_are_a_stage_of_their_own(program: Program, data: Data, tmp_path: Path) -> None:
     pipeline = "prune-filters{ratio=0.5} re-estimate-batchnorm{samples=64} recover{epochs=1,schedule=constant:0.01}"
     report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=FAST)
-    assert report.accuracy.reestimated is not None
+    assert not isinstance(report.accuracy.reestimated, Unknown)
     assert [step.name.partition("{")[0] for step in report.steps] == [
         "dense", "prune-filters", "re-estimate-batchnorm", "recover",
     ]  # fmt: skip
@@ -252,3 +275,107 @@ def test_batch_norms_are_not_measured_before_what_changes_their_inputs(
         compile_model(program, "cpu", "re-estimate-batchnorm prune-filters{ratio=0.5}", data, tmp_path / "b")
     with pytest.raises(UsageError, match="no training data"):
         compile_model(program, "cpu", "re-estimate-batchnorm", None, tmp_path / "b")
+
+
+@pytest.fixture
+def odd_steps(tmp_path: Path) -> Iterator[None]:
+    steps = {"odd": "STEP", "labelled": "LABELLED", "needy": "NEEDY"}
+    with installed(tmp_path, "prunec.steps", **{name: f"tests.plugins.odd_step:{at}" for name, at in steps.items()}):
+        yield
+
+
+@pytest.mark.usefixtures("odd_steps")
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("nothing", "it gave back a NoneType, expected a StepOutput"),
+        ("no-program", "its program is a GraphModule, expected a Program"),
+        ("no-mapping", "its figures are a int, expected a mapping"),
+        ("exit", "SystemExit: 0"),
+        ("training", "is in training form"),
+        ("other-network", r"has the layers \['linear'\], expected \['conv2d', 'conv2d', 'linear'\]"),
+        ("other-outputs", r"has the output shapes \[\(.*,\)\], expected \[\(., 4\)\]"),
+    ],
+)
+def test_a_plug_in_is_blamed_for_what_it_gives_back(program: Program, tmp_path: Path, does: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"The step 'odd' of plugged failed: .*{words}"):
+        compile_model(program, "cpu", f"odd{{does={does}}}", None, tmp_path / "b", settings=FAST)
+
+
+@pytest.mark.usefixtures("odd_steps")
+def test_a_plug_in_is_blamed_for_needs_that_there_are_not(program: Program, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="The step 'needy' of plugged failed: ValueError: needs True; expected one of"):
+        compile_model(program, "cpu", "needy{does=x}", None, tmp_path / "b", settings=FAST)
+
+
+@pytest.mark.usefixtures("odd_steps")
+def test_a_plug_in_that_writes_in_place_reaches_no_one_else(program: Program, data: Data, tmp_path: Path) -> None:
+    before = fingerprint(program.tensors())
+    report = compile_model(program, "cpu", "odd{does=in-place}", data, tmp_path / "b", settings=UNCHECKED)
+    assert fingerprint(program.tensors()) == before
+    assert report.steps[1].accuracy == report.accuracy.exported  # type: ignore[union-attr]
+    settings = replace(FAST, verify_each=True)
+    for does, words in (("in-place", "changed the program that went into it"), ("no-plan", "odd gave no plan")):
+        with pytest.raises(NumericMismatchError, match=words):
+            compile_model(program, "cpu", f"odd{{does={does}}}", data, tmp_path / "c", settings=settings)
+
+
+@pytest.mark.usefixtures("odd_steps")
+def test_accuracy_after_a_plug_in_has_its_row_and_the_label_of_an_own_step(
+    program: Program, data: Data, tmp_path: Path
+) -> None:
+    pipeline = "odd{does=in-place} labelled{does=in-place}"
+    report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=UNCHECKED)
+    dense, odd, labelled = (step.accuracy for step in report.steps)  # type: ignore[union-attr]
+    assert report.accuracy.dense == dense == labelled == report.accuracy.pruned
+    assert not isinstance(odd, Unknown)
+
+
+@pytest.mark.usefixtures("odd_steps")
+def test_what_plug_ins_tell_stands_in_the_report_step_by_step(program: Program, tmp_path: Path) -> None:
+    pipeline = "odd{does=one} odd{does=scalars} labelled{does=two} odd{does=unknown}"
+    report = compile_model(program, "cpu", pipeline, None, tmp_path / "b", settings=FAST)
+    assert list(report.extensions) == ["odd", "odd#2", "labelled", "odd#3"]
+    assert (report.extensions["odd"], report.extensions["odd#2"]["one"]) == ({"told": "one"}, 1.5)
+    assert read_bundle(tmp_path / "b").report == report
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "watts not known" in page
+    assert "no meter." in page
+    assert not any("Unknown(" in text for text in (page, "".join(summary_lines(report))))
+
+
+def test_hooks_and_steps_of_one_name_are_told_apart() -> None:
+    hook = HookFact("odd", "odd", 0, 0, 0, {"by": "hook"}, {})
+    retraining = Retraining(**dict.fromkeys(field.name for field in fields(Retraining)) | {"hooks": (hook, hook)})
+    step = SimpleNamespace(name="odd")
+    history = [StepFact(step, 0, 0, 0.0, 0.0, figures={"by": "step"}), StepFact(None, 0, 0, 0.0, 0.0, fact=retraining)]  # type: ignore[arg-type]
+    assert list(told_by_plug_ins(history)) == ["odd", "odd#2", "odd#3"]
+
+
+def test_no_program_is_kept_in_the_facts_of_steps(program: Program, data: Data, tmp_path: Path) -> None:
+    kept: list[weakref.ref[Program]] = []
+
+    def watched(*arguments: Any, **options: Any) -> Recovered:
+        result = recover(*arguments, **options)
+        kept.append(weakref.ref(result.program))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recover_step, "recover", watched)
+        start = StepInput(program, Request(program, Target.parse("cpu"), Pipeline(), data, Objective(), FAST), 0, ())
+        pipeline = "repeat{n=2}(recover{epochs=1,schedule=constant:0.01})"
+        end = run_steps(replace(start, history=(dense_fact(start.request),)), parse_pipeline(pipeline))
+    gc.collect()
+    assert [reference() is None for reference in kept] == [True, False]
+    assert len(end.before(Retraining)) == 2
+
+
+@pytest.mark.parametrize(("own_seed", "matters"), [(",seed=5", False), ("", True)])
+def test_a_deviation_over_seeds_needs_something_that_depends_on_them(
+    program: Program, data: Data, tmp_path: Path, own_seed: str, matters: bool
+) -> None:
+    pipeline = f"prune-filters{{ratio=0.5,criterion=random{own_seed}}}"
+    settings = replace(FAST, seeds=3)
+    summary = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=settings).runs_summary
+    assert isinstance(summary.mean, float)
+    assert ("all seeds gave the same weights" in reason_of(summary.standard_deviation)) is not matters

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunec.compiler.loading import LoadedCheckpoint, load_checkpoint
-from prunec.compiler.manifest import MANIFEST_NAME, describe_folder, file_sha256
+from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder, file_sha256
+from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
 from prunec.passes import Program, capture
 from prunec.passes.errors import InputError, PrunecError, UnsupportedModelError, UsageError
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prunec.compiler.picture import BOX, boxes_of, render_picture
-from prunec.compiler.picture_layout import lay_out
+from prunec.compiler.drawing.picture import BOX, boxes_of, render_picture
+from prunec.compiler.drawing.picture_layout import lay_out
 from prunec.passes import Program, analyse
 from tests.architectures.densenet import densenet121
 from tests.architectures.resnet import BasicBlock, imagenet_resnet

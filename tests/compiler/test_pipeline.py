@@ -1,28 +1,25 @@
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunec.compiler.order import EDGES, check_order
-from prunec.compiler.pipeline import (
-    REGISTRY,
-    TAIL,
-    Pipeline,
-    Repeat,
-    Step,
-    from_recipe,
-    make_step,
-    parse_pipeline,
-)
-from prunec.compiler.pipeline_text import parse_items, print_item
-from prunec.compiler.recovery.options import Recover
-from prunec.passes.errors import UsageError
+from prunec.compiler.pipeline.own_steps import OWN_STEPS, TAIL, step_kind
+from prunec.compiler.pipeline.pipeline import Pipeline, Repeat, Step, make_step, parse_pipeline
+from prunec.compiler.pipeline.recipe import from_recipe
+from prunec.compiler.recovery.recover_options import Recover
+from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.notation import parse_items, print_item
 from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from prunec.runtime.target import Target
+from tests.plugins.install import installed
 
 GLOBS = st.text(min_size=1, max_size=12)
 RATIOS = st.floats(0, 0.99)
@@ -171,24 +168,100 @@ def test_wrong_text_is_explained(text: str, message: str) -> None:
 def test_a_wrong_order_is_refused_with_its_reason(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_pipeline(text)
-    assert any(edge.reason in caught.value.message for edge in EDGES)
+    assert any(rule.reason in caught.value.message for kind in OWN_STEPS.values() for rule in kind.after)
 
 
-def test_every_edge_of_the_order_binds_and_names_a_step() -> None:
-    for edge in EDGES:
-        assert {edge.earlier, edge.later} <= REGISTRY.keys()
-        check_order([edge.earlier, edge.later])
-        with pytest.raises(UsageError):
-            check_order([edge.later, edge.earlier])
+OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}}
 
 
-def test_every_registered_step_is_a_frozen_dataclass_of_that_name() -> None:
-    for name in REGISTRY:
-        kind = type(make_step(name, {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}}.get(name, {})).options)
-        assert dataclasses.is_dataclass(kind)
-        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-        assert kind.name == name  # type: ignore[attr-defined]
-    assert not set(TAIL) & REGISTRY.keys()
+def own_step(name: str) -> Step:
+    return make_step(name, OPTIONS.get(name, {}))
+
+
+def test_every_rule_of_the_order_binds_objects_as_text() -> None:
+    for kind in OWN_STEPS.values():
+        for rule in kind.after:
+            assert len(Pipeline((own_step(rule.step), own_step(kind.name))).steps) == 2
+            with pytest.raises(UsageError, match=f"Put {rule.step} before {kind.name}"):
+                _ = Pipeline((own_step(kind.name), own_step(rule.step))).steps
+            with pytest.raises(UsageError):
+                _ = Pipeline((Repeat(2, (own_step(rule.step), own_step(kind.name))), own_step(rule.step))).steps
+
+
+def test_every_own_step_is_a_frozen_dataclass_of_that_name_without_torch() -> None:
+    for name, kind in OWN_STEPS.items():
+        options = kind.options_class()
+        assert dataclasses.is_dataclass(options)
+        assert options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert (kind.name, options.name) == (name, name)  # type: ignore[attr-defined]
+        assert callable(kind.runner())
+    assert not set(TAIL) & OWN_STEPS.keys()
+    code = (
+        "import sys; from prunec.compiler.pipeline import parse_pipeline; "
+        "parse_pipeline('fold-parameters prune-filters{ratio=0.5} permute sparsify re-estimate-batchnorm "
+        "recover{epochs=3,schedule=cosine:0.1}'); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Pipeline([own_step("sparsify")]), "tuple of Step and Repeat objects"),  # type: ignore[arg-type]
+        (lambda: Pipeline(("sparsify",)), "tuple of Step and Repeat objects"),  # type: ignore[arg-type]
+        (lambda: Repeat(2, [own_step("sparsify")]), "tuple of Step and Repeat objects"),  # type: ignore[arg-type]
+        (lambda: Repeat(2.0, (own_step("sparsify"),)), r"at least 1, got 2\.0"),  # type: ignore[arg-type]
+        (lambda: Repeat(True, (own_step("sparsify"),)), "at least 1, got True"),
+        (lambda: Step("sparsify", Permute()), "sparsify takes options of Sparsify, got Permute"),
+        (lambda: Step("sparsify", None), "sparsify takes options of Sparsify, got None"),
+        (lambda: Step("sparsfy", Sparsify()), "has no step 'sparsfy'"),
+        (lambda: Step(None, Sparsify()), "has no step None"),  # type: ignore[arg-type]
+    ],
+)
+def test_objects_of_wrong_types_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        make()
+
+
+ODD = "tests.plugins.odd_step:"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("odd-label", "has the label 'dense' for its accuracy; expected one of pruned, sparse, reestimated, recovered"),
+        ("no-label", "has the label 'mine'"),
+        ("unmeasured", "has the label 'pruned' for its accuracy; .*, and a measurement"),
+        ("lost", "has the place 'nowhere'; expected one of fold-parameters, "),
+        ("repeat", "has a name that pipelines can't have for a step"),
+        ("build", "has a name that pipelines can't have for a step"),
+        ("two words", "has a name that pipelines can't have for a step"),
+        ("unordered", r"has an order that isn't told by After\(...\)"),
+        ("no-step", "holds 5; expected a StepKind"),
+    ],
+)
+def test_a_plug_in_that_can_not_be_a_step_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    with installed(tmp_path, "prunec.steps", **{name: f"{ODD}{name}"}):
+        with pytest.raises(MissingDependencyError, match=words):
+            step_kind(name)
+        with pytest.raises(MissingDependencyError, match=words):
+            from_recipe({name: {}}, Target.parse("cpu"))
+
+
+def test_a_plug_in_stands_before_its_place(tmp_path: Path) -> None:
+    with installed(tmp_path, "prunec.steps", odd=f"{ODD}STEP"):
+        pipeline = from_recipe({"odd": {"does": "x"}, "recover": {"epochs": 1}}, Target.parse("a100-2:4"))
+        assert [step.name for step in pipeline.steps] == ["permute", "sparsify", "odd", "recover"]
+
+
+def test_what_a_step_needs_follows_from_its_options() -> None:
+    def needs(text: str) -> str:
+        (step,) = parse_pipeline(text).steps
+        return step.kind.needs(step.options)
+
+    assert needs("prune-filters{ratio=0.5}") == needs("permute") == needs("sparsify") == "nothing"
+    assert needs("sparsify{criterion=wanda}") == needs("re-estimate-batchnorm") == "inputs"
+    assert needs("recover{epochs=1}") == "labels"
 
 
 def test_a_recipe_is_composed_for_its_target() -> None:

@@ -6,75 +6,115 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prunec.compiler.report import (
-    Accuracy,
-    Gate,
-    Layer,
-    LayerSparsity,
-    Report,
-    Run,
-    report_schema,
-    summarise_runs,
-)
-from prunec.compiler.stage_names import STAGES
+from prunec.compiler.facts.outcome import OnThisCpu
+from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.report.assemble import summarise_runs
+from prunec.compiler.report.engine_parts import GatePart, LatencyPart, PercentilesPart
+from prunec.compiler.report.network_parts import LayerPart, LayerSparsityPart
+from prunec.compiler.report.report import Report, report_schema
+from prunec.compiler.report.report_text import extension_rows
+from prunec.compiler.report.training_parts import AccuracyPart, RunPart
+from prunec.passes.figures import plain_figures
+from prunec.passes.unknown import Unknown, reason_of
+from prunec.runtime.latency import LatencyComparison, Percentiles
 from tests.compiler.sample_report import NO_GPU, sample_fields, sample_report
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 fractions = st.floats(0, 1)
-maybe_ms = st.none() | st.floats(0, 1e6)
+unknowns = st.builds(Unknown, st.text(min_size=1, max_size=5))
+maybe_ms = unknowns | st.floats(0, 1e6)
 shapes = st.lists(st.integers(1, 4096), min_size=1, max_size=4).map(tuple)
-sparsities = st.builds(
-    LayerSparsity,
-    eligible=st.booleans(),
-    valid=st.booleans(),
-    reason=st.text(max_size=20),
-    retained_magnitude=st.none() | fractions,
-    retained_unpermuted=st.none() | fractions,
-    permutation_gain=st.none() | finite,
-    efficacy=st.none() | finite,
-    found_by_builder=st.none() | st.booleans(),
-    chosen_by_builder=st.none() | st.booleans(),
-)
+
+
+@st.composite
+def sparsities(draw: st.DrawFn) -> LayerSparsityPart:
+    """Of a layer that is 2:4, with unknowns, or of one that says why it isn't, with nulls."""
+    reason = draw(st.just("") | st.text(min_size=1, max_size=20))
+    absent = st.none() if reason else unknowns
+    return LayerSparsityPart(
+        eligible=draw(st.booleans()),
+        valid=draw(st.booleans()),
+        reason=reason,
+        retained_magnitude=draw(absent | fractions),
+        retained_unpermuted=draw(absent | fractions),
+        permutation_gain=draw(absent | finite),
+        efficacy=draw(absent | finite),
+        likely_to_gain=draw(st.booleans()),
+        gain_rule=draw(st.text(max_size=5)),
+        found_by_builder=draw(absent | st.booleans()),
+        chosen_by_builder=draw(absent | st.booleans()),
+    )
+
+
 layers = st.builds(
-    Layer,
+    LayerPart,
     name=st.text(),
     operator=st.text(),
     shape=shapes,
     compiled_shape=shapes,
     kept=st.integers(0, 4096),
-    sparsity=st.none() | sparsities,
+    sparsity=unknowns | sparsities(),
     dense_ms=maybe_ms,
     sparse_ms=maybe_ms,
-    gain=st.none() | finite,
+    gain=unknowns | finite,
     predicted_dense_ms=maybe_ms,
     predicted_ms=maybe_ms,
-    predicted_bound=st.sampled_from((None, "compute", "memory")),
+    predicted_bound=unknowns | st.sampled_from(("compute", "memory")),
     onnx_nodes=st.lists(st.text(), max_size=2).map(tuple),
 )
-_PREDICTED = ("predicted_dense_ms", "predicted_ms", "predicted_bound")
-accuracies = st.builds(
-    Accuracy,
-    metric=st.text(),
-    **dict.fromkeys(STAGES, st.none() | fractions),
-)
+accuracies = st.builds(AccuracyPart, metric=st.text(), **dict.fromkeys(ACCURACY_STAGES, unknowns | fractions))
 
 
-def explained(**changes: Any) -> dict[str, Any]:
-    """Fields of the sample in which every null below `layers` and `accuracy` may occur."""
-    reasons = {key: why for key, why in sample_fields()["reasons"].items() if not key.startswith("accuracy")}
-    every = {f"layers.*.{name}": "l" for name in ("sparsity", "dense_ms", *_PREDICTED)}
-    if None in changes["accuracy"].model_dump().values():
-        every["accuracy"] = "not evaluated."
-    return sample_fields() | changes | {"reasons": reasons | every}
-
-
-@given(st.lists(layers, max_size=4).map(tuple), accuracies, st.text())
-def test_json_round_trip(found: tuple[Layer, ...], accuracy: Accuracy, command: str) -> None:
-    report = Report(**explained(layers=found, accuracy=accuracy, command=command))
+@given(st.lists(layers, max_size=4).map(tuple), accuracies, unknowns, st.text())
+def test_json_round_trip(rows: tuple[LayerPart, ...], accuracy: AccuracyPart, unknown: Unknown, command: str) -> None:
+    report = sample_report(layers=rows, accuracy=accuracy, recovery=unknown, command=command)
     text = report.to_json()
     assert Report.from_json(text) == report
     assert Report.from_json(text).to_json() == text
     json.loads(text, parse_constant=pytest.fail)  # called for NaN and infinities
+
+
+told = st.recursive(
+    unknowns | st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), told, max_size=3), max_size=3))
+def test_whatever_a_plug_in_tells_is_read_back(extensions: dict[str, dict[str, Any]]) -> None:
+    report = sample_report(extensions={name: plain_figures(figures) for name, figures in extensions.items()})
+    text = report.to_json()
+    assert Report.from_json(text) == report
+    assert Report.from_json(text).to_json() == text
+    json.loads(text, parse_constant=pytest.fail)
+    assert all(key in text for key in report.reasons if key.isalnum())
+    assert "Unknown(" not in "".join(value for _, value in extension_rows(report)) or "Unknown(" in str(extensions)
+
+
+def test_figures_that_are_not_known_keep_their_reasons() -> None:
+    figures = {"watts": Unknown("no meter."), "by_layer": {"a.0": Unknown("no."), "a": [1.5, float("inf")]}}
+    report = sample_report(extensions={"meter": plain_figures(figures)})
+    stored = json.loads(report.to_json())
+    assert stored["extensions"] == {"meter": {"watts": None, "by_layer": {"a.0": None, "a": [1.5, None]}}}
+    assert {key: why for key, why in stored["reasons"].items() if key.startswith("extensions")} == {
+        "extensions.meter.watts": "no meter.",
+        'extensions.meter.by_layer."a.0"': "no.",
+        "extensions.meter.by_layer.a.1": "the figure is inf, which JSON has no form for.",
+    }
+    assert extension_rows(report) == [("meter", "watts not known, by_layer {a.0: not known, a: [1.5, not known]}")]
+    del stored["reasons"]["extensions.meter.watts"]
+    with pytest.raises(ValidationError, match=r"null without an entry in reasons: extensions\.meter\.watts"):
+        Report.model_validate(stored)
+
+
+def test_a_row_of_which_nothing_is_known_keeps_its_reason() -> None:
+    layer = sample_report().layers[1]
+    figures = ("sparsity", "dense_ms", "sparse_ms", "gain", "predicted_dense_ms", "predicted_ms", "predicted_bound")
+    blank = layer.model_copy(update=dict.fromkeys(figures, Unknown("nothing is known of it.")))
+    untimed = layer.model_copy(update={"dense_ms": Unknown("it was not timed.")})
+    report = sample_report(layers=(blank, untimed))
+    assert Report.from_json(report.to_json()) == report
 
 
 def test_the_json_is_canonical() -> None:
@@ -83,24 +123,13 @@ def test_the_json_is_canonical() -> None:
     assert text.endswith("}\n")
     assert list(document)[:4] == ["schema", "status", "exit_code", "command"]
     assert list(document["reasons"]) == sorted(document["reasons"])
-    shuffled = dict(reversed(sample_fields()["reasons"].items()))
-    assert sample_report(reasons=shuffled).to_json() == text
 
 
 def test_the_names_of_the_schema_are_a_contract() -> None:
     document = json.loads(sample_report().to_json())
     assert set(document) == {
         *("schema", "status", "exit_code", "command", "target", "pipeline", "model", "data", "macs"),
-        *(
-            "parameters",
-            "size_bytes",
-            "accuracy",
-            "oracle",
-            "numerics",
-            "latency",
-            "latency_cpu",
-            "pretraining",
-        ),
+        *("parameters", "size_bytes", "accuracy", "oracle", "numerics", "latency", "latency_cpu", "pretraining"),
         *(
             "pruning",
             "permutation",
@@ -114,6 +143,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
             "gates",
             "engine",
             "environment",
+            "extensions",
             "reasons",
         ),
     }
@@ -141,26 +171,72 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
     assert schema["additionalProperties"] is False
 
 
+def document(**changes: Any) -> dict[str, Any]:
+    """The sample as its file has it."""
+    stored: dict[str, Any] = json.loads(sample_report().to_json())
+    return stored | changes
+
+
 def test_a_null_without_a_reason_is_an_error() -> None:
-    reasons = sample_fields()["reasons"]
-    del reasons["latency"], reasons["layers.*.sparse_ms"]
+    stored = document()
+    del stored["reasons"]["latency"], stored["reasons"]["layers.*.sparse_ms"]
     with pytest.raises(ValidationError, match=r"null without an entry in reasons: latency, layers\.0\.sparse_ms"):
-        sample_report(reasons=reasons)
+        Report.model_validate(stored)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gates": None},
+        {"reasons": {"latency": ""}},
+        {"gates": 3},
+        {"gates": [3]},
+        {"reasons": ["x"]},
+        {"reasons": 3},
+        {"reasons": {"latency": ["x"]}},
+    ],
+)
+def test_tables_of_other_types_are_errors(changes: dict[str, Any]) -> None:
+    document = json.loads(sample_report().to_json()) | changes
+    with pytest.raises(ValidationError):
+        Report.from_json(json.dumps(document))
 
 
 def test_a_prefix_explains_what_is_below_it() -> None:
-    reasons = {key: why for key, why in sample_fields()["reasons"].items() if not key.startswith("layers")}
-    assert sample_report(reasons=reasons | {"layers": NO_GPU}).reasons["layers"] == NO_GPU
+    stored = document()
+    reasons = {key: why for key, why in stored["reasons"].items() if not key.startswith("layers")}
+    report = Report.model_validate(stored | {"reasons": reasons | {"layers": NO_GPU}})
+    assert report.layers[0].sparse_ms == Unknown(NO_GPU)
     with pytest.raises(ValidationError, match=r"layers\.0"):
-        sample_report(reasons=reasons | {"layers.1": NO_GPU})
-    with pytest.raises(ValidationError, match="null without an entry"):
-        sample_report(reasons=reasons | {"layer": NO_GPU})  # not a prefix by whole names
+        Report.model_validate(stored | {"reasons": reasons | {"layers.1": NO_GPU}})
+    with pytest.raises(ValidationError, match="null without an entry"):  # not a prefix by whole names
+        Report.model_validate(stored | {"reasons": reasons | {"layer": NO_GPU}})
 
 
 def test_a_reason_for_what_is_known_is_an_error() -> None:
-    reasons = sample_fields()["reasons"] | {"latency_cpu": "not measured."}
+    stored = document()
+    stored["reasons"]["latency_cpu"] = "not measured."
     with pytest.raises(ValidationError, match="reasons for fields that are not null: latency_cpu"):
-        sample_report(reasons=reasons)
+        Report.model_validate(stored)
+
+
+def test_reasons_name_a_part_of_which_nothing_is_known_and_rows_that_differ() -> None:
+    nothing = AccuracyPart(metric="top1", **dict.fromkeys(ACCURACY_STAGES, Unknown("no data.")))
+    rows = list(sample_fields()["layers"])
+    rows[2] = rows[2].model_copy(update={"sparse_ms": Unknown("fused.")})
+    reasons = sample_report(accuracy=nothing, layers=tuple(rows)).reasons
+    assert reasons["accuracy"] == "no data."
+    assert not any(key.startswith("accuracy.") for key in reasons)
+    assert (reasons["layers.2.sparse_ms"], reasons["layers.3.sparse_ms"]) == ("fused.", NO_GPU)
+    assert "layers.*.sparse_ms" not in reasons
+    assert reasons["layers.*.gain"] == NO_GPU
+
+
+def test_a_layer_that_is_not_two_four_explains_its_nulls() -> None:
+    fields = sample_fields()["layers"][1].sparsity.model_dump()
+    with pytest.raises(ValidationError, match="null without an entry in reasons: efficacy"):
+        LayerSparsityPart(**fields | {"efficacy": None, "found_by_builder": True, "chosen_by_builder": True})
+    LayerSparsityPart(**fields | {"efficacy": None, "reason": "grouped", "chosen_by_builder": None})
 
 
 def test_nulls_with_a_meaning_of_their_own_need_no_reason() -> None:
@@ -171,14 +247,14 @@ def test_nulls_with_a_meaning_of_their_own_need_no_reason() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_are_finite(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
-        Gate(name="max_drop_points", limit=1, value=value, verdict="failed")
+        GatePart(name="max_drop_points", limit=1, value=value, verdict="failed")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"exit_code": 5}, "status is PASSED but exit_code is 5"),
-        ({"gates": (Gate(name="g", limit=1, value=2, verdict="failed"),)}, "these gates failed: g"),
+        ({"gates": (GatePart(name="g", limit=1, value=2, verdict="failed"),)}, "these gates failed: g"),
         ({"surprise": 1}, "Extra inputs are not permitted"),
         ({"schema": 2}, "Input should be 1"),
     ],
@@ -199,12 +275,11 @@ def test_the_deterministic_part_ignores_what_is_measured() -> None:
     other = sample_report(
         recovery=slower,
         command="prunec compile elsewhere.pt",
-        latency_cpu=None,
-        engine=None,
+        latency_cpu=Unknown("too few runs."),
+        engine=Unknown("not asked for."),
         size_bytes=fields["size_bytes"].model_copy(update={"engine": 1}),
         environment=fields["environment"].model_copy(update={"threads": 8}),
         layers=tuple(layer.model_copy(update={"dense_ms": 5.0}) for layer in fields["layers"]),
-        reasons=fields["reasons"] | {"latency_cpu": "too few runs.", "engine": "not asked for."},
     )
     assert other.deterministic_part() == sample_report().deterministic_part()
     assert "seconds" not in other.deterministic_part()
@@ -213,14 +288,38 @@ def test_the_deterministic_part_ignores_what_is_measured() -> None:
 
 
 def test_runs_are_summarised_with_reasons() -> None:
-    summary, reasons = summarise_runs((Run(seed=0, accuracy=0.9), Run(seed=1, accuracy=0.94)))
+    unmeasured = Unknown("the accuracy was not measured for every seed.")
+    summary = summarise_runs((RunPart(seed=0, accuracy=0.9), RunPart(seed=1, accuracy=0.94)), seed_matters=True)
     assert summary.mean == pytest.approx(0.92)
     assert summary.standard_deviation == pytest.approx(0.02 * 2**0.5)
-    assert reasons == {}
-    summary, reasons = summarise_runs((Run(seed=0, accuracy=0.9),))
-    assert (summary.mean, summary.standard_deviation) == (0.9, None)
-    assert list(reasons) == ["runs_summary.standard_deviation"]
-    summary, reasons = summarise_runs((Run(seed=0, accuracy=0.9), Run(seed=1, accuracy=None)))
-    assert summary.mean is None
-    assert set(reasons) == {"runs_summary", "runs"}
-    assert set(summarise_runs(())[1]) == {"runs_summary"}
+    summary = summarise_runs((RunPart(seed=0, accuracy=0.9),), seed_matters=False)
+    assert summary.mean == 0.9
+    assert summary.standard_deviation == Unknown("one seed only; a deviation needs at least two.")
+    summary = summarise_runs((RunPart(seed=0, accuracy=0.9), RunPart(seed=1, accuracy=Unknown("no data."))), True)
+    assert (summary.mean, summary.standard_deviation) == (unmeasured, unmeasured)
+    assert summarise_runs((), seed_matters=False).mean == unmeasured
+    summary = summarise_runs((RunPart(seed=0, accuracy=0.9), RunPart(seed=1, accuracy=0.9)), seed_matters=False)
+    assert summary.mean == 0.9
+    assert "depends on the seed" in reason_of(summary.standard_deviation)
+
+
+def test_a_part_mirrors_objects() -> None:
+    dense, compiled = Percentiles(2.0, 2.5, 3.0), Percentiles(1.0, 1.5, 2.0)
+    comparison = LatencyComparison(dense, compiled, speedup=2.0, speedup_interval=(1.9, 2.1), runs=20)
+    measured = OnThisCpu(comparison, batch=4, threads=2)
+    part = LatencyPart.of(measured, comparison, dense_ms=dense, compiled_ms=compiled, runs=10)
+    assert part == LatencyPart(
+        dense_ms=PercentilesPart(median=2.0, p90=2.5, p99=3.0),
+        compiled_ms=PercentilesPart(median=1.0, p90=1.5, p99=2.0),
+        speedup=2.0,
+        speedup_interval=(1.9, 2.1),
+        threads=2,
+        batch=4,
+        runs=10,
+    )
+    with pytest.raises(ValueError, match="dense_ms"):
+        LatencyPart.of(measured, comparison)
+    with pytest.raises(ValueError, match="median"):
+        LatencyPart.of(measured, comparison, dense_ms=comparison, compiled_ms=compiled)
+    with pytest.raises(ValueError, match="warmup"):
+        LatencyPart.of(measured, comparison, dense_ms=dense, compiled_ms=compiled, warmup=3)

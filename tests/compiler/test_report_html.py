@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from prunec.compiler.report import Report
-from prunec.compiler.report_charts import charts
-from prunec.compiler.report_figures import TIMES
-from prunec.compiler.report_html import render_html
+from prunec.compiler.drawing.report_charts import charts
+from prunec.compiler.drawing.report_page import render_html
+from prunec.compiler.report.headline_figures import TIMES
+from prunec.compiler.report.report import Report
+from prunec.passes.unknown import Unknown
 from tests.compiler.sample_report import sample_fields, sample_report
 
 HOSTILE = '</script><img src="https://example.org/x" onerror="alert(1)">&amp;'
@@ -83,7 +84,7 @@ def test_charts_show_the_numbers_of_the_report() -> None:
     found = charts(report)
     assert found["accuracy"]["data"][0]["y"] == pytest.approx([92.14, 11.24, 10.18, 91.52, 91.52])
     assert found["widths"]["data"][1]["y"] == [layer.kept for layer in report.layers]
-    assert report.recovery is not None
+    assert not isinstance(report.recovery, Unknown)
     assert found["curve"]["data"][2]["y"] == [point.learning_rate for point in report.recovery.curve]
     assert found["curve"]["data"][2]["yaxis"] == "y2"
     assert found["latency-cpu"]["data"][0]["y"] == [0.612, 0.655, 0.803]
@@ -109,14 +110,8 @@ def test_names_are_escaped() -> None:
 
 
 def test_a_report_without_data_or_engine_still_makes_a_page() -> None:
-    fields = sample_fields()
     gone = ("data", "recovery", "pruning", "engine", "latency_cpu", "oracle")
-    kept = {key: why for key, why in fields["reasons"].items() if not key.startswith("recovery")}
-    changes = dict.fromkeys(gone) | {
-        "layers": (),
-        "gates": (),
-        "reasons": kept | dict.fromkeys(gone, "not asked for."),
-    }
+    changes = dict.fromkeys(gone, Unknown("not asked for.")) | {"layers": (), "gates": ()}
     changes |= {"status": "FAILED", "exit_code": 4}
     html = render_html(sample_report(**changes))
     assert set(embedded_charts(html)) == {"accuracy"}

@@ -3,19 +3,18 @@ import io
 
 from rich.console import Console
 
-from prunec.compiler.report import Accuracy, Gate, Report
-from prunec.compiler.report_text import layers_csv, report_line, result_line, summary_lines, summary_table
-from prunec.compiler.stage_names import STAGES
-from tests.compiler.sample_report import sample_fields, sample_report
+from prunec.compiler.gates.judging import judged
+from prunec.compiler.gates.own_gates import MaxDropPoints, MinSpeedup
+from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.report.report import Report
+from prunec.compiler.report.report_text import layers_csv, report_line, result_line, summary_lines, summary_table
+from prunec.compiler.report.training_parts import AccuracyPart
+from prunec.passes.unknown import Unknown
+from tests.compiler.sample_report import sample_report
 
 
 def failed_report() -> Report:
-    gates = (
-        Gate(name="max_drop_points", limit=0.5, value=0.62, verdict="failed"),
-        Gate(name="min_speedup", limit=2, value=None, verdict="unknown"),
-    )
-    reasons = sample_fields()["reasons"] | {"gates.1.value": "no GPU."}
-    return sample_report(status="FAILED", exit_code=5, gates=gates, reasons=reasons)
+    return judged(sample_report(), [MaxDropPoints(0.5), MinSpeedup(2)], allow_unknown=False)
 
 
 def test_the_last_line_gives_figures_against_limits() -> None:
@@ -61,11 +60,9 @@ def test_the_table_holds_the_same_rows() -> None:
 
 
 def test_unmeasured_figures_say_so() -> None:
-    accuracy = Accuracy(metric="top1", **dict.fromkeys(STAGES))
-    fields = sample_fields()
-    reasons = fields["reasons"] | {"latency_cpu": "no data.", "accuracy": "no data."}
-    del reasons["accuracy.engine"]
-    report = sample_report(latency_cpu=None, accuracy=accuracy, gates=(), reasons=reasons)
+    no_data = Unknown("no data.")
+    accuracy = AccuracyPart(metric="top1", **dict.fromkeys(ACCURACY_STAGES, no_data))
+    report = sample_report(latency_cpu=no_data, accuracy=accuracy, gates=())
     lines = summary_lines(report)
     assert any("Accuracy lost" in line and "not measured (no data.)" in line for line in lines)
     assert any("Measured speed-up" in line and "not measured" in line for line in lines)

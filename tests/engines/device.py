@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from prunec.compiler import verify_bundle
-from prunec.runtime.engines import building, measuring, tensorrt_run
+from prunec.runtime.engines import choose_engine, nvidia, tensorrt, tensorrt_run
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineInfo
 from prunec.runtime.gpu_state import GpuState
+from prunec.runtime.target import Target
 from tests.engines.fake_tensorrt import FakeRunner, fake_tensorrt
 
 GPU = "NVIDIA H100 80GB HBM3"
@@ -38,12 +41,17 @@ def pretend_device(
     """Let prunec see an H100 with TensorRT; gives the fake library, which remembers what was built."""
     trt = fake_tensorrt(version, lines=lines)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(building, "find_spec", lambda name: object())
-    for module in (building, verify_bundle):
-        monkeypatch.setattr(module, "has_device", lambda target: target.device == "h100")
-    for module in (building, tensorrt_run):
+    monkeypatch.setattr(tensorrt, "find_spec", lambda name: object())
+    monkeypatch.setattr(nvidia, "has_device", lambda target: target.device == "h100")
+    for module in (nvidia, tensorrt_run):
         monkeypatch.setattr(module, "gpu_name", lambda: GPU)
     monkeypatch.setattr(tensorrt_run, "to_gpu", torch.from_numpy)
     monkeypatch.setattr(tensorrt_run, "open_runner", partial(FakeRunner, fused=fused))
-    monkeypatch.setattr(measuring, "gpu_state", lambda: STATE)
+    monkeypatch.setattr(nvidia, "gpu_state", lambda: STATE)
     return trt
+
+
+def build_engine(target: Target, onnx_path: Path, folder: Path, options: EngineOptions | None = None) -> EngineInfo:
+    """Build with the engine kind that the target gets."""
+    options = options or EngineOptions()
+    return choose_engine(target, options).build(target, onnx_path, folder, options)

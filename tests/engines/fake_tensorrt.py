@@ -6,6 +6,7 @@ says is recorded: TensorRT's own lines, with other layer names.
 
 import json
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ def fake_tensorrt(version: str, *, lines: Sequence[str] = (), fails: str = "") -
         fails: a message with which building fails.
     """
     trt = ModuleType("tensorrt")
+    trt.__spec__ = ModuleSpec("tensorrt", None)  # torch._dynamo looks for it when it is first imported
     major = int(version.partition(".")[0])
     built: list[SimpleNamespace] = []
 

@@ -11,18 +11,19 @@ from torch import nn
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
-from prunec.compiler.build_bundle import Source, build_bundle
-from prunec.compiler.bundle import read_bundle
-from prunec.compiler.compilation import Settings
-from prunec.compiler.driver import compile_model
-from prunec.compiler.progress import Silent
-from prunec.compiler.project import ModelOptions
-from prunec.compiler.report import Report
-from prunec.compiler.report_html import sparse_kernel_words
-from prunec.compiler.verify_bundle import verify_bundle
+from prunec.compiler.bundle.bundle_reader import read_bundle
+from prunec.compiler.commands.build_bundle import Source, build_bundle
+from prunec.compiler.commands.verify_bundle import verify_bundle
+from prunec.compiler.drawing.report_page import sparse_kernel_words
+from prunec.compiler.facts.progress import Silent
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.project.project import ModelOptions
+from prunec.compiler.report.report import Report
+from prunec.compiler.stages.driver import compile_model
 from prunec.passes import Program, capture
 from prunec.passes.errors import InputError, NumericMismatchError
-from prunec.runtime.engines import EngineOptions, SizeRange, building
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines import EngineOptions, SizeRange, nvidia
 from tests.compiler.sample_report import layers
 from tests.engines.device import GPU, pretend_device
 from tests.engines.fake_tensorrt import CHOSE, FOUND, FakeRunner
@@ -71,14 +72,14 @@ def test_compile_on_the_device_fills_the_truth_table(
     pretend_device(monkeypatch, lines=chosen)
     report = compiled(program, data, tmp_path / "b", replace(FAST, min_speedup=1.5, max_drop_points=100))
     assert report.passed
-    assert report.engine is not None
+    assert not isinstance(report.engine, Unknown)
     assert (report.engine.kind, report.engine.gpu, report.engine.run_on_device) == ("tensorrt", GPU, True)
     assert report.engine.dimensions == {"batch": "1:2:4"}
-    assert report.latency is not None
+    assert not isinstance(report.latency, Unknown)
     assert (report.latency.speedup, report.latency.threads) == (2.0, None)
     assert report.accuracy.engine == report.accuracy.exported
     assert {gate.name: gate.verdict for gate in report.gates}["min_speedup"] == "passed"
-    assert report.environment.gpu_state is not None
+    assert not isinstance(report.environment.gpu_state, Unknown)
     assert report.environment.gpu_state.clocks_held_by == ("SwPowerCap",)
     rows = {layer.name: layer for layer in report.layers}
     assert [rows[name].onnx_nodes for name in ("0", "2", "6")] == [
@@ -88,8 +89,8 @@ def test_compile_on_the_device_fills_the_truth_table(
     ]
     for row in rows.values():
         assert (row.dense_ms, row.sparse_ms, row.gain) == (2.0, 1.0, 2.0)
-        assert row.predicted_ms is not None
-    found = {name: row.sparsity.found_by_builder for name, row in rows.items() if row.sparsity is not None}
+        assert not isinstance(row.predicted_ms, Unknown)
+    found = {name: row.sparsity.found_by_builder for name, row in rows.items() if not isinstance(row.sparsity, Unknown)}
     assert found == {"0": False, "2": True, "6": False}
     text = (tmp_path / "b" / "layers.csv").read_text().splitlines()
     assert ",true,true,2.0,1.0,2.0," in text[2]
@@ -104,11 +105,10 @@ def test_steps_say_what_each_contributed(program: Program, data: Data, tmp_path:
     assert steps["prune-filters"].macs == steps["sparsify"].macs == report.macs.compiled
     assert steps["sparsify"].nonzero_weights < steps["permute"].nonzero_weights < steps["dense"].nonzero_weights
     predicted = [step.predicted_ms for step in report.steps]
-    assert None not in predicted
     assert predicted == sorted(predicted, reverse=True)
     assert steps["dense"].accuracy == report.accuracy.dense
     assert steps["sparsify"].accuracy == report.accuracy.sparse
-    assert steps["permute"].accuracy is None
+    assert isinstance(steps["permute"].accuracy, Unknown)
 
 
 def test_build_finishes_a_bundle_on_the_device(
@@ -116,16 +116,17 @@ def test_build_finishes_a_bundle_on_the_device(
 ) -> None:
     settings = replace(FAST, min_speedup=1.5, max_drop_points=100)
     without = compiled(program, data, tmp_path / "b", settings)
-    assert (without.exit_code, without.engine) == (4, None)
-    assert all(layer.dense_ms is None for layer in without.layers)
+    assert without.exit_code == 4
+    assert isinstance(without.engine, Unknown)
+    assert all(isinstance(layer.dense_ms, Unknown) for layer in without.layers)
     trt = pretend_device(monkeypatch, lines=[FOUND[10].format("node_conv2d_1", n=1), CHOSE[10].format("", n=0)])
     source = Source(folder / "model.pt", None, ModelOptions(trust=True))
     report = build_bundle(tmp_path / "b", source=source, timing_cache=tmp_path / "timings", progress=Silent())
     assert report.passed
     assert trt.built[0].config.profiles == [{"input": ((1, 1, 8, 8), (2, 1, 8, 8), (4, 1, 8, 8))}]
     assert (tmp_path / "timings").exists()
-    assert report.latency is not None
-    assert report.accuracy.engine is not None
+    assert not isinstance(report.latency, Unknown)
+    assert not isinstance(report.accuracy.engine, Unknown)
     assert [gate.verdict for gate in report.gates] == ["passed"] * 4
     sparsity = report.layers[1].sparsity
     assert sparsity is not None
@@ -146,7 +147,7 @@ def test_without_the_source_the_speedup_gate_stays_unknown_and_fails(
     assert (report.exit_code, report.status) == (6, "FAILED")
     assert "--source" in report.reasons["latency"]
     assert report.layers[1].gain == 2.0
-    assert report.engine is not None
+    assert not isinstance(report.engine, Unknown)
 
 
 def test_an_unknown_gate_that_was_allowed_stays_allowed(
@@ -198,7 +199,7 @@ def test_a_full_disk_during_the_build_leaves_the_bundle_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(building, "build_plan", full)
+    monkeypatch.setattr(nvidia, "build_plan", full)
     with pytest.raises(EnvironmentFailure) as caught:
         build_bundle(tmp_path / "b", progress=Silent())
     assert caught.value.exit_code == 10
@@ -211,11 +212,15 @@ def test_bfloat16_bundles_hold_their_model_and_say_what_is_unknown(
 ) -> None:
     report = compile_model(program, "a100-2:4-bf16", PIPELINE, data, tmp_path / "b", settings=FAST)
     assert report.passed
-    assert report.engine is not None
-    assert report.accuracy.exported is None
+    assert not isinstance(report.engine, Unknown)
+    assert isinstance(report.accuracy.exported, Unknown)
     assert "bfloat16" in report.reasons["accuracy.exported"]
     assert (tmp_path / "b" / "model.bf16.onnx").exists()
-    assert [layer.sparsity.valid for layer in report.layers if layer.sparsity is not None] == [False, True, True]
+    assert [layer.sparsity.valid for layer in report.layers if not isinstance(layer.sparsity, Unknown)] == [
+        False,
+        True,
+        True,
+    ]
     assert verify_bundle(tmp_path / "b", source=None, config=None, model=ModelOptions()).exit_code == 0
 
 
@@ -223,7 +228,7 @@ def test_one_engine_for_several_devices(program: Program, tmp_path: Path) -> Non
     options = EngineOptions(also_for=("l4", "rtx40", "t4"))
     settings = Settings(latency_runs=5, engine_options=options)
     report = compile_model(program, "a100", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=settings)
-    assert report.engine is not None
+    assert not isinstance(report.engine, Unknown)
     assert report.engine.compute_capabilities == ("8.0", "8.9", "7.5")
     assert report.engine_request.also_for == ("l4", "rtx40", "t4")
     document = json.loads((tmp_path / "b" / "report.json").read_text())
@@ -244,8 +249,8 @@ def test_one_engine_for_several_devices(program: Program, tmp_path: Path) -> Non
     ],
 )
 def test_words_for_what_the_builder_did(found: bool | None, chosen: bool | None, words: str) -> None:
-    layer = next(layer for layer in layers() if layer.sparsity is not None and layer.sparsity.eligible)
-    assert layer.sparsity is not None
+    layer = next(layer for layer in layers() if not isinstance(layer.sparsity, Unknown) and layer.sparsity.eligible)
+    assert not isinstance(layer.sparsity, Unknown)
     sparsity = layer.sparsity.model_copy(update={"found_by_builder": found, "chosen_by_builder": chosen})
     assert sparse_kernel_words(layer.model_copy(update={"sparsity": sparsity})) == words
     assert sparse_kernel_words(layers()[0]) == ""

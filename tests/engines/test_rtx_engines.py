@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from prunec.compiler.project import ModelOptions, Project
+from prunec.compiler.project.project import ModelOptions, Project
 from prunec.passes import Program, Sparsify, capture
 from prunec.passes.two_four import eligibility
-from prunec.runtime.engines import EngineOptions, SizeRange, build_engine
+from prunec.runtime.engines import EngineOptions, SizeRange
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from prunec.runtime.onnx_sparsity import check_sparsity
@@ -20,15 +20,12 @@ from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import resnet50
 from tests.architectures.vit import vit_tiny
+from tests.engines.device import build_engine
 
 pytest.importorskip("tensorrt_rtx")
 
 EXAMPLE = Path("examples/fashion_mnist/model.pt")
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet50": resnet50,
-    "mobilenet_v2": mobilenet_v2,
-    "vit": vit_tiny,
-}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet50": resnet50, "mobilenet_v2": mobilenet_v2, "vit": vit_tiny}
 DEVICES = {"a100": "sm80", "l4": "sm89"}
 #: Two networks, of which one sparse, in every test run; all of them in the long one.
 QUICK = (("example", "a100", "fp16"), ("vit", "l4", "fp32"))

@@ -13,8 +13,8 @@ def test_both_generations_say_the_same(generation: int) -> None:
     chose = CHOSE[generation].format("conv2", n=1)
     said = parse_sparsity(["[TRT] noise", found, "more noise", chose])
     assert said == BuilderSparsity(("conv1 + relu1", "conv2", "head"), ("conv2",))
-    assert said.has_found("conv1")
-    assert not said.has_found("conv3")
+    assert said.has_tried("conv1")
+    assert not said.has_tried("conv3")
     assert said.has_chosen("conv2")
     assert not said.has_chosen("head")
 

@@ -1,5 +1,7 @@
 """Building through TensorRT 10 and 11, with a fake of each: neither library has built anything here."""
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -36,6 +38,12 @@ def test_networks_are_strongly_typed_in_both_versions(version: str, flags: int) 
     assert trt.built[0].config.profiling_verbosity == "detailed"
 
 
+def test_the_fake_can_be_looked_for_like_an_installed_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch._dynamo does, whose first import would fail otherwise, and with it every later capture."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("10.3.0"))
+    assert find_spec("tensorrt") is not None
+
+
 def test_dense_engines_get_no_sparse_flag() -> None:
     trt = fake_tensorrt("10.3.0")
     build(trt, sparse=False)
@@ -45,7 +53,7 @@ def test_dense_engines_get_no_sparse_flag() -> None:
 def test_the_builders_word_on_sparsity_is_kept() -> None:
     said = build(fake_tensorrt("10.3.0", lines=[FOUND[10].format("a, b", n=2), CHOSE[10].format("b", n=1)])).sparsity
     assert said is not None
-    assert (said.found, said.chosen) == (("a", "b"), ("b",))
+    assert (said.tried, said.chosen) == (("a", "b"), ("b",))
     assert build(fake_tensorrt("10.3.0")).sparsity is None
 
 

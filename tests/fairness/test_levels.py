@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunec.compiler.fairness.card import RunCard
-from prunec.compiler.fairness.comparison import compare
-from prunec.compiler.fairness.levels import LEVELS, common_level, compare_pair
-from prunec.compiler.fairness.reading import read_cards, report_card
+from prunec.compiler.fairness.card_reading import read_cards, report_card
+from prunec.compiler.fairness.comparison_levels import LEVELS, common_level, compare_pair
+from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.runs_comparison import compare
 from prunec.passes.errors import InputError, UsageError
 from tests.compiler.sample_report import sample_report
 

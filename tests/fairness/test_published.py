@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from prunec.compiler.fairness.comparison import compare
-from prunec.compiler.fairness.levels import LEVELS, compare_pair
-from prunec.compiler.fairness.reading import read_cards
+from prunec.compiler.fairness.card_reading import read_cards
+from prunec.compiler.fairness.comparison_levels import LEVELS, compare_pair
+from prunec.compiler.fairness.runs_comparison import compare
 from tests.cli.conftest import run
 
 FOLDER = Path("examples/published")

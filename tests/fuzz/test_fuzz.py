@@ -122,7 +122,7 @@ def test_a_failing_case_shrinks_and_prints_itself_as_code(monkeypatch: pytest.Mo
         return tuple(label and label.take(label.atoms[::-1]) for label in ties.of(a["self"]))  # type: ignore[union-attr]
 
     with monkeypatch.context() as patch:
-        patch.setitem(registry._RULES, "relu", reversed_channels)
+        patch.setitem(registry.RULES, "relu", reversed_channels)
         with pytest.raises(AssertionError) as failure:
             fuzz(0, Case.run)
         message = str(failure.value)

@@ -14,15 +14,7 @@ from prunec.passes.program import Program
 from tests.architectures import resnet, vgg
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
-from tests.golden.published import (
-    GREG_RESNET50,
-    VGG16_A,
-    Counts,
-    Reduction,
-    captured,
-    pruned,
-    stage_ratios,
-)
+from tests.golden.published import GREG_RESNET50, VGG16_A, Counts, Reduction, captured, pruned, stage_ratios
 
 RESNET34, RESNET50, RESNET56, RESNET110 = (3, 4, 6, 3), (3, 4, 6, 3), (9, 9, 9), (18, 18, 18)
 
@@ -131,18 +123,11 @@ def test_vgg16_a() -> None:
 
 @pytest.mark.parametrize(
     ("stages", "skip", "macs_percent", "parameters_percent"),
-    [
-        ((0.1, 0.1, 0.1), (16, 20, 38, 54), 10.40, 9.34),
-        ((0.6, 0.3, 0.1), (16, 18, 20, 34, 38, 54), 27.56, 13.75),
-    ],
+    [((0.1, 0.1, 0.1), (16, 20, 38, 54), 10.40, 9.34), ((0.6, 0.3, 0.1), (16, 18, 20, 34, 38, 54), 27.56, 13.75)],
     ids=["A", "B"],
 )
 def test_resnet56_of_li(
-    resnet56: Program,
-    stages: tuple[float, ...],
-    skip: tuple[int, ...],
-    macs_percent: float,
-    parameters_percent: float,
+    resnet56: Program, stages: tuple[float, ...], skip: tuple[int, ...], macs_percent: float, parameters_percent: float
 ) -> None:
     program = pruned(resnet56, stage_ratios(stages, RESNET56, ("conv1",), skip))
     reduction = Reduction.between(Counts.of(resnet56), Counts.of(program))

@@ -2,7 +2,7 @@
 
 import torch
 
-from prunec.runtime.target import DEVICES
+from prunec.runtime.devices import DEVICES
 
 
 def device_here() -> str | None:

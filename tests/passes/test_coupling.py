@@ -1,5 +1,9 @@
 """Groups: their members, names, order, reasons; the ties behind them."""
 
+import gc
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -183,6 +187,30 @@ def test_connected_components(pairs: list[tuple[int, int]]) -> None:
 def test_a_long_chain_of_ties() -> None:
     order = np.random.default_rng(0).permutation(20_000)
     assert not solve(20_000, [(order[:-1], order[1:])]).any()
+
+
+def test_an_analysis_keeps_no_program_alive() -> None:
+    """The answer to "is f(0) = 0" is remembered by operator and numbers, not by the node that it was asked for."""
+
+    def analysed() -> list[weakref.ref[Any]]:
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.Hardtanh(-0.1234, 0.4321), nn.Conv2d(8, 8, 1), nn.ELU(0.4321), nn.Conv2d(8, 8, 1)
+        )
+        program = capture(network, (torch.randn(2, 3, 4, 4),))
+        coupling = analyse(program)
+        kept = [program.module, program.graph, *program.parameters().values(), coupling, *program.graph.nodes]
+        return [weakref.ref(each) for each in kept]
+
+    references = analysed()
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+@pytest.mark.parametrize(("low", "is_exact"), [(-0.1, True), (0.1, False), (-0.1, True)])
+def test_whether_zero_stays_zero_depends_on_the_numbers_of_the_call(low: float, is_exact: bool) -> None:
+    network = Net(lambda s, x: torch.nn.functional.hardtanh(s.a(x), low, 0.7).sum(-1), a=nn.Linear(3, 8))
+    (group,) = analyse(captured(network, normal(2, 3))).groups
+    assert group.exact == is_exact
 
 
 def test_two_rules_for_one_operator_are_refused() -> None:

@@ -32,3 +32,12 @@ def test_nothing_to_fold() -> None:
     result = FoldParameters().run(program)
     assert not result.modified
     assert set(result.program.tensors()) == set(program.tensors())
+
+
+def test_counters_that_no_operator_reads_stay() -> None:
+    network = nn.Sequential(StandardisedConv(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    program = captured(network, normal(2, 3, 8, 8))
+    assert "1.num_batches_tracked" in program.buffers()
+    result = FoldParameters().run(program)
+    assert result.modified
+    assert result.program.tensors().keys() == program.tensors().keys()

@@ -15,7 +15,7 @@ from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error, zeroed
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_

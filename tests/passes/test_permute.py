@@ -16,14 +16,14 @@ from prunec.passes.coupling import analyse
 from prunec.passes.errors import InputError, UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
 from prunec.passes.permutation_kernels import SPLITS, worths_of_splits
-from prunec.passes.permutation_search import efficacy, retained_magnitude, search
+from prunec.passes.permutation_search import Order, efficacy, retained_magnitude, search
 from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.reorder import reorder, unmoved
 from prunec.passes.rewrite import apply_plan_to_program
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
@@ -188,6 +188,19 @@ def test_bad_options() -> None:
         Permute(seconds=0)
     with pytest.raises(UsageError, match="ignore"):
         Permute(ignore=("nothing",)).run(captured(small(), normal(2, 3, 6, 6)))
+
+
+@pytest.mark.parametrize(("seed", "searched"), [(None, 0), (0, 0), (7, 7)])
+def test_the_seed_of_the_searches(monkeypatch: pytest.MonkeyPatch, seed: int | None, searched: int) -> None:
+    seeds: list[int] = []
+
+    def recorded(matrix: np.ndarray, seed: int, *rest: float) -> Order:
+        seeds.append(seed)
+        return search(matrix, seed, *rest)
+
+    monkeypatch.setattr("prunec.passes.permutation.search", recorded)
+    Permute(seconds=2, seed=seed).run(captured(small(), normal(2, 3, 6, 6)))
+    assert seeds[0] == searched
 
 
 def test_compiling_the_kernels_takes_nothing_of_the_searches_time() -> None:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from prunec.passes.errors import InputError, UnsupportedModelError
-from prunec.passes.frontend import capture, from_exported
+from prunec.passes.frontend import capture
 from prunec.passes.oracle import relative_error
-from prunec.passes.program import Program
+from prunec.passes.program import Program, from_exported
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.architectures.redraw import redraw_
 from tests.passes.checks import Net, captured, check_exact, normal, prunable, random_prune, reasons
 

@@ -147,7 +147,7 @@ def test_options_of_the_pass() -> None:
         ({"ratio": 0.5, "speedup": 2.0}, "either a ratio or a speedup"),
         ({"speedup": 0.5}, "at least 1"),
         ({"speedup": float("nan")}, "at least 1"),
-        ({"ratio": 0.5, "criterion": "l3"}, "Unknown criterion 'l3'"),
+        ({"ratio": 0.5, "criterion": "l3"}, "There is no criterion 'l3'"),
         ({"ratio": 0.5, "round_to": 0}, "at least 1"),
         ({"ratio": 0.5, "inexact_groups": "no"}, "inexact_groups"),
     ],

@@ -1,6 +1,7 @@
 """What one of several processes does in test_distributed.py: train and, as rank 0, write what came of it.
 
-Arguments: data folder, output file, JSON of options and seed, 1 or 0 for batch norms, perhaps a state file.
+Arguments: data folder, output file, JSON of options, seed and names of toy hooks, 1 or 0 for batch norms, perhaps a
+state file.
 """
 
 import json
@@ -11,10 +12,12 @@ import torch
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import load_data
-from prunec.compiler.ranks import is_main
+from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover import Recover, StateOptions
 from prunec.passes.frontend import capture
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
+from tests.recovery import toy_hooks
 from tests.recovery.networks import network, run
 
 
@@ -27,13 +30,18 @@ def main() -> None:
     program = Sparsify().run(program).program
     others = {"state": StateOptions(Path(state[0]), resume=True)} if state else {}
     given = json.loads(options)
-    result = run(program, data, Recover(**given["options"]), seed=given["seed"], **others)
+    hooks = tuple(getattr(toy_hooks, name)() for name in given["hooks"])
+    result = run(program, data, Recover(**given["options"], hooks=hooks), seed=given["seed"], **others)
+    trained = [parameter for hook in toy_hooks.Toy.started for parameter in hook.trained()]
+    everywhere = Processes.join().gathered([parameter.detach() for parameter in trained])
+    assert all(torch.equal(a, b) for a, b in zip(everywhere[0], everywhere[-1], strict=True)), "processes disagree"
     assert all(bool((result.program.parameters()[name][~mask] == 0).all()) for name, mask in program.masks.items())
     if is_main():
         torch.save(
             {
                 "tensors": dict(result.program.tensors()),
                 "losses": [record.train_loss for record in result.curve],
+                "trained": everywhere[0],
                 "test": [record.test for record in result.curve],
                 "processes": result.processes,
             },

@@ -4,12 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from prunec.calibration.data import Data
-from prunec.compiler.recovery.recover import Recover, RecoveryResult, recover
+from prunec.compiler.recovery.recover import DenseNetwork, Objective, Recover, Recovered, recover
 from prunec.passes.program import Program
-from prunec.runtime.evaluate import top1
 
 OPTIONS = Recover(epochs=3, schedule="constant:0.05", batch_size=32)
 
@@ -28,9 +26,10 @@ def network(dropout: float = 0.1, norm: bool = True) -> nn.Module:
     )
 
 
-def run(program: Program, data: Data, options: Recover, **others: Any) -> RecoveryResult:
-    arguments: dict[str, Any] = {"teacher": None, "loss": cross_entropy, "metric": top1, "seed": 0} | others
-    return recover(program, options, data, **arguments)
+def run(program: Program, data: Data, options: Recover, teacher: Program | None = None, **others: Any) -> Recovered:
+    """Train with some of the objective's fields and of the arguments of `recover` changed."""
+    objective = Objective(**{name: others.pop(name) for name in ("loss", "metric") if name in others})
+    return recover(program, options, data, objective=objective, dense=DenseNetwork(teacher), **others)
 
 
 def state(program: Program) -> dict[str, Tensor]:

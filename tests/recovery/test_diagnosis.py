@@ -6,8 +6,8 @@ import pytest
 
 from prunec.compiler.recovery.default_schedule import TABLE, choose_schedule
 from prunec.compiler.recovery.diagnosis import Probe, diagnose, probe_rate
+from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.schedules import parse_schedule, untrained
-from prunec.compiler.recovery.training import EpochRecord
 
 STEPS = parse_schedule("step:0=0.01,6=0.001,9=1e-4", epochs=12)
 

@@ -17,18 +17,20 @@ ROOT = Path(__file__).parents[2]
 STEPS = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last"}
 
 
-def train(count: int, folder: Path, options: dict[str, Any], norm: bool, *state: str, seed: int = 0) -> Any:
-    text = json.dumps({"options": options, "seed": seed})
+def train(
+    count: int,
+    folder: Path,
+    options: dict[str, Any],
+    norm: bool,
+    *state: str,
+    seed: int = 0,
+    hooks: tuple[str, ...] = (),
+) -> Any:
+    text = json.dumps({"options": options, "seed": seed, "hooks": hooks})
     output = folder / f"result-{count}.pt"
-    script = [
-        str(ROOT / "tests/recovery/distributed.py"),
-        str(folder),
-        str(output),
-        text,
-        str(int(norm)),
-    ]
+    script = [str(ROOT / "tests/recovery/distributed.py"), str(folder), str(output), text, str(int(norm))]
     launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *launcher, *script, *state], env=environment, capture_output=True, text=True, check=False
     )
@@ -40,6 +42,7 @@ def train(count: int, folder: Path, options: dict[str, Any], norm: bool, *state:
 def test_two_processes_have_the_losses_of_one(data: Data, tmp_path: Path) -> None:
     options = {**STEPS, "epochs": 50}
     alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
+    assert isinstance(together, dict), together
     assert together["processes"] == 2
     assert len(together["losses"]) == 50
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
@@ -47,11 +50,27 @@ def test_two_processes_have_the_losses_of_one(data: Data, tmp_path: Path) -> Non
         assert torch.allclose(tensor, together["tensors"][name], rtol=1e-4, atol=1e-5), name
 
 
+def test_the_hooks_of_two_processes_agree_and_learn_as_those_of_one(data: Data, tmp_path: Path) -> None:
+    """Parameters within the network's graph and outside it, an optimizer of a hook's own, and accumulation."""
+    options = {**STEPS, "epochs": 8, "accumulate": 2, "weight_decay": 0.0}
+    hooks = ("Compactor", "Adversary")
+    alone, together = (train(count, tmp_path, options, False, hooks=hooks) for count in (1, 2))
+    assert isinstance(alone, dict), alone
+    assert isinstance(together, dict), together
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert len(together["trained"]) == 3
+    for first, second in zip(alone["trained"], together["trained"], strict=True):
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(together["trained"][0][:, :, 0, 0], torch.eye(8), atol=1e-3)
+
+
 def test_two_processes_resume_together_and_not_alone(data: Data, tmp_path: Path) -> None:
     options = {"epochs": 3, "schedule": "cosine:0.05", "batch_size": 32, "accumulate": 2, "ema": 0.9}
     state = str(tmp_path / "state.pt")
     first = train(2, tmp_path, options, True, state)
     again = train(2, tmp_path, options, True, state)
+    assert isinstance(first, dict), first
+    assert isinstance(again, dict), again
     assert first["losses"] == again["losses"]
     assert all(torch.equal(tensor, again["tensors"][name]) for name, tensor in first["tensors"].items())
     assert "processes was 2 and is 1" in train(1, tmp_path, options, True, state)

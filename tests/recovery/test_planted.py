@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
-from prunec.compiler.recovery.recover import Recover, RecoveryResult, recover
+from prunec.compiler.recovery.recover import Recover, Recovered, recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes import Program, capture
 from prunec.passes.errors import TrainingDivergedError
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.evaluate import evaluate, top1
+from prunec.runtime.evaluate import evaluate
 from tests.test_trainability_example import FOLDER, example
 
 DENSE_EPOCHS, PROBE_EPOCHS = 8, 2
@@ -64,9 +63,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def train(program: Program, epochs: int, schedule: str, data: Data, seed: int, keep: str = "best") -> RecoveryResult:
+def train(program: Program, epochs: int, schedule: str, data: Data, seed: int, keep: str = "best") -> Recovered:
     options = Recover(epochs=epochs, schedule=schedule, batch_size=64, keep=keep)  # type: ignore[arg-type]
-    return recover(program, options, data, teacher=None, loss=cross_entropy, metric=top1, seed=seed)
+    return recover(program, options, data, seed=seed)
 
 
 def diagnosed(case: Case, dense: Program, accuracy: float, data: Data, seed: int) -> Diagnosis:

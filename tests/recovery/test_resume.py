@@ -53,7 +53,7 @@ def test_a_resumed_training_ends_in_the_same_bits(
     assert same(state(whole.program), state(again.program)), "a finished training has nothing left to do"
 
 
-def without_seconds(curve: list[EpochRecord]) -> list[EpochRecord]:
+def without_seconds(curve: tuple[EpochRecord, ...]) -> list[EpochRecord]:
     return [replace(record, seconds=0.0) for record in curve]
 
 
@@ -125,7 +125,7 @@ def killed(count: int, folder: Path) -> None:
     """Train while the process is killed at ``count`` random moments, and compare with a training that wasn't."""
     root = Path(__file__).parents[2]
     arguments = [sys.executable, "-c", SCRIPT, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
     subprocess.run([*arguments, str(folder / "whole.pt"), str(folder / "whole.state")], env=environment, check=True)
     whole = torch.load(folder / "whole.pt")
     random = np.random.default_rng(0)

@@ -37,12 +37,7 @@ def test_halving_reproduces_the_published_schedules(epochs: int, rate: str, expe
 
 
 def test_halving_of_other_rates_stops_above_the_last_rate() -> None:
-    assert parse_schedule("halving:0.02", epochs=40).trace(40) == [
-        [0, 0.02],
-        [20, 0.002],
-        [30, 2e-4],
-        [35, 2e-5],
-    ]
+    assert parse_schedule("halving:0.02", epochs=40).trace(40) == [[0, 0.02], [20, 0.002], [30, 2e-4], [35, 2e-5]]
     assert parse_schedule("halving:1e-5", epochs=7).trace(7) == [[0, 1e-5]]
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from prunec.compiler.recovery import parse_schedule
 from prunec.compiler.recovery.trainability import trainability_accuracy
+from prunec.passes.unknown import reason_of
 
 #: Top-1 by epoch of the first stage, read off the figures of Wang, Qin, Bai, Fu 2023 (ResNet-34, ImageNet100).
 CURVES = {
@@ -28,9 +29,15 @@ def test_published_curves(text: str) -> None:
     values = [float(value) / 100 for value in curve.split(",")]
     assert schedule.first_stage_epochs == len(values)
     found = trainability_accuracy(schedule, [*values, 0.99])
-    assert found is not None
+    assert isinstance(found, float)
     assert 100 * found == pytest.approx(expected, abs=0.01)
 
 
 def test_schedules_without_a_constant_first_stage_have_none() -> None:
-    assert trainability_accuracy(parse_schedule("cosine:0.1", epochs=3), [0.1, 0.2, 0.3]) is None
+    found = trainability_accuracy(parse_schedule("cosine:0.1", epochs=3), [0.1, 0.2, 0.3])
+    assert "cosine:0.1 has no first stage" in reason_of(found)
+
+
+def test_a_training_that_ended_within_its_first_stage_has_none() -> None:
+    found = trainability_accuracy(parse_schedule("step:0=0.1,3=0.01", epochs=4), [0.1, 0.2])
+    assert "ended after epoch 2, within the first stage" in reason_of(found)

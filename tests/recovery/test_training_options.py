@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from prunec.calibration.data import Data
-from prunec.compiler.recovery.averaging import WeightAverage
-from prunec.compiler.recovery.prepare import full_schedule
+from prunec.compiler.recovery.networks import synchronise_batchnorms
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover import EpochRecord, Recover
-from prunec.compiler.recovery.sync_batchnorm import synchronise_batchnorms
+from prunec.compiler.recovery.tensors import WeightAverage
+from prunec.compiler.recovery.training_start import full_schedule
 from prunec.passes.errors import TrainingDivergedError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
-from prunec.passes.two_four import Sparsify
+from prunec.passes.sparsify import Sparsify
 from tests.recovery.networks import OPTIONS, network, run, same, state
 
 
@@ -177,7 +177,7 @@ def test_synchronising_rewrites_the_batch_norms_that_train(program: Program, mon
         seen.append((len(inputs), *others[4:]))
         return inputs
 
-    monkeypatch.setattr("prunec.compiler.recovery.sync_batchnorm.SyncBatchNorm.apply", fake)
+    monkeypatch.setattr("prunec.compiler.recovery.networks.SyncBatchNorm.apply", fake)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
     training = program.with_tensors(program.tensors()).train()
     before = training(torch.zeros(6, 1, 8, 8))

@@ -1,16 +1,21 @@
 """Engines: which builder a target gets here, and real TensorRT-RTX builds on the CPU."""
 
+import re
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper, save
 
 from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError
-from prunec.runtime.engines import OnnxRuntimeEngine, build_engine, building, choose_builder
+from prunec.runtime.devices import DEVICES
+from prunec.runtime.engines import EngineOptions, OnnxRuntimeSession, choose_engine, nvidia, tensorrt, tensorrt_rtx
+from prunec.runtime.engines.catalogue import load_engine, preferred_engine
+from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.tensorrt_build import build_plan
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
-from prunec.runtime.target import DEVICES, Target
+from prunec.runtime.target import Target
+from tests.engines.device import build_engine
 from tests.runtime.nets import small
 
 pytest.importorskip("tensorrt_rtx")
@@ -45,20 +50,53 @@ def test_one_plan_for_several_capabilities(models: Path) -> None:
 @pytest.mark.parametrize("device", ["h100", "h200", "b200", "orin", "thor"])
 def test_devices_that_must_build_themselves(device: str) -> None:
     with pytest.raises(MissingDependencyError, match="prunec build BUNDLE") as caught:
-        choose_builder(Target.parse(device))
+        choose_engine(Target.parse(device), EngineOptions())
     assert DEVICES[device].title in str(caught.value)
 
 
 def test_without_tensorrt_rtx_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorrt_rtx, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="pip install tensorrt-rtx-cu12"):
-        choose_builder(Target.parse("l4"))
+        choose_engine(Target.parse("l4"), EngineOptions())
 
 
 def test_with_the_device_and_tensorrt_at_hand_tensorrt_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "find_spec", lambda name: object())
-    monkeypatch.setattr(building, "has_device", lambda target: True)
-    assert choose_builder(Target.parse("h100-2:4")) == "tensorrt"
+    monkeypatch.setattr(tensorrt, "find_spec", lambda name: object())
+    monkeypatch.setattr(nvidia, "has_device", lambda target: True)
+    assert choose_engine(Target.parse("h100-2:4"), EngineOptions()).name == "tensorrt"
+
+
+def test_every_kind_is_what_the_catalogue_says() -> None:
+    kinds = {name: load_engine(name) for name in ENGINES.own}
+    assert {name: kind.name for name, kind in kinds.items()} == dict(zip(kinds, kinds, strict=True))
+    files = [kind.file_name for kind in kinds.values() if kind.file_name is not None]
+    assert len(set(files)) == len(files)
+    for device in DEVICES.values():
+        target = Target.parse(device.name)
+        assert [name for name, kind in kinds.items() if kind.serves(target)] == list(device.engines)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        ("l4", EngineOptions(engine="tensorrt"), "on the device only (NVIDIA L4), which isn't here"),
+        ("a100", EngineOptions(also_for=("l4",), engine="tensorrt"), "for a100-dense-fp16 and l4 needs TensorRT-RTX"),
+        ("h100", EngineOptions(also_for=("l4",)), "TensorRT-RTX doesn't build for it ahead of time"),
+    ],
+)
+def test_why_nothing_builds_here(target: str, options: EngineOptions, words: str) -> None:
+    parsed = Target.parse(target)
+    with pytest.raises(MissingDependencyError, match=re.escape(words)):
+        choose_engine(parsed, options)
+    assert preferred_engine(parsed, options).name == "tensorrt"
+
+
+def test_with_the_device_but_no_tensorrt_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
+    monkeypatch.setattr(nvidia, "has_device", lambda target: True)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'prunec\[tensorrt\]'"):
+        choose_engine(Target.parse("h100"), EngineOptions(engine="tensorrt"))
+    assert choose_engine(Target.parse("l4"), EngineOptions()).name == "tensorrt_rtx"
 
 
 def test_a_model_that_the_library_refuses_gives_its_own_words(tmp_path: Path) -> None:
@@ -76,7 +114,7 @@ def test_a_model_that_the_library_refuses_gives_its_own_words(tmp_path: Path) ->
 def test_onnx_runtime_refuses_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     with pytest.raises(InputError, match="can't load"):
-        OnnxRuntimeEngine(tmp_path / "m.onnx")
+        OnnxRuntimeSession(tmp_path / "m.onnx")
 
 
 def test_the_cpu_engine_is_the_onnx_file(models: Path, tmp_path: Path) -> None:

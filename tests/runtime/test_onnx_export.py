@@ -12,7 +12,7 @@ from torch import nn
 
 from prunec.passes import Sparsify, capture
 from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
-from prunec.runtime.engines import OnnxRuntimeEngine
+from prunec.runtime.engines import OnnxRuntimeSession
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
@@ -25,7 +25,7 @@ def test_equal_to_torch_at_every_batch_size(tmp_path: Path) -> None:
     export_onnx(program, tmp_path / "m.onnx")
     assert onnx_vs_torch(program, tmp_path / "m.onnx") < 1e-4
     x = torch.randn(7, 3, 8, 8)
-    for actual, expected in zip(OnnxRuntimeEngine(tmp_path / "m.onnx")(x.numpy()), program(x), strict=True):
+    for actual, expected in zip(OnnxRuntimeSession(tmp_path / "m.onnx")(x.numpy()), program(x), strict=True):
         np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -114,7 +114,7 @@ def test_attention_of_any_rank(tmp_path: Path, shape: tuple[int, ...], mask: tup
     program = capture(Attention(bias), (torch.randn(shape),))
     export_onnx(program, tmp_path / "m.onnx")
     x = torch.randn(5, *shape[1:])
-    actual = OnnxRuntimeEngine(tmp_path / "m.onnx")(x.numpy())[0]
+    actual = OnnxRuntimeSession(tmp_path / "m.onnx")(x.numpy())[0]
     np.testing.assert_allclose(actual, program(x).numpy(), rtol=1e-4, atol=1e-4)
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from benchmarks.polygraphy_agreement import polygraphy_says
 from prunec.passes import Sparsify, capture
+from prunec.passes.fours import at_most_two_of_four
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
-from prunec.runtime.onnx_sparsity import check_sparsity, is_two_four, likely_to_gain
+from prunec.runtime.onnx_sparsity import check_sparsity, likely_to_gain
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
@@ -77,7 +78,7 @@ def test_pattern_check_is_the_definition(seed: int, axis: int) -> None:
     weight = np.random.default_rng(seed).integers(0, 2, (8, 8))
     rows = weight if axis == 1 else weight.T
     expected = all((row[i : i + 4] != 0).sum() <= 2 for row in rows for i in (0, 4))
-    assert is_two_four(weight, axis) == expected
+    assert at_most_two_of_four(weight, axis) == expected
 
 
 @pytest.mark.parametrize(

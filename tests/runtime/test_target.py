@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.passes.errors import UsageError
-from prunec.runtime.target import DEVICES, PATTERNS, PRECISIONS, Target
+from prunec.runtime.devices import DEVICES, PRECISIONS
+from prunec.runtime.target import PATTERNS, Target
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""Names of bundles and of the files in them."""
+
+from pathlib import Path
+
+MODEL_ONNX = "model.onnx"
+MODEL_PT2 = "model.pt2"
+PLAN = "plan.json"
+RECIPE = "recipe.toml"
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
+LAYERS = "layers.csv"
+#: Precision -> ONNX file that an engine of it is built from; of the others it is `MODEL_ONNX`.
+TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx"}
+
+
+def typed_name(precision: str) -> str:
+    """Name of the ONNX file that an engine of a precision is built from."""
+    return TYPED_ONNX.get(precision, MODEL_ONNX)
+
+
+def bundle_name(checkpoint_path: Path, target_text: str) -> str:
+    """``<checkpoint stem>.<target>.bundle``, with ``:`` as ``_``."""
+    return f"{checkpoint_path.stem}.{target_text}.bundle".replace(":", "_")

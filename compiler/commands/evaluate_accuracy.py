@@ -1,0 +1,71 @@
+"""``prunec eval``: accuracy of a checkpoint, a bundle or an ONNX file on the test data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunec.calibration.data import Data
+from prunec.compiler.commands.artifacts import onnx_file
+from prunec.compiler.project.project import ModelOptions, Project, check_fit
+from prunec.compiler.recovery.objective import Objective
+from prunec.passes.errors import InputError
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An accuracy on test data.
+
+    Attributes:
+        path: File or folder that was evaluated.
+        runs_on: "torch" or "ONNX Runtime".
+        metric: "top1", or ``module:callable``.
+        value: The accuracy as a fraction, 0 to 1.
+        test_images: Number of samples.
+        data_sha256: Hash of the data.
+    """
+
+    path: str
+    runs_on: str
+    metric: str
+    value: float
+    test_images: int
+    data_sha256: str
+
+
+def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions) -> Evaluation:
+    """Evaluate on the test data that the project file names.
+
+    Raises:
+        PrunecError: There are no data, or the path can't be loaded or doesn't fit them.
+    """
+    exported = onnx_file(path, as_deployed=True)
+    project = Project.find(path, config)
+    if exported is None:
+        loaded = project.load(path, model)
+        data, objective = project.required_data(), project.objective()
+        check_fit(loaded.program, data, objective)
+        value = evaluate(loaded.program, data.test.batches(EVALUATION_BATCH), objective.metric)
+    else:
+        data, objective = project.required_data(), project.objective()
+        value = _evaluate_onnx(exported, data, objective)
+    runs_on = "torch" if exported is None else "ONNX Runtime"
+    return Evaluation(str(path), runs_on, objective.metric_name, value, len(data.test), data.sha256)
+
+
+def _evaluate_onnx(path: Path, data: Data, objective: Objective) -> float:
+    engine = OnnxRuntimeSession(path, threads=0)
+    shape = engine.input_shapes[0]
+    if len(engine.input_shapes) != 1 or tuple(shape[1:]) != data.input_shape:
+        raise InputError(
+            f"{path} takes inputs of shape {[list(s[1:]) for s in engine.input_shapes]}, and the data hold samples of "
+            f"shape {list(data.input_shape)}.",
+            hint="Check that the project file beside it names the data of this network, or give --config.",
+        )
+    batch = shape[0] if isinstance(shape[0], int) else EVALUATION_BATCH
+    if isinstance(shape[0], int) and len(data.test) % batch:
+        raise InputError(
+            f"{path} runs at a batch of {batch} only, and the {len(data.test)} test images are no multiple of it.",
+            hint="Set limit_test under [data] in prunec.toml to a multiple.",
+        )
+    return evaluate(predictor(engine), data.test.batches(batch), objective.metric)

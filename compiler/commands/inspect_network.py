@@ -1,0 +1,85 @@
+"""``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunec.compiler.bundle.bundle_writer import unwritable
+from prunec.compiler.drawing.picture import render_picture
+from prunec.compiler.project.project import ModelOptions, Project
+from prunec.passes.cost import CONVENTION
+from prunec.passes.coupling import analyse
+from prunec.passes.errors import UsageError
+from prunec.passes.group_summary import GroupSummary, macs_by_weight, summarise_group
+from prunec.passes.program import Program
+from prunec.passes.two_four import LayerEligibility, eligibility
+
+#: Forms that a picture may have.
+PICTURES = (".html", ".svg")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The prunable parts of a network; `notes` and `lost_in_capture` are sentences."""
+
+    macs: int
+    macs_convention: str
+    attention_macs: int
+    parameters: int
+    input_shapes: tuple[tuple[int, ...], ...]
+    batch_is_dynamic: bool
+    lost_in_capture: tuple[str, ...]
+    dropped_parameters: tuple[str, ...]
+    prunable: tuple[GroupSummary, ...]
+    frozen: tuple[GroupSummary, ...]
+    unknown_operators: dict[str, int]
+    two_four: tuple[LayerEligibility, ...]
+    notes: tuple[str, ...] = ()
+
+
+def inspect_checkpoint(
+    checkpoint: Path, *, config: Path | None, model: ModelOptions, picture: Path | None = None
+) -> Inspection:
+    """Load a checkpoint, inspect it, and draw it into a picture (.svg or .html; one that is there is replaced).
+
+    Raises:
+        PrunecError: The checkpoint can't be loaded, or the picture not written.
+    """
+    if picture is not None and picture.suffix not in PICTURES:
+        raise UsageError(f"{picture} can't be drawn into.", hint=f"Name a file that ends in {' or '.join(PICTURES)}.")
+    loaded = Project.find(checkpoint, config).load(checkpoint, model)
+    if picture is not None:
+        _write_whole(picture, render_picture(loaded.program, picture.suffix))
+    return inspect_program(loaded.program, loaded.notes)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection:
+    """Analyse a program; nothing is changed."""
+    coupling = analyse(program)
+    macs = macs_by_weight(program)
+    return Inspection(
+        macs=program.macs(),
+        macs_convention=CONVENTION,
+        attention_macs=program.attention_macs(),
+        parameters=program.parameter_count(),
+        input_shapes=tuple(tuple(x.shape[1:]) for x in program.example_inputs),
+        batch_is_dynamic=program.batch_is_dynamic,
+        lost_in_capture=program.lost_in_capture,
+        dropped_parameters=program.dropped,
+        prunable=tuple(summarise_group(group, macs) for group in coupling.groups),
+        frozen=tuple(summarise_group(group, macs) for group in coupling.frozen),
+        unknown_operators=dict(coupling.unknown_operators),
+        two_four=tuple(eligibility(program)),
+        notes=notes,
+    )

@@ -1,0 +1,1 @@
+"""Pages and pictures: report.html, charts, the picture of a network."""

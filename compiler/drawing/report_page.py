@@ -1,0 +1,78 @@
+"""The page report.html, which is self-contained and loads nothing from anywhere."""
+
+import json
+
+import plotly.offline
+from markupsafe import Markup
+
+from prunec.compiler.drawing.report_charts import charts
+from prunec.compiler.drawing.templating import environment
+from prunec.compiler.report import headline_figures
+from prunec.compiler.report.network_parts import LayerPart
+from prunec.compiler.report.report import Report
+from prunec.compiler.report.report_text import extension_rows
+from prunec.passes.unknown import known
+
+
+def render_html(report: Report) -> str:
+    """The report as an HTML document of about 5 MB, nearly all of it plotly.js; the same report gives the same text."""
+    pages = environment()
+    pages.filters |= {
+        "percent": headline_figures.percent,
+        "megabytes": headline_figures.megabytes,
+        "si": headline_figures.si,
+        "us": headline_figures.microseconds,
+        "known": known,
+        "shape": lambda shape: headline_figures.TIMES.join(map(str, shape)),
+        "digest": lambda sha256: sha256[:12],
+    }
+    figures = charts(report)
+    latency = known(report.latency) or known(report.latency_cpu)
+    return pages.get_template("report.html.jinja").render(
+        report=report,
+        headline=headline_figures.headline(report),
+        gates=[(gate, headline_figures.gate_words(gate)) for gate in report.gates],
+        unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in headline_figures.unknowns(report)],
+        retraining=headline_figures.retraining_rows(report),
+        extensions=extension_rows(report),
+        two_four=two_four_words,
+        sparse_kernels=sparse_kernel_words,
+        batch=latency.batch if latency is not None else 1,
+        charts=figures,
+        charts_json=_script_json(figures),
+        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+    )
+
+
+def two_four_words(layer: LayerPart) -> tuple[str, str]:
+    """State of a layer's 2:4 sparsity as (kind, words); kind is one of good, bad, plain."""
+    sparsity = known(layer.sparsity)
+    if sparsity is None:
+        return "plain", headline_figures.NOT_MEASURED
+    if sparsity.valid:
+        return "good", "valid"
+    return ("bad", sparsity.reason or "eligible, but not 2:4") if sparsity.eligible else ("plain", sparsity.reason)
+
+
+def sparse_kernel_words(layer: LayerPart) -> str:
+    """Words on the builder's use of sparse kernels for a layer; none where it can't carry 2:4."""
+    sparsity = known(layer.sparsity)
+    if sparsity is None or not sparsity.eligible:
+        return ""
+    tried, chosen = known(sparsity.found_by_builder), known(sparsity.chosen_by_builder)
+    if chosen:
+        return "chosen"
+    if tried is None:
+        return headline_figures.UNKNOWN if chosen is None else "not chosen"
+    return "tried, not chosen" if tried else "not tried"
+
+
+def _path_words(path: str) -> str:
+    """``layers.*.dense_ms`` -> ``layers: dense ms``."""
+    return ": ".join(part.replace("_", " ") for part in path.split(".") if part != "*")
+
+
+def _script_json(value: object) -> Markup:
+    """JSON that is safe inside a script element."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,127 @@
+"""Facts of a compile after its steps: the export, the engine, the measurements, and all of them together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prunec.compiler.facts.step_facts import StepFact
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.measuring import Measurement
+from prunec.runtime.engines.protocol import EngineInfo
+from prunec.runtime.latency import LatencyComparison
+from prunec.runtime.onnx_sparsity import LayerSparsity
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The compiled network as ONNX.
+
+    Attributes:
+        onnx: The float32 file.
+        typed_onnx: The file that the engine is built from, typed as the target asks.
+        difference_from_torch: Largest relative difference of ONNX Runtime from torch.
+        sparsity: The 2:4 sparsity of the exported layers.
+        accuracy: Metric on the test data under ONNX Runtime.
+        dense_bytes: Size of the dense network's float32 file.
+        compiled_bytes: Size of the compiled network's float32 file.
+    """
+
+    onnx: Path
+    typed_onnx: Path
+    difference_from_torch: float
+    sparsity: tuple[LayerSparsity, ...]
+    accuracy: float | Unknown
+    dense_bytes: int
+    compiled_bytes: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """The engine, if there is one, with its file's size, and its largest relative difference where it runs here."""
+
+    engine: EngineInfo | Unknown
+    size_bytes: int | Unknown
+    difference_from_torch: float | Unknown
+
+    @classmethod
+    def nothing(cls, reason: str) -> "Built":
+        """No engine, for a reason."""
+        return cls(Unknown(reason), Unknown(reason), Unknown(reason))
+
+
+@dataclass(frozen=True)
+class OnTarget:
+    """Measurements of the engine on its device.
+
+    Attributes:
+        latency: Latency of the dense network and of the compiled one.
+        engine: Times by layer, and the state of the GPU.
+        accuracy: Metric of the engine on the test data.
+        batch: Batch size of the latency measurements.
+        threads: Number of CPU threads; None where it doesn't run on a CPU.
+    """
+
+    latency: LatencyComparison | Unknown
+    engine: Measurement | Unknown
+    accuracy: float | Unknown
+    batch: int
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class OnThisCpu:
+    """Latency of the float32 files under ONNX Runtime on this CPU, where that is not the target."""
+
+    latency: LatencyComparison | Unknown
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class ControlRun:
+    """A finished control arm.
+
+    Attributes:
+        name: Name of the control arm (`control_names.CONTROLS`).
+        epochs: Length of its training.
+        schedule: The schedule that it followed.
+        accuracy: Metric on the test data at its end.
+        note: A remark that a reader of its figures needs; empty for none.
+    """
+
+    name: str
+    epochs: int
+    schedule: str
+    accuracy: float | Unknown
+    note: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Results of the steps.
+
+    Attributes:
+        program: The compiled program.
+        history: The facts of the steps, the dense network's first.
+        further_seeds: Accuracy by further seed.
+        seed_matters: Whether a further seed gave other weights.
+        controls: The control arms.
+    """
+
+    program: Program
+    history: tuple[StepFact, ...]
+    further_seeds: Mapping[int, float | Unknown] = field(default_factory=dict)
+    seed_matters: bool = False
+    controls: tuple[ControlRun, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All facts of one compile: its steps, the ONNX files, the engine, and the measurements."""
+
+    steps: Steps
+    exported: Exported
+    built: Built
+    on_target: OnTarget
+    on_this_cpu: OnThisCpu

@@ -1,0 +1,206 @@
+"""The inputs and outputs of a pipeline's steps, and the facts that prunec's own steps leave."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from torch import Tensor
+
+from prunec.compiler.facts.request import Request
+from prunec.compiler.pipeline.pipeline import Step
+from prunec.passes.oracle import OracleReport
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.unknown import Unknown
+
+Fact = TypeVar("Fact")
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """The cost of a step.
+
+    Attributes:
+        samples: Training samples that it looked at, repeated ones counted again.
+        epochs: Passes over the training data.
+        steps: Optimizer steps.
+    """
+
+    samples: int = 0
+    epochs: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """The result of a step.
+
+    Attributes:
+        program: The new program; the one that came in stays as it is.
+        modified: Whether the two differ.
+        plan: The removed slices and the order of the rest; None where the step changes neither.
+        compensated: The same value as in `prunec.passes.base.PassResult`.
+        fact: A fact for the report, one of prunec's own; None for none.
+        figures: Figures of a plug-in's step for the report; what JSON has no form for becomes `Unknown`.
+        cost: The cost of the step.
+    """
+
+    program: Program
+    modified: bool = True
+    plan: PruningPlan | None = None
+    compensated: Program | None = None
+    fact: object = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    cost: StepCost = StepCost()
+
+
+@dataclass(frozen=True)
+class StepFact:
+    """A record of a step that was taken, and of the network after it.
+
+    Attributes:
+        step: The step; None for the dense network that came in.
+        macs: Multiply-accumulates for one sample.
+        nonzero_weights: Number of weights of convolutions and linear layers that are not zero.
+        predicted_ms: Sum of the layers' rooflines on the target.
+        accuracy: Metric on the test data after it.
+        plan: This and the others are those of `StepOutput`; no program is kept, with its weights of every step.
+    """
+
+    step: Step | None
+    macs: int
+    nonzero_weights: int
+    predicted_ms: float | Unknown
+    accuracy: float | Unknown
+    plan: PruningPlan | None = None
+    fact: object = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    cost: StepCost = StepCost()
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """The input of a step besides its options: the state of the run.
+
+    Attributes:
+        program: The network as the steps before left it; not to be changed.
+        request: The request of the compile.
+        seed: Seed of the run, for every random choice of a step that has no seed of its own.
+        history: Facts of the steps before, the dense network's first.
+        arm: Name of the control arm or further seed that is run; empty for the compile itself.
+        state_folder: Folder for the states of trainings under way; None for none.
+    """
+
+    program: Program
+    request: Request
+    seed: int
+    history: tuple[StepFact, ...]
+    arm: str = ""
+    state_folder: Path | None = None
+
+    def before(self, kind: type[Fact]) -> list[Fact]:
+        """The facts of a kind that earlier steps left, in their order."""
+        return facts_of(self.history, kind)
+
+    def batches(self, samples: int, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (N, ...) and labels of the training data, augmented and shuffled by the seed.
+
+        Args:
+            samples: Number of samples in all; fewer where there are no more.
+            batch_size: Samples per batch; all at once by default.
+        """
+        assert self.request.data is not None, "a step that needs data is refused before any work where there are none"
+        batches = self.request.data.train.batches(min(samples, batch_size or samples), epoch=0, seed=self.seed)
+        for inputs, labels in batches:
+            yield inputs[:samples], labels[:samples]
+            samples -= len(inputs)
+            if samples <= 0:
+                return
+
+    @property
+    def plan(self) -> PruningPlan:
+        """The plan from the dense network to this one."""
+        return whole_plan(self.history)
+
+
+def facts_of(history: Sequence[StepFact], kind: type[Fact]) -> list[Fact]:
+    """The facts of a kind, in the order of the steps that left them."""
+    return [step.fact for step in history if isinstance(step.fact, kind)]
+
+
+def last_fact(history: Sequence[StepFact], kind: type[Fact]) -> Fact | None:
+    """The last fact of a kind; None where there is none."""
+    facts = facts_of(history, kind)
+    return facts[-1] if facts else None
+
+
+def whole_plan(history: Sequence[StepFact]) -> PruningPlan:
+    """The plans of all steps, one after the other."""
+    plan = PruningPlan({})
+    for step in history:
+        plan = plan if step.plan is None else plan.then(step.plan)
+    return plan
+
+
+def last_accuracy(history: Sequence[StepFact]) -> float | Unknown:
+    """The accuracy that was measured last."""
+    known = [step.accuracy for step in history if not isinstance(step.accuracy, Unknown)]
+    return known[-1] if known else history[-1].accuracy
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The facts of a filter pruning.
+
+    Attributes:
+        options: The options that were followed.
+        widths: Name of each group, its width in the dense network, and the number of units that it keeps.
+        oracle: Report on the check of the pruned program.
+        rounds: Number of filter prunings so far, this one included.
+        samples: Samples that the criterion looked at.
+    """
+
+    options: PruneFilters
+    widths: tuple[tuple[str, int, int], ...]
+    oracle: OracleReport
+    rounds: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """The facts of a channel permutation.
+
+    Attributes:
+        retained_before: Share of each layer's magnitude that 2:4 would have kept, by layer.
+        gain: Share of its magnitude that 2:4 keeps more by the new order, by layer.
+        efficacy: Share of 2:4's loss that the order undoes, by layer.
+        refused: Groups that kept their order, with the reason.
+        cut_short: Groups whose search ended because the time was up.
+    """
+
+    retained_before: Mapping[str, float]
+    gain: Mapping[str, float]
+    efficacy: Mapping[str, float]
+    refused: Mapping[str, str]
+    cut_short: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Any]) -> Self:
+        """The fact, from the stats of the pass."""
+        return cls(
+            {layer["layer"]: layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["retained_after"] - layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["efficacy"] for layer in stats["layers"]},
+            {group["name"]: group["reason"] for group in stats["groups"] if group["reason"]},
+            tuple(group["name"] for group in stats["groups"] if group["complete"] is False),
+        )
+
+
+@dataclass(frozen=True)
+class Sparsified:
+    """The facts of a masking to 2:4: the share of its magnitude that the mask keeps, by layer."""
+
+    retained_magnitude: Mapping[str, float]

@@ -1,0 +1,117 @@
+"""prunec's own gates."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from prunec.compiler.report.report import Report
+from prunec.passes.errors import (
+    AccuracyGateError,
+    LatencyGateError,
+    MissingDependencyError,
+    NumericMismatchError,
+    SparsityGateError,
+    UsageError,
+)
+from prunec.passes.unknown import Unknown, known
+
+MAX_ONNX_VS_TORCH_RELATIVE_ERROR = 1e-4
+
+
+@dataclass(frozen=True)
+class MaxOnnxVsTorch:
+    """ONNX Runtime equals torch, max|a-b| / max|b|."""
+
+    limit: float = MAX_ONNX_VS_TORCH_RELATIVE_ERROR
+    name: ClassVar[str] = "max_onnx_vs_torch_relative_error"
+    exit_code: ClassVar[int] = NumericMismatchError.exit_code
+    label: ClassVar[str] = "ONNX against torch, relative error"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """The largest relative error over the outputs."""
+        return report.numerics.onnx_vs_torch_max_relative_error
+
+
+@dataclass(frozen=True)
+class EngineBuilt:
+    """An engine was built."""
+
+    limit: float = 1
+    name: ClassVar[str] = "engine"
+    exit_code: ClassVar[int] = MissingDependencyError.exit_code
+    label: ClassVar[str] = "engines built"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """The number of engines."""
+        return float(known(report.engine) is not None)
+
+
+@dataclass(frozen=True)
+class MaxDropPoints:
+    """At most this many percentage points are lost from the dense network to the most finished form evaluated."""
+
+    limit: float
+    name: ClassVar[str] = "max_drop_points"
+    exit_code: ClassVar[int] = AccuracyGateError.exit_code
+    label: ClassVar[str] = "accuracy lost"
+    unit: ClassVar[str] = " points"
+
+    def __post_init__(self) -> None:
+        _check_limit(self, math.isfinite(self.limit), "a finite number of percentage points")
+
+    def value(self, report: Report) -> float | Unknown:
+        """Points lost, negative where the compiled network is better."""
+        dense, engine, exported = report.accuracy.dense, report.accuracy.engine, report.accuracy.exported
+        final = exported if isinstance(engine, Unknown) else engine
+        if isinstance(dense, Unknown):
+            return dense
+        # Rounded, so that 0.921 - 0.911 is 1 point and not a hair more.
+        return final if isinstance(final, Unknown) else round(100 * (dense - final), 9)
+
+
+@dataclass(frozen=True)
+class MinSpeedup:
+    """The compiled network is at least so many times as fast as the dense one, measured on the target."""
+
+    limit: float
+    name: ClassVar[str] = "min_speedup"
+    exit_code: ClassVar[int] = LatencyGateError.exit_code
+    label: ClassVar[str] = "measured speed-up"
+    unit: ClassVar[str] = "x"
+
+    def __post_init__(self) -> None:
+        _check_limit(self, 0 < self.limit < math.inf, "a factor above 0")
+
+    def value(self, report: Report) -> float | Unknown:
+        """Dense over compiled latency."""
+        return report.latency if isinstance(report.latency, Unknown) else report.latency.speedup
+
+
+@dataclass(frozen=True)
+class RequireSparsePercent:
+    """At least this many percent of the layers with a weight, those that can't be 2:4 included, hold 2:4."""
+
+    limit: float
+    name: ClassVar[str] = "require_sparse_percent"
+    exit_code: ClassVar[int] = SparsityGateError.exit_code
+    label: ClassVar[str] = "layers that hold 2:4"
+    unit: ClassVar[str] = " %"
+
+    def __post_init__(self) -> None:
+        _check_limit(self, 0 <= self.limit <= 100, "0% .. 100%")
+
+    def value(self, report: Report) -> float | Unknown:
+        """Percent, 0 .. 100, in the exported model."""
+        if not report.layers:
+            return Unknown("the network has no layer with a weight.")
+        sparsities = [known(layer.sparsity) for layer in report.layers]
+        return 100 * sum(sparsity is not None and sparsity.valid for sparsity in sparsities) / len(sparsities)
+
+
+def _check_limit(gate: MaxDropPoints | MinSpeedup | RequireSparsePercent, fits: bool, expected: str) -> None:
+    """Refuse a limit that nothing can pass or fail."""
+    if not fits:
+        flag = "--" + gate.name.removesuffix("_percent").replace("_", "-")
+        raise UsageError(f"The limit of the gate {gate.name} ({flag}) is {gate.limit}; expected {expected}.")

@@ -1,0 +1,1 @@
+"""This machine: its libraries, its GPU, and the rank of this process."""

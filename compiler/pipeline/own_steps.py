@@ -1,0 +1,152 @@
+"""prunec's own steps, one entry each, and those of plug-ins. Recipes, order, dispatch and help derive from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunec.compiler.pipeline.step_kind import After, Needs, StepKind, Tables, needs_inputs, needs_labels
+from prunec.passes.errors import MissingDependencyError
+from prunec.passes.notation import REPEAT, is_name
+from prunec.passes.plugins import Catalogue
+from prunec.runtime.target import Target
+
+#: Filters kept at least in every group where a recipe doesn't say otherwise.
+MIN_CHANNELS = 8
+_LOST_FOR_GOOD = "after the last finetune cost accuracy that nothing wins back"
+_MEASURED_ON = "what it changes is what the batch norms' statistics are measured on"
+_SHIFTED = "removing channels shifts the fours of input channels that"
+_TORN = "so that it is 2:4 no more"
+
+
+def _rounded_widths(target: Target, _: Tables) -> Mapping[str, object]:
+    return {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
+
+
+def _dense_layers(_: Target, tables: Tables) -> Mapping[str, object]:
+    """Layers that stay dense gain nothing by an order of their channels."""
+    ignored = tables.get("sparsify", {}).get("ignore")
+    return {"ignore": ignored} if ignored else {}
+
+
+def _criterion_needs(options: Any) -> Needs:
+    needs: frozenset[str] = options.needs
+    if needs & {"gradients", "labels"}:
+        return "labels"
+    return "inputs" if needs & {"inputs", "outputs"} else "nothing"
+
+
+#: The order is that of pipelines that are made of recipe tables.
+_OWN = (
+    StepKind(
+        name="fold-parameters",
+        options="prunec.passes.fold:FoldParameters",
+        runs="prunec.compiler.stages.pass_steps:fold",
+        summary="make plain weights of computed ones",
+    ),
+    StepKind(
+        name="prune-filters",
+        options="prunec.passes.prune_filters:PruneFilters",
+        runs="prunec.compiler.stages.pass_steps:prune",
+        summary="remove the least important filters",
+        after=(After("fold-parameters", "a plan names the parameters that are there when filters are pruned"),),
+        needs=_criterion_needs,
+        accuracy="pruned",
+        measures_accuracy=True,
+        defaults=_rounded_widths,
+    ),
+    StepKind(
+        name="permute",
+        options="prunec.passes.permute:Permute",
+        runs="prunec.compiler.stages.pass_steps:permute",
+        summary="reorder channels so that 2:4 keeps more magnitude",
+        after=(After("prune-filters", f"{_SHIFTED} an order was searched for"),),
+        defaults=_dense_layers,
+    ),
+    StepKind(
+        name="sparsify",
+        options="prunec.passes.sparsify:Sparsify",
+        runs="prunec.compiler.stages.pass_steps:sparsify",
+        summary="mask weights to 2:4",
+        after=(
+            After("prune-filters", f"{_SHIFTED} a mask was made for, {_TORN}"),
+            After("permute", f"another order of the channels tears the fours of a mask apart, {_TORN}"),
+        ),
+        needs=_criterion_needs,
+        accuracy="sparse",
+        measures_accuracy=True,
+    ),
+    StepKind(
+        name="re-estimate-batchnorm",
+        options="prunec.calibration.batchnorm:ReestimateBatchNorm",
+        runs="prunec.compiler.stages.pass_steps:reestimate",
+        summary="measure the statistics of batch norms anew",
+        after=(After("prune-filters", _MEASURED_ON, last=True), After("sparsify", _MEASURED_ON, last=True)),
+        needs=needs_inputs,
+        accuracy="reestimated",
+        measures_accuracy=True,
+    ),
+    StepKind(
+        name="recover",
+        options="prunec.compiler.recovery.recover_options:Recover",
+        runs="prunec.compiler.stages.recover_step:recover_step",
+        summary="retrain what is left",
+        after=(
+            After("prune-filters", f"filters removed {_LOST_FOR_GOOD}", last=True),
+            After("sparsify", f"weights masked {_LOST_FOR_GOOD}", last=True),
+        ),
+        needs=needs_labels,
+        accuracy="recovered",
+        measures_accuracy=True,
+        place="",
+    ),
+)
+#: Steps in every pipeline of recipe tables for a target that asks for 2:4, and in no other.
+_OF_SPARSE_TARGETS = ("permute", "sparsify")
+#: The end of every compile, after its steps.
+TAIL = ("export", "build", "measure")
+OWN_STEPS: dict[str, StepKind] = {kind.name: kind for kind in _OWN}
+STEPS = Catalogue("step", "prunec.steps", dict.fromkeys(OWN_STEPS, f"{__name__}:OWN_STEPS"))
+#: Stages at which accuracy is measured, in their order: the report has a field for each.
+ACCURACY_STAGES = ("dense", *(kind.accuracy for kind in _OWN if kind.accuracy), "exported", "engine")
+
+
+def step_kind(name: str) -> StepKind:
+    """The kind of step of a name.
+
+    Raises:
+        UsageError: There is none, or several packages bring one.
+        MissingDependencyError: The package that brings it can't be imported, or brings something that is no step.
+    """
+    loaded = STEPS.load(name)
+    if name in OWN_STEPS:
+        return OWN_STEPS[name]
+    if problem := _problem(name, loaded):
+        raise MissingDependencyError(
+            f"The entry point {name!r} of the group {STEPS.group} {problem}.",
+            hint="Mend or uninstall the package that registers it.",
+        )
+    return loaded  # type: ignore[no-any-return]
+
+
+def _problem(name: str, kind: object) -> str:
+    """Why a plug-in can't be a step; empty where it can."""
+    labels = [own.accuracy for own in _OWN if own.accuracy]
+    if not isinstance(kind, StepKind):
+        return f"holds {kind!r}; expected a StepKind"
+    if name in (*TAIL, REPEAT) or not is_name(name):
+        return "has a name that pipelines can't have for a step"
+    if kind.accuracy and (kind.accuracy not in labels or not kind.measures_accuracy):
+        return (
+            f"has the label {kind.accuracy!r} for its accuracy; expected one of {', '.join(labels)}, and a measurement"
+        )
+    if kind.place and kind.place not in OWN_STEPS:
+        return f"has the place {kind.place!r}; expected one of {', '.join(OWN_STEPS)}, or none for the end"
+    return "" if all(isinstance(rule, After) for rule in kind.after) else "has an order that isn't told by After(...)"
+
+
+def in_recipe_order(names: Mapping[str, object], *, sparse: bool) -> list[StepKind]:
+    """The steps of a pipeline that is made of these recipe tables, in its order, for a target that may ask for 2:4."""
+    order = list(_OWN)
+    for kind in (step_kind(name) for name in names if name not in OWN_STEPS):
+        places = [position for position, other in enumerate(order) if other.name == kind.place]
+        order.insert(places[0] if places else len(order), kind)
+    return [kind for kind in order if (sparse if kind.name in _OF_SPARSE_TARGETS else kind.name in names)]

@@ -1,0 +1,1 @@
+"""The inputs of a compile: prunec.toml, the checkpoint, and their data."""

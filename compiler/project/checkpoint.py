@@ -1,0 +1,141 @@
+"""Checkpoints: from a file to a `Program`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunec.compiler.machine.quiet_libraries import only_without_error
+from prunec.compiler.project.reading import check_file, check_sums, is_exported, read_content, read_exported
+from prunec.compiler.project.state_dict import load_state, unwrap
+from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
+from prunec.passes.frontend import capture
+from prunec.passes.program import Program
+
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint that is ready to compile.
+
+    Attributes:
+        program: The captured network, in eval mode; `Program.origin` is the sha256 of its weights.
+        module: The eager network with the weights in it; None for a ``.pt2``.
+        notes: Sentences on changes of the file's contents while it was read.
+    """
+
+    program: Program
+    module: nn.Module | None
+    notes: tuple[str, ...] = ()
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    model: Callable[[], nn.Module] | None = None,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    trust: bool = False,
+) -> LoadedCheckpoint:
+    """Read a trained network and capture it.
+
+    Args:
+        path: A ``.pt2`` archive of torch.export, a pickled ``nn.Module``, or a ``state_dict`` as ``.pt``, ``.pth`` or
+            ``.safetensors``.
+        model: Function that builds the network that a ``state_dict`` belongs to.
+        example_inputs: Inputs to capture with.
+        input_shapes: Shape of one sample of each input, without the batch; random inputs are drawn then.
+        trust: Whether code that the file brings may run.
+
+    Raises:
+        InputError: The file is missing, truncated or corrupt, isn't trusted, doesn't fit the network, or holds weights
+            that are not finite.
+        UsageError: The network or its input shape isn't known, or the shape contradicts the archive's.
+        UnsupportedModelError: The network doesn't run on the inputs, or can't be captured.
+    """
+    path = Path(path)
+    check_file(path)
+    exported = is_exported(path)
+    check_sums(path)
+    if exported:
+        return _load_exported(path, input_shapes, trust)
+    content, notes = unwrap(read_content(path, trust))
+    if isinstance(content, nn.Module):
+        module = content
+    else:
+        module, more = load_state(_build(model, path), content, path)
+        notes += more
+    _check_finite(module.state_dict(), path)
+    if other := _other_types(module.parameters()):
+        module = module.float()
+        notes += (f"The network is of type {other}; it was converted to float32.",)
+    inputs = example_inputs if example_inputs is not None else _random_inputs(module, input_shapes, path)
+    with only_without_error():
+        program = capture(module, inputs)
+    return LoadedCheckpoint(program, module, notes)
+
+
+def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bool) -> LoadedCheckpoint:
+    program, notes = read_exported(path, trust)
+    _check_finite(program.tensors(), path)
+    if other := _other_types(program.parameters().values()):
+        raise UnsupportedModelError(
+            f"{path} holds a network of type {other}; expected float32.", hint="Export it again after model.float()."
+        )
+    own = [list(x.shape[1:]) for x in program.example_inputs]
+    asked = own if shapes is None else [list(shape) for shape in shapes]
+    if asked != own:
+        words = [", ".join(map(str, shapes)) for shapes in (own, asked)]
+        raise UsageError(
+            f"{path} was exported for inputs of shape {words[0]} (one sample), got {words[1]}.",
+            hint="Leave the input shape out: a .pt2 archive knows its own.",
+        )
+    return LoadedCheckpoint(program, None, notes)
+
+
+def _build(model: Callable[[], nn.Module] | None, path: Path) -> nn.Module:
+    if model is None:
+        raise UsageError(
+            f"{path} holds weights only, and the network they belong to isn't named.",
+            hint='Name its factory: [model] factory = "module:callable" in prunec.toml, or --model module:callable.',
+        )
+    name = f"{getattr(model, '__module__', '')}:{getattr(model, '__qualname__', model)}".rpartition(".")[2]
+    try:
+        module = model()
+    except Exception as error:
+        raise UsageError(f"The model factory {name} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"The model factory {name} gives {type(module).__name__}, expected a torch.nn.Module.")
+    return module
+
+
+def _random_inputs(module: nn.Module, shapes: Sequence[Sequence[int]] | None, path: Path) -> tuple[Tensor, ...]:
+    if not shapes:
+        raise UsageError(
+            f"The input shape of {path} isn't known.",
+            hint="Give one sample's shape: input = [3, 224, 224] under [model] in prunec.toml, or --input 3,224,224.",
+        )
+    generator = torch.Generator().manual_seed(0)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    return tuple(torch.randn(_BATCH, *shape, generator=generator).to(dtype) for shape in shapes)
+
+
+def _other_types(parameters: Iterable[Tensor]) -> str:
+    """Floating-point types other than float32 among parameters; all else here computes in float32."""
+    types = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
+
+
+def _check_finite(tensors: Mapping[str, Any], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        if bad := tensor.numel() - int(torch.isfinite(tensor).sum()):
+            raise InputError(
+                f"{path}: {bad} of {tensor.numel()} values of {name} are not finite (NaN or infinity).",
+                hint="The training run probably diverged: use an earlier checkpoint.",
+            )

@@ -1,0 +1,265 @@
+"""The project file prunec.toml: network, data and recipe."""
+
+import dataclasses
+import functools
+import operator
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from prunec.calibration.config import DataConfig
+from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
+from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.seeds import MAX_SEED
+
+CONFIG_NAME = "prunec.toml"
+#: Largest size of a dimension that every library takes.
+MAX_SIZE = 2**31 - 1
+Shape = tuple[StrictInt, ...]
+#: pydantic's name of a problem -> what was expected, in words of TOML.
+_EXPECTED = {
+    "tuple_type": "a list",
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "model_type": "a table",
+    "dict_type": "a table",
+}
+
+
+def checked_reference(text: str) -> str:
+    """``module:callable``, or ValueError."""
+    module, colon, name = text.partition(":")
+    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{text!r} is not of the form module:callable")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(checked_reference)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class PretrainingSection(_Section):
+    """[model] pretraining: how the dense network was trained.
+
+    Attributes:
+        epochs: Passes over the training data; 0 for a network with random weights.
+        schedule: Learning rate over the epochs, as text (`parse_schedule`); empty for no epochs.
+    """
+
+    epochs: StrictInt = Field(ge=0)
+    schedule: str = ""
+
+    @model_validator(mode="after")
+    def _readable(self) -> typing.Self:
+        if bool(self.schedule) != bool(self.epochs):
+            raise ValueError("a schedule belongs to epochs, and none to none of them")
+        try:
+            self.learning_rates()
+        except UsageError as error:
+            raise ValueError(error.message.removesuffix(".")) from error
+        return self
+
+    def learning_rates(self) -> Schedule:
+        """The schedule that the text gives."""
+        return parse_schedule(self.schedule, epochs=self.epochs) if self.epochs else untrained()
+
+
+class ModelSection(_Section):
+    """[model]: the network that a state_dict belongs to.
+
+    Attributes:
+        factory: "module:callable", relative to the file, that builds it.
+        initialise: "module:callable" that draws all weights of a network, for control arms from scratch.
+        input: Shape of one sample, or a list of shapes for several inputs.
+        pretraining: The training of the dense network, where it is known.
+    """
+
+    factory: Reference | None = None
+    initialise: Reference | None = None
+    input: tuple[Shape, ...] | None = None
+    pretraining: PretrainingSection | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+
+    @field_validator("input")
+    @classmethod
+    def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
+        if value == ():
+            raise ValueError("expected one sample's shape, as in [3, 224, 224]")
+        if value is not None and not all(1 <= size <= MAX_SIZE for shape in value for size in shape):
+            raise ValueError(f"sizes must be at least 1 and at most {MAX_SIZE}")
+        return value
+
+
+def _strict(annotation: Any) -> Any:
+    """A type as TOML has it: text in quotes is no number, and true is none either."""
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        return {float: StrictFloat, int: StrictInt}.get(annotation, annotation)
+    if isinstance(annotation, types.UnionType):
+        return functools.reduce(operator.or_, map(_strict, arguments))
+    return typing.get_origin(annotation)[tuple(map(_strict, arguments))]
+
+
+_DATA_FIELDS: dict[str, Any] = {
+    field.name: (_strict(hint), ... if field.default is dataclasses.MISSING else field.default)
+    for field, hint in zip(dataclasses.fields(DataConfig), typing.get_type_hints(DataConfig).values(), strict=True)
+}
+
+
+class DataSection(create_model("_DataFields", __base__=_Section, **_DATA_FIELDS)):  # type: ignore[misc]
+    """[data]: the fields of `DataConfig`; loss and metric are "module:callable" relative to the file."""
+
+    loss: Reference | None = None
+    metric: Reference | None = None
+
+    def sources(self) -> DataConfig:
+        """The sources of the data and their preprocessing.
+
+        Raises:
+            UsageError: A value is unknown or out of its range.
+        """
+        return DataConfig(**self.model_dump(exclude={"loss", "metric"}))
+
+
+class RecipeSection(_Section):
+    """[recipe]: a pipeline as text, or a table for each of its steps, by the step's name."""
+
+    seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED)
+    pipeline: str | None = None
+    by_step: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, section: Any) -> Any:
+        """The tables of steps together; what is left and unknown is an error."""
+        if not isinstance(section, dict):
+            return section
+        tables = {key: value for key, value in section.items() if key in STEPS.names()}
+        return {key: value for key, value in section.items() if key not in tables} | {"by_step": tables}
+
+
+class Config(_Section):
+    """The whole file; every part of it is optional."""
+
+    model: ModelSection = ModelSection()
+    data: DataSection | None = None
+    recipe: RecipeSection = RecipeSection()
+    _path: Path | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this was read from; None where there is none."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """Folder that paths and modules in the file are relative to."""
+        return self._path.parent if self._path is not None else Path.cwd()
+
+
+def find_config(checkpoint: Path | None = None, explicit: Path | None = None) -> Path | None:
+    """The project file that counts: the one asked for, else the checkpoint's folder's, else the working directory's.
+
+    Raises:
+        UsageError: The one asked for doesn't exist.
+    """
+    if explicit is not None:
+        if not explicit.is_file():
+            what = "is a folder" if explicit.is_dir() else "doesn't exist"
+            raise UsageError(f"The project file {explicit} {what}.", hint=f"--config takes a {CONFIG_NAME}.")
+        return explicit
+    folders = [Path.cwd()] if checkpoint is None else [checkpoint.parent, Path.cwd()]
+    return next((folder / CONFIG_NAME for folder in folders if (folder / CONFIG_NAME).is_file()), None)
+
+
+def load_config(path: Path | None) -> Config:
+    """Read a project file; without one, everything is at its default.
+
+    Raises:
+        UsageError: The file is not TOML, has unknown keys, or values that can't be.
+    """
+    if path is None:
+        return Config()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        if isinstance(document.get("recipe"), dict) and "by_step" in document["recipe"]:  # the name is ours alone
+            hint = did_you_mean("by_step", _known(["recipe"]))
+            raise UsageError(f"{path}: [recipe] key 'by_step' is unknown.", hint=hint)
+        config = Config.model_validate(document)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+    except ValidationError as error:
+        raise _explained(path, error) from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    if config.recipe.pipeline is not None and config.recipe.by_step:
+        raise UsageError(
+            f"{path}: [recipe] has both a pipeline and a table [recipe.{next(iter(config.recipe.by_step))}].",
+            hint="Keep one of the two: the pipeline holds the options of its steps.",
+        )
+    config._path = path.resolve()
+    return config
+
+
+def _explained(path: Path, error: ValidationError) -> UsageError:
+    """The first problem as one paragraph, and how many more there are."""
+    problems = error.errors()
+    first = problems[0]
+    where = [str(part) for part in first["loc"] if part != "by_step"]
+    others = len(problems) - 1
+    more = f" ({others} more problem{'s' if others > 1 else ''})" if others else ""
+    section = f"[{where[0]}] " if len(where) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        hint = did_you_mean(where[-1], _known(where[:-1]))
+        return UsageError(f"{path}: {section}key {where[-1]!r} is unknown{more}.", hint=hint)
+    kind = _EXPECTED.get(first["type"])
+    what = f"expected {kind}" if kind else first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return UsageError(f"{path}: {section}needs a value for {where[-1]!r}{more}.")
+    value = first["input"]
+    told = (isinstance(value, _Section | dict) and not kind) or (isinstance(value, str) and repr(value) in what)
+    got = "" if told else f", got {_toml(value)}"
+    return UsageError(f"{path}: {section}{'.'.join(where[1:]) or where[0]}: {what}{got}{more}.")
+
+
+def _toml(value: object) -> str:
+    """A value as the file may have it."""
+    if isinstance(value, dict):
+        return "a table"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _known(where: list[str]) -> list[str]:
+    """Keys of the section at a path."""
+    section: Any = Config
+    for part in where:
+        hint = section.model_fields[part].annotation
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        section = next(option for option in options if option is not type(None))
+    if section is RecipeSection:
+        return ["seed", "pipeline", *STEPS.names()]
+    return list(section.model_fields)

@@ -1,0 +1,187 @@
+"""The input of a command: a checkpoint with the project file that names its network, data and recipe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunec.calibration.data import Data, load_data
+from prunec.calibration.user_code import import_callable
+from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
+from prunec.compiler.project.config import MAX_SIZE, Config, checked_reference, find_config, load_config
+from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.recovery.schedules import Schedule
+from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
+from prunec.passes.program import Program
+
+_OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options of the command line on how to read a checkpoint.
+
+    Attributes:
+        factory: "module:callable", relative to the working directory; overrides the project file's.
+        shapes: Shape of one sample of each input; overrides the project file's.
+        trust: Whether code that the checkpoint brings may run.
+    """
+
+    factory: str | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    trust: bool = False
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``1,28,28`` as a tuple.
+
+    Raises:
+        UsageError: The text is something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
+        raise UsageError(
+            f"The input shape {text!r} is not of the form 3,224,224.",
+            hint="Give the sizes of one sample, without the batch; repeat --input for several inputs.",
+        )
+    return tuple(map(int, parts))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file, read."""
+
+    config: Config
+
+    @classmethod
+    def find(cls, near: Path | None = None, config: Path | None = None) -> "Project":
+        """The project of a checkpoint, or of the working directory.
+
+        Raises:
+            UsageError: The project file that is asked for doesn't exist, or is wrong.
+        """
+        return cls(load_config(find_config(near, config)))
+
+    def load(self, checkpoint: Path, options: ModelOptions) -> LoadedCheckpoint:
+        """Read and capture a checkpoint.
+
+        Raises:
+            PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
+        """
+        model = self.config.model
+        if options.factory is None:
+            factory = self._imported(model.factory)
+        else:
+            factory = import_callable(_given_factory(options.factory), Path.cwd())
+        shapes = options.shapes or model.input
+        return load_checkpoint(checkpoint, model=factory, input_shapes=shapes, trust=options.trust)
+
+    def data(self, seed: int = 0) -> Data | None:
+        """The project's data, None where it names none.
+
+        Raises:
+            PrunecError: The data can't be used.
+        """
+        section = self.config.data
+        return None if section is None else load_data(section.sources(), self.config.folder, seed)
+
+    def required_data(self, seed: int = 0) -> Data:
+        """The project's data.
+
+        Raises:
+            PrunecError: The project names no data, or they can't be used.
+        """
+        data = self.data(seed)
+        if data is None:
+            where = self.config.path or "no prunec.toml was found, so there"
+            raise UsageError(
+                f"There is no test data: {where} names none.",
+                hint='Name it under [data] in prunec.toml: train = "npz:data.npz" and test = "npz:data.npz".',
+            )
+        return data
+
+    def pretraining(self) -> Schedule | None:
+        """The dense network's own training, None where the project file doesn't tell it."""
+        section = self.config.model.pretraining
+        return None if section is None else section.learning_rates()
+
+    def initialise(self) -> Callable[[nn.Module], None] | None:
+        """The project's function that draws all weights of its network, None where it names none.
+
+        Raises:
+            UsageError: The function can't be found.
+        """
+        return self._imported(self.config.model.initialise)
+
+    def objective(self) -> Objective:
+        """Loss and metric of the project.
+
+        Raises:
+            UsageError: A function can't be found.
+        """
+        fields: dict[str, Any] = {}
+        for name in ("loss", "metric"):
+            if reference := getattr(self.config.data, name, None):
+                fields |= {name: self._imported(reference), f"{name}_name": reference}
+        return Objective(**fields)
+
+    def _imported(self, reference: str | None) -> Callable[..., Any] | None:
+        return import_callable(reference, self.config.folder) if reference else None
+
+
+def check_fit(program: Program, data: Data, objective: Objective) -> None:
+    """Check that a network takes these data, and, under the default loss and metric, has an output for every label.
+
+    Raises:
+        InputError: The data don't fit the network.
+        UnsupportedModelError: The network takes several inputs, or batches of one size only.
+    """
+    if len(program.example_inputs) != 1:
+        raise UnsupportedModelError(
+            f"The network takes {len(program.example_inputs)} inputs, and data have one.",
+            hint="Leave [data] out of prunec.toml to compile without recovery and accuracy.",
+        )
+    if not program.batch_is_dynamic:
+        raise UnsupportedModelError(
+            f"The network runs at a batch of {len(program.example_inputs[0])} only, so that it can't run on the data.",
+            hint="Rewrite what fixes its batch (often a view() with a number in it), or leave [data] out.",
+        )
+    expected = tuple(program.example_inputs[0].shape[1:])
+    if data.input_shape != expected:
+        raise InputError(
+            f"The data hold samples of shape {list(data.input_shape)}, and the network takes {list(expected)}.",
+            hint="Check [data] and the input shape under [model] in prunec.toml.",
+        )
+    if Objective() != objective:
+        return
+    if data.label_shape:
+        raise InputError(
+            f"The labels are maps of shape {list(data.label_shape)}: cross-entropy and top-1 need one per sample.",
+            hint=_OWN_FUNCTIONS,
+        )
+    with torch.no_grad():
+        outputs = program.eval()(*program.example_args, **program.example_kwargs)
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        raise InputError(
+            f"The network's output is {_described(outputs)}: cross-entropy and top-1 need (samples, classes).",
+            hint=_OWN_FUNCTIONS,
+        )
+    data.check_outputs(outputs.shape[1])
+
+
+def _described(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        return f"of shape {list(outputs.shape)}"
+    shapes = [list(leaf.shape) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return f"a {type(outputs).__name__} of {len(shapes)} tensors{''.join(f', {shape}' for shape in shapes[:3])}"
+
+
+def _given_factory(text: str) -> str:
+    try:
+        return checked_reference(text)
+    except ValueError as error:
+        raise UsageError(f"--model: {error}.", hint="For example --model model:resnet.") from error

@@ -1,0 +1,101 @@
+"""Parts of report.json that tell of the engine, of measurements, of the machine and of gates."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
+from prunec.compiler.report.report_part import Count, Part, SortedDict
+
+Verdict = Literal["passed", "failed", "unknown"]
+
+
+class PercentilesPart(Part):
+    """Latency percentiles in milliseconds."""
+
+    median: float
+    p90: float
+    p99: float
+
+
+class LatencyPart(Part):
+    """Dense and compiled measured in interleaved runs; the interval of the speed-up is a 95 % bootstrap."""
+
+    dense_ms: PercentilesPart
+    compiled_ms: PercentilesPart
+    speedup: float
+    speedup_interval: tuple[float, float]
+    threads: Annotated[Count | None, NullMeans("measured on a GPU")]
+    batch: Count
+    runs: Count
+
+
+class GatePart(Part):
+    """A limit that was asked for, the value measured, and the verdict; `allow_unknown` lets one pass that isn't known.
+
+    `label` says in words what the value is, and `unit` stands behind it. `asked` is the text that asks for a gate of a
+    plug-in; it is empty for prunec's own, which have nothing but their limit.
+    """
+
+    name: str
+    limit: float
+    value: Maybe[float]
+    verdict: Verdict
+    allow_unknown: bool = False
+    label: str = ""
+    unit: str = ""
+    asked: str = ""
+
+
+class EnginePart(Part):
+    """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle.
+
+    `builder` is library and version, `gpu` what it was built on. One built ahead of time is for
+    `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest.
+    """
+
+    kind: str
+    path: str
+    builder: Maybe[str] = NOT_RECORDED
+    gpu: Annotated[str | None, NullMeans("built without a GPU")] = None
+    built_ahead_of_time: bool
+    compute_capabilities: tuple[str, ...] = ()
+    dimensions: Maybe[SortedDict[str]] = NOT_RECORDED
+    run_on_device: bool
+    notes: tuple[str, ...] = ()
+
+
+class EngineRequestPart(Part):
+    """The request for the engine, for `prunec build`: sizes of dynamic dimensions, further devices, its kind.
+
+    `kind` is empty where the target decides.
+    """
+
+    dimensions: SortedDict[str] = Field(default_factory=dict)
+    also_for: tuple[str, ...] = ()
+    kind: str = ""
+
+
+class GpuStatePart(Part):
+    """The GPU right after latency was measured on it; `performance_state` 0 is the fastest."""
+
+    name: str
+    driver: str
+    sm_clock_mhz: Count
+    max_sm_clock_mhz: Count
+    memory_clock_mhz: Count
+    power_w: Annotated[float | None, NullMeans("this GPU doesn't tell")]
+    power_limit_w: Annotated[float | None, NullMeans("this GPU doesn't tell")]
+    temperature_c: int
+    performance_state: Count
+    clocks_held_by: tuple[str, ...]
+
+
+class EnvironmentPart(Part):
+    """The machine that made the report: versions of the tools, processor, threads, GPU and its state."""
+
+    versions: SortedDict[str]
+    processor: str
+    threads: Count
+    gpu: Annotated[str | None, NullMeans("no GPU seen")]
+    gpu_state: Maybe[GpuStatePart] = NOT_RECORDED

@@ -1,0 +1,160 @@
+"""Parts of report.json that tell of the network: what it is, what was removed from it, and every layer."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
+from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part, SortedDict
+
+
+class ModelPart(Part):
+    """The dense model. `input_shapes` are one sample's shapes, without the batch dimension."""
+
+    source_sha256: str
+    architecture_sha256: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    lost_in_capture: tuple[str, ...]
+    batch_is_dynamic: bool = True
+
+
+class MacsPart(Part):
+    """Multiply-accumulates per sample; `convention` says in words what is counted."""
+
+    dense: Count
+    compiled: Count
+    speedup: float
+    convention: str
+
+
+class ParametersPart(Part):
+    """Parameter counts; `zero_fraction` is the share of zeros among the compiled ones (2:4 masks)."""
+
+    dense: Count
+    compiled: Count
+    zero_fraction: Maybe[Fraction]
+
+
+class SizeBytesPart(Part):
+    """File sizes in bytes."""
+
+    dense_onnx: Maybe[Count]
+    compiled_onnx: Maybe[Count]
+    engine: Maybe[Count]
+
+
+class OraclePart(Part):
+    """The pruned program against the dense one with the same slices zeroed, float64, max|a-b| / max|b|."""
+
+    exact: bool
+    max_relative_error: Maybe[float]
+    masked_max_relative_error: Maybe[float]
+    inexact_groups: tuple[str, ...]
+
+
+class NumericsPart(Part):
+    """Two forms of the compiled network against torch in float32, max|a-b| / max|b|: ONNX Runtime, and the engine."""
+
+    onnx_vs_torch_max_relative_error: Maybe[float]
+    engine_vs_torch_max_relative_error: Maybe[float] = NOT_RECORDED
+
+
+class PruningGroupPart(Part):
+    """A set of filters that can only be pruned together."""
+
+    name: str
+    width: Count
+    kept: Count
+
+
+class PruningPart(Part):
+    """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0)."""
+
+    base: Annotated[
+        Literal["pretrained", "random"] | None, NullMeans("nothing tells how the checkpoint came about")
+    ] = None
+    structure: str
+    ratio: Maybe[float | SortedDict[float]]
+    criterion: str
+    schedule: str
+    rounding: str
+    round_to: int
+    epochs: float
+    samples: Count
+    learning_rates: LearningRates = ()
+    groups: tuple[PruningGroupPart, ...] = ()
+
+
+class PermutationPart(Part):
+    """Channel permutation: groups that kept their order, with the reason, and those whose search was cut short."""
+
+    refused: SortedDict[str]
+    cut_short: tuple[str, ...]
+
+
+class LayerSparsityPart(Part):
+    """2:4 of one layer: the rule it meets, and what the engine builder tried and chose.
+
+    `retained_magnitude` is the share of the layer's absolute weights that the mask kept, `retained_unpermuted` what it
+    would have kept without channel permutation, `permutation_gain` the difference, `efficacy` the share of the loss
+    that the permutation undid, where 1 is each filter's own larger half kept. `likely_to_gain` is a prediction, with
+    the rule behind it. `found_by_builder`: it tried sparse kernels; `chosen_by_builder`: one of them won.
+
+    A `reason` that is not empty says why the layer is not 2:4, which explains the nulls beside it too.
+    """
+
+    eligible: bool
+    valid: bool
+    reason: str
+    retained_magnitude: Maybe[Fraction] | None
+    retained_unpermuted: Maybe[Fraction] | None = NOT_RECORDED
+    permutation_gain: Maybe[float] | None = NOT_RECORDED
+    efficacy: Maybe[float] | None
+    likely_to_gain: Maybe[bool] = NOT_RECORDED
+    gain_rule: Maybe[str] = NOT_RECORDED
+    found_by_builder: Maybe[bool] | None
+    chosen_by_builder: Maybe[bool] | None
+
+    @model_validator(mode="after")
+    def _explain_nulls(self) -> Self:
+        absent = [name for name in type(self).model_fields if getattr(self, name) is None]
+        if absent and not self.reason:
+            raise ValueError(f"null without an entry in reasons: {', '.join(absent)} of a layer's sparsity")
+        return self
+
+
+class LayerPart(Part):
+    """One layer with a weight: `shape` dense, `compiled_shape` after pruning, `kept` output filters.
+
+    `onnx_nodes` compute it in the exported model. `dense_ms` and `sparse_ms` are measured on the device, in engines of
+    the compiled network without and with sparse kernels; `gain` is their ratio. What begins with `predicted` is a
+    roofline: `predicted_ms` of the layer as compiled, `predicted_dense_ms` of the same without sparse kernels.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    compiled_shape: tuple[int, ...]
+    kept: Count
+    sparsity: Maybe[LayerSparsityPart]
+    dense_ms: Maybe[float]
+    sparse_ms: Maybe[float]
+    gain: Maybe[float] = NOT_RECORDED
+    predicted_dense_ms: Maybe[float] = NOT_RECORDED
+    predicted_ms: Maybe[float] = NOT_RECORDED
+    predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
+    onnx_nodes: tuple[str, ...] = ()
+
+
+class StepPart(Part):
+    """The network after one step of the pipeline; the first is the dense network, named "dense".
+
+    `nonzero_weights` counts the weights of convolutions and linear layers that are not zero, `predicted_ms` is the
+    sum of the layers' rooflines, `accuracy` a fraction on the test data.
+    """
+
+    name: str
+    macs: Count
+    nonzero_weights: Count
+    predicted_ms: Maybe[float]
+    accuracy: Maybe[Fraction]

@@ -1,0 +1,150 @@
+"""Parts of report.json that tell of data, accuracy and training."""
+
+from typing import Annotated, Literal
+
+from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, NullMeans
+from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part
+
+
+class DataPart(Part):
+    """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
+
+    sha256: str
+    preprocessing_sha256: str
+    train_images: Count
+    validation_images: Count
+    test_images: Count
+
+
+class AccuracyPart(Part):
+    """The metric on the test images after each step, fractions 0 to 1.
+
+    `reestimated` is with batch norm statistics measured anew, `exported` the ONNX model under ONNX Runtime, `engine`
+    the engine itself on its device.
+    """
+
+    metric: str
+    dense: Maybe[Fraction]
+    pruned: Maybe[Fraction]
+    sparse: Maybe[Fraction]
+    reestimated: Maybe[Fraction] = NOT_RECORDED
+    recovered: Maybe[Fraction]
+    exported: Maybe[Fraction]
+    engine: Maybe[Fraction]
+
+
+class PretrainingPart(Part):
+    """The known facts of the dense training; `learning_rates` are (epoch, learning rate)."""
+
+    epochs: Maybe[float]
+    learning_rates: Maybe[LearningRates]
+
+
+class DistillationPart(Part):
+    """Distillation from the dense model: temperature, and its share of the loss (the labels have the rest)."""
+
+    temperature: float
+    weight: float
+
+
+class CurvePointPart(Part):
+    """One epoch of the recovery; accuracies are fractions, `train` on augmented data, `seconds` is wall-clock."""
+
+    epoch: Count
+    learning_rate: float
+    train_loss: Maybe[float] = NOT_RECORDED
+    train: Maybe[Fraction] = NOT_RECORDED
+    validation: Fraction
+    test: Fraction
+    seconds: float
+
+
+class HookPart(Part):
+    """A training hook that took part in the retraining, with the figures that it tells of itself.
+
+    `text` names it with its options, `held_out_samples` of the training data were set aside for it, `samples` it ran
+    through a network beyond the training's own, and `macs` it added in all.
+    """
+
+    name: str
+    text: str
+    held_out_samples: Count
+    samples: Count
+    macs: Count
+    figures: Figures
+
+
+class EarlyEndPart(Part):
+    """The end of a retraining that a hook ended: its last epoch, and why."""
+
+    hook: str
+    epoch: Count
+    reason: str
+
+
+class RecoveryPart(Part):
+    """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage.
+
+    `warmup_epochs`: rise to the schedule's rate. `accumulate`: parts that every batch was computed in. `early`: the
+    checkpoint whose weights it started from.
+    """
+
+    epochs: Count
+    steps: Count
+    schedule: str
+    schedule_reason: Annotated[str | None, NullMeans("the recipe names the schedule")] = None
+    learning_rates: LearningRates
+    warmup_epochs: Maybe[float] = NOT_RECORDED
+    early: Annotated[str | None, NullMeans("weights were not rewound")] = None
+    optimizer: str
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    batch_size: Count
+    loss: str
+    augmentation: tuple[str, ...]
+    distillation: Annotated[DistillationPart | None, NullMeans("no distillation")]
+    label_smoothing: Maybe[Fraction] = NOT_RECORDED
+    clip_norm: Annotated[Maybe[float] | None, NullMeans("gradients were not clipped")] = NOT_RECORDED
+    ema: Annotated[float | None, NullMeans("no moving average of the weights")]
+    precision: str
+    accumulate: Maybe[Count] = NOT_RECORDED
+    channels_last: Maybe[bool] = NOT_RECORDED
+    compiled: Maybe[bool] = NOT_RECORDED
+    processes: Maybe[Count] = NOT_RECORDED
+    sync_batchnorm: Maybe[bool] = NOT_RECORDED
+    resumed: Maybe[bool] = NOT_RECORDED
+    seeds: tuple[int, ...]
+    hooks: tuple[HookPart, ...] = ()
+    early_end: Annotated[EarlyEndPart | None, NullMeans("it ran to its end")] = None
+    curve: tuple[CurvePointPart, ...]
+    trainability_accuracy: Maybe[Fraction]
+    trainability_epochs: Maybe[Count] = NOT_RECORDED
+    diagnosis: Maybe[str] = NOT_RECORDED
+    checkpoint: Literal["best", "last"]
+    checkpoint_epoch: Count
+    seconds: float
+
+
+class RunPart(Part):
+    """Final test accuracy of one seed: as exported where there is one seed, before the export where there are more."""
+
+    seed: int
+    accuracy: Maybe[Fraction]
+
+
+class RunsSummaryPart(Part):
+    """Mean and sample standard deviation of the accuracy over the seeds."""
+
+    mean: Maybe[float]
+    standard_deviation: Maybe[float]
+
+
+class ControlPart(Part):
+    """A control arm: `accuracy` is its test accuracy before any export, `note` a remark that a reader needs."""
+
+    name: str
+    epochs: Count
+    schedule: str
+    accuracy: Maybe[Fraction]
+    note: str

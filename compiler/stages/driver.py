@@ -1,0 +1,144 @@
+"""The driver: from a program, a target and a pipeline to a bundle and its report."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from prunec.calibration.data import Data
+from prunec.compiler.bundle.bundle_contents import write_report
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
+from prunec.compiler.bundle.bundle_writer import BundleWriter
+from prunec.compiler.facts.outcome import Built, Outcome, Steps
+from prunec.compiler.facts.request import Request
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.facts.step_facts import StepInput, whole_plan
+from prunec.compiler.gates.gate_catalogue import asked_gates
+from prunec.compiler.gates.judging import judged
+from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
+from prunec.compiler.pipeline.recipe import default_recipe, from_recipe, recipe_text
+from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.report.assemble import assemble
+from prunec.compiler.report.report import Report
+from prunec.compiler.stages.build_engine import build
+from prunec.compiler.stages.control_arms import check_controls, run_controls, run_seeds
+from prunec.compiler.stages.export_network import export
+from prunec.compiler.stages.measurement import measure
+from prunec.compiler.stages.recover_step import check_recoveries, remove_states
+from prunec.compiler.stages.step_runs import check_needs, dense_fact, run_steps
+from prunec.passes.errors import PrunecError, UsageError
+from prunec.passes.program import Program
+from prunec.runtime.engines.catalogue import preferred_engine
+from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.target import Target
+
+
+class HelperFinished(PrunecError):  # noqa: N818 - no error
+    """This process helped another one to train and is done, which is no failure."""
+
+    exit_code = 0
+
+
+def compile_model(
+    program: Program,
+    target: str | Target = "cpu",
+    pipeline: str | Pipeline | None = None,
+    data: Data | None = None,
+    output: str | Path = "model.bundle",
+    *,
+    objective: Objective | None = None,
+    settings: Settings | None = None,
+    force: bool = False,
+) -> Report:
+    """Compile a program for a target and write the bundle.
+
+    Args:
+        program: The dense program; not changed.
+        target: Target to compile for, "a100-2:4" or a `Target`.
+        pipeline: The steps, as text or parsed; by default twice fewer MACs, 2:4 where the target has it, and a
+            recovery finetune where there is data.
+        data: Labelled data for recovery and accuracy; without it neither is there.
+        output: The bundle's folder.
+        objective: Loss and metric; cross-entropy and top-1 by default.
+        settings: Seeds, measurements and gates.
+        force: Whether an existing bundle is replaced.
+
+    Returns:
+        The report, also where a gate failed: see its status and exit code.
+
+    While it trains, the state is kept beside the bundle, in a folder of its name with ``.state`` added; it is removed
+    when the bundle is complete. Under ``torchrun`` all processes call this; they train together.
+
+    Raises:
+        HelperFinished: The training is over; raised in all processes but the first.
+        PrunecError: The compile can't be done; then no bundle is written.
+    """
+    target = Target.parse(target) if isinstance(target, str) else target
+    steps = _pipeline(pipeline, target, data)
+    request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
+    _check(request)
+    state_folder = Path(f"{output}.state")
+    if not is_main():
+        _run_all_steps(request, state_folder)
+        raise HelperFinished(f"Process {os.environ['RANK']} has helped to train; process 0 writes the bundle.")
+    with BundleWriter(Path(output), force, seed=request.settings.seed) as folder:
+        outcome = _run(request, state_folder, folder)
+        request.settings.progress.stage("report")
+        report = judged(assemble(request, outcome), asked_gates(request.settings), request.settings.allow_unknown)
+        (folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
+        (folder / RECIPE).write_text(recipe_text(request.pipeline, request.settings.seed), encoding="utf-8")
+        write_report(folder, report)
+    remove_states(state_folder)
+    return report
+
+
+def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:
+    if pipeline is None:
+        return from_recipe(default_recipe(has_data=data is not None), target)
+    return parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+
+
+def _check(request: Request) -> None:
+    """Refuse early what would fail after all the work."""
+    settings, has_data = request.settings, request.data is not None
+    engine = preferred_engine(request.target, settings.engine_options)
+    with ENGINES.blame(engine.name):
+        engine.check(request.target, settings.engine_options, settings.latency_batch)
+    _check_dimensions(request.dense, settings)
+    check_recoveries(request.pipeline, settings)
+    check_needs(request.pipeline, has_data)
+    check_controls(request.pipeline, settings, has_data)
+    asked_gates(settings)
+    for name in settings.print_after:
+        check_known(name)
+
+
+def _check_dimensions(program: Program, settings: Settings) -> None:
+    """Refuse sizes of dimensions that aren't there; others than the batch are named by the export."""
+    varying = {dim for dims in program.dynamic_shapes or () for dim in dims}
+    known = {"batch"} if program.batch_is_dynamic else set()
+    for name in settings.engine_options.ranges:
+        if name not in known and varying <= {0}:
+            raise UsageError(
+                f"--dims {name}: the network has no dynamic dimension of this name.",
+                hint=f"Its only one is {known.pop()!r}." if known else "All its dimensions are fixed.",
+            )
+
+
+def _run_all_steps(request: Request, state_folder: Path) -> Steps:
+    """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
+    seed, history = request.settings.seed, (dense_fact(request),)
+    main = run_steps(StepInput(request.dense, request, seed, history, state_folder=state_folder), request.pipeline)
+    return Steps(main.program, main.history, *run_seeds(main), run_controls(main))
+
+
+def _run(request: Request, state_folder: Path, folder: Path) -> Outcome:
+    settings, steps = request.settings, _run_all_steps(request, state_folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        dense_onnx = Path(scratch) / MODEL_ONNX
+        exported = export(request, steps.program, folder, dense_onnx)
+        built = Built.nothing("no engine was asked for (--no-engine).")
+        if settings.build_engine:
+            settings.progress.stage(f"build the {request.target} engine")
+            built = build(request.target, settings.engine_options, exported.typed_onnx, folder, steps.program)
+        return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))

@@ -1,0 +1,61 @@
+"""The stage that writes the compiled network as model.pt2 and ONNX files, and compares them with torch."""
+
+from pathlib import Path
+
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_name
+from prunec.compiler.facts.outcome import Exported
+from prunec.compiler.facts.request import Request
+from prunec.compiler.stages.step_runs import NO_DATA
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
+from prunec.runtime.numerics import onnx_vs_torch
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_sparsity import check_sparsity
+from prunec.runtime.target import Target
+
+_CONVERTERS = {"fp16": to_fp16, "bf16": to_bf16}
+
+
+def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -> Exported:
+    """Write the compiled program's model.pt2 and ONNX files into a folder; compare ONNX Runtime with torch.
+
+    The dense network's float32 file is written to ``dense_onnx``, to be measured beside the compiled one.
+    """
+    settings, onnx = request.settings, folder / MODEL_ONNX
+    settings.progress.stage("export")
+    program = program.inference()
+    program.save(folder / MODEL_PT2)
+    export_onnx(program, onnx)
+    export_onnx(request.dense, dense_onnx)
+    typed_onnx = write_typed(request.target, onnx, folder)
+    return Exported(
+        onnx=onnx,
+        typed_onnx=typed_onnx,
+        difference_from_torch=onnx_vs_torch(program, onnx, seed=settings.seed),
+        sparsity=tuple(check_sparsity(typed_onnx)),
+        accuracy=_accuracy(request, typed_onnx),
+        dense_bytes=dense_onnx.stat().st_size,
+        compiled_bytes=onnx.stat().st_size,
+    )
+
+
+def write_typed(target: Target, source: Path, folder: Path) -> Path:
+    """Write the form of a float32 model that the target's precision asks for; for float32 it is the model itself."""
+    if target.precision not in _CONVERTERS:
+        return source
+    destination = folder / typed_name(target.precision)
+    _CONVERTERS[target.precision](source, destination)
+    return destination
+
+
+def _accuracy(request: Request, typed_onnx: Path) -> float | Unknown:
+    if request.data is None:
+        return NO_DATA
+    if request.target.precision == "bf16":
+        return Unknown("ONNX Runtime has no bfloat16 convolutions on CPUs.")
+    request.settings.progress.stage("accuracy, exported")
+    predict = predictor(OnnxRuntimeSession(typed_onnx, threads=0))
+    return evaluate(predict, request.data.test.batches(EVALUATION_BATCH), request.objective.metric)

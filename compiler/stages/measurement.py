@@ -1,0 +1,85 @@
+"""The stage that measures: the engine on its target, and the float32 files on this CPU beside it."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from prunec.calibration.data import Data
+from prunec.compiler.facts.outcome import Built, Exported, OnTarget, OnThisCpu
+from prunec.compiler.facts.progress import Progress
+from prunec.compiler.facts.request import Request
+from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.stages.export_network import write_typed
+from prunec.compiler.stages.step_runs import NO_DATA
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.catalogue import preferred_engine
+from prunec.runtime.engines.measuring import MeasureSettings, not_run_here
+from prunec.runtime.engines.measuring import measure as measure_engine
+from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.onnxruntime import OnnxRuntime, OnnxRuntimeSession
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
+from prunec.runtime.latency import LatencyComparison, compare_latency, wall_clock
+from prunec.runtime.numerics import batch_sizes, random_inputs
+from prunec.runtime.target import Target
+
+
+def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path) -> tuple[OnTarget, OnThisCpu]:
+    """Latency of the dense and the compiled network in interleaved runs, and accuracy and layer times of the engine.
+
+    The typed form of the dense network goes beside its float32 file, ``dense_onnx``.
+    """
+    settings, target = request.settings, request.target
+    settings.progress.stage("measure latency")
+    inputs = random_inputs(request.dense, batch_sizes(request.dense, (settings.latency_batch,))[0], settings.seed)
+    timing = MeasureSettings(settings.latency_runs, settings.seed, settings.threads)
+    on_cpu = _latency_on_cpu(dense_onnx, exported.onnx, inputs, timing)
+    kind = preferred_engine(target, settings.engine_options)
+    unmeasured = _why_unmeasured(kind, target, built)
+    threads = settings.threads if kind.uses_threads else None
+    on_target = partial(OnTarget, batch=settings.latency_batch, threads=threads)
+    on_this_cpu = partial(OnThisCpu, batch=settings.latency_batch, threads=settings.threads)
+    if kind.name == OnnxRuntime.name:
+        accuracy = built.engine if isinstance(built.engine, Unknown) else exported.accuracy
+        accuracy = accuracy if request.data is not None else NO_DATA
+        return on_target(on_cpu, unmeasured, accuracy), on_this_cpu(Unknown("the target is this CPU: see latency."))
+    if isinstance(built.engine, Unknown) or not built.engine.run_on_device:
+        missing = built.engine if isinstance(built.engine, Unknown) else unmeasured
+        return on_target(unmeasured, unmeasured, missing if request.data is not None else NO_DATA), on_this_cpu(on_cpu)
+    dense_onnx, typed_onnx = write_typed(target, dense_onnx, dense_onnx.parent), exported.typed_onnx
+    options = settings.engine_options
+    measured = measure_engine(
+        kind, target, built.engine, typed_onnx, inputs, dense_onnx=dense_onnx, options=options, settings=timing
+    )
+    accuracy = engine_accuracy(kind, built.engine, request.data, request.objective, settings.progress)
+    return on_target(measured.latency, measured, accuracy), on_this_cpu(on_cpu)
+
+
+def engine_accuracy(
+    kind: EngineKind, engine: EngineInfo, data: Data | None, objective: Objective, progress: Progress
+) -> float | Unknown:
+    """Metric of an engine that runs here, on the test data, in the largest batches that it takes."""
+    if data is None:
+        return NO_DATA
+    progress.stage("accuracy, engine")
+    batch = engine.ranges["batch"].largest if "batch" in engine.ranges else EVALUATION_BATCH
+    with ENGINES.blame(kind.name), kind.open(engine, threads=0) as session:
+        return evaluate(predictor(session), data.test.batches(batch), objective.metric)
+
+
+def _why_unmeasured(kind: EngineKind, target: Target, built: Built) -> Unknown:
+    """Why nothing was measured on the target, where that is so."""
+    with ENGINES.blame(kind.name):
+        if kind.runs_here(target):
+            return built.engine if isinstance(built.engine, Unknown) else Unknown(kind.why_not_timed(target))
+    return not_run_here(kind, target)
+
+
+def _latency_on_cpu(
+    dense: Path, compiled: Path, inputs: Sequence[NDArray[Any]], timing: MeasureSettings
+) -> LatencyComparison:
+    timers = [wall_clock(partial(OnnxRuntimeSession(path, timing.threads), *inputs)) for path in (dense, compiled)]
+    return compare_latency(*timers, runs=timing.runs, seed=timing.seed)

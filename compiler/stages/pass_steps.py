@@ -1,0 +1,123 @@
+"""The steps that are passes: what each is given, the checks that its result must pass, and the fact that it leaves."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from prunec.calibration.batchnorm import ReestimateBatchNorm
+from prunec.calibration.evidence import collect_evidence
+from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
+from prunec.calibration.statistics import reestimate_batchnorm
+from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
+from prunec.passes.criteria.catalogue import criterion_text
+from prunec.passes.criteria.evidence import Evidence
+from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
+from prunec.passes.fold import FoldParameters
+from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
+from prunec.passes.permute import Permute
+from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.sparsify import Sparsify
+from prunec.passes.two_four import is_two_four
+
+#: Samples per batch where gradients are taken.
+_BATCH = 64
+
+
+def fold(options: FoldParameters, given: StepInput) -> StepOutput:
+    """Make computed weights plain ones; the network stays the same function."""
+    given.request.settings.progress.stage("fold parameters")
+    result = options.run(given.program)
+    return StepOutput(result.program, result.modified)
+
+
+def prune(options: PruneFilters, given: StepInput) -> StepOutput:
+    """Prune filters; the result must equal the zeroed program on the example input."""
+    given.request.settings.progress.stage("prune filters")
+    options = replace(options, seed=given.seed if options.seed is None else options.seed)
+    before = given.program
+    evidence = _evidence(options, given) if options.needs else None
+    result = options.run(before, evidence)
+    assert result.plan is not None
+    oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
+    if not oracle.passed:
+        _refuse(before, oracle)
+    earlier = given.before(Pruned)
+    dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
+    widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
+    cost = StepCost(samples=0 if evidence is None else evidence.samples)
+    fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1, samples=cost.samples)
+    return StepOutput(result.program, result.modified, result.plan, result.compensated, fact, cost=cost)
+
+
+def permute(options: Permute, given: StepInput) -> StepOutput:
+    """Reorder channels; the network stays the same function, which the pass checks."""
+    given.request.settings.progress.stage(f"permute channels, at most {options.seconds:g} s")
+    options = replace(options, seed=given.seed if options.seed is None else options.seed)
+    result = options.run(given.program)
+    return StepOutput(result.program, result.modified, result.plan, fact=Permuted.of(result.stats))
+
+
+def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
+    """Mask to 2:4."""
+    criterion = criterion_text(options.criterion)
+    given.request.settings.progress.stage(f"sparsify to {options.pattern} by {criterion}")
+    evidence = _evidence(options, given) if options.needs - {"inputs"} else None
+    if "inputs" in options.needs:
+        inputs = calibration_inputs(given.batches(options.samples), options.samples)
+        result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), len(inputs)
+    else:
+        result, samples = options.run(given.program, evidence), 0
+    cost = StepCost(samples=samples + (0 if evidence is None else evidence.samples))
+    check_masks(result.program)
+    layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
+    fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
+    return StepOutput(result.program, result.modified, fact=fact, cost=cost)
+
+
+def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
+    """Measure the statistics of batch norms anew."""
+    given.request.settings.progress.stage("re-estimate batch norms")
+    inputs = calibration_inputs(given.batches(options.samples), options.samples)
+    result = reestimate_batchnorm(given.program, inputs)
+    return StepOutput(result.program, result.modified, cost=StepCost(samples=len(inputs)))
+
+
+def _evidence(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
+    """The evidence for the criterion of a step, from labelled training data."""
+    batches = given.batches(options.samples, _BATCH)
+    policy = {"policy": options.policy} if isinstance(options, PruneFilters) else {}
+    loss = given.request.objective.loss
+    return collect_evidence(given.program.inference(), [options.criterion], batches, loss, **policy)
+
+
+def check_masks(program: Program) -> None:
+    """Raise `SparsityGateError` where a masked weight isn't 2:4."""
+    parameters = program.parameters()
+    for name in program.masks:
+        if not is_two_four(parameters[name]):
+            raise SparsityGateError(
+                f"{name} was masked to 2:4 and isn't any more.", hint="This is a bug of prunec; please report it."
+            )
+
+
+def _refuse(program: Program, oracle: OracleReport) -> None:
+    _check_repeatable(program)
+    raise NumericMismatchError(
+        f"The pruned network differs from the zeroed dense one by {oracle.masked_max_relative_error:.2e} "
+        f"(relative), allowed {TOLERANCE:g}: the coupling analysis is wrong for this network.",
+        hint="This is a bug of prunec; please report the architecture. --pipeline with ignore=[...] avoids layers.",
+    )
+
+
+@torch.no_grad()
+def _check_repeatable(program: Program) -> None:
+    """Refuse a network that no check can be made on, since it draws random numbers."""
+    first, second = (pytree.tree_leaves(program(*program.example_args, **program.example_kwargs)) for _ in range(2))
+    if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise UnsupportedModelError(
+            "The network gives another output each time it runs on the same input, so that pruning can't be checked.",
+            hint="Draw random numbers in training only: `if self.training:` in forward().",
+        )

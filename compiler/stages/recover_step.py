@@ -1,0 +1,166 @@
+"""The step that retrains what pruning left."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
+from prunec.compiler.pipeline.pipeline import Pipeline
+from prunec.compiler.recovery.default_schedule import AUTO, Choice, choose_schedule
+from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
+from prunec.compiler.recovery.epoch_record import EpochRecord
+from prunec.compiler.recovery.recover import StateOptions, recover
+from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.recovered import Recovered, Retraining
+from prunec.compiler.recovery.scalars import Scalars
+from prunec.compiler.recovery.schedules import parse_schedule, pruning_epoch
+from prunec.compiler.recovery.tensors import put
+from prunec.compiler.recovery.training_start import DenseNetwork, full_schedule
+from prunec.compiler.stages.pass_steps import check_masks
+from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+
+#: File in a compile's state folder, by the control arm and the number of its retraining.
+_STATE_NAME = "recover-{}.state"
+
+
+def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
+    """Refuse before any work what no retraining can follow.
+
+    Raises:
+        UsageError: A schedule doesn't fit the dense training, or the early checkpoint to rewind to isn't there.
+    """
+    for options in pipeline.of(Recover):
+        if options.schedule == AUTO:
+            continue
+        parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
+        dense, planned = settings.pretraining, pruning_epoch(options.schedule)
+        if planned is not None and dense is not None and dense.epochs not in (None, planned):
+            raise UsageError(
+                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned} of its dense training, "
+                f"and this checkpoint was trained for {dense.epochs} epochs ([model] pretraining).",
+                hint=f"Compile the checkpoint of epoch {planned}, or change the schedule.",
+            )
+        if options.early and options.early not in settings.early:
+            raise UsageError(
+                f"recover: the early checkpoint {options.early!r} isn't there.",
+                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file.",
+            )
+
+
+def recover_step(options: Recover, given: StepInput) -> StepOutput:
+    """Retrain what pruning left, masks held."""
+    choice = _choice(options, given)
+    options = replace(options, schedule=choice.schedule)
+    given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
+    program = _rewound(options, given) if options.rewinds_weights else given.program
+    state = _state_options(given)
+    try:
+        result = _recover(options, given, program, state)
+    except TrainingDivergedError as error:
+        if state is not None and state.path.exists():
+            raise TrainingDivergedError(
+                error.message, hint=f"{error.hint}\nThe state after the last good epoch is in {state.path}."
+            ) from error
+        raise
+    check_masks(result.program)
+    fact = replace(
+        result.without_program(), schedule_reason=choice.reason, diagnosis=_diagnosis(options, given, result)
+    )
+    cost = StepCost(samples=result.spent.samples, epochs=len(result.curve), steps=result.spent.steps)
+    return StepOutput(result.program, fact=fact, cost=cost)
+
+
+def remove_states(folder: Path) -> None:
+    """Remove the training states of a finished compile, and nothing else that may be there."""
+    if not folder.is_dir():
+        return
+    for file in folder.glob(_STATE_NAME.format("*")):
+        file.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _choice(options: Recover, given: StepInput) -> Choice:
+    if options.schedule != AUTO:
+        return Choice(options.schedule, "")
+    pruned_fraction = 1 - given.program.macs() / given.request.dense.macs()
+    return choose_schedule(pruned_fraction, given.request.settings.pretraining)
+
+
+def _state_options(given: StepInput) -> StateOptions | None:
+    settings, number = given.request.settings, len(given.before(Retraining))
+    if given.state_folder is None:
+        return None
+    name = f"{given.arm.replace(' ', '-')}-{number}" if given.arm else str(number)
+    return StateOptions(given.state_folder / _STATE_NAME.format(name), settings.resume, settings.save_steps)
+
+
+def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:
+    request, settings = given.request, given.request.settings
+    assert request.data is not None, "checked before any work: see `steps.check_needs`"
+    dense = DenseNetwork(request.dense if options.distill or options.hooks else None, settings.pretraining)
+    with ExitStack() as stack:
+        folder = settings.tensorboard if state is not None and not given.arm else None
+        scalars = stack.enter_context(Scalars(folder)) if folder is not None else None
+
+        def report(record: EpochRecord, _: Program) -> None:
+            note = f"loss {record.train_loss:.3f}, validation {100 * record.validation:.2f} %"
+            settings.progress.step(record.epoch, options.epochs, note)
+            if scalars is not None:
+                scalars.add(record)
+
+        return recover(
+            program,
+            options,
+            request.data,
+            objective=request.objective,
+            dense=dense,
+            seed=given.seed,
+            state=state,
+            progress=report,
+        )
+
+
+def _diagnosis(options: Recover, given: StepInput, result: Recovered) -> Diagnosis | Unknown:
+    settings, dense_accuracy = given.request.settings, given.history[0].accuracy
+    schedule = full_schedule(options, settings.pretraining)
+    probe = None
+    if options.probe:
+        rate = probe_rate(schedule, options.epochs)
+        settings.progress.stage(f"probe, {options.probe} epochs at {rate:.2g}")
+        probe = _probe(options, given, result, rate)
+    if isinstance(dense_accuracy, Unknown):  # in processes that only help
+        return dense_accuracy
+    return diagnose(schedule, result.curve, dense_accuracy, probe)
+
+
+def _probe(options: Recover, given: StepInput, result: Recovered, rate: float) -> Probe:
+    """A few epochs more; a divergence brings nothing."""
+    more = replace(
+        options, epochs=options.probe, schedule=f"constant:{rate!r}", warmup=0.0, keep="best", early="", hooks=""
+    )
+    reached = max(record.validation for record in result.curve)
+    try:
+        further = _recover(more, given, result.program, None).curve
+    except TrainingDivergedError:
+        return Probe(options.probe, rate, -100 * reached)
+    return Probe(options.probe, rate, 100 * (max(record.validation for record in further) - reached))
+
+
+def _rewound(options: Recover, given: StepInput) -> Program:
+    """The pruned network with the weights of an early epoch of the dense training, masks applied."""
+    early = given.request.settings.early[options.early]
+    program = given.program.clone()
+    try:
+        kept = given.plan.select_all(early.tensors())
+        put(program, {name: kept[name] for name in program.tensors()})
+    except (PrunecError, KeyError, RuntimeError) as error:
+        raise UsageError(
+            f"recover: the early checkpoint {options.early!r} is not of this network: {error}.",
+            hint="Weight rewinding needs one of the same dense training; it doesn't follow fold-parameters.",
+        ) from error
+    program.apply_masks()
+    return program

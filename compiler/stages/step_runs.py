@@ -1,0 +1,132 @@
+"""The steps of a pipeline, one after the other: each is run, checked where that is asked for, and measured."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import get_args
+
+from prunec.compiler.facts.request import Request
+from prunec.compiler.facts.step_facts import StepFact, StepInput, StepOutput
+from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
+from prunec.compiler.pipeline.pipeline import Pipeline, Step
+from prunec.compiler.pipeline.step_kind import Needs
+from prunec.passes.base import PassResult
+from prunec.passes.dump import program_text
+from prunec.passes.errors import UsageError
+from prunec.passes.figures import plain_figures
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.passes.verify import input_unchanged, verify_pass
+from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate
+from prunec.runtime.roofline import predict_program
+
+NO_DATA = Unknown("no data was given.")
+_UNCHANGED = Unknown("the step leaves the network's function as it was: see the step before.")
+_HELPING = Unknown("this process only helps to train.")
+
+
+def check_needs(pipeline: Pipeline, has_data: bool) -> None:
+    """Refuse before any work steps that need data where there are none.
+
+    Raises:
+        UsageError: A step looks at training data, and there are none.
+    """
+    for step in pipeline.steps:
+        with STEPS.blame(step.name):
+            needs = step.kind.needs(step.options)
+            if needs not in get_args(Needs):
+                raise ValueError(f"needs {needs!r}; expected one of {', '.join(get_args(Needs))}")
+        if needs != "nothing" and not has_data:
+            what = "labelled training data" if needs == "labels" else "inputs of the training data"
+            raise UsageError(
+                f"The pipeline's step {step} needs {what}, and there is no training data.",
+                hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
+            )
+
+
+def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
+    """The input of a step after those of a pipeline: the program that they made, and their facts.
+
+    Raises:
+        PrunecError: A step can't be done, or its result failed a check.
+    """
+    for step in pipeline.steps:
+        output = _run_step(step, given)
+        given = replace(given, program=output.program, history=(*given.history, _fact(given.request, step, output)))
+    return given
+
+
+def dense_fact(request: Request) -> StepFact:
+    """The first fact of every run: the dense network's."""
+    return _fact(request, None, StepOutput(request.dense))
+
+
+def _run_step(step: Step, given: StepInput) -> StepOutput:
+    settings, before = given.request.settings, given.program
+    if step.name not in OWN_STEPS:
+        given = replace(given, program=before.clone())  # one that writes in place must not reach the caller's weights
+    unchanged = input_unchanged(given.program, step.name) if settings.verify_each else nullcontext()
+    with STEPS.blame(step.name), unchanged:
+        output: StepOutput = step.kind.runner()(step.options, given)
+        _check_output(before, output)
+    if settings.verify_each:
+        claim = PassResult(output.program, output.modified, plan=output.plan, compensated=output.compensated)
+        verify_pass(before, claim, step.name)
+    if step.name in settings.print_after:
+        settings.progress.text(f"after {step}", program_text(output.program))
+    return output
+
+
+def _check_output(before: Program, output: StepOutput) -> None:
+    """Raise what a step is blamed for that gives back something else than a program of the same layers and outputs."""
+    if not isinstance(output, StepOutput):
+        raise TypeError(f"it gave back a {type(output).__name__}, expected a StepOutput")
+    if not isinstance(output.program, Program):
+        raise TypeError(f"its program is a {type(output.program).__name__}, expected a Program")
+    if not isinstance(output.figures, Mapping):
+        raise TypeError(f"its figures are a {type(output.figures).__name__}, expected a mapping")
+    if output.program.training:
+        raise ValueError("the program that it gave back is in training form, expected its inference form")
+    for what, of in (("layers", _operators), ("output shapes", _output_shapes)):
+        if of(output.program) != of(before):
+            raise ValueError(
+                f"the program that it gave back has the {what} {of(output.program)}, expected {of(before)}"
+            )
+
+
+def _operators(program: Program) -> list[str]:
+    return [layer.operator for layer in program.layers()]
+
+
+def _output_shapes(program: Program) -> list[object]:
+    return [node.meta.get("sample_shapes") for node in program.graph.output_node().all_input_nodes]
+
+
+def _fact(request: Request, step: Step | None, output: StepOutput) -> StepFact:
+    program, parameters = output.program, output.program.parameters()
+    weights = {layer.weight for layer in program.layers()} & parameters.keys()
+    predicted_ms = predict_program(program, request.target, request.settings.latency_batch)
+    return StepFact(
+        step=step,
+        macs=program.macs(),
+        nonzero_weights=sum(int(parameters[weight].count_nonzero()) for weight in weights),
+        predicted_ms=Unknown("some layer's roofline isn't known.") if predicted_ms is None else predicted_ms,
+        accuracy=_accuracy(request, step, program),
+        plan=output.plan,
+        fact=output.fact,
+        figures=plain_figures(output.figures),
+        cost=output.cost,
+    )
+
+
+def _accuracy(request: Request, step: Step | None, program: Program) -> float | Unknown:
+    """Metric on the test data, where there is data and this process speaks for all."""
+    if request.data is None:
+        return NO_DATA
+    if step is not None and not step.kind.measures_accuracy:
+        return _UNCHANGED
+    if not is_main():
+        return _HELPING
+    request.settings.progress.stage(f"accuracy, {(step.kind.accuracy or step.name) if step is not None else 'dense'}")
+    return evaluate(program.inference(), request.data.test.batches(EVALUATION_BATCH), request.objective.metric)

@@ -1,0 +1,86 @@
+"""The evidence that criteria decide by: the weights, and the statistics that were measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from prunec.passes.criteria.protocol import Criterion, Statistic
+from prunec.passes.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunec.passes.groups import Group
+    from prunec.passes.program import Program
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The tensors of a program and what was measured on its layers and groups.
+
+    Attributes:
+        tensors: Parameters and buffers by name.
+        measured: Results by statistic and place. The place of inputs, outputs and weight gradients is the name of the
+            weight, that of gate gradients the name of the group.
+        samples: Number of samples that were looked at.
+        seed: Seed of random choices.
+        layer: Name of the weight whose elements are scored.
+        mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
+            deviations of its inputs from their mean count.
+    """
+
+    tensors: "Mapping[str, Tensor]"
+    measured: Mapping[tuple[Statistic, str], Any] = field(default_factory=dict)
+    samples: int = 0
+    seed: int = 0
+    layer: str | None = None
+    mean_restored: bool = False
+
+    def of(self, statistic: Statistic, where: "str | Group | None" = None) -> Any:
+        """The result of a statistic at a weight or a group; by default at the layer whose elements are scored.
+
+        Raises:
+            UsageError: The statistic wasn't measured there, or on other groups than this program's.
+        """
+        place = self.layer if where is None else where if isinstance(where, str) else where.name
+        if place is None or (statistic, place) not in self.measured:
+            raise UsageError(
+                f"{statistic} wasn't measured at {place}.",
+                hint="A criterion gets what it names in its `statistics`, for the program that they are collected on.",
+            )
+        result = self.measured[statistic, place]
+        if where is not None and not isinstance(where, str) and len(result) != where.count:
+            raise UsageError(
+                f"{statistic} was measured on {len(result)} units of the group {place}, which has {where.count}.",
+                hint="Collect evidence on the program that is pruned, with the policy of PruneFilters.",
+            )
+        return result
+
+
+def needs_beyond_weights(criterion: Criterion) -> frozenset[str]:
+    """The needs of a criterion beyond weights, in the words of `Criterion.needs`."""
+    return frozenset(criterion.needs) - {"weights"}
+
+
+def evidence_for(
+    criterion: Criterion,
+    program: "Program",
+    given: Evidence | None,
+    seed: int = 0,
+    measured_later: frozenset[str] = frozenset(),
+) -> Evidence:
+    """The evidence that a pass gives to its criterion: what was measured, and the weights as they are now.
+
+    The pass itself will meet the needs that are ``measured_later``.
+
+    Raises:
+        UsageError: The criterion needs more than weights and these, and no evidence is given.
+    """
+    needs = needs_beyond_weights(criterion) - measured_later
+    if needs and given is None:
+        raise UsageError(
+            f"The criterion {criterion.name} needs {' and '.join(sorted(needs))} on data, beyond the weights.",
+            hint="Measure them with prunec.calibration.collect_evidence(program, [criterion], batches, loss), "
+            "and pass the result to run(program, evidence).",
+        )
+    return replace(given or Evidence({}), tensors=program.tensors(), seed=seed)

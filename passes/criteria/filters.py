@@ -1,0 +1,56 @@
+"""Criteria of filters that look at weights alone."""
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunec.passes.criteria.evidence import Evidence
+    from prunec.passes.groups import Group
+
+
+@dataclass(frozen=True)
+class _ByWeights:
+    needs: ClassVar[frozenset[str]] = frozenset({"weights"})
+
+
+@dataclass(frozen=True)
+class L1(_ByWeights):
+    """Sum of absolute weights (Li et al., ICLR 2017)."""
+
+    name: ClassVar[str] = "l1"
+
+    def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
+        """Mean of the norms of the filters that go with a unit."""
+        from prunec.passes.criteria.units import l1_norms, mean_norms
+
+        return mean_norms(group, evidence.tensors, l1_norms)
+
+
+@dataclass(frozen=True)
+class L2(_ByWeights):
+    """Euclidean norm of the weights (He et al., IJCAI 2018)."""
+
+    name: ClassVar[str] = "l2"
+
+    def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
+        """Mean of the norms of the filters that go with a unit."""
+        from prunec.passes.criteria.units import l2_norms, mean_norms
+
+        return mean_norms(group, evidence.tensors, l2_norms)
+
+
+@dataclass(frozen=True)
+class Random(_ByWeights):
+    """Chance: the control for every other criterion. It draws for each group from its name and the seed."""
+
+    name: ClassVar[str] = "random"
+
+    def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
+        """The same numbers for a group whatever else is pruned."""
+        import numpy as np
+
+        return np.random.default_rng([evidence.seed, zlib.crc32(group.name.encode())]).random(group.count)

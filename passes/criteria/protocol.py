@@ -1,0 +1,129 @@
+"""The protocols of criteria and of the statistics that they ask for.
+
+A criterion is a frozen dataclass: its name and its needs belong to the class, its options are the fields. It has one or
+more of the methods below, each in a protocol of its own; which ones it has decides in which steps it can be used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from prunec.passes.criteria.evidence import Evidence
+    from prunec.passes.groups import Group
+
+#: The values that a statistic looks at.
+Source = Literal["inputs", "outputs", "weight gradients", "gate gradients"]
+#: Whether gradients are those of a batch's loss, or those of each sample's own loss.
+Per = Literal["batch", "sample"]
+#: The word of `Criterion.needs` for each source.
+NEED_OF_SOURCE: Mapping[Source, str] = {
+    "inputs": "inputs", "outputs": "outputs", "weight gradients": "gradients", "gate gradients": "gradients",
+}  # fmt: skip
+#: Everything that a criterion can need.
+NEEDS = frozenset({"weights", "labels", *NEED_OF_SOURCE.values()})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The values that a statistic is updated with.
+
+    Attributes:
+        value: A tensor by the statistic's source: "inputs" (rows, kernel positions * C) that each output of a layer
+            sees, input channels consecutive, in several parts where a batch is large; "outputs" (N, K, ...), behind
+            the batch norm and the pointwise operator, such as an activation, that follow the layer directly; "weight
+            gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a
+            factor 1 on each unit.
+        labels: Labels of the samples; None for inputs, and where the data have none.
+    """
+
+    value: "Tensor"
+    labels: Any = None
+
+
+@runtime_checkable
+class Statistic(Protocol):
+    """A hashable value that tells what is measured; of several equal ones one is kept.
+
+    Its state holds sums, never activations: it is of one size, however many batches there are. It ``looks_at`` a
+    source; gradients are ``per`` batch or per sample, other sources come batch by batch.
+    """
+
+    @property
+    def looks_at(self) -> Source: ...
+
+    @property
+    def per(self) -> Per: ...
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        """The state after one more batch, part of a batch, or sample; the first state given is None."""
+        ...
+
+    def result(self, state: Any) -> Any:
+        """The result that the criterion gets."""
+        ...
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """A criterion; one that needs more than weights also has `statistics`, a tuple of `Statistic`.
+
+    Attributes:
+        name: Name in recipes.
+        needs: Kinds of evidence that the criterion looks at, a subset of `NEEDS`.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+
+
+@runtime_checkable
+class ScoresUnits(Criterion, Protocol):
+    """A criterion that scores units of coupled groups, for prune-filters."""
+
+    def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
+        """The worth of each unit, float64 (group.count,); the higher are kept, of equal ones the last."""
+        ...
+
+
+@runtime_checkable
+class SelectsUnits(Criterion, Protocol):
+    """A criterion whose best set of units isn't made of the best single ones, for prune-filters."""
+
+    def select(self, group: "Group", evidence: "Evidence", count: int) -> "NDArray[np.int64]":
+        """Indices of the units that stay, (count,), in any order."""
+        ...
+
+
+@runtime_checkable
+class CompensatesUnits(Criterion, Protocol):
+    """A criterion that gives new values to what stays when units go."""
+
+    def compensate(self, group: "Group", evidence: "Evidence", kept: "NDArray[np.int64]") -> "Mapping[str, Tensor]":
+        """New values of parameters and buffers by name, in their shapes before pruning; slices that go are cut later.
+
+        It is called group by group; `evidence.tensors` holds the values that were given for the groups before.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoresElements(Criterion, Protocol):
+    """A criterion that scores single weights, for sparsify."""
+
+    def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
+        """The worth of each element of the weight (K, C, ...), of its shape; `evidence.layer` is the weight's name."""
+        ...
+
+
+@runtime_checkable
+class CompensatesElements(Criterion, Protocol):
+    """A criterion that gives new values to the weights that a mask keeps."""
+
+    def compensate_elements(self, weight: "Tensor", evidence: "Evidence", mask: "Tensor") -> "Tensor":
+        """The new weight, of the old one's shape, zero where the mask is False."""
+        ...

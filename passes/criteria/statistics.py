@@ -1,0 +1,146 @@
+"""The statistics that prunec brings; a criterion may bring others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from prunec.passes.criteria.protocol import Per, Seen, Source
+from prunec.passes.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    #: A point near the mean, the number of rows, and sums of them and of their products about that point: about zero,
+    #: float32 would lose small deviations from large means.
+    _InputSums = tuple[Tensor, int, Tensor, Tensor]
+    #: A sum and the number of its addends.
+    _Sum = tuple[Tensor, int]
+
+#: The quantity that is averaged: values, their magnitudes, their squares, or whether they are zero.
+Moment = Literal["mean", "absolute", "square", "zeros"]
+_MOMENTS: "Mapping[Moment, Callable[[Tensor], Tensor]]" = {
+    "mean": lambda x: x,
+    "absolute": lambda x: x.abs(),
+    "square": lambda x: x.square(),
+    "zeros": lambda x: x == 0,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """First and second moments of the inputs that a layer's outputs see, in the order of `one_shot.to_rows`; float64.
+
+    Attributes:
+        count: Number of rows of inputs: samples times places.
+        mean: Mean, (positions * C,).
+        centred: Sum of (x - mean) (x - mean)^T, (positions * C, positions * C).
+    """
+
+    count: int
+    mean: "Tensor"
+    centred: "Tensor"
+
+    @property
+    def raw(self) -> "Tensor":
+        """Sum of x x^T."""
+        return self.centred + self.count * self.mean.outer(self.mean)
+
+
+@dataclass(frozen=True)
+class InputMoments:
+    """`Moments` of a layer's inputs, of convolutions without groups and linear layers."""
+
+    looks_at: ClassVar[Source] = "inputs"
+    per: ClassVar[Per] = "batch"
+
+    def update(self, state: "_InputSums | None", seen: Seen) -> "_InputSums":
+        """Add rows of inputs; the sums of the old state are reused."""
+        start = seen.value.mean(0) if state is None else state[0]
+        rows = seen.value - start
+        total, squares = rows.sum(0).double(), (rows.T @ rows).double()
+        if state is None:
+            return start, len(rows), total, squares
+        return start, state[1] + len(rows), state[2].add_(total), state[3].add_(squares)
+
+    def result(self, state: "_InputSums") -> Moments:
+        """The moments."""
+        start, count, total, squares = state
+        return Moments(count, start.double() + total / count, squares - total.outer(total) / count)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """A mean over the values of a source, float64.
+
+    Attributes:
+        moment: Quantity that is averaged: values ("mean"), their magnitudes ("absolute"), their squares ("square"), or
+            whether they are zero ("zeros").
+        per: Whether gradients are those of each batch's loss, or of each sample's own loss.
+    """
+
+    moment: Moment
+    per: Per
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("moment", self.moment, get_args(Moment)), ("per", self.per, get_args(Per))):
+            if value not in known:
+                raise UsageError(f"{type(self).__name__}: {option} is {value!r}.", hint=did_you_mean(str(value), known))
+
+    def update(self, state: "_Sum | None", seen: Seen) -> "_Sum":
+        """Add one batch or sample; the sum of the old state is reused."""
+        rows = self._rows(seen.value)
+        total = _MOMENTS[self.moment](rows).double().sum(0)
+        return (total, len(rows)) if state is None else (state[0].add_(total), state[1] + len(rows))
+
+    def result(self, state: "_Sum") -> "Tensor":
+        """The mean."""
+        return state[0] / state[1]
+
+    def _rows(self, value: "Tensor") -> "Tensor":
+        """The values, whose first axis is averaged over."""
+        return value[None].double()
+
+
+@dataclass(frozen=True)
+class _MeanGradient(_Mean):
+    """A mean of gradients of each batch's loss, or of each sample's own loss, by `per`."""
+
+    moment: Moment = "square"
+    per: Per = "batch"
+
+
+@dataclass(frozen=True)
+class WeightGradient(_MeanGradient):
+    """Mean gradient of the loss by a parameter, of its shape, float64.
+
+    Its magnitude is what SNIP multiplies with the weight (Lee et al., ICLR 2019), the square of each sample's the
+    diagonal of the empirical Fisher information (Theis et al., 2018).
+    """
+
+    looks_at: ClassVar[Source] = "weight gradients"
+
+
+@dataclass(frozen=True)
+class GateGradient(_MeanGradient):
+    """Mean derivative of the loss by a factor 1 on each unit of a group, float64 (group.count,).
+
+    The factor stands on all filters of the unit: behind the batch norm where one follows the layer directly, else on
+    the layer's outputs, bias included. Its square is the first-order Taylor criterion (Molchanov et al., CVPR 2019).
+    """
+
+    looks_at: ClassVar[Source] = "gate gradients"
+
+
+@dataclass(frozen=True)
+class Activation(_Mean):
+    """Mean of each filter's outputs over samples and places, float64 (K,); "zeros" is APoZ (Hu et al., "Network
+    Trimming", 2016).
+    """
+
+    moment: Moment = "mean"
+    per: Per = field(default="batch", init=False)
+
+    looks_at: ClassVar[Source] = "outputs"
+
+    def _rows(self, value: "Tensor") -> "Tensor":
+        return value.movedim(1, -1).flatten(0, -2)

@@ -1,0 +1,44 @@
+"""Values of units from values of their filters."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prunec.passes.groups import Group, Member
+
+
+def as_filters(tensor: Tensor, member: Member) -> Tensor:
+    """A tensor of a member's shape with its slices as rows, (K, rest)."""
+    slices = tensor.detach().movedim(member.dim, 0)
+    return slices.reshape(len(slices), -1)
+
+
+def unit_means(group: Group, values_of: Callable[[Member], Tensor]) -> NDArray[np.float64]:
+    """Mean over the filters that go with each unit, float64 (count,).
+
+    A sum would not compare fairly the units of one group that cover several filters with those of another.
+    ``values_of`` gives a value for each filter of one of the group's producers, float64 (K,).
+    """
+    total = np.zeros(group.count)
+    for position in group.producers:
+        total += values_of(group.members[position]).cpu().numpy()[group.slices[position]].sum(axis=1)
+    return total / sum(group.members[position].slices_per_unit for position in group.producers)
+
+
+def mean_norms(group: Group, tensors: Mapping[str, Tensor], norms: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+    """Mean norm of the filters that go with each unit, float64 (count,)."""
+    return unit_means(group, lambda member: norms(as_filters(tensors[member.parameter], member)))
+
+
+def l1_norms(filters: Tensor) -> Tensor:
+    """Sum of absolute weights of each filter (K, rest), float64 (K,)."""
+    return filters.double().abs().sum(1)
+
+
+def l2_norms(filters: Tensor) -> Tensor:
+    """Euclidean norm of each filter (K, rest), float64 (K,)."""
+    norms: Tensor = torch.linalg.vector_norm(filters, dim=1, dtype=torch.float64)
+    return norms

@@ -1,0 +1,42 @@
+"""Figures that plug-ins tell, in the plain values that report.json has a form for."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prunec.passes.unknown import Unknown
+
+#: Depth of the tables and lists in a figure: beyond any use, and within what readers of JSON follow.
+_MAX_DEPTH = 32
+
+
+def plain_figures(figures: Mapping[Any, object]) -> dict[str, Any]:
+    """Figures by name, where scalars of NumPy and torch are plain numbers; what JSON has no form for is `Unknown`."""
+    return {_text(name): _plain(value, _MAX_DEPTH) for name, value in figures.items()}
+
+
+def _plain(value: object, depth: int) -> Any:
+    if isinstance(value, Unknown):
+        return Unknown(_text(value.reason))
+    if isinstance(value, Mapping | list | tuple) and depth:
+        if isinstance(value, Mapping):
+            return {_text(key): _plain(child, depth - 1) for key, child in value.items()}
+        return [_plain(child, depth - 1) for child in value]
+    scalar = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    if isinstance(scalar, bool | int | float | str):
+        try:
+            text = json.dumps(scalar, ensure_ascii=False, allow_nan=False)
+            text.encode()
+        except ValueError:  # not finite, too many digits, or half a character
+            pass
+        else:
+            return json.loads(text)
+    if scalar is None:
+        return Unknown("nothing was told.")
+    what = str(scalar) if isinstance(scalar, float) else f"of type {type(scalar).__name__}"
+    return Unknown(f"the figure is {what}, which JSON has no form for.")
+
+
+def _text(value: object) -> str:
+    """Text that a file can hold."""
+    return str(value).encode(errors="backslashreplace").decode()

@@ -1,0 +1,63 @@
+"""Copies and fingerprints of tensors, by name or within the structure of a network's inputs."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+#: Positional and keyword inputs of a network.
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tied tensor stands under each of its names."""
+    parameters: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    return parameters | dict(module.named_buffers(remove_duplicate=False))
+
+
+def with_values(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors some of which have new values; parameters stay parameters, and names of one tensor stay so."""
+    new = {id(tensors[name]): like(tensors[name], value.clone()) for name, value in values.items()}
+    return {name: new.get(id(tensor), tensor) for name, tensor in tensors.items()}
+
+
+def like(tensor: Tensor, value: Tensor) -> Tensor:
+    """A value as what the tensor is: a parameter that is trained or not, or a buffer."""
+    return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+
+
+def copied_inputs(inputs: Any, device: torch.device | None = None) -> Any:
+    """The same structure with copies of its tensors, on a device."""
+    return pytree.tree_map(
+        lambda leaf: leaf.detach().to(device or leaf.device, copy=True) if isinstance(leaf, Tensor) else leaf, inputs
+    )
+
+
+def doubled(inputs: Any) -> Any:
+    """The same structure with float64 copies of its floating-point tensors and copies of the others."""
+    return pytree.tree_map(
+        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+        copied_inputs(inputs),
+    )
+
+
+def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> dict[str, Tensor]:
+    """Copies of tensors by name, on a device; parameters stay parameters, and names of one tensor share one copy."""
+    copies: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor) not in copies:
+            copies[id(tensor)] = like(tensor, tensor.detach().to(device or tensor.device, copy=True))
+    return {name: copies[id(tensor)] for name, tensor in tensors.items()}
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""The same random state for every test, whatever ran before it; checks of what passes claim; golden files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+from prunec.compiler.facts import settings
+
+# Every compile of a test checks after each step what the step claims.
+settings.VERIFY_EACH = True
+# What an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """pytest-randomly seeds Python's and NumPy's random numbers, and not torch's."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def check_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with a file in the folder ``golden`` beside the test, or rewrite the file when asked to."""
+
+    def check(name: str, text: str) -> None:
+        path = Path(request.path.parent, "golden", name)
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert text == path.read_text(), f"{path} differs: read the difference, then run with --update-golden"
+
+    return check
