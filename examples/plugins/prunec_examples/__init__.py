@@ -1,0 +1,1 @@
+"""One extension of prunec of each kind, as a package of its own would bring it."""
