@@ -37,13 +37,13 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one tool on one network, in seconds of processor time.
+    """Times of one tool on one network, in seconds of processor time.
 
     Attributes:
-        capture: of the graph; 0 where the tool's graph is part of the rest.
-        prune: analysis, scores and rewriting.
-        nodes: of the graph, inputs and tensors included; 0 where there is none.
-        peak_mib: memory beyond the network itself.
+        capture: Time of capturing the graph; 0 where the tool's graph is part of the rest.
+        prune: Time of analysis, scores and rewriting.
+        nodes: Number of nodes of the graph, inputs and tensors included; 0 where there is none.
+        peak_mib: Peak of memory beyond the network itself.
     """
 
     capture: float

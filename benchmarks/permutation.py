@@ -25,14 +25,14 @@ class Case:
     """Matrices of one kind, and what must hold of a search over them.
 
     Attributes:
-        rows: of the matrix.
-        columns: input channels.
-        scale: standard deviation of the logarithm of the columns' scales.
-        seeds: how many matrices.
-        exchanges: tried in the annealing, 0 for pairs of stripes alone.
-        efficacy: at least, in mean.
-        seconds: of processor time at most, in mean.
-        better_than_pairs: points of efficacy over the pairs alone at least.
+        rows: Number of rows of the matrix.
+        columns: Number of input channels.
+        scale: Standard deviation of the logarithm of the columns' scales.
+        seeds: Number of matrices.
+        exchanges: Number of exchanges tried in the annealing; 0 for pairs of stripes alone.
+        efficacy: Smallest efficacy allowed, in the mean.
+        seconds: Largest processor time allowed, in the mean.
+        better_than_pairs: Smallest gain in points of efficacy over the pairs alone.
     """
 
     rows: int

@@ -22,19 +22,22 @@ def _plain(value: object, depth: int) -> Any:
         if isinstance(value, Mapping):
             return {_text(key): _plain(child, depth - 1) for key, child in value.items()}
         return [_plain(child, depth - 1) for child in value]
-    scalar = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
-    if isinstance(scalar, bool | int | float | str):
-        try:
-            text = json.dumps(scalar, ensure_ascii=False, allow_nan=False)
-            text.encode()
-        except ValueError:  # not finite, too many digits, or half a character
-            pass
-        else:
-            return json.loads(text)
+    return _plain_scalar(value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value)
+
+
+def _plain_scalar(scalar: object) -> Any:
     if scalar is None:
         return Unknown("nothing was told.")
     what = str(scalar) if isinstance(scalar, float) else f"of type {type(scalar).__name__}"
-    return Unknown(f"the figure is {what}, which JSON has no form for.")
+    no_form = Unknown(f"the figure is {what}, which JSON has no form for.")
+    if not isinstance(scalar, bool | int | float | str):
+        return no_form
+    try:
+        text = json.dumps(scalar, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:  # not finite, too many digits, or half a character
+        return no_form
+    return json.loads(text)
 
 
 def _text(value: object) -> str:

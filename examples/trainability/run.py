@@ -39,7 +39,7 @@ class Setup:
     """How long and on how many images.
 
     Attributes:
-        epochs: of the dense training.
+        epochs: Epochs of the dense training.
         dense: its schedule.
         prune_after: epochs of it after which networks are pruned.
         train_images: first ones of the training data.
@@ -58,11 +58,11 @@ class Arm:
     """One retraining.
 
     Attributes:
-        name: in the table.
+        name: Name in the table.
         pruned_after: epochs of dense training before it; 0 for random weights.
-        epochs: of the retraining.
-        schedule: of the retraining.
-        criterion: by which filters were chosen.
+        epochs: Epochs of the retraining.
+        schedule: Schedule of the retraining.
+        criterion: Criterion by which filters were chosen.
     """
 
     name: str

@@ -26,7 +26,7 @@ def redraw_(module: M, seed: int) -> M:
 
     Args:
         module: any network.
-        seed: of all draws.
+        seed: Seed of all draws.
 
     Returns:
         The same module.

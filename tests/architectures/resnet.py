@@ -145,7 +145,7 @@ def cifar_resnet(depth: int, *, block: Block = BasicBlock, classes: int = 10, wi
         depth: number of weighted layers, shortcuts aside.
         block: kind of block.
         classes: size of the output.
-        width: of the stem and the first stage.
+        width: Number of channels of the stem and the first stage.
     """
     per_block = 2 if block is BasicBlock else 3
     if (depth - 2) % (3 * per_block):

@@ -33,7 +33,7 @@ def fake_tensorrt(version: str, *, lines: Sequence[str] = (), fails: str = "") -
 
     Args:
         version: "10.x" has the flag STRONGLY_TYPED, from "11" on it is gone.
-        lines: that the builder logs.
+        lines: Lines that the builder logs.
         fails: a message with which building fails.
     """
     trt = ModuleType("tensorrt")

@@ -36,9 +36,9 @@ class Pruning:
     Attributes:
         units: which units go: a random number of random ones of each group ("any"), all but one ("all but one"), or
             by a ratio those that a criterion chooses ("l1", "random").
-        ratio: of the criteria.
+        ratio: Pruning ratio that the criteria are given.
         attention: as `PruneFilters` takes it, like the next two.
-        seed: of the weights and of random choices.
+        seed: Seed of the weights and of random choices.
     """
 
     units: Literal["any", "all but one", "l1", "random"] = "any"
@@ -72,7 +72,7 @@ def check(network: nn.Module, pruning: Pruning) -> Outcome:
     """Prune a network with re-drawn weights and assert that its outputs are right.
 
     Args:
-        network: with an attribute ``image``, the shape of one sample; its weights are drawn anew.
+        network: The network, with an attribute ``image``, the shape of one sample; its weights are drawn anew.
         pruning: how.
 
     Raises:

@@ -46,7 +46,7 @@ class Case:
         """Build, prune, check.
 
         Raises:
-            AssertionError: with the case as code.
+            AssertionError: A case failed; the message has it as code.
         """
         try:
             return check(build(self.network.source()), self.pruning)

@@ -26,8 +26,8 @@ class Value:
     """A tensor of the network's forward, by its name there.
 
     Attributes:
-        name: of the variable.
-        shape: of one sample: (channels, height, width), (tokens, channels) or (features,).
+        name: Name of the variable.
+        shape: Shape of one sample: (channels, height, width), (tokens, channels) or (features,).
     """
 
     name: str

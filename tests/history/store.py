@@ -37,9 +37,9 @@ class Case:
     """One compile of the project.
 
     Attributes:
-        arguments: of ``prunec compile model.pt``.
-        whole: store the bundle; otherwise its report alone.
-        exit_code: the compile's.
+        arguments: Further arguments of ``prunec compile model.pt``.
+        whole: Whether the bundle is stored; otherwise its report alone is.
+        exit_code: Exit code of the compile.
     """
 
     arguments: tuple[str, ...]

@@ -62,7 +62,7 @@ def random_prune(
 
     Args:
         program: the program.
-        seed: of the choice.
+        seed: Seed of the choice.
         least: units that stay at least.
         coupling: analysis of the program, if another policy than the default one counts.
         exact_only: whether groups under operators that mix channels stay whole.

@@ -43,7 +43,7 @@ class Row:
     """What is known of one network.
 
     Attributes:
-        name: of the network.
+        name: Name of the network.
         kind: its class.
         nodes: calls in the graph.
         groups: prunable groups.
@@ -51,9 +51,9 @@ class Row:
         cut: share of the MACs that goes at ratio 0.5 with everything open.
         cut_exact: the same with groups under inexact operators frozen, and weights that are computed folded first.
         inexact: operators that mix the channels of prunable groups.
-        error: of the oracle, against the zeroed dense program.
+        error: Error of the oracle, against the zeroed dense program.
         masked_error: the same where inexact operators see the kept channels only.
-        seconds: of processor time for each step and check.
+        seconds: Processor time for each step and check.
         frozen: reasons why groups are frozen, and how many are.
         unknown: operators without a rule, and how many nodes they are.
         failures: what didn't hold, one line each.
@@ -85,7 +85,7 @@ class Subject:
 
     Attributes:
         program: the dense program, float32.
-        result: of pruning everything.
+        result: Result of pruning everything.
         x: three images.
     """
 

@@ -24,7 +24,7 @@ class Network:
     Attributes:
         name: source and name there, as "tv:resnet18".
         kind: the class under which the results are summed up.
-        side: of the square images that it takes.
+        side: Side of the square images that it takes.
     """
 
     name: str
@@ -123,7 +123,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
     Args:
         name: as in `NETWORKS`.
-        seed: of the draws.
+        seed: Seed of the draws.
     """
     network = redraw_(construct(name).eval(), seed)
     return fit_statistics_(network, example(name, seed=seed))
