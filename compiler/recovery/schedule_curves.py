@@ -4,6 +4,19 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from prunec.compiler.recovery.rate_pieces import (
+    Pieces,
+    RatePiece,
+    canonical,
+    constant,
+    cut,
+    rates_at,
+    shifted,
+    warmed_up,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,19 @@ class Schedule(ABC):
 
     @abstractmethod
     def learning_rate(self, epoch: float) -> float:
-        """Learning rate at a time, in epochs since the start; fractions are points within an epoch."""
+        """Learning rate at a time, in epochs since the start; fractions are points within an epoch.
+
+        A training reads it before every step: at epoch ``e + k / n`` for step ``k`` of the ``n`` of epoch ``e``.
+        """
+
+    @abstractmethod
+    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
+        """The learning rates of a run, exactly and in canonical form; none for a run of no epochs.
+
+        Args:
+            epochs: Length of the run: less than the schedule's where it ended early.
+            warmup: Epochs over which they are reached, linearly from 0.
+        """
 
     @property
     def first_stage_epochs(self) -> int | None:
@@ -57,6 +82,12 @@ class StepSchedule(Schedule):
     def learning_rate(self, epoch: float) -> float:
         return self.stages[max(0, bisect_right(self.stages, (epoch, math.inf)) - 1)][1]
 
+    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
+        ends = [*(start for start, _ in self.stages[1:]), math.inf]
+        stages = zip(self.stages, ends, strict=True) if epochs else ()
+        found = [constant(start, min(end, epochs), rate) for (start, rate), end in stages if start < epochs]
+        return warmed_up(found, warmup)
+
     @property
     def first_stage_epochs(self) -> int | None:
         end = self.stages[1][0] if len(self.stages) > 1 else self.epochs
@@ -78,18 +109,35 @@ class SmoothSchedule(Schedule):
 
 
 @dataclass(frozen=True)
-class CosineSchedule(SmoothSchedule):
+class CurvedSchedule(SmoothSchedule):
+    """A schedule that its pieces define."""
+
+    @cached_property
+    @abstractmethod
+    def curve(self) -> Pieces:
+        """The learning rates over all epochs."""
+
+    def learning_rate(self, epoch: float) -> float:
+        return rates_at(self.curve, epoch)
+
+    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
+        return warmed_up(cut(self.curve, 0.0, epochs), warmup)
+
+
+@dataclass(frozen=True)
+class CosineSchedule(CurvedSchedule):
     """Half a cosine from ``peak`` at the start down to ``minimum`` at the end of the run."""
 
     peak: float
     minimum: float
 
-    def learning_rate(self, epoch: float) -> float:
-        return half_cosine(self.peak, self.minimum, epoch / self.epochs)
+    @cached_property
+    def curve(self) -> Pieces:
+        return canonical([RatePiece(0.0, self.epochs, "cosine", self.peak, self.minimum)])
 
 
 @dataclass(frozen=True)
-class ScaledRestart(SmoothSchedule):
+class ScaledRestart(CurvedSchedule):
     """Scaled learning-rate restarting (Le and Hua, "Network Pruning That Matters?", ICLR 2021).
 
     It warms up over a tenth of the run, by half a cosine from ``low`` to ``high``. Then it is ``high``, from the share
@@ -101,16 +149,21 @@ class ScaledRestart(SmoothSchedule):
     first: float
     second: float
 
-    def learning_rate(self, epoch: float) -> float:
+    @cached_property
+    def curve(self) -> Pieces:
         warm_up = self.epochs / 10
-        if epoch < warm_up:
-            return half_cosine(self.low, self.high, epoch / warm_up)
         drops = [int(share * (self.epochs - warm_up)) for share in (self.first, self.second)]
-        return self.high / float(10 ** sum(epoch - warm_up >= drop for drop in drops))
+        times = [warm_up, *(_first_time(warm_up, drop) for drop in drops), self.epochs]
+        stages = [
+            constant(start, end, self.high / float(10**drop))
+            for drop, (start, end) in enumerate(pairwise(times))
+            if start < end
+        ]
+        return canonical([RatePiece(0.0, warm_up, "cosine", self.low, self.high), *stages])
 
 
 @dataclass(frozen=True)
-class OneCycle(SmoothSchedule):
+class OneCycle(CurvedSchedule):
     """Cyclic restarting in one cycle (Smith and Topin 2019, as PyTorch's OneCycleLR anneals it by cosines).
 
     It rises from a hundredth of ``peak`` to all of it over a tenth of the run, and falls to a ten-thousandth.
@@ -118,11 +171,15 @@ class OneCycle(SmoothSchedule):
 
     peak: float
 
-    def learning_rate(self, epoch: float) -> float:
+    @cached_property
+    def curve(self) -> Pieces:
         rise = self.epochs / 10
-        if epoch < rise:
-            return half_cosine(self.peak / 100, self.peak, epoch / rise)
-        return half_cosine(self.peak, self.peak / 10_000, (epoch - rise) / (self.epochs - rise))
+        return canonical(
+            [
+                RatePiece(0.0, rise, "cosine", self.peak / 100, self.peak),
+                RatePiece(rise, self.epochs, "cosine", self.peak, self.peak / 10_000),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -130,10 +187,14 @@ class Rewound(SmoothSchedule):
     """The last epochs of another smooth schedule."""
 
     original: Schedule
-    start: int
+    start: float
 
     def learning_rate(self, epoch: float) -> float:
         return self.original.learning_rate(self.start + epoch)
+
+    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
+        end = self.start + epochs
+        return warmed_up(shifted(cut(self.original.pieces(end), self.start, end), -self.start), warmup)
 
 
 @dataclass(frozen=True)
@@ -146,8 +207,15 @@ class WarmedUp(SmoothSchedule):
     def learning_rate(self, epoch: float) -> float:
         return self.base.learning_rate(epoch) * min(epoch / self.warmup, 1.0)
 
+    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
+        return warmed_up(self.base.pieces(epochs, self.warmup), warmup)
 
-def half_cosine(start: float, end: float, progress: float) -> float:
-    """A curve from ``start`` at progress 0 to ``end`` at 1, which stays at these values beyond."""
-    progress = min(max(progress, 0.0), 1.0)
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+def _first_time(start: float, duration: float) -> float:
+    """The first of all numbers from which on at least so much time has passed since a start, as floats subtract."""
+    time = start + duration
+    while time - start < duration:
+        time = math.nextafter(time, math.inf)
+    while math.nextafter(time, 0.0) - start >= duration > 0:
+        time = math.nextafter(time, 0.0)
+    return time
