@@ -29,6 +29,7 @@ class DataConfig:
         limit_test: Number of first test samples that are used; None for all.
         resize: Pixels of the shorter side of images in folders, 256 by default.
         crop: Pixels of the square cut out of their middle, 224 by default.
+        name: Name of the data, such as "ImageNet", by which runs are compared with published ones.
 
     Raises:
         UsageError: A value is unknown or out of its range.
@@ -44,6 +45,7 @@ class DataConfig:
     limit_test: int | None = None
     resize: int | None = None
     crop: int | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         for option, source in (("train", self.train), ("test", self.test)):

@@ -28,6 +28,7 @@ class Data:
         classes: Number of classes, the largest training label plus one.
         input_shape: Shape of one sample, without the batch.
         label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
+        name: Name of the data in the project file; empty where it has none.
         augment: Augmentation of the training data, as the project file names it.
     """
 
@@ -40,6 +41,7 @@ class Data:
     input_shape: tuple[int, ...]
     augment: tuple[str, ...] = ()
     label_shape: tuple[int, ...] = ()
+    name: str = ""
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -95,6 +97,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         input_shape=train_scan.shape,
         augment=config.augment,
         label_shape=tuple(train_scan.labels.shape[1:]),
+        name=config.name,
     )
 
 

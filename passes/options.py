@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
-from prunec.passes.notation import Item, print_item
+from prunec.passes.notation import Item, parse_items, print_item
 from prunec.passes.plugins import Catalogue
 
 #: Key of a field's metadata that tells the catalogue of the things which the field holds.
 CATALOGUE = "catalogue"
+#: Key that says whether it may hold several of them.
+SEVERAL = "several"
 
 
 def with_options(kind: type[Any], name: str, options: Mapping[str, object]) -> Any:
@@ -58,6 +60,57 @@ def changed_options(options: Any) -> dict[str, object]:
             where = f"{getattr(options, 'name', type(options).__name__)}: {field.name}"
             changed[field.name] = _plain(where, value, field.metadata.get(CATALOGUE))
     return changed
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedOptions:
+    """All options of a thing, those of things that it holds included, as plain values.
+
+    Attributes:
+        values: Values by name. A criterion stands under the name of its field, and its options behind a dot; where a
+            field may hold several things they are numbered, ``hooks.0`` and ``hooks.0.rate``.
+        places: Places in a comparison of runs that classes state for their options in a mapping ``places``.
+    """
+
+    values: Mapping[str, object]
+    places: Mapping[str, str]
+
+
+def resolved_options(options: Any) -> ResolvedOptions:
+    """All options of a dataclass, with those of the criteria or hooks that it holds; "none" stands for None.
+
+    A value that has no plain form stands as its text.
+    """
+    values: dict[str, object] = {}
+    places = dict(getattr(options, "places", {}))
+    for field in dataclasses.fields(options):
+        value, catalogue = getattr(options, field.name), field.metadata.get(CATALOGUE)
+        if catalogue is None:
+            values[field.name] = _plain_or_text(value)
+            continue
+        things = _things(catalogue, value)
+        several = field.metadata.get(SEVERAL, False)
+        for number, thing in enumerate(things):
+            name = f"{field.name}.{number}" if several else field.name
+            held = resolved_options(thing)
+            values |= {name: spelled_name(catalogue, thing), **{f"{name}.{key}": v for key, v in held.values.items()}}
+            places |= {f"{name}.{key}": place for key, place in held.places.items()}
+    return ResolvedOptions(values, places)
+
+
+def _things(catalogue: Catalogue, value: object) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return tuple(named_thing(catalogue, item) for item in parse_items(value, catalogue.kind))
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _plain_or_text(value: object) -> object:
+    if value is None:
+        return "none"
+    try:
+        return _plain("", value)
+    except UsageError:
+        return repr(value)
 
 
 def named_text(catalogue: Catalogue | None, *things: Any) -> str:

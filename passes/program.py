@@ -37,7 +37,8 @@ class Program:
         example_args: Positional inputs that it was captured with, of batch 2 where the batch is dynamic.
         example_kwargs: Keyword inputs that it was captured with.
         dynamic_shapes: Dimensions of each example tensor that may vary; None where none may.
-        origin: SHA-256 over name, dtype, shape and bytes of every tensor of the dense checkpoint.
+        origin: SHA-256 over name, dtype, shape and bytes of every tensor of the checkpoint that it was captured or read
+            from, whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out).
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
@@ -110,6 +111,11 @@ class Program:
         """Number of trained scalars; a tied tensor counts once."""
         return sum(p.numel() for p in self.module.parameters())
 
+    def zero_fraction(self) -> float:
+        """Share of zeros among the trained scalars."""
+        zeros = sum(int((parameter == 0).sum()) for parameter in self.module.parameters())
+        return zeros / max(self.parameter_count(), 1)
+
     def layers(self) -> list[cost.Layer]:
         """Convolutions and linear layers in the order of execution."""
         return cost.layers(self.graph, self._samples)
@@ -176,7 +182,7 @@ class Program:
             name: {"shape": list(mask.shape), "bits": np.packbits(mask.cpu().numpy()).tobytes().hex()}
             for name, mask in self.masks.items()
         }
-        note = {"origin": self.origin, "masks": masks, **{name: getattr(self, name) for name in _LISTS}}
+        note = {"masks": masks, **{name: getattr(self, name) for name in _LISTS}}
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
         buffer = io.BytesIO()
         torch.export.save(self.export(), buffer, extra_files={_EXTRA_FILE: json.dumps(note)})
@@ -202,7 +208,6 @@ class Program:
         program = from_exported(exported)
         if extra[_EXTRA_FILE]:
             note = json.loads(extra[_EXTRA_FILE])
-            program.origin = note["origin"]
             program.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
             for name in _LISTS:  # the earliest archives of 0.1.0 don't list the constants
                 setattr(program, name, tuple(note.get(name, ())))

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from prunec.compiler.bundle.bundle_names import bundle_name
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.pipeline.recipe import default_recipe, from_recipe
+from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
 from prunec.compiler.project.config import Config
 from prunec.compiler.project.project import ModelOptions, Project, check_fit
 from prunec.compiler.recovery.recover_options import Recover
@@ -93,13 +96,20 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
         seed=seed,
         pretraining=project.pretraining(),
         early=_early(project, pipeline, job.model),
-        module=loaded.module,
+        model_name=project.config.model.name,
+        module=_module(project, loaded, job) if job.settings.controls else None,
         initialise=project.initialise(),
     )
     report = compile_model(
         loaded.program, job.target, pipeline, data, output, objective=objective, settings=settings, force=job.force
     )
     return report, output
+
+
+def _module(project: Project, loaded: LoadedCheckpoint, job: Job) -> nn.Module | None:
+    """The network as its factory builds it, else as the checkpoint holds it, for control arms from scratch."""
+    factory = project.factory(job.model)
+    return loaded.module if factory is None else build_module(factory)
 
 
 def _early(project: Project, pipeline: Pipeline, model: ModelOptions) -> dict[str, Program]:

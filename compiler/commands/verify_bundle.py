@@ -21,6 +21,7 @@ from prunec.passes.errors import (
     UsageError,
 )
 from prunec.passes.fold import FoldParameters
+from prunec.passes.identity import weights_sha256
 from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -147,10 +148,10 @@ def same_source(bundle: Bundle, dense: Program) -> str:
         InputError: The dense program is another.
     """
     expected = bundle.report.model.source_sha256
-    if dense.origin != expected:
-        raise InputError(
-            f"the checkpoint's weights have sha256 {dense.origin[:12]}, the bundle's source {expected[:12]}"
-        )
+    # Reports without a ledger have the fingerprint of all tensors of the checkpoint, used or not.
+    got = dense.origin if isinstance(bundle.report.ledger, Unknown) else weights_sha256(dense)
+    if got != expected:
+        raise InputError(f"the checkpoint's weights have sha256 {got[:12]}, the bundle's source {expected[:12]}")
     return f"the checkpoint is the bundle's source, sha256 {expected[:12]}"
 
 

@@ -1,10 +1,10 @@
 """Facts of a compile after its steps: the export, the engine, the measurements, and all of them together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from prunec.compiler.facts.step_facts import StepFact
+from prunec.compiler.facts.ledger import LedgerEntry
+from prunec.compiler.facts.step_facts import StepFact, entries_of
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.measuring import Measurement
@@ -79,6 +79,15 @@ class OnThisCpu:
 
 
 @dataclass(frozen=True)
+class SeedRun:
+    """A finished run of one seed: the metric on the test data at its end, and all entries that it left."""
+
+    seed: int
+    accuracy: float | Unknown
+    entries: tuple[LedgerEntry, ...]
+
+
+@dataclass(frozen=True)
 class ControlRun:
     """A finished control arm.
 
@@ -86,14 +95,18 @@ class ControlRun:
         name: Name of the control arm (`control_names.CONTROLS`).
         epochs: Length of its training.
         schedule: The schedule that it followed.
-        accuracy: Metric on the test data at its end.
+        macs: Multiply-accumulates of its network for one sample.
+        zero_fraction: Share of zeros among its parameters.
+        seeds: Its runs, one for each seed of the compile.
         note: A remark that a reader of its figures needs; empty for none.
     """
 
     name: str
     epochs: int
     schedule: str
-    accuracy: float | Unknown
+    macs: int
+    zero_fraction: float
+    seeds: tuple[SeedRun, ...]
     note: str
 
 
@@ -104,16 +117,22 @@ class Steps:
     Attributes:
         program: The compiled program.
         history: The facts of the steps, the dense network's first.
-        further_seeds: Accuracy by further seed.
+        further_seeds: The same steps with further seeds.
         seed_matters: Whether a further seed gave other weights.
         controls: The control arms.
     """
 
     program: Program
     history: tuple[StepFact, ...]
-    further_seeds: Mapping[int, float | Unknown] = field(default_factory=dict)
+    further_seeds: tuple[SeedRun, ...] = ()
     seed_matters: bool = False
     controls: tuple[ControlRun, ...] = ()
+
+    @property
+    def ledger(self) -> tuple[LedgerEntry, ...]:
+        """The entries of the compile, then those of further seeds and control arms."""
+        others = [*self.further_seeds, *(run for control in self.controls for run in control.seeds)]
+        return (*entries_of(self.history), *(entry for run in others for entry in run.entries))
 
 
 @dataclass(frozen=True)

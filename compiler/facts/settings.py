@@ -37,6 +37,7 @@ class Settings:
         gates: Further gates as text, such as gates of plug-ins: ``NAME{limit=...}``.
         allow_unknown: Whether a gate passes whose value can't be measured.
         command: The command line, for the report.
+        model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
         early: Dense networks of early epochs, by the name that the recipe gives them, for weight rewinding.
         resume: Whether a training that was stopped goes on.
@@ -63,6 +64,7 @@ class Settings:
     gates: tuple[str, ...] = ()
     allow_unknown: bool = False
     command: str = ""
+    model_name: str = ""
     pretraining: Schedule | None = None
     early: Mapping[str, "Program"] = field(default_factory=dict)
     resume: bool = False

@@ -7,8 +7,10 @@ from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
+from prunec.compiler.facts.ledger import LedgerEntry, MacsPerSample
 from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
+from prunec.compiler.recovery.rate_pieces import RatePiece
 from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -24,13 +26,37 @@ class StepCost:
 
     Attributes:
         samples: Training samples that it looked at, repeated ones counted again.
-        epochs: Passes over the training data.
+        epochs: Passes over the training data of a step that trains.
         steps: Optimizer steps.
+        macs_per_sample: Operations for each sample; None for one pass of the network that came in, forward, and
+            backward too where steps were taken.
+        learning_rates: The learning rate over the epochs.
+        split: The part of the data that the samples are of, in words.
     """
 
     samples: int = 0
     epochs: float = 0.0
     steps: int = 0
+    macs_per_sample: MacsPerSample | None = None
+    learning_rates: tuple[RatePiece, ...] = ()
+    split: str = "training data"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Work of a step whose weights were thrown away, as a probe's.
+
+    Attributes:
+        stage: Name under which the ledger has it.
+        options: The options that it followed, a dataclass.
+        cost: Its cost.
+        weights_in: Fingerprint of the weights that it started from.
+    """
+
+    stage: str
+    options: object
+    cost: StepCost
+    weights_in: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +71,8 @@ class StepOutput:
         fact: A fact for the report, one of prunec's own; None for none.
         figures: Figures of a plug-in's step for the report; what JSON has no form for becomes `Unknown`.
         cost: The cost of the step.
+        options: The options that were followed, where they say more than those that were given; None where not.
+        beside: Work whose weights were thrown away.
     """
 
     program: Program
@@ -54,6 +82,8 @@ class StepOutput:
     fact: object = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     cost: StepCost = StepCost()
+    options: object = None
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,8 @@ class StepFact:
         nonzero_weights: Number of weights of convolutions and linear layers that are not zero.
         predicted_ms: Sum of the layers' rooflines on the target.
         accuracy: Metric on the test data after it.
+        entries: Its entries in the ledger; the dense network's tells of the training that it had.
+        weights: Fingerprint of the network's weights after it.
         plan: This and the others are those of `StepOutput`; no program is kept, with its weights of every step.
     """
 
@@ -74,10 +106,11 @@ class StepFact:
     nonzero_weights: int
     predicted_ms: float | Unknown
     accuracy: float | Unknown
+    entries: tuple[LedgerEntry, ...]
+    weights: str
     plan: PruningPlan | None = None
     fact: object = None
     figures: Mapping[str, Any] = field(default_factory=dict)
-    cost: StepCost = StepCost()
 
 
 @dataclass(frozen=True)
@@ -136,6 +169,11 @@ def last_fact(history: Sequence[StepFact], kind: type[Fact]) -> Fact | None:
     return facts[-1] if facts else None
 
 
+def entries_of(history: Sequence[StepFact]) -> tuple[LedgerEntry, ...]:
+    """The ledger's entries of some steps, in order."""
+    return tuple(entry for fact in history for entry in fact.entries)
+
+
 def whole_plan(history: Sequence[StepFact]) -> PruningPlan:
     """The plans of all steps, one after the other."""
     plan = PruningPlan({})
@@ -159,14 +197,12 @@ class Pruned:
         widths: Name of each group, its width in the dense network, and the number of units that it keeps.
         oracle: Report on the check of the pruned program.
         rounds: Number of filter prunings so far, this one included.
-        samples: Samples that the criterion looked at.
     """
 
     options: PruneFilters
     widths: tuple[tuple[str, int, int], ...]
     oracle: OracleReport
     rounds: int
-    samples: int
 
 
 @dataclass(frozen=True)

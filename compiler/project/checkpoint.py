@@ -67,7 +67,7 @@ def load_checkpoint(
     if isinstance(content, nn.Module):
         module = content
     else:
-        module, more = load_state(_build(model, path), content, path)
+        module, more = load_state(build_module(_named(model, path)), content, path)
         notes += more
     _check_finite(module.state_dict(), path)
     if other := _other_types(module.parameters()):
@@ -97,12 +97,21 @@ def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bo
     return LoadedCheckpoint(program, None, notes)
 
 
-def _build(model: Callable[[], nn.Module] | None, path: Path) -> nn.Module:
+def _named(model: Callable[[], nn.Module] | None, path: Path) -> Callable[[], nn.Module]:
     if model is None:
         raise UsageError(
             f"{path} holds weights only, and the network they belong to isn't named.",
             hint='Name its factory: [model] factory = "module:callable" in prunec.toml, or --model module:callable.',
         )
+    return model
+
+
+def build_module(model: Callable[[], nn.Module]) -> nn.Module:
+    """The network that a factory builds.
+
+    Raises:
+        UsageError: The factory fails, or gives something else.
+    """
     name = f"{getattr(model, '__module__', '')}:{getattr(model, '__qualname__', model)}".rpartition(".")[2]
     try:
         module = model()

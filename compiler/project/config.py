@@ -88,12 +88,14 @@ class ModelSection(_Section):
     """[model]: the network that a state_dict belongs to.
 
     Attributes:
+        name: Name of the network, such as "ResNet-50", by which runs are compared with published ones.
         factory: "module:callable", relative to the file, that builds it.
         initialise: "module:callable" that draws all weights of a network, for control arms from scratch.
         input: Shape of one sample, or a list of shapes for several inputs.
         pretraining: The training of the dense network, where it is known.
     """
 
+    name: str = ""
     factory: Reference | None = None
     initialise: Reference | None = None
     input: tuple[Shape, ...] | None = None

@@ -72,13 +72,18 @@ class Project:
         Raises:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
-        model = self.config.model
+        shapes = options.shapes or self.config.model.input
+        return load_checkpoint(checkpoint, model=self.factory(options), input_shapes=shapes, trust=options.trust)
+
+    def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:
+        """The function that builds the network, None where none is named.
+
+        Raises:
+            UsageError: The function can't be found.
+        """
         if options.factory is None:
-            factory = self._imported(model.factory)
-        else:
-            factory = import_callable(_given_factory(options.factory), Path.cwd())
-        shapes = options.shapes or model.input
-        return load_checkpoint(checkpoint, model=factory, input_shapes=shapes, trust=options.trust)
+            return self._imported(self.config.model.factory)
+        return import_callable(_given_factory(options.factory), Path.cwd())
 
     def data(self, seed: int = 0) -> Data | None:
         """The project's data, None where it names none.

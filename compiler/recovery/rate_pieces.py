@@ -56,6 +56,8 @@ class RatePiece:
     factors: tuple[float, float] = _UNCHANGED
 
     def __post_init__(self) -> None:
+        for name in ("start", "end", "first", "last"):  # whole numbers would be written otherwise than they are read
+            object.__setattr__(self, name, float(getattr(self, name)))
         rules = {
             "expected finite numbers": all(
                 map(math.isfinite, (self.start, self.end, self.first, self.last, *self.phases, *self.factors))

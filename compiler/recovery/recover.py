@@ -86,6 +86,7 @@ def _recovered(training: Training, *, resumed: bool) -> Recovered:
         program=program,
         curve=tuple(training.curve),
         learning_rates=schedule.trace(epochs),
+        rate_pieces=schedule.pieces(epochs),
         best_epoch=training.best_epoch or epochs,
         trainability_accuracy=accuracy,
         trainability_epochs=accuracy if isinstance(accuracy, Unknown) else schedule.first_stage_epochs or 0,

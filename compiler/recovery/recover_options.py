@@ -8,7 +8,7 @@ from prunec.compiler.recovery.default_schedule import AUTO
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.schedules import WEIGHT_REWINDING, OriginalUnknownError, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
-from prunec.passes.options import CATALOGUE
+from prunec.passes.options import CATALOGUE, SEVERAL
 
 Keep = Literal["best", "last"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -70,7 +70,7 @@ class Recover:
     sync_batchnorm: bool = False
     early: str = ""
     probe: int = 0
-    hooks: str | tuple[TrainingHook, ...] = field(default="", metadata={CATALOGUE: HOOKS})
+    hooks: str | tuple[TrainingHook, ...] = field(default="", metadata={CATALOGUE: HOOKS, SEVERAL: True})
 
     def __post_init__(self) -> None:
         ranges = {

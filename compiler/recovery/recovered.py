@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 from prunec.compiler.recovery.diagnosis import Diagnosis
 from prunec.compiler.recovery.epoch_record import EpochRecord
+from prunec.compiler.recovery.rate_pieces import Pieces
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
@@ -81,6 +82,7 @@ class Retraining:
         schedule_reason: Reason for the choice of the schedule; empty where the recipe names it.
         curve: One record per epoch.
         learning_rates: [epoch, learning rate] at every change, or of every epoch where it always changes.
+        rate_pieces: The learning rate over the epochs that were run, exactly.
         best_epoch: The epoch whose network was kept, counted from 1.
         trainability_accuracy: Mean test metric over the first stage of constant learning rate.
         trainability_epochs: Length of that stage.
@@ -95,6 +97,7 @@ class Retraining:
     schedule_reason: str
     curve: tuple[EpochRecord, ...]
     learning_rates: list[list[float]]
+    rate_pieces: Pieces
     best_epoch: int
     trainability_accuracy: float | Unknown
     trainability_epochs: int | Unknown

@@ -1,31 +1,37 @@
 """The assembly of a report from the request and the facts of a compile, before it is judged."""
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from prunec.calibration.data import Data
-from prunec.compiler.facts.outcome import Outcome
+from prunec.compiler.facts.outcome import ControlRun, Outcome
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
+from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION
 from prunec.passes.criteria.catalogue import criterion_text
-from prunec.passes.graphs import operator_name
+from prunec.passes.identity import architecture_sha256
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 
 _NOTHING_PRUNED = Unknown("nothing was pruned.")
+_UNNAMED_MODEL = Unknown("[model] name in prunec.toml says it.")
+_UNNAMED_DATA = Unknown("[data] name in prunec.toml says it.")
 _UNKNOWN_TRAINING = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 
 
 def assemble(request: Request, outcome: Outcome) -> Report:
     """The report of a compile, with no gates yet."""
     history, exported = outcome.steps.history, outcome.exported
+    ledger = tuple(LedgerEntryPart.of(entry) for entry in outcome.steps.ledger)
     pruned, permuted = last_fact(history, Pruned), last_fact(history, Permuted)
     runs = _runs(request, outcome)
     report = Report(
@@ -34,7 +40,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         command=request.settings.command,
         target=str(request.target),
         pipeline=str(request.pipeline),
-        model=_model(request.dense),
+        model=_model(request, history),
         data=_data(request.data),
         macs=_macs(request.dense, outcome.steps.program),
         parameters=_parameters(request.dense, outcome.steps.program),
@@ -47,16 +53,17 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         latency=Unknown("not measured yet."),
         latency_cpu=Unknown("not measured yet."),
         pretraining=_pretraining(request),
-        pruning=_NOTHING_PRUNED if pruned is None else _pruning(request, pruned),
+        pruning=_NOTHING_PRUNED if pruned is None else _pruning(request, pruned, ledger),
         permutation=Unknown(NOT_PERMUTED) if permuted is None else network_parts.PermutationPart.of(permuted),
-        recovery=_recovery(request, history),
+        recovery=_recovery(request, history, ledger),
         runs=runs,
         runs_summary=summarise_runs(runs, outcome.steps.seed_matters),
-        controls=tuple(training_parts.ControlPart.of(control) for control in outcome.steps.controls),
+        controls=tuple(_control(control) for control in outcome.steps.controls),
         steps=tuple(
             network_parts.StepPart.of(fact, name="dense" if fact.step is None else str(fact.step)) for fact in history
         ),
         layers=layer_parts(request, outcome.steps, exported),
+        ledger=ledger,
         gates=(),
         engine_request=_engine_request(request),
         engine=Unknown("not built yet."),
@@ -69,29 +76,27 @@ def assemble(request: Request, outcome: Outcome) -> Report:
     return engine_facts.with_target(report, outcome.on_target).model_copy(update={"latency_cpu": latency_cpu})
 
 
-def _model(dense: Program) -> network_parts.ModelPart:
+def _model(request: Request, history: Sequence[StepFact]) -> network_parts.ModelPart:
+    dense = request.dense
     return network_parts.ModelPart.of(
         dense,
-        source_sha256=dense.origin,
+        name=request.settings.model_name or _UNNAMED_MODEL,
+        source_sha256=history[0].weights,
+        compiled_sha256=history[-1].weights,
         architecture_sha256=architecture_sha256(dense),
         input_shapes=[x.shape[1:] for x in dense.example_inputs],
     )
-
-
-def architecture_sha256(program: Program) -> str:
-    """SHA-256 of the graph: operators, their arguments and the shapes of all tensors, no weights."""
-    lines = [
-        f"{node.op} {operator_name(node.target)} {node.args} {node.kwargs} {node.meta.get('shapes')}"
-        for node in program.graph.nodes
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _data(data: Data | None) -> training_parts.DataPart | Unknown:
     if data is None:
         return Unknown("no data was given.")
     return training_parts.DataPart.of(
-        data, train_images=len(data.train), validation_images=len(data.validation), test_images=len(data.test)
+        data,
+        name=data.name or _UNNAMED_DATA,
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        test_images=len(data.test),
     )
 
 
@@ -102,8 +107,7 @@ def _macs(dense: Program, compiled: Program) -> network_parts.MacsPart:
 
 def _parameters(dense: Program, compiled: Program) -> network_parts.ParametersPart:
     before, after = dense.parameter_count(), compiled.parameter_count()
-    zeros = sum(int((p == 0).sum()) for p in compiled.module.parameters())
-    return network_parts.ParametersPart(dense=before, compiled=after, zero_fraction=zeros / max(after, 1))
+    return network_parts.ParametersPart(dense=before, compiled=after, zero_fraction=compiled.zero_fraction())
 
 
 def _accuracy(request: Request, outcome: Outcome) -> training_parts.AccuracyPart:
@@ -123,9 +127,10 @@ def _pretraining(request: Request) -> training_parts.PretrainingPart:
     return training_parts.PretrainingPart.of(schedule, learning_rates=schedule.trace(schedule.epochs))
 
 
-def _pruning(request: Request, pruned: Pruned) -> network_parts.PruningPart:
+def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]) -> network_parts.PruningPart:
     options, dense = pruned.options, request.settings.pretraining
     by_group = {name: 1 - kept / width for name, width, kept in pruned.widths}
+    before = trainings_before_removal(chain(ledger))
     return network_parts.PruningPart.of(
         options,
         pruned,
@@ -135,22 +140,32 @@ def _pruning(request: Request, pruned: Pruned) -> network_parts.PruningPart:
         criterion=criterion_text(options.criterion),
         schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
         rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded to the nearest multiple",
-        epochs=0,
+        epochs=sum(known(entry.epochs) or 0 for entry in before),
+        samples=sum(known(entry.samples) or 0 for entry in chain(ledger) if entry.stage == PruneFilters.name),
         groups=[{"name": name, "width": width, "kept": kept} for name, width, kept in pruned.widths],
     )
 
 
-def _recovery(request: Request, history: Sequence[StepFact]) -> training_parts.RecoveryPart | Unknown:
-    fact = last_fact(history, Retraining)
-    if fact is None or request.data is None:
+def _recovery(
+    request: Request, history: Sequence[StepFact], ledger: Sequence[LedgerEntryPart]
+) -> training_parts.RecoveryPart | Unknown:
+    """All retrainings as one, with the options, the kept epoch and the diagnosis of the last."""
+    facts = facts_of(history, Retraining)
+    if not facts or request.data is None:
         return Unknown("the pipeline has no recovery finetune.")
-    options = fact.options
+    fact, options = facts[-1], facts[-1].options
+    booked = [entry for entry in chain(ledger) if entry.stage == options.name]
+    starts = list(accumulate((len(each.curve) for each in facts[:-1]), initial=0))
+    parts = list(zip(starts, facts, strict=True))
     return training_parts.RecoveryPart.of(
         options,
         fact,
-        epochs=len(fact.curve),
-        steps=fact.spent.steps,
+        epochs=sum(int(known(entry.epochs) or 0) for entry in booked),
+        steps=sum(known(entry.steps) or 0 for entry in booked),
+        schedule=", then ".join(each.options.schedule for each in facts),
         schedule_reason=fact.schedule_reason or None,
+        learning_rates=[(start + epoch, rate) for start, each in parts for epoch, rate in each.learning_rates],
+        curve=[replace(record, epoch=start + record.epoch) for start, each in parts for record in each.curve],
         warmup_epochs=options.warmup,
         early=options.early or None,
         optimizer="SGD",
@@ -161,18 +176,27 @@ def _recovery(request: Request, history: Sequence[StepFact]) -> training_parts.R
         ema=options.ema or None,
         compiled=options.compile,
         seeds=(request.settings.seed,),
+        resumed=any(each.resumed for each in facts),
+        seconds=sum(each.seconds for each in facts),
         diagnosis=fact.diagnosis if isinstance(fact.diagnosis, Unknown) else str(fact.diagnosis),
         checkpoint=options.keep,
-        checkpoint_epoch=fact.best_epoch if options.keep == "best" else len(fact.curve),
+        checkpoint_epoch=starts[-1] + (fact.best_epoch if options.keep == "best" else len(fact.curve)),
     )
+
+
+def _control(control: ControlRun) -> training_parts.ControlPart:
+    runs = tuple(training_parts.RunPart(seed=run.seed, accuracy=run.accuracy) for run in control.seeds)
+    summary = summarise_runs(runs, seed_matters=True)
+    return training_parts.ControlPart.of(control, accuracy=runs[0].accuracy, runs=runs, summary=summary)
 
 
 def _runs(request: Request, outcome: Outcome) -> tuple[training_parts.RunPart, ...]:
     seed, further = request.settings.seed, outcome.steps.further_seeds
-    if not further:
-        return (training_parts.RunPart(seed=seed, accuracy=outcome.exported.accuracy),)
-    accuracies = {seed: last_accuracy(outcome.steps.history), **further}
-    return tuple(training_parts.RunPart(seed=seed, accuracy=accuracy) for seed, accuracy in accuracies.items())
+    accuracy = last_accuracy(outcome.steps.history) if further else outcome.exported.accuracy
+    return (
+        training_parts.RunPart(seed=seed, accuracy=accuracy),
+        *(training_parts.RunPart(seed=run.seed, accuracy=run.accuracy) for run in further),
+    )
 
 
 def summarise_runs(runs: Sequence[training_parts.RunPart], seed_matters: bool) -> training_parts.RunsSummaryPart:

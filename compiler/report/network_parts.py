@@ -9,9 +9,14 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 
 
 class ModelPart(Part):
-    """The dense model. `input_shapes` are one sample's shapes, without the batch dimension."""
+    """The dense model. `input_shapes` are one sample's shapes, without the batch dimension.
 
+    `source_sha256` is the fingerprint of its weights and `compiled_sha256` that of the compiled ones.
+    """
+
+    name: Maybe[str] = NOT_RECORDED
     source_sha256: str
+    compiled_sha256: Maybe[str] = NOT_RECORDED
     architecture_sha256: str
     input_shapes: tuple[tuple[int, ...], ...]
     lost_in_capture: tuple[str, ...]

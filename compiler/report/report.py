@@ -11,6 +11,7 @@ from pydantic import Field, computed_field, model_validator
 from pydantic_core import from_json
 
 from prunec.compiler.report import engine_parts, network_parts, training_parts
+from prunec.compiler.report.ledger_part import LedgerEntryPart
 from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, covers, reasons_of, steps_of, with_unknowns
 from prunec.compiler.report.report_part import Part
 
@@ -46,6 +47,7 @@ class Report(Part):
     runs_summary: training_parts.RunsSummaryPart
     controls: tuple[training_parts.ControlPart, ...] = ()
     steps: Maybe[tuple[network_parts.StepPart, ...]] = NOT_RECORDED
+    ledger: Maybe[tuple[LedgerEntryPart, ...]] = NOT_RECORDED
     layers: tuple[network_parts.LayerPart, ...]
     gates: tuple[engine_parts.GatePart, ...]
     engine_request: engine_parts.EngineRequestPart = engine_parts.EngineRequestPart()

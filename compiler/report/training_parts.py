@@ -9,6 +9,7 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 class DataPart(Part):
     """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
 
+    name: Maybe[str] = NOT_RECORDED
     sha256: str
     preprocessing_sha256: str
     train_images: Count
@@ -141,10 +142,18 @@ class RunsSummaryPart(Part):
 
 
 class ControlPart(Part):
-    """A control arm: `accuracy` is its test accuracy before any export, `note` a remark that a reader needs."""
+    """A control arm: `accuracy` is its test accuracy before any export, `note` a remark that a reader needs.
+
+    `macs` are those of its network for one sample, `zero_fraction` is the share of zeros among its parameters; `runs`
+    are its accuracies by seed, of which `accuracy` is the first, and `summary` sums them up.
+    """
 
     name: str
     epochs: Count
     schedule: str
     accuracy: Maybe[Fraction]
+    macs: Maybe[Count] = NOT_RECORDED
+    zero_fraction: Maybe[Fraction] = NOT_RECORDED
+    runs: Maybe[tuple[RunPart, ...]] = NOT_RECORDED
+    summary: Maybe[RunsSummaryPart] = NOT_RECORDED
     note: str

@@ -1,34 +1,34 @@
 """Control arms and further seeds: the same compile again with one thing changed, up to its accuracy."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prunec.compiler.facts.control_names import CONTROLS
-from prunec.compiler.facts.outcome import ControlRun
+from prunec.compiler.facts.outcome import ControlRun, SeedRun
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.facts.step_facts import StepInput, facts_of, last_accuracy
+from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
+from prunec.compiler.stages.booking import untrained_entry
 from prunec.compiler.stages.step_runs import run_steps
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
 from prunec.passes.frontend import capture
+from prunec.passes.identity import weights_sha256
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.tensors import fingerprint
-from prunec.passes.unknown import Unknown
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """The run of a control: its first program, its steps, and a remark that a reader of its figures needs."""
+    """The run of a control: its first program, its steps, a remark on it, and whether its first weights are random."""
 
     program: Program
     pipeline: Pipeline
     note: str = ""
+    from_scratch: bool = False
 
 
 def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool) -> None:
@@ -57,52 +57,71 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool) -> No
         raise UsageError("The control arm random needs prune-filters in the pipeline.")
 
 
-def run_seeds(main: StepInput) -> tuple[Mapping[int, float | Unknown], bool]:
+def run_seeds(main: StepInput) -> tuple[tuple[SeedRun, ...], bool]:
     """Run all steps of a run that has ended again, with further seeds.
 
     Returns:
-        The accuracy that is measured last by seed, and whether any seed gave other weights.
+        The runs, and whether any seed gave other weights.
     """
     request = main.request
-    seeds = range(request.settings.seed + 1, request.settings.seed + request.settings.seeds)
     arm = _Arm(request.dense, request.pipeline)
-    accuracies: dict[int, float | Unknown] = {}
-    weights = {fingerprint(main.program.tensors())}
-    for seed in seeds:
-        run = _repeated(main, f"seed {seed}", arm, seed)
-        accuracies[seed] = last_accuracy(run.history)
-        weights.add(fingerprint(run.program.tensors()))
-    return accuracies, len(weights) > 1
+    ended = [_repeated(main, f"seed {seed}", arm, seed) for seed in _seeds(main)[1:]]
+    runs = tuple(_seed_run(main, run) for run in ended)
+    return runs, any(run.history[-1].weights != main.history[-1].weights for run in ended)
 
 
 def run_controls(main: StepInput) -> tuple[ControlRun, ...]:
-    """Run the control arms that were asked for, to compare with a run that has ended."""
-    runs = []
-    for name in main.request.settings.controls:
-        arm = _arm(name, main)
-        history = _repeated(main, name, arm, main.seed).history
-        epochs = sum(options.epochs for options in arm.pipeline.of(Recover))
-        schedule = facts_of(history, Retraining)[-1].options.schedule
-        runs.append(ControlRun(name, epochs, schedule, last_accuracy(history), arm.note))
-    return tuple(runs)
+    """Run the control arms that were asked for, with all seeds, to compare with a run that has ended."""
+    return tuple(_control(name, main) for name in main.request.settings.controls)
+
+
+def _control(name: str, main: StepInput) -> ControlRun:
+    ended = []
+    for seed in _seeds(main):
+        arm = _arm(name, replace(main, seed=seed))
+        ended.append(_repeated(main, name if seed == main.seed else f"{name}, seed {seed}", arm, seed))
+    retrainings = facts_of(ended[0].history, Retraining)
+    return ControlRun(
+        name=name,
+        epochs=sum(len(retraining.curve) for retraining in retrainings),
+        schedule=retrainings[-1].options.schedule,
+        macs=ended[0].program.macs(),
+        zero_fraction=ended[0].program.zero_fraction(),
+        seeds=tuple(_seed_run(main, run) for run in ended),
+        note=arm.note,
+    )
+
+
+def _seeds(main: StepInput) -> range:
+    first = main.request.settings.seed
+    return range(first, first + main.request.settings.seeds)
+
+
+def _seed_run(main: StepInput, run: StepInput) -> SeedRun:
+    """A run that has ended, without the entry of the dense network's training, which is the main run's."""
+    own = run.history[1:] if run.history[0] is main.history[0] else run.history
+    return SeedRun(run.seed, last_accuracy(run.history), entries_of(own))
 
 
 def _arm(name: str, main: StepInput) -> _Arm:
-    request, pipeline = main.request, main.request.pipeline
+    request = main.request
+    followed = tuple(retraining.options for retraining in main.before(Retraining))
     if name == "dense":
-        return _Arm(request.dense, Pipeline(tuple(s for s in pipeline.steps if isinstance(s.options, Recover))))
+        return _Arm(request.dense, Pipeline(tuple(Step("recover", options) for options in followed)))
     if name == "random":
-        return _Arm(request.dense, _changed(pipeline, PruneFilters, criterion="random"))
-    recoveries, original = pipeline.of(Recover), request.settings.pretraining
+        return _Arm(request.dense, _changed(request.pipeline, PruneFilters, criterion="random"))
+    original = request.settings.pretraining
     assert original is not None
     assert original.epochs is not None
     dense_epochs = original.epochs
     if name == "scratch-b":
         dense_epochs = round(dense_epochs * request.dense.macs() / main.program.macs())
-    epochs = dense_epochs + sum(options.epochs for options in recoveries)
-    options = replace(recoveries[-1], epochs=epochs, schedule=_stretched(original, epochs), warmup=0.0, early="")
+    epochs = dense_epochs + sum(options.epochs for options in followed)
+    schedule = _stretched(original, epochs)
+    # It is trained as the dense network was: nothing teaches it, and nothing else takes part.
+    options = replace(followed[-1], epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
     program, note = _from_scratch(main)
-    return _Arm(program, Pipeline((Step("recover", options),)), note)
+    return _Arm(program, Pipeline((Step("recover", options),)), note, from_scratch=True)
 
 
 def _changed(pipeline: Pipeline, kind: type[PruneFilters | Recover], **options: Any) -> Pipeline:
@@ -127,12 +146,12 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
     program, note = None, f"there is no factory: {by_rule}"
     if settings.module is not None:
         try:
-            pruned = reinitialised(settings.module, main.plan, settings.seed, settings.initialise)
+            pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise)
             program, note = capture(pruned, dense.example_args, dense.example_kwargs), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"
     if program is None:
-        program = reinitialised_program(compiled, settings.seed)
+        program = reinitialised_program(compiled, main.seed)
     program.masks = {name: mask.clone() for name, mask in compiled.masks.items()}
     program.apply_masks()
     return program, note
@@ -141,5 +160,9 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
 def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
     """Run an arm's steps and nothing after them; without probes, whose verdict nobody would read."""
     main.request.settings.progress.stage(f"control: {name}")
-    start = replace(main, program=arm.program, history=main.history[:1], seed=seed, arm=name)
+    first = main.history[0]
+    if arm.from_scratch:
+        weights = weights_sha256(arm.program)
+        first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
+    start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name)
     return run_steps(start, _changed(arm.pipeline, Recover, probe=0))

@@ -10,7 +10,9 @@ from prunec.calibration.batchnorm import ReestimateBatchNorm
 from prunec.calibration.evidence import collect_evidence
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import reestimate_batchnorm
+from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
+from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
@@ -47,9 +49,11 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     earlier = given.before(Pruned)
     dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
     widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
-    cost = StepCost(samples=0 if evidence is None else evidence.samples)
-    fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1, samples=cost.samples)
-    return StepOutput(result.program, result.modified, result.plan, result.compensated, fact, cost=cost)
+    fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1)
+    cost = _evidence_cost(options, before, evidence)
+    return StepOutput(
+        result.program, result.modified, result.plan, result.compensated, fact, cost=cost, options=options
+    )
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:
@@ -57,7 +61,7 @@ def permute(options: Permute, given: StepInput) -> StepOutput:
     given.request.settings.progress.stage(f"permute channels, at most {options.seconds:g} s")
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     result = options.run(given.program)
-    return StepOutput(result.program, result.modified, result.plan, fact=Permuted.of(result.stats))
+    return StepOutput(result.program, result.modified, result.plan, fact=Permuted.of(result.stats), options=options)
 
 
 def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
@@ -70,7 +74,7 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), len(inputs)
     else:
         result, samples = options.run(given.program, evidence), 0
-    cost = StepCost(samples=samples + (0 if evidence is None else evidence.samples))
+    cost = _evidence_cost(options, given.program, evidence, samples)
     check_masks(result.program)
     layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
     fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
@@ -91,6 +95,16 @@ def _evidence(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
     policy = {"policy": options.policy} if isinstance(options, PruneFilters) else {}
     loss = given.request.objective.loss
     return collect_evidence(given.program.inference(), [options.criterion], batches, loss, **policy)
+
+
+def _evidence_cost(
+    options: PruneFilters | Sparsify, program: Program, evidence: Evidence | None, run_through: int = 0
+) -> StepCost:
+    """The cost of looking at evidence, and at further samples that only run through the network."""
+    looked_at = 0 if evidence is None else evidence.samples
+    samples, forward = looked_at + run_through, program.macs()
+    backward = BACKWARD_OVER_FORWARD * forward * looked_at if "gradients" in options.needs else 0
+    return StepCost(samples=samples, macs_per_sample=MacsPerSample(forward, backward / max(samples, 1)))
 
 
 def check_masks(program: Program) -> None:

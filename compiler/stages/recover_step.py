@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Pipeline
@@ -69,8 +70,20 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
     fact = replace(
         result.without_program(), schedule_reason=choice.reason, diagnosis=_diagnosis(options, given, result)
     )
-    cost = StepCost(samples=result.spent.samples, epochs=len(result.curve), steps=result.spent.steps)
-    return StepOutput(result.program, fact=fact, cost=cost)
+    return StepOutput(result.program, fact=fact, cost=_cost(result), options=options)
+
+
+def _cost(result: Recovered) -> StepCost:
+    spent = result.spent
+    regulariser = sum(hook.macs for hook in result.hooks) / max(spent.samples, 1)
+    return StepCost(
+        samples=spent.samples,
+        epochs=len(result.curve),
+        steps=spent.steps,
+        macs_per_sample=MacsPerSample(spent.forward_macs, spent.backward_macs, spent.teacher_macs, regulariser),
+        learning_rates=result.rate_pieces,
+        split="training data without validation",
+    )
 
 
 def remove_states(folder: Path) -> None:

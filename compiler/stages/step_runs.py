@@ -5,16 +5,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import get_args
 
+from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepFact, StepInput, StepOutput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.step_kind import Needs
+from prunec.compiler.stages.booking import pretraining_entry, step_entries
 from prunec.passes.base import PassResult
 from prunec.passes.dump import program_text
 from prunec.passes.errors import UsageError
 from prunec.passes.figures import plain_figures
+from prunec.passes.identity import weights_sha256
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.passes.verify import input_unchanged, verify_pass
@@ -53,13 +56,17 @@ def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
     """
     for step in pipeline.steps:
         output = _run_step(step, given)
-        given = replace(given, program=output.program, history=(*given.history, _fact(given.request, step, output)))
+        weights = weights_sha256(output.program)
+        entries = step_entries(step, given, output, weights)
+        fact = _fact(given.request, step, output, weights, entries)
+        given = replace(given, program=output.program, history=(*given.history, fact))
     return given
 
 
 def dense_fact(request: Request) -> StepFact:
     """The first fact of every run: the dense network's."""
-    return _fact(request, None, StepOutput(request.dense))
+    weights = weights_sha256(request.dense)
+    return _fact(request, None, StepOutput(request.dense), weights, (pretraining_entry(request, weights),))
 
 
 def _run_step(step: Step, given: StepInput) -> StepOutput:
@@ -103,20 +110,23 @@ def _output_shapes(program: Program) -> list[object]:
     return [node.meta.get("sample_shapes") for node in program.graph.output_node().all_input_nodes]
 
 
-def _fact(request: Request, step: Step | None, output: StepOutput) -> StepFact:
+def _fact(
+    request: Request, step: Step | None, output: StepOutput, weights: str, entries: tuple[LedgerEntry, ...]
+) -> StepFact:
     program, parameters = output.program, output.program.parameters()
-    weights = {layer.weight for layer in program.layers()} & parameters.keys()
+    counted = {layer.weight for layer in program.layers()} & parameters.keys()
     predicted_ms = predict_program(program, request.target, request.settings.latency_batch)
     return StepFact(
         step=step,
         macs=program.macs(),
-        nonzero_weights=sum(int(parameters[weight].count_nonzero()) for weight in weights),
+        nonzero_weights=sum(int(parameters[weight].count_nonzero()) for weight in counted),
         predicted_ms=Unknown("some layer's roofline isn't known.") if predicted_ms is None else predicted_ms,
         accuracy=_accuracy(request, step, program),
+        entries=entries,
+        weights=weights,
         plan=output.plan,
         fact=output.fact,
         figures=plain_figures(output.figures),
-        cost=output.cost,
     )
 
 

@@ -348,7 +348,9 @@ def test_hooks_and_steps_of_one_name_are_told_apart() -> None:
     hook = HookFact("odd", "odd", 0, 0, 0, {"by": "hook"}, {})
     retraining = Retraining(**dict.fromkeys(field.name for field in fields(Retraining)) | {"hooks": (hook, hook)})
     step = SimpleNamespace(name="odd")
-    history = [StepFact(step, 0, 0, 0.0, 0.0, figures={"by": "step"}), StepFact(None, 0, 0, 0.0, 0.0, fact=retraining)]  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"macs": 0, "nonzero_weights": 0, "predicted_ms": 0.0, "accuracy": 0.0, "entries": ()}
+    told = StepFact(step, **facts, weights="", figures={"by": "step"})  # type: ignore[arg-type]
+    history = [told, StepFact(None, **facts, weights="", fact=retraining)]
     assert list(told_by_plug_ins(history)) == ["odd", "odd#2", "odd#3"]
 
 

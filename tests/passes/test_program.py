@@ -17,6 +17,7 @@ from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program, from_exported
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
+from prunec.passes.tensors import fingerprint
 from tests.architectures.redraw import redraw_
 from tests.passes.checks import Net, captured, check_exact, normal, prunable, random_prune, reasons
 
@@ -224,7 +225,8 @@ def test_files_are_reproducible_and_hold_everything(tmp_path: Path) -> None:
     assert equal(loaded.tensors(), program.tensors())
     assert list(loaded.tensors()) == list(program.tensors())
     assert equal(loaded.masks, program.masks)
-    for field in ("origin", "dropped", "lost_in_capture", "batch_is_dynamic", "constants"):
+    assert loaded.origin == fingerprint(program.tensors())
+    for field in ("dropped", "lost_in_capture", "batch_is_dynamic", "constants"):
         assert getattr(loaded, field) == getattr(program, field)
     assert loaded.macs() == program.macs()
     x = normal(5, 3, 6, 6).float()
