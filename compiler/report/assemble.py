@@ -23,8 +23,6 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 
 _NOTHING_PRUNED = Unknown("nothing was pruned.")
-_UNNAMED_MODEL = Unknown("[model] name in prunec.toml says it.")
-_UNNAMED_DATA = Unknown("[data] name in prunec.toml says it.")
 _UNKNOWN_TRAINING = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 
 
@@ -80,7 +78,7 @@ def _model(request: Request, history: Sequence[StepFact]) -> network_parts.Model
     dense = request.dense
     return network_parts.ModelPart.of(
         dense,
-        name=request.settings.model_name or _UNNAMED_MODEL,
+        name=request.settings.model_name or None,
         source_sha256=history[0].weights,
         compiled_sha256=history[-1].weights,
         architecture_sha256=architecture_sha256(dense),
@@ -93,7 +91,7 @@ def _data(data: Data | None) -> training_parts.DataPart | Unknown:
         return Unknown("no data was given.")
     return training_parts.DataPart.of(
         data,
-        name=data.name or _UNNAMED_DATA,
+        name=data.name or None,
         train_images=len(data.train),
         validation_images=len(data.validation),
         test_images=len(data.test),

@@ -9,7 +9,7 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 class DataPart(Part):
     """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
 
-    name: Maybe[str] = NOT_RECORDED
+    name: Annotated[str | None, NullMeans("the project file names them not")] = None
     sha256: str
     preprocessing_sha256: str
     train_images: Count
