@@ -36,7 +36,7 @@ def choose_schedule(pruned_fraction: float, original: Schedule | None) -> Choice
     """
     highest, source = USUAL_LEARNING_RATE, "usual where the dense one is unknown"
     if original is not None and original.epochs:
-        highest = max(rate for _, rate in original.trace(int(original.epochs), steps_per_epoch=10))
+        highest = max(rate for _, rate in original.trace(original.epochs, steps_per_epoch=10))
         source = "the highest rate of the dense training"
     share = next(share for limit, share in TABLE if pruned_fraction <= limit)
     reason = (

@@ -11,11 +11,12 @@ from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.default_schedule import AUTO, Choice, choose_schedule
 from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
 from prunec.compiler.recovery.epoch_record import EpochRecord
+from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Recovered, Retraining
 from prunec.compiler.recovery.scalars import Scalars
-from prunec.compiler.recovery.schedules import parse_schedule, pruning_epoch
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.recovery.tensors import put
 from prunec.compiler.recovery.training_start import DenseNetwork, full_schedule
 from prunec.compiler.stages.pass_steps import check_masks
@@ -23,6 +24,8 @@ from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
+#: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
+_NEAR = 0.01
 #: File in a compile's state folder, by the control arm and the number of its retraining.
 _STATE_NAME = "recover-{}.state"
 
@@ -38,11 +41,12 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
             continue
         parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
         dense, planned = settings.pretraining, pruning_epoch(options.schedule)
-        if planned is not None and dense is not None and dense.epochs not in (None, planned):
+        trained = None if dense is None else dense.epochs
+        if planned is not None and trained is not None and abs(trained - planned) > _NEAR:
             raise UsageError(
-                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned} of its dense training, "
-                f"and this checkpoint was trained for {dense.epochs} epochs ([model] pretraining).",
-                hint=f"Compile the checkpoint of epoch {planned}, or change the schedule.",
+                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned:g} of its dense "
+                f"training, and this checkpoint was trained for {trained:g} epochs ([model] pretraining).",
+                hint=f"Compile the checkpoint of epoch {planned:g}, or change the schedule.",
             )
         if options.early and options.early not in settings.early:
             raise UsageError(
