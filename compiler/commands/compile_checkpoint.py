@@ -92,6 +92,8 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
         job.settings,
         seed=seed,
         pretraining=project.pretraining(),
+        pretraining_optimizer=project.pretraining_optimizer(),
+        optimizers=_optimizers(project, pipeline),
         early=_early(project, pipeline, job.model),
         module=loaded.module,
         initialise=project.initialise(),
@@ -100,6 +102,13 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
         loaded.program, job.target, pipeline, data, output, objective=objective, settings=settings, force=job.force
     )
     return report, output
+
+
+def _optimizers(project: Project, pipeline: Pipeline) -> dict[str, Callable[..., Any]]:
+    """The functions that make the recoveries' optimizers; the dense training's only where one may be trained by it."""
+    recoveries = pipeline.of(Recover)
+    dense = project.pretraining_optimizer() if recoveries else None
+    return project.optimizers({str(options.optimizer) for options in recoveries} | {dense or ""})
 
 
 def _early(project: Project, pipeline: Pipeline, model: ModelOptions) -> dict[str, Program]:

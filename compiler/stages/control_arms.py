@@ -10,6 +10,7 @@ from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
+from prunec.compiler.recovery.optimizer_kinds import AUTO
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
@@ -100,7 +101,10 @@ def _arm(name: str, main: StepInput) -> _Arm:
     if name == "scratch-b":
         dense_epochs = round(dense_epochs * request.dense.macs() / main.program.macs())
     epochs = dense_epochs + sum(options.epochs for options in recoveries)
-    options = replace(recoveries[-1], epochs=epochs, schedule=_stretched(original, epochs), warmup=0.0, early="")
+    recovery, dense_optimizer = recoveries[-1], request.settings.pretraining_optimizer
+    if dense_optimizer is not None and str(recovery.optimizer) not in (AUTO, dense_optimizer):
+        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
+    options = replace(recovery, epochs=epochs, schedule=_stretched(original, epochs), warmup=0.0, early="")
     program, note = _from_scratch(main)
     return _Arm(program, Pipeline((Step("recover", options),)), note)
 
