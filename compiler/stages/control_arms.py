@@ -115,11 +115,14 @@ def _arm(name: str, main: StepInput) -> _Arm:
     assert original.epochs is not None
     dense_epochs = original.epochs
     if name == "scratch-b":
-        dense_epochs = round(dense_epochs * request.dense.macs() / main.program.macs())
-    epochs = dense_epochs + sum(options.epochs for options in followed)
+        dense_epochs *= request.dense.macs() / main.program.macs()
+    epochs = round(dense_epochs) + sum(options.epochs for options in followed)
     schedule = _stretched(original, epochs)
+    recovery, dense_optimizer = followed[-1], request.settings.pretraining_optimizer
+    if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
+        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
     # It is trained as the dense network was: nothing teaches it, and nothing else takes part.
-    options = replace(followed[-1], epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
+    options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
     program, note = _from_scratch(main)
     return _Arm(program, Pipeline((Step("recover", options),)), note, from_scratch=True)
 
