@@ -63,12 +63,12 @@ class PretrainingSection(_Section):
     """[model] pretraining: how the dense network was trained.
 
     Attributes:
-        epochs: Passes over the training data; 0 for a network with random weights.
+        epochs: Passes over the training data, fractions allowed; 0 for a network with random weights.
         schedule: Learning rate over the epochs, as text (`parse_schedule`); empty for no epochs.
         optimizer: "sgd", "adam", "adamw" or ``module:callable``, relative to the file; None where it isn't known.
     """
 
-    epochs: StrictInt = Field(ge=0)
+    epochs: StrictInt | StrictFloat = Field(ge=0, allow_inf_nan=False)
     schedule: str = ""
     optimizer: str | None = None
 
