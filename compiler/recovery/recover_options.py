@@ -163,7 +163,7 @@ class Recover:
 
     def with_optimizer(self, optimizer: str | OwnOptimizer) -> Self:
         """The same options with another optimizer, whose own options are at their defaults."""
-        return replace(self, optimizer=optimizer, **dict.fromkeys(OPTIONS), nesterov=False)
+        return replace(self, optimizer=optimizer, **{**dict.fromkeys(OPTIONS), "nesterov": False})
 
     @property
     def rewinds_weights(self) -> bool:

@@ -7,10 +7,14 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 
 
 class DataPart(Part):
-    """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
+    """The labelled data; hashes cover the images and labels, and what is done to them before the model.
+
+    `split` says how the validation images were chosen.
+    """
 
     sha256: str
     preprocessing_sha256: str
+    split: Maybe[str] = NOT_RECORDED
     train_images: Count
     validation_images: Count
     test_images: Count
