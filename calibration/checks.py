@@ -56,7 +56,7 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
     labels: list[Tensor] = []
     keys: list[bytes] = []
     kind: tuple[tuple[int, ...], torch.dtype] | None = None
-    for indices in positions.split(_CHUNK):
+    for indices in torch.split(positions, _CHUNK):
         start = int(indices[0])
         inputs, targets = samples.fetch(indices)
         shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
@@ -72,7 +72,7 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
         stored = inputs.contiguous().numpy()
         hash_bytes(stored.tobytes())
         keys += [
-            hashlib.blake2b(one, digest_size=8, key=str(seed).encode()).digest()
+            hashlib.blake2b(one.data, digest_size=8, key=str(seed).encode()).digest()
             for one in stored.reshape(len(stored), -1)
         ]
         labels.append(_whole_labels(targets, indices, where))

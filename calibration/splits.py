@@ -101,7 +101,7 @@ class SampleSplit:
                 yield self._augmented(indices[mine], [values[mine] for values in drawn])
 
     def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.positions[first * batch_size :].split(batch_size):
+        for indices in torch.split(self.positions[first * batch_size :], batch_size):
             mine = indices[share.of(len(indices))]
             if len(mine):
                 inputs, labels = self.samples.fetch(mine)

@@ -14,7 +14,7 @@ def choose(count: int, strata: Tensor, order: Tensor) -> Tensor:
         strata: Class of each sample, (N,) of whole numbers.
         order: Positions (N,) in the order in which samples of one class are taken.
     """
-    _, classes, sizes = strata.unique(return_inverse=True, return_counts=True)
+    _, classes, sizes = torch.unique(strata, return_inverse=True, return_counts=True)
     taken, remainders = sizes * count // len(strata), sizes * count % len(strata)
     by_claim = sorted(range(len(sizes)), key=lambda c: (int(taken[c]) + 1 >= int(sizes[c]), -int(remainders[c])))
     taken[by_claim[: count - int(taken.sum())]] += 1

@@ -163,7 +163,9 @@ class Recover:
 
     def with_optimizer(self, optimizer: str | OwnOptimizer) -> Self:
         """The same options with another optimizer, whose own options are at their defaults."""
-        return replace(self, optimizer=optimizer, **{**dict.fromkeys(OPTIONS), "nesterov": False})
+        return replace(
+            self, optimizer=optimizer, momentum=None, nesterov=False, betas=None, eps=None, weight_decay=None
+        )
 
     @property
     def rewinds_weights(self) -> bool:

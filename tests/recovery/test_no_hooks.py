@@ -13,8 +13,8 @@ from prunec.passes.program import Program
 from prunec.passes.sparsify import Sparsify
 from tests.recovery.networks import OPTIONS, run, same, state
 
-#: Loss on the training data and accuracy on the test data by epoch, as version 0.1.0 had them before there were hooks, when
-#: the last tenth of the training data validated.
+#: Loss on the training data and accuracy on the test data by epoch, as version 0.1.0 had them before there were hooks,
+#: when the last tenth of the training data validated.
 LOSSES = (1.305242, 0.557416, 0.221402)
 ACCURACIES = (0.88, 0.96, 0.985)
 
