@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.calibration.samples import Samples
@@ -71,15 +73,18 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
         _check_inputs(inputs, indices, where)
         stored = inputs.contiguous().numpy()
         hash_bytes(stored.tobytes())
-        keys += [
-            hashlib.blake2b(one.data, digest_size=8, key=str(seed).encode()).digest()
-            for one in stored.reshape(len(stored), -1)
-        ]
+        keys += _keys(stored, seed)
         labels.append(_whole_labels(targets, indices, where))
     joined = torch.cat(labels)
     hash_bytes(joined.numpy().tobytes())
     drawn = torch.from_numpy(np.frombuffer(b"".join(keys), np.int64).copy())
     return Scan(where, shape, dtype, joined, positions, drawn)
+
+
+def _keys(stored: NDArray[Any], seed: int) -> list[bytes]:
+    """Eight random bytes for each input."""
+    key = str(seed).encode()
+    return [hashlib.blake2b(one.data, digest_size=8, key=key).digest() for one in stored.reshape(len(stored), -1)]
 
 
 def _check_inputs(inputs: Tensor, positions: Tensor, where: str) -> None:

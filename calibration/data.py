@@ -18,8 +18,11 @@ from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
 from prunec.calibration.strata import choose, shuffled, strata_of
 from prunec.passes.errors import InputError, UsageError
+from prunec.passes.unknown import Unknown
 
 __all__ = ["Data", "Split", "load_data"]
+
+_NOT_DIVIDED_HERE = Unknown("the data were not divided by prunec.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Data:
     input_shape: tuple[int, ...]
     augment: tuple[str, ...] = ()
     label_shape: tuple[int, ...] = ()
-    split: str = ""
+    split: str | Unknown = _NOT_DIVIDED_HERE
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
