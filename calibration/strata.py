@@ -7,7 +7,8 @@ from torch import Generator, Tensor
 def choose(count: int, strata: Tensor, order: Tensor) -> Tensor:
     """Positions of some samples, sorted: of every class its share, to within one sample.
 
-    Seats go by the largest remainders; a class keeps a sample on the other side where it can.
+    Seats go by the largest remainders, among equal ones by the order; a class keeps a sample on the other side where it
+    can.
 
     Args:
         count: Number of samples to choose, at most all.
@@ -16,10 +17,11 @@ def choose(count: int, strata: Tensor, order: Tensor) -> Tensor:
     """
     _, classes, sizes = torch.unique(strata, return_inverse=True, return_counts=True)
     taken, remainders = sizes * count // len(strata), sizes * count % len(strata)
-    by_claim = sorted(range(len(sizes)), key=lambda c: (int(taken[c]) + 1 >= int(sizes[c]), -int(remainders[c])))
-    taken[by_claim[: count - int(taken.sum())]] += 1
-    grouped = order[classes[order].argsort(stable=True)]
-    place = torch.arange(len(strata)) - (sizes.cumsum(0) - sizes)[classes[grouped]]
+    grouped, starts = order[classes[order].argsort(stable=True)], sizes.cumsum(0) - sizes
+    would_be_whole, first = (taken + 1 >= sizes).tolist(), order.argsort()[grouped[starts]].tolist()
+    claims = list(zip(would_be_whole, (-remainders).tolist(), first, range(len(sizes)), strict=True))
+    taken[[c for *_, c in sorted(claims)[: count - int(taken.sum())]]] += 1
+    place = torch.arange(len(strata)) - starts[classes[grouped]]
     return grouped[place < taken[classes[grouped]]].sort().values
 
 

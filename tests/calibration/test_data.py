@@ -236,6 +236,14 @@ def test_a_split_keeps_every_class_in_its_share_whatever_the_order_of_the_file(
         assert sorted(first[:, 0, 0, 0].tolist()) == sorted(second[:, 0, 0, 0].tolist())
 
 
+def test_labels_of_their_own_for_each_sample_are_chosen_at_random(tmp_path: Path) -> None:
+    stored = arrays(train=200)
+    stored["train_labels"] = np.arange(200)
+    held_out = joined(load(tmp_path, stored).validation.batches(20))[1]
+    assert len(held_out) == 20
+    assert 60 < float(held_out.double().mean()) < 140
+
+
 def test_maps_of_labels_are_shuffled(tmp_path: Path) -> None:
     stored = arrays(train=100)
     stored["train_labels"], stored["test_labels"] = (np.zeros((n, 6, 6), np.int64) for n in (100, 12))
