@@ -2,7 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.optimizer_kinds import (
@@ -163,8 +163,9 @@ class Recover:
 
     def with_optimizer(self, optimizer: str | OwnOptimizer) -> Self:
         """The same options with another optimizer, whose own options are at their defaults."""
-        none: dict[str, Any] = dict.fromkeys(OPTIONS)
-        return replace(self, **none | {"optimizer": optimizer, "nesterov": False})
+        return replace(
+            self, optimizer=optimizer, momentum=None, nesterov=False, betas=None, eps=None, weight_decay=None
+        )
 
     @property
     def rewinds_weights(self) -> bool:

@@ -125,6 +125,8 @@ def _pretraining(request: Request) -> training_parts.PretrainingPart:
     if schedule is None or schedule.epochs is None:
         unknown = _UNKNOWN_TRAINING
         return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told)
+    if not schedule.epochs:
+        told = Unknown("the checkpoint has random weights: it was not trained.")
     rates = schedule.trace(schedule.epochs)
     return training_parts.PretrainingPart.of(schedule, learning_rates=rates, optimizer=told)
 

@@ -7,11 +7,15 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 
 
 class DataPart(Part):
-    """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
+    """The labelled data; hashes cover the images and labels, and what is done to them before the model.
+
+    `split` says how the validation images were chosen.
+    """
 
     name: Annotated[str | None, NullMeans("the project file names them not")] = None
     sha256: str
     preprocessing_sha256: str
+    split: Maybe[str] = NOT_RECORDED
     train_images: Count
     validation_images: Count
     test_images: Count

@@ -123,15 +123,16 @@ def _choice(options: Recover, given: StepInput) -> Choice:
 def _with_optimizer(options: Recover, settings: Settings) -> Recover:
     """The options with the optimizer that is chosen; in place of a function's name the function."""
     resolved = options.resolved(settings.pretraining_optimizer)
-    make = settings.optimizers.get(str(resolved.optimizer))
-    if isinstance(resolved.optimizer, OwnOptimizer) or resolved.optimizer in KINDS:
+    name = str(resolved.optimizer)
+    if name in KINDS:
         return resolved
-    if make is None:
+    if name not in settings.optimizers or resolved.optimizer != name:
         raise UsageError(
-            f"recover: the optimizer {resolved.optimizer!r} isn't there.",
-            hint="Pass it in Settings.optimizers; `prunec compile` loads it relative to the project file.",
+            f"recover: the optimizer {name!r} isn't there.",
+            hint="Name it in the pipeline and pass it in Settings.optimizers; `prunec compile` loads it by the project "
+            "file.",
         )
-    return replace(resolved, optimizer=OwnOptimizer(resolved.optimizer, make))
+    return replace(resolved, optimizer=OwnOptimizer(name, settings.optimizers[name]))
 
 
 def _state_options(given: StepInput) -> StateOptions | None:

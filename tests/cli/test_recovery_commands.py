@@ -50,7 +50,7 @@ def test_random_weights_are_said_to_be_random(prunec: Prunec, project: Path) -> 
     edit(project, ("[data]", "pretraining = {epochs = 0}\n[data]"))
     assert prunec(*COMPILE).code == 0
     assert report()["pruning"]["base"] == "random"
-    assert report()["pretraining"] == {"epochs": 0.0, "learning_rates": []}
+    assert report()["pretraining"] == {"epochs": 0.0, "learning_rates": [], "optimizer": None}
 
 
 @pytest.mark.parametrize("schedule", ["ft", "lrw"])
