@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from prunec.compiler.recovery.diagnosis import Diagnosis
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.scores import Scores
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
@@ -73,6 +74,27 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A probe of a finished retraining: a short continuation on a copy, whose weights were thrown away.
+
+    Attributes:
+        options: The recipe that it followed, all of it.
+        learning_rates: [epoch, learning rate] over its course; none where it diverged.
+        spent: The cost of it; not known where it diverged.
+        seed: Seed of its random choices.
+        weights_in: Fingerprint of the tensors that it began with (`prunec.passes.tensors.fingerprint`).
+        weights_out: Fingerprint of those that it ended with; not known where it diverged.
+    """
+
+    options: Recover
+    learning_rates: list[list[float]]
+    spent: Spent | Unknown
+    seed: int
+    weights_in: str
+    weights_out: str | Unknown
+
+
+@dataclass(frozen=True)
 class Retraining:
     """The course of a retraining.
 
@@ -88,7 +110,10 @@ class Retraining:
         early_end: The hook that ended the training, and when; None where it ran to its end.
         processes: Number of processes that trained together.
         resumed: Whether the training went on from a saved state.
-        seconds: Duration of the whole retraining.
+        seconds: Duration of the whole retraining, without its probe.
+        diagnosis: What was wrong with it, if anything.
+        probe: The probe that the diagnosis rests on; None where there was none.
+        dense_scores: Scores of the dense network, for the diagnoses of later retrainings; None where there are none.
     """
 
     options: Recover
@@ -105,9 +130,11 @@ class Retraining:
     processes: int
     resumed: bool
     seconds: float
+    probe: Probe | None = None
+    dense_scores: Scores | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recovered(Retraining):
     """A retrained network, in inference form, masks held, and how it came about."""
 

@@ -161,7 +161,6 @@ def _recovery(request: Request, history: Sequence[StepFact]) -> training_parts.R
         ema=options.ema or None,
         compiled=options.compile,
         seeds=(request.settings.seed,),
-        diagnosis=fact.diagnosis if isinstance(fact.diagnosis, Unknown) else str(fact.diagnosis),
         checkpoint=options.keep,
         checkpoint_epoch=fact.best_epoch if options.keep == "best" else len(fact.curve),
     )

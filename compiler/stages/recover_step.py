@@ -2,13 +2,13 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.default_schedule import AUTO, Choice, choose_schedule
-from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
@@ -16,11 +16,11 @@ from prunec.compiler.recovery.recovered import Recovered, Retraining
 from prunec.compiler.recovery.scalars import Scalars
 from prunec.compiler.recovery.schedules import parse_schedule, pruning_epoch
 from prunec.compiler.recovery.tensors import put
-from prunec.compiler.recovery.training_start import DenseNetwork, full_schedule
+from prunec.compiler.recovery.training_start import DenseNetwork
+from prunec.compiler.stages.judge_retraining import judge_retraining
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
-from prunec.passes.unknown import Unknown
 
 #: File in a compile's state folder, by the control arm and the number of its retraining.
 _STATE_NAME = "recover-{}.state"
@@ -53,7 +53,7 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
     """Retrain what pruning left, masks held."""
     choice = _choice(options, given)
-    options = replace(options, schedule=choice.schedule)
+    options = replace(options, schedule=choice.schedule, probe=options.probe_epochs)
     given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
     program = _rewound(options, given) if options.rewinds_weights else given.program
     state = _state_options(given)
@@ -66,9 +66,8 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
             ) from error
         raise
     check_masks(result.program)
-    fact = replace(
-        result.without_program(), schedule_reason=choice.reason, diagnosis=_diagnosis(options, given, result)
-    )
+    fact = judge_retraining(options, given, result, partial(_probed, given))
+    fact = replace(fact, schedule_reason=choice.reason)
     cost = StepCost(samples=result.spent.samples, epochs=len(result.curve), steps=result.spent.steps)
     return StepOutput(result.program, fact=fact, cost=cost)
 
@@ -100,7 +99,7 @@ def _state_options(given: StepInput) -> StateOptions | None:
 
 def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:
     request, settings = given.request, given.request.settings
-    assert request.data is not None, "checked before any work: see `steps.check_needs`"
+    assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
     dense = DenseNetwork(request.dense if options.distill or options.hooks else None, settings.pretraining)
     with ExitStack() as stack:
         folder = settings.tensorboard if state is not None and not given.arm else None
@@ -124,30 +123,12 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
         )
 
 
-def _diagnosis(options: Recover, given: StepInput, result: Recovered) -> Diagnosis | Unknown:
-    settings, dense_accuracy = given.request.settings, given.history[0].accuracy
-    schedule = full_schedule(options, settings.pretraining)
-    probe = None
-    if options.probe:
-        rate = probe_rate(schedule, options.epochs)
-        settings.progress.stage(f"probe, {options.probe} epochs at {rate:.2g}")
-        probe = _probe(options, given, result, rate)
-    if isinstance(dense_accuracy, Unknown):  # in processes that only help
-        return dense_accuracy
-    return diagnose(schedule, result.curve, dense_accuracy, probe)
-
-
-def _probe(options: Recover, given: StepInput, result: Recovered, rate: float) -> Probe:
-    """A few epochs more; a divergence brings nothing."""
-    more = replace(
-        options, epochs=options.probe, schedule=f"constant:{rate!r}", warmup=0.0, keep="best", early="", hooks=""
-    )
-    reached = max(record.validation for record in result.curve)
-    try:
-        further = _recover(more, given, result.program, None).curve
-    except TrainingDivergedError:
-        return Probe(options.probe, rate, -100 * reached)
-    return Probe(options.probe, rate, 100 * (max(record.validation for record in further) - reached))
+def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:
+    """Train a copy of a network by the recipe of a probe, which has nothing to do with the test data."""
+    data = given.request.data
+    assert data is not None, "checked before any work: see `step_runs.check_needs`"
+    unseen = replace(given, request=replace(given.request, data=replace(data, test=data.validation)))
+    return _recover(options, unseen, program, None)
 
 
 def _rewound(options: Recover, given: StepInput) -> Program:
