@@ -183,7 +183,6 @@ def _recovery(
         seeds=(request.settings.seed,),
         resumed=any(each.resumed for each in facts),
         seconds=sum(each.seconds for each in facts),
-        diagnosis=fact.diagnosis if isinstance(fact.diagnosis, Unknown) else str(fact.diagnosis),
         checkpoint=options.keep,
         checkpoint_epoch=starts[-1] + (fact.best_epoch if options.keep == "best" else len(fact.curve)),
     )
