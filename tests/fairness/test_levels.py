@@ -28,6 +28,7 @@ def card(name: str = "a", **changes: Any) -> RunCard:
         "base": "torchvision",
         "speedup": 2.31,
         "method": "l1",
+        "setup": "one paper",
         "pretraining": {"epochs": 90, "schedule": "step:0=0.1,30=0.01,60=0.001"},
         "pruning": {"epochs": 0},
         "finetuning": {"epochs": 90, "schedule": "step:0=1e-2,30=1e-3,60=1e-4,75=1e-5"},
