@@ -110,7 +110,7 @@ def _plain_or_text(value: object) -> object:
     try:
         return _plain("", value)
     except UsageError:
-        return repr(value)
+        return str(value)
 
 
 def named_text(catalogue: Catalogue | None, *things: Any) -> str:

@@ -58,7 +58,8 @@ def test_resnet50_is_retrained_as_published(name: str) -> None:
 
 
 def test_all_rows_of_the_table_are_there() -> None:
-    names = {card.name for card in read_cards(FOLDER.with_name("published") / "table4.yaml")}
+    cards = read_cards(FOLDER.with_name("published") / "table4.yaml")
+    names = {card.name for card in cards if card.speedup == 12.06}
     rows = {row(name) for name in RESNET34}
     assert len(rows) == 9
     assert rows <= names

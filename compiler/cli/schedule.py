@@ -52,10 +52,10 @@ def schedule(
     stage = f"{first} epochs" if first is not None else "none, so there is no trainability accuracy"
     typer.echo(f"First stage of constant learning rate: {stage}\n")
     rows = [(f"{epoch:g}", f"{rate:.4g}") for epoch, rate in trace]
-    print_table(f"{rates}, {rates.epochs} epochs", ("epoch", "learning rate"), rows)
+    print_table(f"{rates}, {rates.epochs:g} epochs", ("epoch", "learning rate"), rows)
 
 
-def _drawn(rates: list[float], epochs: int) -> list[str]:
+def _drawn(rates: list[float], epochs: float) -> list[str]:
     """Learning rates over the run, the logarithm of them upwards; rates of 0 lie on the floor."""
     logs = [math.log10(rate) if rate > 0 else None for rate in rates]
     known = [log for log in logs if log is not None]
@@ -67,4 +67,4 @@ def _drawn(rates: list[float], epochs: int) -> list[str]:
     for level in reversed(range(_HEIGHT)):
         label = f"{10 ** (bottom + span * level / (_HEIGHT - 1)):.1e}" if level in (0, _HEIGHT - 1) else ""
         lines.append(f"{label:>8} |" + "".join("*" if row == level else " " for row in rows).rstrip())
-    return [*lines, " " * 9 + "+" + "-" * _WIDTH, " " * 10 + "0" + f"{epochs} epochs".rjust(_WIDTH - 1)]
+    return [*lines, " " * 9 + "+" + "-" * _WIDTH, " " * 10 + "0" + f"{epochs:g} epochs".rjust(_WIDTH - 1)]

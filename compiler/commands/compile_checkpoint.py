@@ -95,6 +95,8 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
         job.settings,
         seed=seed,
         pretraining=project.pretraining(),
+        pretraining_optimizer=project.pretraining_optimizer(),
+        optimizers=_optimizers(project, pipeline),
         early=_early(project, pipeline, job.model),
         model_name=project.config.model.name,
         module=_module(project, loaded, job) if job.settings.controls else None,
@@ -110,6 +112,13 @@ def _module(project: Project, loaded: LoadedCheckpoint, job: Job) -> nn.Module |
     """The network as its factory builds it, else as the checkpoint holds it, for control arms from scratch."""
     factory = project.factory(job.model)
     return loaded.module if factory is None else build_module(factory)
+
+
+def _optimizers(project: Project, pipeline: Pipeline) -> dict[str, Callable[..., Any]]:
+    """The functions that make the recoveries' optimizers; the dense training's only where one may be trained by it."""
+    recoveries = pipeline.of(Recover)
+    dense = project.pretraining_optimizer() if recoveries else None
+    return project.optimizers({str(options.optimizer) for options in recoveries} | {dense or ""})
 
 
 def _early(project: Project, pipeline: Pipeline, model: ModelOptions) -> dict[str, Program]:

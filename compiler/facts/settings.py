@@ -13,6 +13,7 @@ from prunec.runtime.engines.options import EngineOptions
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from prunec.passes.program import Program
 
@@ -39,6 +40,9 @@ class Settings:
         command: The command line, for the report.
         model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
+        pretraining_optimizer: The optimizer of that training, as recipes name it; None where it isn't known.
+        optimizers: Functions that make an optimizer of parameter groups, by the name that the recipe or the dense
+            training gives them.
         early: Dense networks of early epochs, by the name that the recipe gives them, for weight rewinding.
         resume: Whether a training that was stopped goes on.
         save_steps: Number of steps after which the state of the training is saved; it always is after an epoch.
@@ -66,6 +70,8 @@ class Settings:
     command: str = ""
     model_name: str = ""
     pretraining: Schedule | None = None
+    pretraining_optimizer: str | None = None
+    optimizers: "Mapping[str, Callable[..., Optimizer]]" = field(default_factory=dict)
     early: Mapping[str, "Program"] = field(default_factory=dict)
     resume: bool = False
     save_steps: int | None = None

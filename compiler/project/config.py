@@ -24,6 +24,7 @@ from pydantic import (
 
 from prunec.calibration.config import DataConfig
 from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.recovery.optimizer_kinds import check_optimizer
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.seeds import MAX_SEED
@@ -62,19 +63,25 @@ class PretrainingSection(_Section):
     """[model] pretraining: how the dense network was trained.
 
     Attributes:
-        epochs: Passes over the training data; 0 for a network with random weights.
+        epochs: Passes over the training data, fractions allowed; 0 for a network with random weights.
         schedule: Learning rate over the epochs, as text (`parse_schedule`); empty for no epochs.
+        optimizer: "sgd", "adam", "adamw" or ``module:callable``, relative to the file; None where it isn't known.
     """
 
-    epochs: StrictInt = Field(ge=0)
+    epochs: StrictInt | StrictFloat = Field(ge=0, allow_inf_nan=False)
     schedule: str = ""
+    optimizer: str | None = None
 
     @model_validator(mode="after")
     def _readable(self) -> typing.Self:
         if bool(self.schedule) != bool(self.epochs):
             raise ValueError("a schedule belongs to epochs, and none to none of them")
+        if self.optimizer is not None and not self.epochs:
+            raise ValueError("an optimizer belongs to epochs, and none to none of them")
         try:
             self.learning_rates()
+            if self.optimizer is not None:
+                check_optimizer(self.optimizer)
         except UsageError as error:
             raise ValueError(error.message.removesuffix(".")) from error
         return self

@@ -1,6 +1,6 @@
 """The input of a command: a checkpoint with the project file that names its network, data and recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,19 @@ class Project:
         """The dense network's own training, None where the project file doesn't tell it."""
         section = self.config.model.pretraining
         return None if section is None else section.learning_rates()
+
+    def pretraining_optimizer(self) -> str | None:
+        """The optimizer of that training, None where the project file doesn't tell it."""
+        section = self.config.model.pretraining
+        return None if section is None else section.optimizer
+
+    def optimizers(self, names: Iterable[str]) -> dict[str, Callable[..., Any]]:
+        """The functions among the names of optimizers, ``module:callable``, by their names.
+
+        Raises:
+            UsageError: A function can't be found.
+        """
+        return {name: import_callable(name, self.config.folder) for name in sorted(names) if ":" in name}
 
     def initialise(self) -> Callable[[nn.Module], None] | None:
         """The project's function that draws all weights of its network, None where it names none.

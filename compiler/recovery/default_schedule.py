@@ -7,12 +7,10 @@ at a large rate did best of the schedules compared by Le and Hua ("Network Pruni
 
 from dataclasses import dataclass
 
+from prunec.compiler.recovery.optimizer_kinds import KINDS, optimizer_title, rates_mean_the_same
 from prunec.compiler.recovery.schedules import Schedule
+from prunec.passes.errors import UsageError
 
-#: The schedule of a recipe that leaves the choice to `choose_schedule`.
-AUTO = "auto"
-#: Highest learning rate that dense networks are trained with by SGD, where their own isn't known.
-USUAL_LEARNING_RATE = 0.1
 #: (up to this share of the MACs pruned, the cycle's highest rate as a share of the dense training's highest).
 TABLE = ((0.3, 0.2), (0.65, 0.5), (1.0, 1.0))
 #: Pruned share beyond which pruning earlier in the dense training is worth the trouble.
@@ -27,17 +25,22 @@ class Choice:
     reason: str
 
 
-def choose_schedule(pruned_fraction: float, original: Schedule | None) -> Choice:
+def choose_schedule(
+    pruned_fraction: float, original: Schedule | None, optimizer: str = "sgd", dense_optimizer: str | None = None
+) -> Choice:
     """The default schedule.
 
     Args:
         pruned_fraction: Share of the dense MACs that filter pruning removed, 0 to 1.
         original: The schedule of the dense network's own training, where it is known.
+        optimizer: The optimizer of the retraining, as recipes name it.
+        dense_optimizer: The optimizer of the dense training, where it is known; rates whose optimizer isn't known count
+            as SGD's.
+
+    Raises:
+        UsageError: The optimizer is the user's own, and the dense network wasn't trained with it.
     """
-    highest, source = USUAL_LEARNING_RATE, "usual where the dense one is unknown"
-    if original is not None and original.epochs:
-        highest = max(rate for _, rate in original.trace(int(original.epochs), steps_per_epoch=10))
-        source = "the highest rate of the dense training"
+    highest, source = _highest_rate(original, optimizer, dense_optimizer)
     share = next(share for limit, share in TABLE if pruned_fraction <= limit)
     reason = (
         f"filter pruning removed {100 * pruned_fraction:.0f} % of the MACs: one cycle up to {share:g} times "
@@ -46,3 +49,19 @@ def choose_schedule(pruned_fraction: float, original: Schedule | None) -> Choice
     if pruned_fraction > EARLIER:
         reason += "; so much is better pruned from an earlier checkpoint of the dense training"
     return Choice(f"clr:{share * highest:.6g}", reason)
+
+
+def _highest_rate(original: Schedule | None, optimizer: str, dense_optimizer: str | None) -> tuple[float, str]:
+    """The highest rate of a dense training by an optimizer, and in words where it is from."""
+    title = optimizer_title(optimizer)
+    if original is not None and original.epochs and rates_mean_the_same(optimizer, dense_optimizer or "sgd"):
+        highest = max(rate for _, rate in original.trace(int(original.epochs), steps_per_epoch=10))
+        assumed = "" if dense_optimizer else ", taken to be one of SGD since nothing states its optimizer"
+        return highest, f"the highest rate of the dense training{assumed}"
+    if optimizer not in KINDS:
+        raise UsageError(
+            f"recover: no learning rate is known to fit the optimizer {title}.",
+            hint='Name a schedule, such as schedule = "cosine:1e-3", or under [model] the dense training by it: '
+            f'pretraining = {{epochs = 90, schedule = "...", optimizer = "{optimizer}"}}.',
+        )
+    return KINDS[optimizer].usual_learning_rate, f"usual by {title} where the rate of a dense training by it is unknown"

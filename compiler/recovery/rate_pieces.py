@@ -147,6 +147,23 @@ def shifted(pieces: Iterable[RatePiece], by: float) -> Pieces:
     return tuple(replace(piece, start=piece.start + by, end=piece.end + by) for piece in pieces)
 
 
+def rest(pieces: Sequence[RatePiece], start: float, epochs: float) -> Pieces:
+    """The learning rates from a point in time on as those of a training of its own.
+
+    Args:
+        pieces: The whole training's.
+        start: The point in time.
+        epochs: How long it goes on; subtraction gives that too, but rounds.
+    """
+    taken = cut(pieces, start, pieces[-1].end)
+    times = [0.0, *(min(piece.end - start, epochs) for piece in taken[:-1]), epochs]
+    return canonical(
+        replace(piece, start=begin, end=end)
+        for piece, (begin, end) in zip(taken, pairwise(times), strict=True)
+        if begin < end
+    )
+
+
 def joined(*sequences: Sequence[RatePiece]) -> Pieces:
     """Learning rates of several trainings, one after the other."""
     found: list[RatePiece] = []

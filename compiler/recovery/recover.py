@@ -10,6 +10,7 @@ from prunec.calibration.splits import mixed_seed
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.hooks import HOOKS, load_hooks
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, Objective
+from prunec.compiler.recovery.optimizers import settings_text
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Recovered, Spent
@@ -83,6 +84,8 @@ def _recovered(training: Training, *, resumed: bool) -> Recovered:
     return Recovered(
         options=options,
         schedule_reason="",
+        optimizer_reason="",
+        optimizer_settings=settings_text(training.stepper.optimizer),
         program=program,
         curve=tuple(training.curve),
         learning_rates=schedule.trace(epochs),
@@ -121,6 +124,8 @@ def _identity(training: Training, teacher: Program | None) -> Identity:
     masks = {f"{name} (mask)": mask for name, mask in program.masks.items()}
     return {
         **vars(options),
+        "optimizer": str(options.optimizer),
+        "optimizer settings": settings_text(stepper.optimizer),
         "hooks": named_text(HOOKS, *load_hooks(options.hooks)) or "none",
         "learning rates": " ".join(f"{epoch:g}={rate!r}" for epoch, rate in training.schedule.trace(options.epochs)),
         "seed": training.seed,

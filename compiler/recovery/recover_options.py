@@ -1,31 +1,49 @@
 """The options of a recovery finetune, as a recipe gives them."""
 
 import contextlib
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
-from prunec.compiler.recovery.default_schedule import AUTO
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
+from prunec.compiler.recovery.optimizer_kinds import (
+    AUTO,
+    KINDS,
+    OPTIONS,
+    OwnOptimizer,
+    check_optimizer,
+    choose_optimizer,
+    optimizer_title,
+)
 from prunec.compiler.recovery.schedules import WEIGHT_REWINDING, OriginalUnknownError, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.options import CATALOGUE, SEVERAL
 
 Keep = Literal["best", "last"]
 Precision = Literal["fp32", "bf16", "fp16"]
+#: Kinds of schedules that have a learning rate of their own, which is one for SGD.
+_RATED_FOR_SGD = ("slr", "clr")
 
 
 @dataclass(frozen=True)
 class Recover:
-    """Retrain a pruned network with SGD, its sparsity masks held.
+    """Retrain a pruned network, its sparsity masks held.
+
+    Options of the optimizer that are None take its defaults (`optimizer_kinds.KINDS`); those that it doesn't have are
+    refused.
 
     Attributes:
         epochs: Passes over the training data.
         schedule: Learning rate over the epochs (`parse_schedule`); "auto" depends on how much was pruned
             (`choose_schedule`).
         batch_size: Samples per step, of all processes together.
+        optimizer: "sgd", "adam", "adamw", or ``module:callable``, a function that makes one of the parameter groups;
+            "auto" is the one that the dense network was trained with, else SGD (`choose_optimizer`).
         momentum: Momentum of SGD, in [0, 1).
-        nesterov: Whether momentum is of Nesterov's form.
-        weight_decay: L2 penalty on all parameters.
+        nesterov: Whether momentum of SGD is of Nesterov's form.
+        betas: Decay rates of Adam's and AdamW's averages of the gradient and of its square, both in [0, 1).
+        eps: Term that Adam and AdamW add to the denominator.
+        weight_decay: L2 penalty by SGD and Adam; by AdamW the share of a weight that goes per step, over the rate.
+        decay_norms_and_biases: Whether weight decay acts on norms, biases and other vectors too.
         distill: Temperature at which the network also learns from the dense one's outputs; 0 turns that off.
         distill_weight: Share of distillation in the loss, up to 1; the loss on the labels has the rest.
         keep: "best" keeps the epoch that is best on the validation data (the latest of equals), "last" the last.
@@ -45,7 +63,8 @@ class Recover:
         hooks: Training hooks in the order in which they act: ``NAME{option=value} NAME2``, or the hooks themselves.
 
     Raises:
-        UsageError: A value is out of its range, or a hook is unknown.
+        UsageError: A value is out of its range, the optimizer or a hook is unknown, or the optimizer doesn't have an
+            option.
     """
 
     name: ClassVar[str] = "recover"
@@ -53,9 +72,13 @@ class Recover:
     epochs: int
     schedule: str = AUTO
     batch_size: int = 128
-    momentum: float = 0.9
+    optimizer: str | OwnOptimizer = AUTO
+    momentum: float | None = None
     nesterov: bool = False
-    weight_decay: float = 5e-4
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
+    weight_decay: float | None = None
+    decay_norms_and_biases: bool = True
     distill: float = 0.0
     distill_weight: float = 0.9
     keep: Keep = "best"
@@ -76,9 +99,11 @@ class Recover:
         ranges = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2"),
-            "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
-            "nesterov": (not self.nesterov or self.momentum > 0, "false where momentum is 0"),
-            "weight_decay": (0 <= self.weight_decay < float("inf"), "at least 0"),
+            "momentum": (0 <= (self.momentum or 0) < 1, "at least 0 and below 1"),
+            "nesterov": (not self.nesterov or self.momentum != 0, "false where momentum is 0"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas or ()), "two numbers of at least 0 and below 1"),
+            "eps": (0 <= (self.eps or 0) < float("inf"), "at least 0"),
+            "weight_decay": (0 <= (self.weight_decay or 0) < float("inf"), "at least 0"),
             "distill": (0 <= self.distill < float("inf"), "a temperature above 0, or 0 for none"),
             "distill_weight": (0 < self.distill_weight <= 1, "above 0 and at most 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
@@ -100,6 +125,46 @@ class Recover:
             with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
                 parse_schedule(self.schedule, epochs=self.epochs)
         load_hooks(self.hooks)
+        if self.optimizer != AUTO:
+            self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        if isinstance(self.optimizer, str):
+            check_optimizer(self.optimizer)
+        kind = KINDS.get(str(self.optimizer))
+        known = kind.defaults if kind is not None else {}
+        for option in OPTIONS:
+            value = getattr(self, option)
+            if value is not None and value is not False and option not in known:
+                raise UsageError(
+                    f"recover: the optimizer {optimizer_title(self.optimizer)} has no option {option}.",
+                    hint=f"It has {', '.join(known)}." if known else "Your function sets the options of its optimizer.",
+                )
+        if self.schedule in _RATED_FOR_SGD and str(self.optimizer) != "sgd":
+            raise UsageError(
+                f"recover: {self.schedule} without a learning rate means one for SGD, and the optimizer is "
+                f"{optimizer_title(self.optimizer)}.",
+                hint=f"Name the highest rate, as in {self.schedule}:{kind.usual_learning_rate if kind else 1e-3:g}.",
+            )
+
+    def resolved(self, dense_optimizer: str | None) -> Self:
+        """The same options with an optimizer that is chosen, and its options filled in.
+
+        Args:
+            dense_optimizer: The optimizer that the dense network was trained with; None where it isn't known.
+
+        Raises:
+            UsageError: The optimizer that is chosen doesn't have an option that is given.
+        """
+        optimizer = choose_optimizer(dense_optimizer).optimizer if self.optimizer == AUTO else self.optimizer
+        kind = KINDS.get(str(optimizer))
+        defaults = {} if kind is None else {n: v for n, v in kind.defaults.items() if getattr(self, n) is None}
+        return replace(self, optimizer=optimizer, **defaults)
+
+    def with_optimizer(self, optimizer: str | OwnOptimizer) -> Self:
+        """The same options with another optimizer, whose own options are at their defaults."""
+        none: dict[str, Any] = dict.fromkeys(OPTIONS)
+        return replace(self, **none | {"optimizer": optimizer, "nesterov": False})
 
     @property
     def rewinds_weights(self) -> bool:

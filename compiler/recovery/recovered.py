@@ -78,8 +78,10 @@ class Retraining:
     """The course of a retraining.
 
     Attributes:
-        options: The recipe, with the schedule that was followed.
+        options: The recipe, with the schedule that was followed and the optimizer with its options.
         schedule_reason: Reason for the choice of the schedule; empty where the recipe names it.
+        optimizer_reason: Reason for the choice of the optimizer; empty where the recipe names it.
+        optimizer_settings: The optimizer's class with all settings of its parameter groups, as text.
         curve: One record per epoch.
         learning_rates: [epoch, learning rate] at every change, or of every epoch where it always changes.
         rate_pieces: The learning rate over the epochs that were run, exactly.
@@ -95,6 +97,8 @@ class Retraining:
 
     options: Recover
     schedule_reason: str
+    optimizer_reason: str
+    optimizer_settings: str
     curve: tuple[EpochRecord, ...]
     learning_rates: list[list[float]]
     rate_pieces: Pieces

@@ -84,12 +84,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class OwnParameters:
-    """Parameters that the training's SGD trains with settings of their own.
+    """Parameters that the training's optimizer trains with settings of their own.
 
     Attributes:
         parameters: New parameters, or some of the network's own.
         learning_rate_factor: Factor of the schedule's learning rate.
-        momentum: Momentum in place of the recipe's; None for the recipe's. The same holds of ``weight_decay``.
+        momentum: Momentum in place of the recipe's, where the optimizer has one; None for the recipe's.
+        weight_decay: Weight decay in place of the recipe's; None for the recipe's.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -103,8 +104,8 @@ class Attachment:
     """A hook's parameters, optimizers and wishes in a training.
 
     Attributes:
-        parameters: Parameters for the training's SGD. Whatever isn't named here or in an optimizer stays as it is,
-            except for the network's own parameters.
+        parameters: Parameters for the training's optimizer. Whatever isn't named here or in an optimizer stays as it
+            is, except for the network's own parameters.
         optimizers: Optimizers of the hook's own. In every step they are zeroed, given the gradient of the loss and
             stepped with the training's; their learning rates are theirs.
         inner: Names of inner values of the network wanted with each batch: the path of a module stands for its last

@@ -1,22 +1,13 @@
-"""Learning rates over a training run, as exact and comparable objects: their traces are what runs are compared by."""
+"""Learning rates over a training run, as exact and comparable objects: their pieces are what runs are compared by."""
 
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
-from prunec.compiler.recovery.rate_pieces import (
-    Pieces,
-    RatePiece,
-    canonical,
-    constant,
-    cut,
-    rates_at,
-    shifted,
-    warmed_up,
-)
+from prunec.compiler.recovery.rate_pieces import Pieces, RatePiece, canonical, constant, cut, rates_at, rest, warmed_up
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,7 @@ class Schedule(ABC):
     """
 
     text: str = field(compare=False)
-    epochs: int | None
+    epochs: float | None
 
     def __str__(self) -> str:
         return self.text
@@ -50,6 +41,16 @@ class Schedule(ABC):
             warmup: Epochs over which they are reached, linearly from 0.
         """
 
+    @abstractmethod
+    def rest(self, start: float, text: str, epochs: float | None) -> "Schedule":
+        """The schedule from one of its epochs on.
+
+        Args:
+            start: That epoch.
+            text: The text of the rest.
+            epochs: The length of the rest, where it is known.
+        """
+
     @property
     def first_stage_epochs(self) -> int | None:
         """Whole epochs of the first stage of constant learning rate; None where there is none or its end isn't known.
@@ -59,7 +60,7 @@ class Schedule(ABC):
         return None
 
     @abstractmethod
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
+    def trace(self, epochs: float, steps_per_epoch: int | None = None) -> list[list[float]]:
         """Pairs [epoch, learning rate] over a run.
 
         Args:
@@ -88,12 +89,16 @@ class StepSchedule(Schedule):
         found = [constant(start, min(end, epochs), rate) for (start, rate), end in stages if start < epochs]
         return warmed_up(found, warmup)
 
+    def rest(self, start: float, text: str, epochs: float | None) -> "StepSchedule":
+        later = [(epoch - start, rate) for epoch, rate in self.stages if epoch > start]
+        return StepSchedule(text, epochs, ((0, self.learning_rate(start)), *later))
+
     @property
     def first_stage_epochs(self) -> int | None:
         end = self.stages[1][0] if len(self.stages) > 1 else self.epochs
         return math.floor(end) or None if end is not None else None
 
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
+    def trace(self, epochs: float, steps_per_epoch: int | None = None) -> list[list[float]]:
         return [[start, rate] for start, rate in self.stages if start < epochs]
 
 
@@ -101,11 +106,15 @@ class StepSchedule(Schedule):
 class SmoothSchedule(Schedule):
     """A learning rate that changes from step to step; it has no first stage of constant learning rate."""
 
-    epochs: int
+    epochs: float
 
-    def trace(self, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
+    def rest(self, start: float, text: str, epochs: float | None) -> Schedule:
+        length = self.epochs - start if epochs is None else epochs
+        return Rewound(text, length, self, start) if (start, length) != (0, self.epochs) else replace(self, text=text)
+
+    def trace(self, epochs: float, steps_per_epoch: int | None = None) -> list[list[float]]:
         steps = steps_per_epoch or 1
-        return [[step / steps, self.learning_rate(step / steps)] for step in range(epochs * steps)]
+        return [[step / steps, self.learning_rate(step / steps)] for step in range(math.ceil(epochs * steps))]
 
 
 @dataclass(frozen=True)
@@ -183,18 +192,21 @@ class OneCycle(CurvedSchedule):
 
 
 @dataclass(frozen=True)
-class Rewound(SmoothSchedule):
+class Rewound(CurvedSchedule):
     """The last epochs of another smooth schedule."""
 
-    original: Schedule
+    original: SmoothSchedule
     start: float
 
-    def learning_rate(self, epoch: float) -> float:
-        return self.original.learning_rate(self.start + epoch)
+    @cached_property
+    def curve(self) -> Pieces:
+        return rest(self.original.pieces(self.original.epochs), self.start, self.epochs)
 
-    def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
-        end = self.start + epochs
-        return warmed_up(shifted(cut(self.original.pieces(end), self.start, end), -self.start), warmup)
+    def learning_rate(self, epoch: float) -> float:
+        return self.original.learning_rate(self.start + epoch)  # a part of a piece rounds otherwise
+
+    def rest(self, start: float, text: str, epochs: float | None) -> Schedule:
+        return self.original.rest(self.start + start, text, self.epochs - start if epochs is None else epochs)
 
 
 @dataclass(frozen=True)

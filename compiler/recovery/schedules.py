@@ -9,28 +9,23 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
-from prunec.compiler.recovery.schedule_curves import (
-    CosineSchedule,
-    OneCycle,
-    Rewound,
-    ScaledRestart,
-    Schedule,
-    StepSchedule,
-)
+from prunec.compiler.recovery.named_rows import SCRATCH, NamedRow, exact_epochs, named_row
+from prunec.compiler.recovery.schedule_curves import CosineSchedule, OneCycle, ScaledRestart, Schedule, StepSchedule
 from prunec.passes.errors import UsageError, did_you_mean
 
-__all__ = ["WEIGHT_REWINDING", "OriginalUnknownError", "Schedule", "parse_schedule", "pruning_epoch", "untrained"]
+__all__ = ["WEIGHT_REWINDING", "OriginalUnknownError", "Schedule", "parse_schedule", "untrained"]
 
 #: The halving rule: no stage is longer, and no stage has a lower learning rate.
 HALVING_LONGEST_STAGE = 30
 HALVING_LAST_LEARNING_RATE = Decimal("1e-5")
 #: The kind of schedule that rewinds the learning rate and starts from the weights of the epoch that it rewinds to.
 WEIGHT_REWINDING = "wr"
-#: ``P30F90,1e-2`` is for a network pruned at epoch 30 and retrained for 90 by the halving rule from 1e-2 on.
-_PRUNED_AT = re.compile(r"P(\d+)F(\d+),(.+)", re.IGNORECASE)
+#: ``rest(15):...`` is a schedule from its epoch 15 on.
+_REST = re.compile(r"rest\(([^()]*)\):(.+)", re.IGNORECASE)
 #: ``...+60`` makes the first stage 60 epochs longer; the plus in 1e+2 doesn't count.
 _LENGTHENED = re.compile(r"(.*[^e])\+(\d+)", re.IGNORECASE)
 
@@ -51,7 +46,7 @@ class ScheduleText(NamedTuple):
 
     text: str
     arguments: str
-    epochs: int | None
+    epochs: float | None
     original: Schedule | None
 
     def error(self, problem: str, hint: str | None = None) -> UsageError:
@@ -81,16 +76,16 @@ class ScheduleText(NamedTuple):
             raise self.error(f"has {len(given)} values, and at most {len(defaults)} are expected.")
         return [*given, *defaults[len(given) :]]
 
-    def known_original(self) -> tuple[Schedule, int]:
+    def known_original(self) -> tuple[Schedule, float]:
         """The dense network's schedule and its length."""
         if self.original is None or not self.original.epochs:
             raise OriginalUnknownError(
                 f"The schedule {self.text!r} derives from the dense network's own, and nothing tells that one.",
                 hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
             )
-        return self.original, int(self.original.epochs)
+        return self.original, self.original.epochs
 
-    def length(self) -> int:
+    def length(self) -> float:
         """The length of the run, which this kind of schedule depends on."""
         if self.epochs is None:
             raise self.error("depends on the length of the run: give the number of epochs.")
@@ -111,7 +106,7 @@ def _step(written: ScheduleText) -> Schedule:
         raise written.error("names epochs that don't increase.")
     if written.epochs is not None and starts[-1] >= written.epochs:
         raise written.error(
-            f"has an entry for epoch {starts[-1]:g}, which a run of {written.epochs} epochs never reaches.",
+            f"has an entry for epoch {starts[-1]:g}, which a run of {written.epochs:g} epochs never reaches.",
             hint="Train longer, or move or remove that entry.",
         )
     return StepSchedule(written.text, written.epochs, tuple(stages))
@@ -135,7 +130,7 @@ def _halving(written: ScheduleText) -> Schedule:
     """Stages that each take half of the epochs left, at most 30, at a tenth of the rate before, down to 1e-5."""
     written.learning_rate(written.arguments)
     rate, start, epochs = Decimal(written.arguments), 0, written.length()
-    stages = [(start, float(rate))]
+    stages: list[tuple[float, float]] = [(start, float(rate))]
     while rate / 10 >= HALVING_LAST_LEARNING_RATE:
         # The last stage is not in this loop: it takes whatever is left.
         start += min(HALVING_LONGEST_STAGE, math.ceil((epochs - start) / 2))
@@ -163,12 +158,9 @@ def _rewinding(written: ScheduleText) -> Schedule:
     start = whole - length
     if start < 0:
         raise written.error(
-            f"rewinds {length} epochs, and the dense network was trained for {whole}.", hint="Retrain no longer."
+            f"rewinds {length:g} epochs, and the dense network was trained for {whole:g}.", hint="Retrain no longer."
         )
-    if not isinstance(original, StepSchedule):
-        return Rewound(written.text, length, original, start)
-    later = [(epoch - start, rate) for epoch, rate in original.stages if epoch > start]
-    return StepSchedule(written.text, length, ((0, original.learning_rate(start)), *later))
+    return original.rest(start, written.text, length)
 
 
 def _scaled_restart(written: ScheduleText) -> Schedule:
@@ -199,7 +191,7 @@ _BARE = ("ft", "lrw", WEIGHT_REWINDING, "slr", "clr")
 _EXAMPLES = "step:0=1e-2,30=1e-3, cosine:0.02, constant:1e-3, halving:1e-2, slr or P30F90,1e-2"
 
 
-def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule | None = None) -> Schedule:
+def parse_schedule(text: str, *, epochs: float | None = None, original: Schedule | None = None) -> Schedule:
     """The schedule that a text names: a kind, a colon, its values.
 
     | text | learning rate |
@@ -208,12 +200,17 @@ def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule |
     | ``cosine:0.02`` or ``cosine:0.02,1e-4`` | half a cosine down to 0 or to a minimum |
     | ``constant:1e-3`` | one rate throughout |
     | ``halving:1e-2`` | stages of half the epochs left, at most 30; each at a tenth of the last rate, down to 1e-5 |
-    | ``P30F90,1e-2`` | ``halving:1e-2`` over 90 epochs, of a network pruned at epoch 30 |
+    | ``P30F90,1e-2`` | 90 epochs of a network pruned at epoch 30, as published: see below |
+    | ``rest(15):SCHEDULE`` | another schedule from its epoch 15 on; it is 15 epochs longer than the run |
     | ``ft`` or ``ft:1e-3`` | fine-tuning: the last rate of the dense network's own training, or a given one |
     | ``lrw`` | learning-rate rewinding: the last epochs of the dense network's own schedule |
     | ``wr`` | weight rewinding: the same from the weights of that epoch, given as ``early`` |
     | ``slr`` or ``slr:0.1,0.001,0.5,0.75`` | scaled restarting: highest and lowest rate, shares of the run at drops |
     | ``clr`` or ``clr:0.1`` | cyclic restarting in one cycle, with its highest rate |
+
+    Named rows are the rest of the schedule from scratch of the published table (`named_rows.SCRATCH`) where they end
+    with its 120 epochs and begin at its learning rate, as P15F105,1e-1 does, and ``halving`` otherwise. The epoch of
+    the pruning may be a fraction or a quotient: P2.49F90,1e-1 or P30/12.06F90,1e-1.
 
     Where stages are constant, ``+60`` at the end makes the first one 60 epochs longer; they are part of ``epochs``.
 
@@ -227,14 +224,14 @@ def parse_schedule(text: str, *, epochs: int | None = None, original: Schedule |
         OriginalUnknownError: The schedule derives from ``original``, which is not given.
     """
     text = "".join(text.split())
-    if epochs is not None and epochs < 1:
-        raise UsageError(f"A run must have at least 1 epoch, got {epochs}.")
+    if epochs is not None and epochs <= 0:
+        raise UsageError(f"A run must have more than 0 epochs, got {epochs:g}.")
+    if _REST.fullmatch(text) is not None:
+        return _rest(text, epochs, original)
     if (longer := _LENGTHENED.fullmatch(text)) is not None:
         return _lengthened(text, longer[1], int(longer[2]), epochs, original)
-    if (pruned := _PRUNED_AT.fullmatch(text)) is not None:
-        if epochs not in (None, int(pruned[2])):
-            raise UsageError(f"The schedule {text!r} is of {pruned[2]} epochs, and the run of {epochs}.")
-        return _halving(ScheduleText(text, pruned[3], int(pruned[2]), original))
+    if (row := named_row(text)) is not None:
+        return _named(row, ScheduleText(text, row.rate, epochs, original))
     kind, colon, arguments = text.partition(":")
     if kind not in KINDS:
         raise UsageError(f"The schedule {text!r} is of an unknown kind.", hint=did_you_mean(kind, KINDS))
@@ -248,17 +245,42 @@ def untrained() -> Schedule:
     return StepSchedule("untrained", 0, ())
 
 
-def pruning_epoch(text: str) -> int | None:
-    """The epoch at which ``P30F90,1e-2`` prunes; None for other schedules."""
-    match = _PRUNED_AT.match("".join(text.split()))
-    return int(match[1]) if match is not None else None
+def _named(row: NamedRow, written: ScheduleText) -> Schedule:
+    """A row of the published tables."""
+    if written.epochs not in (None, row.epochs):
+        raise written.error(f"is of {row.epochs} epochs, and the run of {written.epochs:g}.")
+    written.learning_rate(row.rate)
+    if row.is_rest_of_scratch:
+        return SCRATCH.rest(float(row.pruned_at), written.text, row.epochs)
+    return _halving(written._replace(epochs=row.epochs))
 
 
-def _lengthened(text: str, base: str, more: int, epochs: int | None, original: Schedule | None) -> Schedule:
+def _rest(text: str, epochs: float | None, original: Schedule | None) -> Schedule:
+    """A schedule from one of its epochs on."""
+    start, inner = Fraction(0), text
+    while (match := _REST.fullmatch(inner)) is not None:
+        start, inner = start + exact_epochs(match[1], text), match[2]
+    if inner == WEIGHT_REWINDING:
+        raise UsageError(f"The schedule {text!r} leaves out the epochs that weights are rewound to.", hint="Use lrw.")
+    whole = None if epochs is None else _plain(start + Fraction(epochs))
+    schedule = parse_schedule(inner, epochs=whole, original=original)
+    if epochs is None and schedule.epochs is not None:
+        if start >= schedule.epochs:
+            raise UsageError(f"The schedule {text!r} has no rest: {inner} ends at epoch {schedule.epochs:g}.")
+        epochs = _plain(Fraction(schedule.epochs) - start)
+    return schedule.rest(float(start), text, epochs)
+
+
+def _plain(number: Fraction) -> float:
+    """The number as a float, or as an int where it is whole."""
+    return number.numerator if number.denominator == 1 else float(number)
+
+
+def _lengthened(text: str, base: str, more: int, epochs: float | None, original: Schedule | None) -> Schedule:
     """A schedule of constant stages whose first one is so many epochs longer."""
     if epochs is not None and epochs <= more:
         raise UsageError(
-            f"The schedule {text!r} makes its first stage {more} epochs longer, and the run has {epochs} in all.",
+            f"The schedule {text!r} makes its first stage {more} epochs longer, and the run has {epochs:g} in all.",
             hint="The epochs of a run include them.",
         )
     schedule = parse_schedule(base, epochs=None if epochs is None else epochs - more, original=original)

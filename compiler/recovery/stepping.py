@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from prunec.compiler.recovery.attached_hooks import AttachedHooks
@@ -46,7 +46,7 @@ class Stepper:
     """
 
     networks: Networks
-    optimizer: SGD
+    optimizer: Optimizer
     objective: Objective
     hooks: AttachedHooks
     options: Recover
@@ -136,6 +136,7 @@ class Stepper:
             for optimizer in stepped:
                 self.scaler.unscale_(optimizer)
         self.hooks.before_update(moment)
+        self._mask_gradients()
         if self.options.clip_norm:
             nn.utils.clip_grad_norm_(self.program.module.parameters(), self.options.clip_norm)
         for optimizer in stepped:
@@ -145,6 +146,14 @@ class Stepper:
         self.program.apply_masks()
         if self.average is not None:
             self.average.update(self.program)
+
+    def _mask_gradients(self) -> None:
+        """Keep weights that are held at zero out of the norm of the gradients and an optimizer's averages."""
+        parameters = self.program.parameters()
+        for name, mask in self.program.masks.items():
+            gradient = parameters[name].grad
+            if gradient is not None:
+                gradient.masked_fill_(~mask, 0.0)  # a product would leave the infinities of half precision as NaN
 
 
 def _has_gradient(optimizer: Optimizer) -> bool:

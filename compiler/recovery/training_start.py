@@ -1,10 +1,8 @@
 """The preparation of a training before its first step."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch.optim import SGD
 
 from prunec.calibration.data import Data
 from prunec.calibration.splits import steps_per_epoch
@@ -13,6 +11,7 @@ from prunec.compiler.recovery.held_out import hold_out
 from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.networks import prepare_networks
 from prunec.compiler.recovery.objective import Objective, smoothed
+from prunec.compiler.recovery.optimizers import make_optimizer
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.running_hook import TrainingContext
@@ -34,10 +33,12 @@ class DenseNetwork:
     Attributes:
         program: The network, as a teacher of distillation and of hooks; None where it isn't at hand.
         schedule: The schedule that it was trained with, from which others derive; None where it isn't known.
+        optimizer: The optimizer that it was trained with, as recipes name it; None where it isn't known.
     """
 
     program: Program | None = None
     schedule: Schedule | None = None
+    optimizer: str | None = None
 
 
 #: A dense network that nothing is known of.
@@ -60,8 +61,9 @@ def start_training(
         UnsupportedModelError: The network runs at one batch size only, or has nothing to train.
         UsageError: Distillation has no teacher, a batch is too small for the processes, the schedule derives from an
             original that isn't known, labels are to be smoothed for another loss than cross-entropy, or a hook can't
-            take part.
+            take part, or the optimizer can't be made.
     """
+    options = options.resolved(dense.optimizer)
     if options.batch_size < 2 * processes.count * options.accumulate:
         raise UsageError(
             f"recover: batch_size = {options.batch_size} is too small for {processes.count} processes and "
@@ -85,7 +87,7 @@ def start_training(
         hooks = attach_hooks(declared, context, parts, form)
     stepper = Stepper(
         networks=prepare_networks(program, form, teacher, options, hooks),
-        optimizer=_optimizer(program, options, hooks),
+        optimizer=make_optimizer(program, options, hooks),
         objective=replace(objective, loss=smoothed(objective.loss, options.label_smoothing)),
         hooks=hooks,
         options=options,
@@ -147,19 +149,6 @@ def _teacher(options: Recover, dense: DenseNetwork, processes: Processes) -> Pro
         return None
     # A teacher in training form would drop activations and update its own batch-norm statistics.
     return on_device(dense.program, processes.device).eval()
-
-
-def _optimizer(program: Program, options: Recover, hooks: AttachedHooks) -> SGD:
-    """SGD over the program's parameters and those that hooks give it, less those of the hooks' own optimizers."""
-    given = set(hooks.parameters().values())
-    own = [p for p in program.module.parameters() if p.requires_grad and p not in given]
-    groups: list[dict[str, Any]] = [{"params": own}] if own else []
-    for group in (group for attachment in hooks.attachments for group in attachment.parameters):
-        settings = {name: getattr(group, name) for name in ("learning_rate_factor", "momentum", "weight_decay")}
-        given_settings = {name: value for name, value in settings.items() if value is not None}
-        groups.append({"params": list(group.parameters), **given_settings})
-    shared = {name: getattr(options, name) for name in ("momentum", "nesterov", "weight_decay")}
-    return SGD(groups, lr=1.0, **shared)  # every step sets its own learning rate
 
 
 def _average(program: Program, options: Recover, hooks: AttachedHooks) -> WeightAverage | None:

@@ -10,6 +10,7 @@ from prunec.compiler.facts.outcome import ControlRun, Outcome
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.recovery.optimizer_kinds import optimizer_title
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
@@ -23,8 +24,6 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 
 _NOTHING_PRUNED = Unknown("nothing was pruned.")
-_UNNAMED_MODEL = Unknown("[model] name in prunec.toml says it.")
-_UNNAMED_DATA = Unknown("[data] name in prunec.toml says it.")
 _UNKNOWN_TRAINING = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 
 
@@ -80,7 +79,7 @@ def _model(request: Request, history: Sequence[StepFact]) -> network_parts.Model
     dense = request.dense
     return network_parts.ModelPart.of(
         dense,
-        name=request.settings.model_name or _UNNAMED_MODEL,
+        name=request.settings.model_name or None,
         source_sha256=history[0].weights,
         compiled_sha256=history[-1].weights,
         architecture_sha256=architecture_sha256(dense),
@@ -93,7 +92,7 @@ def _data(data: Data | None) -> training_parts.DataPart | Unknown:
         return Unknown("no data was given.")
     return training_parts.DataPart.of(
         data,
-        name=data.name or _UNNAMED_DATA,
+        name=data.name or None,
         train_images=len(data.train),
         validation_images=len(data.validation),
         test_images=len(data.test),
@@ -121,10 +120,13 @@ def _accuracy(request: Request, outcome: Outcome) -> training_parts.AccuracyPart
 
 
 def _pretraining(request: Request) -> training_parts.PretrainingPart:
-    schedule = request.settings.pretraining
+    schedule, optimizer = request.settings.pretraining, request.settings.pretraining_optimizer
+    told = _UNKNOWN_TRAINING if optimizer is None else optimizer_title(optimizer)
     if schedule is None or schedule.epochs is None:
-        return training_parts.PretrainingPart(epochs=_UNKNOWN_TRAINING, learning_rates=_UNKNOWN_TRAINING)
-    return training_parts.PretrainingPart.of(schedule, learning_rates=schedule.trace(schedule.epochs))
+        unknown = _UNKNOWN_TRAINING
+        return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told)
+    rates = schedule.trace(schedule.epochs)
+    return training_parts.PretrainingPart.of(schedule, learning_rates=rates, optimizer=told)
 
 
 def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]) -> network_parts.PruningPart:
@@ -168,7 +170,8 @@ def _recovery(
         curve=[replace(record, epoch=start + record.epoch) for start, each in parts for record in each.curve],
         warmup_epochs=options.warmup,
         early=options.early or None,
-        optimizer="SGD",
+        optimizer=optimizer_title(options.optimizer),
+        optimizer_reason=fact.optimizer_reason or None,
         loss=request.objective.loss_name,
         augmentation=request.data.augment,
         distillation={"temperature": options.distill, "weight": options.distill_weight} if options.distill else None,

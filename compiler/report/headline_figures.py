@@ -149,10 +149,11 @@ def gate_words(gate: GatePart) -> str:
 
 
 def unknowns(report: Report) -> list[tuple[str, list[str]]]:
-    """The unknown fields by reason: (reason, dotted paths), in the order of `reasons`."""
+    """The unknown fields by reason: (reason, dotted paths), in the order of `reasons`; the ledger shows its own."""
     paths: dict[str, list[str]] = {}
     for path, reason in report.reasons.items():
-        paths.setdefault(reason, []).append(path)
+        if not path.startswith("ledger."):
+            paths.setdefault(reason, []).append(path)
     return list(paths.items())
 
 
@@ -173,7 +174,7 @@ def megabytes(size_bytes: int) -> str:
 
 def si(count: int) -> str:
     """A count with three digits and its SI prefix: 41215488 -> ``41.2 M``."""
-    for limit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
             return f"{count / limit:.3g} {prefix}"
     return str(count)

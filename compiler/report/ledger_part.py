@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from prunec.compiler.facts.ledger import PRETRAINING
-from prunec.compiler.recovery.rate_pieces import RatePiece, checked
+from prunec.compiler.recovery.rate_fields import RatePieces
 from prunec.compiler.report.nulls import Figures, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Part, SortedDict
 
@@ -48,7 +48,7 @@ class LedgerEntryPart(Part):
     steps: Maybe[Count]
     samples: Maybe[Count]
     macs_per_sample: Maybe[MacsPerSamplePart]
-    learning_rates: Maybe[Annotated[tuple[RatePiece, ...], AfterValidator(checked)]]
+    learning_rates: Maybe[RatePieces]
     data: Annotated[Maybe[str] | None, _NO_DATA]
     split: Annotated[Maybe[str] | None, _NO_DATA]
     seed: Maybe[Count]

@@ -14,7 +14,7 @@ class ModelPart(Part):
     `source_sha256` is the fingerprint of its weights and `compiled_sha256` that of the compiled ones.
     """
 
-    name: Maybe[str] = NOT_RECORDED
+    name: Annotated[str | None, NullMeans("the project file names it not")] = None
     source_sha256: str
     compiled_sha256: Maybe[str] = NOT_RECORDED
     architecture_sha256: str

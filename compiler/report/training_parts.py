@@ -9,7 +9,7 @@ from prunec.compiler.report.report_part import Count, Fraction, LearningRates, P
 class DataPart(Part):
     """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
 
-    name: Maybe[str] = NOT_RECORDED
+    name: Annotated[str | None, NullMeans("the project file names them not")] = None
     sha256: str
     preprocessing_sha256: str
     train_images: Count
@@ -39,6 +39,7 @@ class PretrainingPart(Part):
 
     epochs: Maybe[float]
     learning_rates: Maybe[LearningRates]
+    optimizer: Maybe[str] = NOT_RECORDED
 
 
 class DistillationPart(Part):
@@ -87,7 +88,7 @@ class RecoveryPart(Part):
     """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage.
 
     `warmup_epochs`: rise to the schedule's rate. `accumulate`: parts that every batch was computed in. `early`: the
-    checkpoint whose weights it started from.
+    checkpoint whose weights it started from. `optimizer_settings`: all settings of the optimizer as text.
     """
 
     epochs: Count
@@ -98,9 +99,14 @@ class RecoveryPart(Part):
     warmup_epochs: Maybe[float] = NOT_RECORDED
     early: Annotated[str | None, NullMeans("weights were not rewound")] = None
     optimizer: str
-    momentum: float
+    optimizer_reason: Annotated[str | None, NullMeans("the recipe names the optimizer")] = None
+    optimizer_settings: Maybe[str] = NOT_RECORDED
+    momentum: Annotated[float | None, NullMeans("the optimizer has no such option in recipes")]
     nesterov: bool
-    weight_decay: float
+    betas: Annotated[tuple[float, float] | None, NullMeans("the optimizer has no such option in recipes")] = None
+    eps: Annotated[float | None, NullMeans("the optimizer has no such option in recipes")] = None
+    weight_decay: Annotated[float | None, NullMeans("the optimizer has no such option in recipes")]
+    decay_norms_and_biases: Maybe[bool] = NOT_RECORDED
     batch_size: Count
     loss: str
     augmentation: tuple[str, ...]

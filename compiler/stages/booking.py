@@ -28,8 +28,10 @@ def pretraining_entry(request: Request, weights: str) -> LedgerEntry:
         untold: dict[str, Any] = dict.fromkeys(fields, _UNTOLD)
         return replace(untrained, **untold)
     forward = request.dense.macs()
+    optimizer = request.settings.pretraining_optimizer
     return replace(
         untrained,
+        options={} if optimizer is None else {"optimizer": optimizer},
         epochs=float(schedule.epochs),
         macs_per_sample=MacsPerSample(forward, BACKWARD_OVER_FORWARD * forward),
         learning_rates=schedule.pieces(schedule.epochs),

@@ -1,5 +1,6 @@
 """Control arms and further seeds: the same compile again with one thing changed, up to its accuracy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,21 +108,32 @@ def _arm(name: str, main: StepInput) -> _Arm:
     request = main.request
     followed = tuple(retraining.options for retraining in main.before(Retraining))
     if name == "dense":
-        return _Arm(request.dense, Pipeline(tuple(Step("recover", options) for options in followed)))
+        steps = _followed(request.pipeline, followed).steps
+        return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
-        return _Arm(request.dense, _changed(request.pipeline, PruneFilters, criterion="random"))
+        return _Arm(request.dense, _changed(_followed(request.pipeline, followed), PruneFilters, criterion="random"))
     original = request.settings.pretraining
     assert original is not None
     assert original.epochs is not None
     dense_epochs = original.epochs
     if name == "scratch-b":
-        dense_epochs = round(dense_epochs * request.dense.macs() / main.program.macs())
-    epochs = dense_epochs + sum(options.epochs for options in followed)
+        dense_epochs *= request.dense.macs() / main.program.macs()
+    epochs = round(dense_epochs) + sum(options.epochs for options in followed)
     schedule = _stretched(original, epochs)
+    recovery, dense_optimizer = followed[-1], request.settings.pretraining_optimizer
+    if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
+        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
     # It is trained as the dense network was: nothing teaches it, and nothing else takes part.
-    options = replace(followed[-1], epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
+    options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
     program, note = _from_scratch(main)
     return _Arm(program, Pipeline((Step("recover", options),)), note, from_scratch=True)
+
+
+def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
+    """A pipeline whose recoveries have the options that were followed, also where these were chosen on the way."""
+    left = iter(retrainings)
+    steps = (replace(s, options=next(left)) if isinstance(s.options, Recover) else s for s in pipeline.steps)
+    return Pipeline(tuple(steps))
 
 
 def _changed(pipeline: Pipeline, kind: type[PruneFilters | Recover], **options: Any) -> Pipeline:

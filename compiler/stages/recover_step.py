@@ -8,14 +8,16 @@ from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Pipeline
-from prunec.compiler.recovery.default_schedule import AUTO, Choice, choose_schedule
+from prunec.compiler.recovery.default_schedule import Choice, choose_schedule
 from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
 from prunec.compiler.recovery.epoch_record import EpochRecord
+from prunec.compiler.recovery.named_rows import pruning_epoch
+from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, OwnOptimizer, choose_optimizer
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Recovered, Retraining
 from prunec.compiler.recovery.scalars import Scalars
-from prunec.compiler.recovery.schedules import parse_schedule, pruning_epoch
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.recovery.tensors import put
 from prunec.compiler.recovery.training_start import DenseNetwork, full_schedule
 from prunec.compiler.stages.pass_steps import check_masks
@@ -23,6 +25,8 @@ from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
+#: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
+_NEAR = 0.01
 #: File in a compile's state folder, by the control arm and the number of its retraining.
 _STATE_NAME = "recover-{}.state"
 
@@ -31,18 +35,22 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
     """Refuse before any work what no retraining can follow.
 
     Raises:
-        UsageError: A schedule doesn't fit the dense training, or the early checkpoint to rewind to isn't there.
+        UsageError: A schedule doesn't fit the dense training, the optimizer isn't there, doesn't have an option or has
+            no default schedule, or the early checkpoint to rewind to isn't there.
     """
     for options in pipeline.of(Recover):
+        resolved = _with_optimizer(options, settings)
         if options.schedule == AUTO:
+            choose_schedule(0.0, settings.pretraining, str(resolved.optimizer), settings.pretraining_optimizer)
             continue
         parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
         dense, planned = settings.pretraining, pruning_epoch(options.schedule)
-        if planned is not None and dense is not None and dense.epochs not in (None, planned):
+        trained = None if dense is None else dense.epochs
+        if planned is not None and trained is not None and abs(trained - planned) > _NEAR:
             raise UsageError(
-                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned} of its dense training, "
-                f"and this checkpoint was trained for {dense.epochs} epochs ([model] pretraining).",
-                hint=f"Compile the checkpoint of epoch {planned}, or change the schedule.",
+                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned:g} of its dense "
+                f"training, and this checkpoint was trained for {trained:g} epochs ([model] pretraining).",
+                hint=f"Compile the checkpoint of epoch {planned:g}, or change the schedule.",
             )
         if options.early and options.early not in settings.early:
             raise UsageError(
@@ -53,6 +61,9 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
 
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
     """Retrain what pruning left, masks held."""
+    settings = given.request.settings
+    is_chosen = options.optimizer == AUTO
+    options = _with_optimizer(options, settings)
     choice = _choice(options, given)
     options = replace(options, schedule=choice.schedule)
     given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
@@ -68,7 +79,10 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
         raise
     check_masks(result.program)
     fact = replace(
-        result.without_program(), schedule_reason=choice.reason, diagnosis=_diagnosis(options, given, result)
+        result.without_program(),
+        schedule_reason=choice.reason,
+        optimizer_reason=choose_optimizer(settings.pretraining_optimizer).reason if is_chosen else "",
+        diagnosis=_diagnosis(options, given, result),
     )
     return StepOutput(result.program, fact=fact, cost=_cost(result), options=options)
 
@@ -100,7 +114,24 @@ def _choice(options: Recover, given: StepInput) -> Choice:
     if options.schedule != AUTO:
         return Choice(options.schedule, "")
     pruned_fraction = 1 - given.program.macs() / given.request.dense.macs()
-    return choose_schedule(pruned_fraction, given.request.settings.pretraining)
+    settings = given.request.settings
+    return choose_schedule(
+        pruned_fraction, settings.pretraining, str(options.optimizer), settings.pretraining_optimizer
+    )
+
+
+def _with_optimizer(options: Recover, settings: Settings) -> Recover:
+    """The options with the optimizer that is chosen; in place of a function's name the function."""
+    resolved = options.resolved(settings.pretraining_optimizer)
+    make = settings.optimizers.get(str(resolved.optimizer))
+    if isinstance(resolved.optimizer, OwnOptimizer) or resolved.optimizer in KINDS:
+        return resolved
+    if make is None:
+        raise UsageError(
+            f"recover: the optimizer {resolved.optimizer!r} isn't there.",
+            hint="Pass it in Settings.optimizers; `prunec compile` loads it relative to the project file.",
+        )
+    return replace(resolved, optimizer=OwnOptimizer(resolved.optimizer, make))
 
 
 def _state_options(given: StepInput) -> StateOptions | None:

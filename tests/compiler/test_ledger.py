@@ -166,6 +166,13 @@ def test_further_seeds_and_arms_stand_beside_the_main_line(program: Program, dat
     assert len({run.accuracy for run in report.controls[0].runs} | {0}) > 1  # type: ignore[union-attr]
 
 
+def test_arms_follow_the_schedule_that_was_chosen(program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = f"{PRUNE} recover{{epochs=1,batch_size=16}}"
+    report = compiled(program, pipeline, data, tmp_path, controls=("dense", "random"))
+    assert not isinstance(report.recovery, Unknown)
+    assert {control.schedule for control in report.controls} == {report.recovery.schedule}
+
+
 def test_arms_of_one_report_are_of_their_own_seeds(program: Program, data: Data, tmp_path: Path) -> None:
     report = compiled(program, f"{PRUNE} {RECOVER}", data, tmp_path, controls=("scratch-e",), seeds=2, module=network())
     starts = [e.weights_out for e in ledger(report) if e.stage == "pretraining" and e.run]

@@ -15,6 +15,7 @@ from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder, file
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
 from prunec.passes import Program, capture
 from prunec.passes.errors import InputError, PrunecError, UnsupportedModelError, UsageError
+from prunec.passes.identity import architecture_sha256, weights_sha256
 
 SHAPES = [(1, 8, 8)]
 
@@ -358,3 +359,21 @@ def test_example_inputs_of_the_caller(tmp_path: Path, net: Net) -> None:
     loaded = load_checkpoint(path, model=Net, example_inputs=(torch.zeros(2, 1, 6, 6),))
     assert isinstance(loaded.program, Program)
     assert loaded.program.example_inputs[0].shape == (2, 1, 6, 6)
+
+
+def test_one_network_in_any_file_has_one_identity(tmp_path: Path, net: Net) -> None:
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "b.pth"
+    )
+    save_file(net.state_dict(), tmp_path / "c.safetensors")
+    torch.save(net, tmp_path / "d.pt")
+    capture(net, (torch.zeros(2, 1, 8, 8),)).save(tmp_path / "e.pt2")
+    exported = torch.export.export(net, (torch.zeros(4, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(exported, tmp_path / "f.pt2")
+    programs = [
+        load_checkpoint(path, model=Net, input_shapes=SHAPES, trust=True).program for path in sorted(tmp_path.iterdir())
+    ]
+    assert len(programs) == 6
+    assert len({weights_sha256(program) for program in programs}) == 1
+    assert len({architecture_sha256(program) for program in programs}) == 1

@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.pipeline import parse_pipeline
 from prunec.compiler.recovery import parse_schedule
-from prunec.compiler.recovery.schedules import OriginalUnknownError, Schedule, pruning_epoch
+from prunec.compiler.recovery.named_rows import SCRATCH, pruning_epoch, with_speedup
+from prunec.compiler.recovery.rate_pieces import rest, same_rates
+from prunec.compiler.recovery.schedules import OriginalUnknownError, Schedule
+from prunec.compiler.stages.recover_step import check_recoveries
 from prunec.passes.errors import UsageError
 
 
@@ -138,7 +143,7 @@ def test_texts_that_are_no_schedule_are_refused(text: str, expected: str) -> Non
 def test_schedules_that_depend_on_the_length_ask_for_it(text: str) -> None:
     with pytest.raises(UsageError, match="number of epochs"):
         parse_schedule(text)
-    with pytest.raises(UsageError, match="at least 1 epoch"):
+    with pytest.raises(UsageError, match="more than 0 epochs"):
         parse_schedule(text, epochs=0)
 
 
@@ -171,6 +176,10 @@ def points(text: str, epochs: int | None, original: Schedule | None = None) -> l
         ("P60F60,1e-3+180", [[0, 1e-3], [210, 1e-4], [225, 1e-5]]),
         ("P30F90,1e-2+60", [[0, 1e-2], [90, 1e-3], [120, 1e-4], [135, 1e-5]]),
         ("P90F30,1e-4+1485", [[0, 1e-4], [1500, 1e-5]]),
+        ("P15F105,1e-1", [[0, 1e-1], [15, 1e-2], [45, 1e-3], [75, 1e-4], [90, 1e-5]]),
+        ("P45F75,1e-2", [[0, 1e-2], [15, 1e-3], [45, 1e-4], [60, 1e-5]]),
+        ("P75F45,1e-3", [[0, 1e-3], [15, 1e-4], [30, 1e-5]]),
+        ("P75F45,1e-3+60", [[0, 1e-3], [75, 1e-4], [90, 1e-5]]),
     ],
 )
 def test_pruned_at_an_epoch_and_lengthened(text: str, expected: list[list[float]]) -> None:
@@ -262,3 +271,116 @@ def test_lengthening_moves_every_later_stage_and_nothing_else(prune: int, tune: 
     assert (short.epochs, long.epochs) == (tune, tune + more)
     assert long.trace(tune + more) == [[e + more if e else e, r] for e, r in short.trace(tune)]
     assert parse_schedule(str(long), epochs=tune + more) == long
+
+
+@pytest.mark.parametrize(
+    "text", ["P15F105,1e-1", "P30F90,1e-2", "P45F75,1e-2", "P60F60,1e-3", "P75F45,1e-3", "P90F30,1e-4", "P0F120,0.1"]
+)
+def test_rows_at_the_highest_level_see_the_rates_from_scratch(text: str) -> None:
+    start = pruning_epoch(text)
+    assert start is not None
+    row = parse_schedule(text)
+    assert row == parse_schedule(f"rest({start:g}):{SCRATCH}", epochs=120 - int(start))
+    assert [row.learning_rate(e) for e in range(120 - int(start))] == [
+        SCRATCH.learning_rate(start + e) for e in range(120 - int(start))
+    ]
+
+
+@pytest.mark.parametrize("text", ["P30F90,1e-2", "P60F60,1e-3", "P90F30,1e-4"])
+def test_where_both_rules_agree(text: str) -> None:
+    row = parse_schedule(text)
+    assert row == parse_schedule(f"halving:{text.partition(',')[2]}", epochs=int(row.epochs or 0))
+
+
+def test_the_epoch_of_the_pruning_may_be_a_fraction() -> None:
+    """30/k of the published table 4: at 12.06 times fewer operations 2.49 epochs."""
+    expected = [[0, 1e-1], [30, 1e-2], [60, 1e-3], [75, 1e-4], [83, 1e-5]]
+    assert points("P2.49F90,1e-1", None) == points("P30/12.06F90,1e-1", None) == expected
+    assert pruning_epoch("P2.49F90,1e-1") == 2.49
+    assert pruning_epoch("P30 / 12.06 F90, 1e-1+60") == pytest.approx(2.4876, abs=1e-4)
+    assert pruning_epoch("P30/2F105,1e-1") == 15
+    assert points("P30/2F105,1e-1", None) == points("P15F105,1e-1", None)
+    assert pruning_epoch("cosine:0.1") is None
+
+
+def test_a_speed_up_takes_the_place_of_its_letter() -> None:
+    assert with_speedup("P30/kF90,1e-1", 12.06) == "P30/12.06F90,1e-1"
+    assert with_speedup("P30/kF90,1e-1", 1e-7) == "P30/0.0000001F90,1e-1"
+    assert with_speedup("rest(30/k):cosine:0.1", 2.0) == "rest(30/2):cosine:0.1"
+    assert with_speedup("P30F90,1e-1", 12.06) == "P30F90,1e-1"
+    with pytest.raises(UsageError, match="names '30/k' epochs") as caught:
+        parse_schedule("P30/kF90,1e-1")
+    assert "P30/12.06F90,1e-1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "expected"),
+    [
+        ("P30F0,1e-1", None, "retrains for 0 epochs"),
+        ("P30/0F90,1e-1", None, "names '30/0' epochs"),
+        ("P1.2.3F90,1e-1", None, "names '1.2.3' epochs"),
+        ("P30F90,fast", None, "learning rate 'fast'"),
+        ("rest(x):constant:0.1", 5, "names 'x' epochs"),
+        ("rest(-1):constant:0.1", 5, "names '-1' epochs"),
+        ("rest(90):P30F90,1e-2", None, "has no rest"),
+        ("rest(10):P30F90,1e-2", 90, "is of 90 epochs, and the run of 100"),
+        ("rest(5):wr", 10, "Use lrw|leaves out"),
+        ("rest(5):cosine:0.1", None, "number of epochs"),
+        ("rest(150):lrw", 20, "trained for 160"),
+        ("rest(5)", 10, "unknown kind"),
+        ("rest(5):cosin:0.1", 10, "unknown kind"),
+    ],
+)
+def test_rests_and_rows_that_are_refused(text: str, epochs: int | None, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        parse_schedule(text, epochs=epochs, original=CIFAR)
+
+
+ENDED = ["cosine:0.1,0.001", "clr:0.1", "slr", "constant:0.1", "halving:0.1", "step:0=0.1,0.5=0.01", "lrw", "ft"]
+hundredths = st.integers(0, 1000).map(lambda n: n / 100)
+
+
+@given(st.sampled_from(ENDED), hundredths, hundredths, st.integers(1, 30), st.floats(0, 1))
+def test_a_rest_is_the_schedule_from_there_on(text: str, a: float, b: float, epochs: int, share: float) -> None:
+    total = round(100 * a + 100 * b) / 100
+    outer = parse_schedule(f"rest({a}):rest({b}):{text}", epochs=epochs, original=CIFAR)
+    both = parse_schedule(f"rest({total}):{text}", epochs=epochs, original=CIFAR)
+    assert outer == both
+    assert outer.epochs == epochs
+    assert parse_schedule(str(outer), epochs=epochs, original=CIFAR) == outer
+    inner = parse_schedule(text, epochs=total + epochs, original=CIFAR)
+    time = share * epochs
+    changes = [piece.end for piece in inner.pieces(total + epochs)]
+    if min(abs(total + time - change) for change in changes) > 1e-9:
+        assert outer.learning_rate(time) == pytest.approx(inner.learning_rate(total + time), rel=1e-9, abs=1e-12)
+    pieces = outer.pieces(epochs)
+    assert same_rates(pieces, rest(inner.pieces(total + epochs), total, epochs))
+    assert pieces[0].start == 0
+    assert pieces[-1].end == epochs
+    assert parse_schedule(f"rest(0):{text}", epochs=epochs, original=CIFAR) == parse_schedule(
+        text, epochs=epochs, original=CIFAR
+    )
+
+
+def test_a_rest_of_a_schedule_that_knows_its_length() -> None:
+    assert points("rest(15):P15F105,1e-1", None) == points("P30F90,1e-2", None)
+    assert parse_schedule("rest(15):P15F105,1e-1").epochs == 90
+    assert parse_schedule("rest(2.5):P30F90,1e-2").epochs == 87.5
+    assert parse_schedule("rest(15):constant:0.1").epochs is None
+    longer = points("rest(15):P15F105,1e-1+30", None)
+    assert longer == [[0, 0.1], [30, 0.01], [60, 0.001], [90, 1e-4], [105, 1e-5]], "the inner one is lengthened"
+
+
+def test_runs_of_a_fraction_of_an_epoch() -> None:
+    schedule = parse_schedule("cosine:0.1", epochs=0.5)
+    assert schedule.learning_rate(0.25) == pytest.approx(0.05)
+    assert schedule.trace(0.5, steps_per_epoch=4) == [[0, 0.1], [0.25, schedule.learning_rate(0.25)]]
+    assert parse_schedule("constant:0.1", epochs=2.49).pieces(2.49)[-1].end == 2.49
+
+
+@pytest.mark.parametrize(("row", "trained"), [("P2.49F90,1e-1", 2.49), ("P30/12.06F90,1e-1", 2.49), ("P3F90,1e-1", 3)])
+def test_a_checkpoint_of_a_fraction_of_an_epoch_is_checked(row: str, trained: float) -> None:
+    pipeline = parse_pipeline(f'prune-filters{{speedup=2.0}} recover{{epochs=90,schedule="{row}"}}')
+    check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=trained)))
+    with pytest.raises(UsageError, match=r"trained for 2\.4 epochs"):
+        check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=2.4)))
