@@ -39,9 +39,11 @@ def entry(stage: str, options: dict[str, Any], **fields: Any) -> LedgerEntryPart
     return LedgerEntryPart(**known | fields)
 
 
-def trained(
-    options: dict[str, Any], places: dict[str, str] | None = None, macs: int = COMPILED_MACS
-) -> LedgerEntryPart:
+def _macs(forward: int, teacher: int = 0) -> MacsPerSamplePart:
+    return MacsPerSamplePart(forward=forward, backward=2 * forward, teacher=teacher, regulariser=0)
+
+
+def trained(options: dict[str, Any], places: dict[str, str]) -> LedgerEntryPart:
     """The entry of a training with these options."""
     epochs = int(options["epochs"])
     schedule = parse_schedule(str(options["schedule"]), epochs=epochs)
@@ -53,9 +55,7 @@ def trained(
         epochs=epochs,
         steps=10 * epochs,
         samples=epochs * TRAIN_IMAGES,
-        macs_per_sample=MacsPerSamplePart(
-            forward=COMPILED_MACS, backward=2 * COMPILED_MACS, teacher=teacher, regulariser=0
-        ),
+        macs_per_sample=_macs(COMPILED_MACS, teacher),
         learning_rates=schedule.pieces(epochs, float(options["warmup"])),
         data="0" * 64,
         split="training data without validation",

@@ -1,4 +1,4 @@
-"""Comparison levels: the published table, monotony, ties, families, and what reports and YAML say."""
+"""Comparison levels: the published table, monotony, ties, families, and what YAML says."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunec.compiler.fairness.card_reading import read_cards, report_card
+from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import LEVELS, common_level, compare_pair
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.runs_comparison import compare
 from prunec.passes.errors import InputError, UsageError
-from tests.compiler.sample_report import sample_report
 
 TABLE4 = Path("examples/published/table4.yaml")
 ORDER = ["S0", *LEVELS]
@@ -177,15 +176,6 @@ def test_a_method_wins_only_under_both_retrainings(accuracies: tuple[float, ...]
         for index, ((method, changes), mean) in enumerate(zip(settings, accuracies, strict=True))
     ]
     assert compare(runs).verdict.startswith(verdict)
-
-
-def test_reports_are_cards() -> None:
-    run = report_card(sample_report(), "sample")
-    assert (run.speedup, run.distilled, run.int8) == (pytest.approx(2.03, abs=0.01), True, False)
-    assert run.finetuning.rates() == [point.learning_rate for point in sample_report().recovery.curve]  # type: ignore[union-attr]
-    assert run.pruning.rates() == []
-    assert run.training.ema == "none"
-    assert compare_pair(run, run.model_copy(update={"name": "again"})).level == "S4.2"
 
 
 @pytest.mark.parametrize(

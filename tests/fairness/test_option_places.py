@@ -45,7 +45,7 @@ from tests.fairness.synthetic import booked, entry, pretrained, report_of
 ORDER = ["S0", *LEVELS]
 #: The level of two runs that differ in one option of a place, and in nothing else.
 LEVEL_BY_PLACE = {TASK: "S0", COMPRESSION: "S0", BASE: "S1", RETRAINING: "S3.1", PRUNING: "S4.1", METHOD: "S4.2"}
-RETRAINED = Recover(epochs=4, schedule="step:0=0.1,2=0.01")
+RETRAINED = Recover(epochs=4, schedule="step:0=0.1,2=0.01", optimizer="sgd", momentum=0.9, weight_decay=5e-4)
 PRUNED, SPARSE = PruneFilters(ratio=0.5), Sparsify(criterion="wanda")
 STEPS = (FoldParameters(), PRUNED, Permute(), SPARSE, ReestimateBatchNorm())
 
