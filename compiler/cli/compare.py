@@ -1,13 +1,14 @@
 """``prunec compare``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import note, print_json, print_markdown, print_table
+from prunec.passes.errors import UsageError
 
 if TYPE_CHECKING:
     from prunec.compiler.fairness.run_card import RunCard
@@ -15,75 +16,122 @@ if TYPE_CHECKING:
 
 #: More pairs than this fill a screen: those that can't be compared at all are left out.
 _FEW_PAIRS = 10
-#: Number of missing fields of the training from which on the training as a whole is named instead.
-_MOST_OF_TRAINING = 5
+#: Number of missing fields of one part from which on the part as a whole is named instead.
+_MOST_OF_A_PART = 5
+
+
+class _Table(NamedTuple):
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(readable=False, help="Bundles, report.json files, or YAML files of published runs.")
+        list[Path],
+        typer.Argument(
+            readable=False,
+            help="Bundles, report.json files, or YAML files of published runs; FILE#NAME is one run of them, such as a "
+            "control arm (RUN.bundle#scratch-b) or a seed (RUN.bundle#seed-1).",
+        ),
     ],
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Share by which speed-ups may differ that count as the same.")
+    ] = 0.01,
     as_json: options.AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print tables in Markdown.")] = False,
 ) -> None:
     """Say how runs may be compared: the level that they share, what differs, what isn't known, and who wins if anyone.
 
     Levels are those of "Why is the State of Neural Network Pruning so Confusing?" (2023): from S1, drops alone, to
-    S4.2. Runs are ranked from S3.2 on, where the retraining is the same.
+    S4.2. Runs are ranked from S3.2 on, where the retraining is the same. Control arms of a report are rows of their
+    own, compared with their run.
     """
     from prunec.compiler.fairness.card_reading import read_cards
     from prunec.compiler.fairness.runs_comparison import compare as compare_cards
 
-    comparison = compare_cards([card for path in runs for card in read_cards(path)])
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown exclude each other.")
+    comparison = compare_cards([card for path in runs for card in read_cards(path)], tolerance)
     if as_json:
         print_json(comparison.to_json())
         return
     for warning in comparison.warnings:
         note(warning)
-    _print(comparison)
+    for table in _tables(comparison):
+        if as_markdown:
+            print_markdown(table.columns, table.rows)
+        else:
+            print_table(*table)
+    level = f"Level: {' +'.join((comparison.level, *comparison.tags))}"
+    typer.echo(f"{level}\n{'' if not as_markdown else chr(10)}Verdict: {comparison.verdict}")
 
 
-def _print(comparison: "RunsComparison") -> None:
-    columns = ("run", "dense", "final", "speed-up", "trainability", "retraining")
-    print_table("runs", columns, [_row(card) for card in comparison.cards])
+def _tables(comparison: "RunsComparison") -> Iterator[_Table]:
+    columns: tuple[str, ...] = ("run", "method", "dense", "final", "drop", "speed-up", "trainability", "retraining")
+    yield _Table("runs", columns, [_row(card) for card in comparison.cards])
     pairs = comparison.pairs
     listed = [pair for pair in pairs if len(pairs) <= _FEW_PAIRS or pair.level.level != "S0"]
     if listed:
-        columns = ("runs", "level", "at most", "tags", "what differs", "what isn't known")
-        print_table("pairs", columns, [_pair_row(pair) for pair in listed])
+        columns = ("runs", "level", "at most", "tags", "difference", "what differs", "what isn't known")
+        yield _Table("pairs", columns, [_pair_row(pair) for pair in listed])
     if len(listed) < len(pairs):
         note(f"{len(pairs) - len(listed)} of {len(pairs)} pairs are at S0 and not listed; --json has them.")
-    typer.echo(f"Level: {' +'.join((comparison.level, *comparison.tags))}\nVerdict: {comparison.verdict}")
 
 
 def _row(card: "RunCard") -> tuple[str, ...]:
-    deviation, rates = card.accuracy.standard_deviation, card.finetuning.learning_rates
+    deviation = card.accuracy.standard_deviation
     spread = "" if deviation is None else f" +- {100 * deviation:.2f}"
-    retraining = "-" if not rates else f"{card.finetuning.epochs:g} epochs from {rates[0][1]:g}"
     return (
         card.name,
+        _method(card),
         _percent(card.dense_accuracy),
         _percent(card.accuracy.mean) + spread,
+        "-" if card.drop is None else f"{100 * card.drop:.2f} points",
         "-" if card.speedup is None else f"{card.speedup:.2f}x",
         _percent(card.trainability_accuracy),
-        "none" if card.finetuning.epochs == 0 else retraining,
+        _retraining(card),
     )
+
+
+def _method(card: "RunCard") -> str:
+    kept = "" if card.kept_magnitude is None else f" (2:4 keeps {100 * card.kept_magnitude:.1f} % of magnitude)"
+    return (card.method or "-") + kept
+
+
+def _retraining(card: "RunCard") -> str:
+    epochs, rates = card.finetuning.epochs, card.finetuning.learning_rates
+    if epochs == 0:
+        return "none"
+    return "-" if not rates or epochs is None else f"{epochs:g} epochs from {rates[0].rate(0.0):g}"
 
 
 def _pair_row(pair: "Pair") -> tuple[str, ...]:
     runs, level = f"{pair.first}, {pair.second}", pair.level
     tags, differs = " ".join(level.tags), "; ".join(level.differs)
-    return runs, level.level, level.at_most, tags, differs, _missing(level.missing)
+    return runs, level.level, level.at_most, tags, _difference(pair), differs, _missing(level.missing)
+
+
+def _difference(pair: "Pair") -> str:
+    """The difference of the accuracies, at levels at which a ranking may be made."""
+    from prunec.compiler.fairness.comparison_levels import may_be_ranked
+
+    found = pair.difference
+    if found is None or not may_be_ranked(pair.level.level):
+        return "-"
+    margin = "deviation not known" if found.margin is None else f"+- {100 * found.margin:.2f}, {found.kind}"
+    return f"{100 * found.value:+.2f} points ({margin})"
 
 
 def _missing(fields: Sequence[str]) -> str:
-    """Unknown fields as ``RUN: part.field``; a field that both runs lack, or a mostly unknown training, comes once."""
+    """Unknown fields as ``part.field (RUN)``; one that both runs lack, or a mostly unknown part, comes once."""
     runs: dict[str, list[str]] = {}
     for text in fields:
         run, _, field = text.rpartition(": ")
         runs.setdefault(field, []).append(run)
-    trained = [field for field in runs if field.startswith("training.")]
-    short = dict.fromkeys(trained, "training") if len(trained) >= _MOST_OF_TRAINING else {}
-    whose = ((short.get(field, field), "both" if len(names) > 1 else names[0]) for field, names in runs.items())
+    parts = [field.partition(".")[0] for field in runs]
+    shown = {f: part if parts.count(part) >= _MOST_OF_A_PART else f for f, part in zip(runs, parts, strict=True)}
+    whose = ((shown[field], "both" if len(names) > 1 else names[0]) for field, names in runs.items())
     return "; ".join(f"{field} ({run})" for field, run in dict.fromkeys(whose))
 
 

@@ -40,6 +40,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     typer.echo()
 
 
+def print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in Markdown on standard output."""
+    for row in (columns, ["---"] * len(columns), *rows):
+        typer.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+    typer.echo()
+
+
 def print_report(report: "Report", folder: "Path", command: str) -> None:
     """Print the end of compile and build: the summary, the place of the bundle, and the last line of the command."""
     from prunec.compiler.report.report_text import report_line, summary_lines, summary_table

@@ -8,35 +8,41 @@ import yaml
 from pydantic import ValidationError
 
 from prunec.compiler.bundle.bundle_names import REPORT
-from prunec.compiler.fairness.run_card import Accuracy, RunCard, Stage, TrainingOptions
+from prunec.compiler.fairness.report_cards import arm_cards, report_card, seed_card
+from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.report.report import Report
-from prunec.compiler.report.training_parts import RecoveryPart
-from prunec.passes.errors import InputError
-from prunec.passes.unknown import Unknown, known
+from prunec.passes.errors import InputError, UsageError, did_you_mean
 
-#: Options of a training that have one name and meaning in reports and run cards.
-_SAME_IN_REPORTS = ("optimizer", "momentum", "nesterov", "weight_decay", "batch_size", "augmentation", "precision")
+__all__ = ["read_cards", "report_card"]
+
+#: Stands before the name of one run of a file, as in ``RUN.bundle#scratch-b``.
+_ONE_OF = "#"
 
 
 def read_cards(path: Path) -> list[RunCard]:
-    """The runs that a file, or a bundle's folder, describes.
+    """The runs that a file, or a bundle's folder, describes: of a report its own, then its control arms.
 
     Args:
         path: A bundle, a report.json, or YAML: a mapping with the keys of `RunCard`, or ``runs``, a list of them, and
-            ``common``, the keys that they share.
+            ``common``, the keys that they share. ``PATH#NAME`` is one of its runs: a control arm of a report, such as
+            ``#scratch-b``, one of its seeds, such as ``#seed-1``, or a run of a YAML file.
 
     Raises:
         InputError: The file can't be read, or is none of these.
+        UsageError: It has no run of that name.
     """
-    file = path / REPORT if path.is_dir() else path
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "Give a bundle, a report.json or a YAML file."
-        raise InputError(f"{file} can't be read: {error}.", hint=hint) from error
+    whole, is_one, name = str(path).rpartition(_ONE_OF)
+    if is_one and not path.exists():
+        return [_named(Path(whole), name)]
+    return _read(path)
+
+
+def _read(path: Path) -> list[RunCard]:
+    file, text = _text(path)
     try:
         if file.suffix == ".json":
-            return [report_card(Report.from_json(text), path.stem if path.is_dir() else file.stem)]
+            report, name = Report.from_json(text), path.stem
+            return [report_card(report, name), *arm_cards(report, name)]
         return _yaml_cards(yaml.safe_load(text), file.stem)
     except yaml.YAMLError as error:
         raise InputError(f"{file} is no YAML: {error}.") from error
@@ -48,44 +54,27 @@ def read_cards(path: Path) -> list[RunCard]:
         raise InputError(f"{file} is no JSON: {error}.") from error
 
 
-def report_card(report: Report, name: str) -> RunCard:
-    """The card of a report's run."""
-    data, recovery, pruning = known(report.data), known(report.recovery), known(report.pruning)
-    pretraining, summary = report.pretraining, report.runs_summary
-    finetuning = Stage(epochs=0)
-    if recovery is not None:
-        finetuning = Stage(epochs=recovery.epochs, learning_rates=recovery.learning_rates)
-    return RunCard(
-        name=name,
-        data=None if data is None else f"{data.sha256}/{data.preprocessing_sha256}",
-        metric=report.accuracy.metric,
-        architecture=report.model.architecture_sha256,
-        base=report.model.source_sha256,
-        speedup=report.macs.speedup,
-        method=None if pruning is None else f"{pruning.criterion}, {pruning.structure}",
-        pretraining=Stage(epochs=known(pretraining.epochs), learning_rates=known(pretraining.learning_rates)),
-        pruning=Stage(epochs=0 if pruning is None else pruning.epochs, learning_rates=None),
-        finetuning=finetuning,
-        training=_training(recovery),
-        distilled=False if recovery is None else recovery.distillation is not None,
-        int8=report.target.endswith("-int8"),  # not parsed: the plug-in of a device may be gone
-        dense_accuracy=known(report.accuracy.dense),
-        accuracy=Accuracy(mean=known(summary.mean), standard_deviation=known(summary.standard_deviation)),
-        trainability_accuracy=None if recovery is None else known(recovery.trainability_accuracy),
-    )
+def _named(path: Path, name: str) -> RunCard:
+    """The run of this name in a file."""
+    cards = _read(path)
+    named = {card.name.removeprefix(f"{card.arm_of}: "): card for card in cards}
+    file, text = _text(path)
+    if file.suffix == ".json":
+        report, main = Report.from_json(text), path.stem
+        named = {key: card for key, card in named.items() if card.arm_of}
+        named |= {f"seed-{run.seed}": seed_card(report, f"{main}: seed {run.seed}", run) for run in report.runs}
+    if name not in named:
+        raise UsageError(f"{path} has no run {name!r}.", hint=did_you_mean(name, named))
+    return named[name].model_copy(update={"arm_of": None})
 
 
-def _training(recovery: RecoveryPart | None) -> TrainingOptions:
-    if recovery is None:
-        return TrainingOptions()
-    smoothing = known(recovery.label_smoothing)
-    loss = f"{recovery.loss}, labels smoothed by {smoothing:g}" if smoothing else recovery.loss
-    return TrainingOptions(
-        loss=None if isinstance(recovery.label_smoothing, Unknown) else loss,
-        ema="none" if recovery.ema is None else recovery.ema,
-        clip_norm="none" if recovery.clip_norm is None else known(recovery.clip_norm),
-        **{name: getattr(recovery, name) for name in _SAME_IN_REPORTS},
-    )
+def _text(path: Path) -> tuple[Path, str]:
+    file = path / REPORT if path.is_dir() else path
+    try:
+        return file, file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "Give a bundle, a report.json or a YAML file."
+        raise InputError(f"{file} can't be read: {error}.", hint=hint) from error
 
 
 def _yaml_cards(document: Any, name: str) -> list[RunCard]:

@@ -3,97 +3,109 @@
 Every field may be missing, which means that it isn't known and nothing else: no two unknown things are equal.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, model_validator
 
+from prunec.compiler.fairness.names import same_name
+from prunec.compiler.fairness.training_options import CardPart, TrainingOptions, Value, in_setup
+from prunec.compiler.recovery.rate_fields import RatePieces
+from prunec.compiler.recovery.rate_pieces import canonical, constant
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import UsageError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Options = dict[str, Value]
+
+SCRATCH = "scratch"
+FILTERS = "filters"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Stage(_Part):
+class Stage(CardPart):
     """A stage of training.
 
     Attributes:
         epochs: Passes over the data; 0 for a stage that was left out.
-        learning_rates: (epoch, rate) where the rate changes, from epoch 0 on; ``schedule`` may give them as text.
+        scoring_epochs: Those of them that train nothing: in which it is chosen what goes, or statistics are measured.
+        learning_rates: The learning rate at every point in time, as exact pieces. Documents may give pairs (epoch,
+            rate) where the rate changes, from epoch 0 on, or ``schedule``, its text.
     """
 
     epochs: NotNegative | None = None
-    learning_rates: tuple[tuple[NotNegative, NotNegative], ...] | None = None
+    scoring_epochs: NotNegative = 0.0
+    learning_rates: RatePieces | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """``schedule: P30F90,1e-2`` as the rates of its run, one per epoch where they change smoothly."""
-        if not isinstance(value, dict) or "schedule" not in value:
+        if not isinstance(value, Mapping):
             return value
-        rest = {key: item for key, item in value.items() if key != "schedule"}
-        if "learning_rates" in rest:
-            raise ValueError("give a schedule or learning_rates, not both")
-        try:
-            schedule = parse_schedule(str(value["schedule"]), epochs=rest.get("epochs"))
-        except UsageError as error:
-            raise ValueError(error.message.removesuffix(".")) from error
-        if schedule.epochs is None:
-            return rest | {"learning_rates": schedule.trace(1)}
-        return rest | {"epochs": schedule.epochs, "learning_rates": schedule.trace(int(schedule.epochs))}
-
-    def rates(self) -> list[float] | None:
-        """Learning rate at the start of every epoch; None where it isn't known."""
-        if self.epochs == 0:
-            return []
-        if self.epochs is None or not self.learning_rates:
-            return None
-        changes = self.learning_rates
-        return [max(change for change in changes if change[0] <= epoch + 1e-9)[1] for epoch in range(int(self.epochs))]
+        rest = {key: item for key, item in value.items() if key not in ("schedule", "learning_rates")}
+        rates, epochs = value.get("learning_rates"), value.get("epochs")
+        if epochs is not None and epochs == value.get("scoring_epochs", 0):
+            return rest | {"learning_rates": ()}
+        if "schedule" in value:
+            if rates is not None:
+                raise ValueError("give a schedule or learning_rates, not both")
+            return rest | _parsed(str(value["schedule"]), epochs)
+        if rates and isinstance(rates[0], list | tuple):
+            rates = None if epochs is None else _constants(rates, float(epochs))
+        return rest | {"learning_rates": rates or None}
 
 
-class TrainingOptions(_Part):
-    """Options of a retraining besides its learning rates; "none" says that there was none of it."""
+class Accuracy(CardPart):
+    """The finished network's accuracy on the test data.
 
-    optimizer: str | None = None
-    momentum: float | None = None
-    nesterov: StrictBool | None = None
-    weight_decay: float | None = None
-    batch_size: int | None = None
-    loss: str | None = None
-    augmentation: tuple[str, ...] | None = None
-    ema: float | Literal["none"] | None = None
-    clip_norm: float | Literal["none"] | None = None
-    precision: str | None = None
-
-
-class Accuracy(_Part):
-    """The finished network's accuracy on the test data; over several seeds mean and sample deviation."""
+    Attributes:
+        mean: Over the seeds.
+        standard_deviation: Sample deviation over the seeds.
+        runs: Number of seeds.
+        by_seed: Accuracy of each seed, where they are known.
+    """
 
     mean: Fraction | None = None
     standard_deviation: NotNegative | None = None
+    runs: Annotated[int, Field(ge=1)] | None = None
+    by_seed: dict[int, Fraction] = Field(default_factory=dict)
 
 
-class RunCard(_Part):
+class RunCard(CardPart):
     """The known facts of one run.
+
+    A document may also give ``setup``, words such as "Wang et al. 2023, appendix A": what it doesn't say of a training
+    is the same in all runs of that setup.
 
     Attributes:
         name: Name in the comparison.
-        data: Identifier of the images, their split and what is done to them.
+        arm_of: Name of the run whose control arm it is.
+        data: Name of the images, their split and what is done to them.
+        data_sha256: Fingerprint of the images and labels; where both runs have one it decides, with ``task``.
+        task: Details of the data that the fingerprint doesn't cover, such as the size of images and of the split.
         metric: Metric of the accuracy, such as "top1".
-        architecture: Identifier of the dense network without its weights.
-        base: Identifier of the dense weights; "scratch" for a network that was trained from random ones.
+        architecture: Name of the dense network without its weights.
+        architecture_sha256: Fingerprint of it; where both runs have one it decides.
+        base: Name of the dense weights; "scratch" for a network that was trained from random ones.
+        base_sha256: Fingerprint of them; where both runs have one it decides.
+        structure: What was removed: "filters" where a card doesn't say otherwise, "2:4", "filters, 2:4", "none".
+        compression: Options of the structure by ``STEP.OPTION``.
         speedup: Dense over compiled multiply-accumulates.
-        method: The removed structure and the criterion.
+        zero_fraction: Share of zeros among the compiled network's parameters.
+        method: What is compared, in short: the criterion, and how much of what it removes.
+        method_options: All options of it by ``STEP.OPTION``.
+        kept_magnitude: Share of the absolute weights that 2:4 kept, in the mean over layers.
+        undeclared: Options that state no place in a comparison, by ``STEP.OPTION``.
+        without_effect: Options that change nothing in what is compared.
         pretraining: Training of the dense network.
-        pruning: Training while it was pruned; no epochs where pruning is one-shot.
+        pruning: Training while it was pruned, and what was looked at to choose; no epochs where pruning is one-shot.
+        pruning_options: Options of the pruning stage.
+        rounds: Epochs of the retraining at which something is removed; at its start where the pruning is known.
         finetuning: The retraining. A scratch run's training is this one.
         training: Options of the retraining.
+        operations: Operations of the whole training over those of one epoch of dense training.
         distilled: Whether a teacher took part.
         int8: Whether the network computes in 8 bits.
         dense_accuracy: Accuracy before pruning.
@@ -102,23 +114,83 @@ class RunCard(_Part):
     """
 
     name: str
+    arm_of: str | None = None
     data: str | None = None
+    data_sha256: str | None = None
+    task: Options = Field(default_factory=dict)
     metric: str | None = None
     architecture: str | None = None
+    architecture_sha256: str | None = None
     base: str | None = None
+    base_sha256: str | None = None
+    structure: str = FILTERS
+    compression: Options = Field(default_factory=dict)
     speedup: Positive | None = None
+    zero_fraction: Fraction | None = None
     method: str | None = None
+    method_options: Options = Field(default_factory=dict)
+    kept_magnitude: Fraction | None = None
+    undeclared: Options = Field(default_factory=dict)
+    without_effect: Options = Field(default_factory=dict)
     pretraining: Stage = Stage()
     pruning: Stage = Stage()
+    pruning_options: TrainingOptions = TrainingOptions()
+    rounds: tuple[NotNegative, ...] | None = None
     finetuning: Stage = Stage()
     training: TrainingOptions = TrainingOptions()
+    operations: NotNegative | None = None
     distilled: StrictBool | None = None
     int8: StrictBool | None = None
     dense_accuracy: Fraction | None = None
     accuracy: Accuracy = Accuracy()
     trainability_accuracy: Fraction | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_setup(cls, value: Any) -> Any:
+        """Options of a setup stand for themselves, so that a field which is taken away isn't filled again."""
+        if not isinstance(value, Mapping) or "setup" not in value:
+            return value
+        rest, setup = {key: item for key, item in value.items() if key != "setup"}, str(value["setup"])
+        return rest | {part: in_setup(rest.get(part, {}), setup) for part in ("training", "pruning_options")}
+
     @property
     def from_scratch(self) -> bool | None:
         """Whether it was trained from random weights; None where that isn't known."""
-        return None if self.base is None else self.base == "scratch"
+        if self.base is not None:
+            return same_name(self.base, SCRATCH)
+        return None if self.pretraining.epochs is None else False
+
+    @property
+    def pruned_at(self) -> tuple[float, ...] | None:
+        """Epochs of the retraining at which something is removed; None where nothing is known of the pruning."""
+        return (0.0,) if self.rounds is None and self.pruning.epochs is not None else self.rounds
+
+    @property
+    def drop(self) -> float | None:
+        """The loss of accuracy from the dense network to the finished one; None where it isn't known."""
+        if self.dense_accuracy is None or self.accuracy.mean is None:
+            return None
+        return self.dense_accuracy - self.accuracy.mean
+
+
+def _parsed(text: str, epochs: Any) -> dict[str, Any]:
+    try:
+        schedule = parse_schedule(text, epochs=epochs)
+    except UsageError as error:
+        raise ValueError(error.message.removesuffix(".")) from error
+    if schedule.epochs is None:  # no length, so that there are no rates to compare
+        return {"learning_rates": None}
+    return {"epochs": schedule.epochs, "learning_rates": schedule.pieces(schedule.epochs)}
+
+
+def _constants(changes: Any, epochs: float) -> Any:
+    """Pairs (epoch, rate) as constant pieces up to the end of the stage."""
+    starts = [float(start) for start, _ in changes]
+    if starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
+        raise ValueError("learning rates must change at epochs that increase, the first of them 0")
+    ends = [*starts[1:], epochs]
+    pieces = zip(starts, ends, changes, strict=True)
+    return canonical(
+        constant(start, min(end, epochs), float(rate)) for start, end, (_, rate) in pieces if start < epochs
+    )

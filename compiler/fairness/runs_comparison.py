@@ -2,23 +2,40 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
-from prunec.compiler.fairness.card_reading import report_card
-from prunec.compiler.fairness.comparison_levels import LEVELS, RANKED_FROM, PairLevel, common_level, compare_pair
+from prunec.compiler.fairness.accuracy_difference import Difference, difference
+from prunec.compiler.fairness.comparison_levels import (
+    RANKED_FROM,
+    TOLERANCE,
+    PairLevel,
+    common_level,
+    compare_pair,
+    may_be_ranked,
+)
+from prunec.compiler.fairness.report_cards import report_card
 from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.verdicts import cross_verdict, drops, ranking
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of a comparison."""
+    """Two runs of a comparison.
+
+    Attributes:
+        first: Name of the one.
+        second: Name of the other.
+        level: The level at which they may be compared.
+        difference: The difference of their accuracies; None where one isn't known.
+    """
 
     first: str
     second: str
     level: PairLevel
+    difference: Difference | None
 
 
 @dataclass(frozen=True)
@@ -26,9 +43,10 @@ class RunsComparison:
     """Several runs.
 
     Attributes:
-        level: The highest level that all pairs share.
+        cards: The runs, control arms among them.
+        level: The highest level that all pairs share; pairs with a control arm don't count.
         tags: The tags that all pairs share.
-        pairs: Every two of the runs.
+        pairs: Every two of the runs, and each control arm with its run.
         ranked: Whether the runs may be ranked.
         warnings: The reasons why they may not, and what else a reader must know.
         verdict: Who wins, in words, or that nobody may be said to win.
@@ -44,35 +62,64 @@ class RunsComparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"cards": [card.model_dump(mode="json") for card in self.cards]}
+        cards = [card.model_dump(mode="json") | {"drop": card.drop} for card in self.cards]
+        return asdict(self) | {"cards": cards}
 
 
-def compare(cards: Sequence[RunCard]) -> RunsComparison:
-    """Compare runs.
+def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsComparison:
+    """Compare runs. Control arms are compared with their own run, and with all where that is the only one.
+
+    Args:
+        cards: The runs.
+        tolerance: Share by which the speed-ups of runs that are compressed alike may differ.
 
     Raises:
-        UsageError: There are fewer than two, or two of one name.
+        UsageError: There are fewer than two, or two of one name, or the tolerance is no share.
     """
+    if not 0 <= tolerance < 1:
+        raise UsageError(f"A tolerance is a share of the speed-up, at least 0 and below 1, got {tolerance:g}.")
     names = [card.name for card in cards]
     if len(cards) < 2:
         raise UsageError(f"A comparison needs at least two runs, got {len(cards)}.")
     if len(set(names)) < len(names):
         raise UsageError(f"Two runs have one name: {', '.join(names)}.", hint="Rename a file, or give names in YAML.")
-    level, tags = common_level(cards)
-    pairs = tuple(Pair(a.name, b.name, compare_pair(a, b)) for a, b in combinations(cards, 2))
-    ranked = _may_be_ranked(level) and not _families(cards)
-    verdict = _cross_verdict(cards) or (_ranking(cards) if ranked else "not ranked.")
-    return RunsComparison(tuple(cards), level, tags, pairs, ranked, tuple(_warnings(cards, level)), verdict)
+    own = [card for card in cards if card.arm_of not in names]
+    compared = own if len(own) > 1 else list(cards)
+    level, tags = common_level(compared, tolerance)
+    is_ranked = may_be_ranked(level) and not _families(compared)
+    pairs = [*combinations(compared, 2), *(_with_arms(cards) if len(own) > 1 else ())]
+    return RunsComparison(
+        cards=tuple(cards),
+        level=level,
+        tags=tags,
+        pairs=tuple(_pair(a, b, tolerance) for a, b in pairs),
+        ranked=is_ranked,
+        warnings=tuple(_warnings(compared, level)),
+        verdict=_verdict(compared, level, is_ranked=is_ranked, tolerance=tolerance),
+    )
 
 
-def _may_be_ranked(level: str) -> bool:
-    return level != "S0" and [*LEVELS].index(level) >= [*LEVELS].index(RANKED_FROM)
+def _with_arms(cards: Sequence[RunCard]) -> Iterator[tuple[RunCard, RunCard]]:
+    """Each run with each of its control arms."""
+    return ((run, arm) for run in cards for arm in cards if arm.arm_of == run.name)
+
+
+def _pair(a: RunCard, b: RunCard, tolerance: float) -> Pair:
+    return Pair(a.name, b.name, compare_pair(a, b, tolerance), difference(a.accuracy, b.accuracy))
+
+
+def _verdict(cards: Sequence[RunCard], level: str, *, is_ranked: bool, tolerance: float) -> str:
+    if crossed := cross_verdict(cards, tolerance):
+        return crossed
+    if is_ranked:
+        return ranking(cards)
+    return " ".join(["not ranked.", *filter(None, [drops(cards)])]) if level != "S0" else "not ranked."
 
 
 def _warnings(cards: Sequence[RunCard], level: str) -> Iterator[str]:
     if level == "S0":
         yield "S0: not comparable at all; see what differs."
-    elif not _may_be_ranked(level):
+    elif not may_be_ranked(level):
         yield f"Below {RANKED_FROM} runs are not ranked: the retraining may explain all of the difference."
     if families := _families(cards):
         yield f"Runs of different families are not ranked: {families}."
@@ -84,52 +131,6 @@ def _families(cards: Sequence[RunCard]) -> str:
     """Sentences on the runs with a teacher or 8-bit arithmetic, where not all have them; empty where they are alike."""
     families = {flag: [card.name for card in cards if getattr(card, flag)] for flag in ("distilled", "int8")}
     return "; ".join(f"{flag}: {', '.join(names)}" for flag, names in families.items() if 0 < len(names) < len(cards))
-
-
-def _ranking(cards: Sequence[RunCard]) -> str:
-    """Best first; neighbours closer than two standard deviations are tied."""
-    if unknown := [card.name for card in cards if card.accuracy.mean is None]:
-        return f"not ranked: the accuracy of {', '.join(unknown)} isn't known."
-    ordered = sorted(cards, key=_mean, reverse=True)
-    words = ordered[0].name
-    for better, worse in pairwise(ordered):
-        words += f" {'=' if tied(better, worse) else '>'} {worse.name}"
-    return words + ("" if "=" not in words else " (= is a tie: closer than two standard deviations)")
-
-
-def tied(a: RunCard, b: RunCard) -> bool:
-    """Whether two runs are closer than two standard deviations, of the less certain one; exact figures tie if equal."""
-    deviation = max(a.accuracy.standard_deviation or 0.0, b.accuracy.standard_deviation or 0.0)
-    difference = abs(_mean(a) - _mean(b))
-    return difference < 2 * deviation or difference == 0
-
-
-def _mean(card: RunCard) -> float:
-    return card.accuracy.mean or 0.0
-
-
-def _cross_verdict(cards: Sequence[RunCard]) -> str:
-    """The winner of two methods, if it wins under both of two ways of retraining; empty for other runs."""
-    table: dict[tuple[str, tuple[float, ...]], RunCard] = {}
-    for card in cards:
-        rates = card.finetuning.rates()
-        if card.method is None or rates is None or card.accuracy.mean is None:
-            return ""
-        table[card.method, tuple(rates)] = card
-    methods = list(dict.fromkeys(method for method, _ in table))
-    retrainings = list(dict.fromkeys(rates for _, rates in table))
-    if not len(cards) == len(table) == 4 or len(methods) != 2 or len(retrainings) != 2:
-        return ""
-    winners = []
-    for retraining in retrainings:
-        first, second = (table[method, retraining] for method in methods)
-        if not _may_be_ranked(compare_pair(first, second).level):
-            return ""
-        winners.append("" if tied(first, second) else methods[_mean(second) > _mean(first)])
-    if winners[0] == winners[1] != "":
-        return f"{winners[0]} wins under both retrainings."
-    best = max(cards, key=_mean)
-    return f"recipe-dependent: neither method wins under both retrainings. The most accurate run is {best.name}."
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Criteria of single weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.passes.criteria.protocol import Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
 from prunec.passes.errors import UsageError
+from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +71,7 @@ class SparseGPT(_ByInputs):
     damping: float = 0.01
 
     name: ClassVar[str] = "sparsegpt"
+    places: ClassVar[Mapping[str, str]] = {"damping": METHOD}
 
     def __post_init__(self) -> None:
         if not 0 < self.damping < float("inf"):

@@ -335,10 +335,19 @@ def test_compare_of_two_bundles_says_the_level_and_who_wins(project: Path, bundl
     assert outcome.code == 0, outcome.err
     # Nothing tells how the dense network was trained: that leaves the chain alone, and the tags unknown.
     assert "Level: S4.2\n" in outcome.out
-    assert "Verdict: model = again" in outcome.out
+    assert "Verdict: no winner: how much seeds differ isn't known of" in outcome.out
     assert "pretraining.epochs (both)" in outcome.out
     document = json.loads(prunec("compare", bundle, "again.bundle", "--json").out)
     assert (document["level"], document["ranked"], document["pairs"][0]["level"]["at_most"]) == ("S4.2", True, "S4.2")
+    assert document["pairs"][0]["difference"] == {"value": 0.0, "margin": None, "kind": ""}
+    markdown = prunec("compare", bundle, "again.bundle", "--markdown").out.splitlines()
+    assert markdown[0].startswith("| run | method | dense | final | drop |")
+    assert set(markdown[1]) <= set("| -")
+    assert sum(line.startswith("| model, again | S4.2 |") for line in markdown) == 1
+    assert prunec("compare", bundle, "again.bundle", "--markdown", "--json").code == 2
+    assert prunec("compare", bundle, "again.bundle#seed-0").code == 0
+    assert prunec("compare", bundle, "again.bundle#seed-7").code == 2
+    assert prunec("compare", bundle, "again.bundle", "--tolerance", 2).code == 2
 
 
 def test_compare_of_other_recipes_is_not_ranked(project: Path, bundle: Path, prunec: Prunec) -> None:

@@ -1,4 +1,4 @@
-"""Comparison levels: the published table, monotony, ties, families, and what reports and YAML say."""
+"""Comparison levels: the published table, monotony, ties, families, and what YAML says."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunec.compiler.fairness.card_reading import read_cards, report_card
+from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import LEVELS, common_level, compare_pair
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.runs_comparison import compare
 from prunec.passes.errors import InputError, UsageError
-from tests.compiler.sample_report import sample_report
 
 TABLE4 = Path("examples/published/table4.yaml")
 ORDER = ["S0", *LEVELS]
@@ -28,6 +27,7 @@ def card(name: str = "a", **changes: Any) -> RunCard:
         "base": "torchvision",
         "speedup": 2.31,
         "method": "l1",
+        "setup": "one paper",
         "pretraining": {"epochs": 90, "schedule": "step:0=0.1,30=0.01,60=0.001"},
         "pruning": {"epochs": 0},
         "finetuning": {"epochs": 90, "schedule": "step:0=1e-2,30=1e-3,60=1e-4,75=1e-5"},
@@ -162,29 +162,52 @@ def test_runs_with_a_teacher_are_another_family() -> None:
     assert compare([card("a", distilled=True), card("b", distilled=True)]).ranked
 
 
-SHORT = {"epochs": 20, "schedule": "constant:1e-3"}
-
-
 @pytest.mark.parametrize(
-    ("accuracies", "verdict"),
-    [((0.75, 0.73, 0.76, 0.74), "l1 wins under both"), ((0.75, 0.73, 0.74, 0.76), "recipe-dependent")],
+    ("changes", "level"),
+    [
+        ({"data": "ILSVRC 2012", "architecture": "resnet50", "metric": "Top-1"}, "S4.2"),
+        ({"data": "ImageNet-1k"}, "S4.2"),
+        ({"data": "Tiny ImageNet"}, "S0"),
+        ({"architecture": "ResNet-50-D"}, "S0"),
+        ({"dense_accuracy": 0.7613}, "S4.2"),
+        ({"dense_accuracy": 0.761}, "S4.2"),
+        ({"dense_accuracy": 0.7615}, "S1"),
+        ({"pretraining": {"epochs": 60, "schedule": "constant:0.1"}}, "S1"),
+        ({"structure": "filters, 2:4"}, "S0"),
+        ({"structure": "weights"}, "S0"),
+        ({"zero_fraction": 0.5}, "S0"),
+        ({"training": {"keep": "best"}}, "S3.1"),
+        ({"rounds": [0, 30]}, "S3.2"),
+    ],
 )
-def test_a_method_wins_only_under_both_retrainings(accuracies: tuple[float, ...], verdict: str) -> None:
-    settings = [("l1", {}), ("random", {}), ("l1", {"finetuning": SHORT}), ("random", {"finetuning": SHORT})]
-    runs = [
-        card(f"{method}-{index}", method=method, accuracy={"mean": mean, "standard_deviation": 0.001}, **changes)
-        for index, ((method, changes), mean) in enumerate(zip(settings, accuracies, strict=True))
-    ]
-    assert compare(runs).verdict.startswith(verdict)
+def test_names_contradictions_and_structures(changes: dict[str, Any], level: str) -> None:
+    known = {"dense_accuracy": 0.7613, "zero_fraction": 0.0}
+    training = card().training.model_dump() | changes.get("training", {})
+    assert compare_pair(card("a", **known), card("b", **known | changes | {"training": training})).level == level
 
 
-def test_reports_are_cards() -> None:
-    run = report_card(sample_report(), "sample")
-    assert (run.speedup, run.distilled, run.int8) == (pytest.approx(2.03, abs=0.01), True, False)
-    assert run.finetuning.rates() == [point.learning_rate for point in sample_report().recovery.curve]  # type: ignore[union-attr]
-    assert run.pruning.rates() == []
-    assert run.training.ema == "none"
-    assert compare_pair(run, run.model_copy(update={"name": "again"})).level == "S4.2"
+def test_fingerprints_decide_where_both_runs_have_one() -> None:
+    one, other = card("a", data_sha256="0" * 64), card("b", data_sha256="f" * 64)
+    pair = compare_pair(one, other)
+    assert pair.level == "S0"
+    assert pair.differs == ("data: ImageNet against ImageNet by name, and the contents differ",)
+    assert compare_pair(one, card("b")).level == "S4.2", "a published row has no fingerprint"
+    assert compare_pair(one, card("b", data="another name", data_sha256="0" * 64)).level == "S4.2"
+    unnamed = compare_pair(one, card("b", data=None, data_sha256="f" * 64))
+    assert unnamed.differs == ("data: ImageNet against fingerprint ffffffff",)
+
+
+def test_what_a_setup_leaves_out_is_equal_within_it_alone() -> None:
+    assert compare_pair(card("a"), card("b", setup="another paper")).level == "S3.1"
+    untold = without(card("b"), {"training.keep"})
+    assert compare_pair(card("a"), untold).predicates["pH"].missing == ("b: training.keep",)
+    told = card("b", training=card().training.model_dump() | {"keep": "last"})
+    assert compare_pair(card("a"), told).predicates["pH"].truth is None
+
+
+def test_a_wider_tolerance_is_asked_for() -> None:
+    assert compare_pair(card("a"), card("b", speedup=2.4)).level == "S0"
+    assert compare_pair(card("a"), card("b", speedup=2.4), tolerance=0.05).level == "S4.2"
 
 
 @pytest.mark.parametrize(

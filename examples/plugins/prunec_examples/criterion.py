@@ -1,9 +1,11 @@
 """A criterion that looks at gradients: what the loss changes by, in first order, where a unit goes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from prunec.passes.criteria import GateGradient
+from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,7 @@ class Taylor:
 
     name: ClassVar[str] = "taylor"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
+    places: ClassVar[Mapping[str, str]] = {"per": METHOD}
 
     @property
     def statistics(self) -> tuple[GateGradient]:

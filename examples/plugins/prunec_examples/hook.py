@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery import TrainingHook
+from prunec.passes.places import RETRAINING
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery import RunningHook, TrainingContext
@@ -21,6 +22,7 @@ class Slimming(TrainingHook):
     strength: float = 1e-4
 
     name: ClassVar[str] = "slimming"
+    places: ClassVar[Mapping[str, str]] = {"strength": RETRAINING}
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

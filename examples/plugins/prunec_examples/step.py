@@ -1,9 +1,11 @@
 """A step that looks at inputs: how many activations of each layer are zero. It leaves the network as it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.pipeline import StepKind, needs_inputs
+from prunec.passes.places import without_effect
 
 if TYPE_CHECKING:
     from prunec.compiler.facts import StepInput, StepOutput
@@ -20,6 +22,9 @@ class ActivationSparsity:
     samples: int = 64
 
     name: ClassVar[str] = "activation-sparsity"
+    places: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("activation-sparsity", "samples"), without_effect("it measures")
+    )
 
 
 def run(options: ActivationSparsity, given: "StepInput") -> "StepOutput":

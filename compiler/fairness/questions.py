@@ -1,0 +1,260 @@
+"""The questions that comparison levels ask about two runs, each in its own function."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from prunec.compiler.fairness.names import same_name
+from prunec.compiler.fairness.option_places import TRAINING_OPTIONS
+from prunec.compiler.fairness.predicates import (
+    Predicate,
+    all_of,
+    difference,
+    equal,
+    judged,
+    no_contradiction,
+    same_identity,
+    same_options,
+)
+from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.training_options import ABSENT, TrainingOptions, Value
+from prunec.compiler.recovery.rate_pieces import Pieces, joined, same_rates, words
+
+#: Stages of a run's training, in their order.
+_STAGES = ("pretraining", "pruning", "finetuning")
+#: Epochs below which two lengths are one.
+_EPOCH_TOLERANCE = 1e-6
+#: Operations of two runs are equal to this share of the smaller one's, or to so many epochs of dense training.
+_COST_SHARE, _COST_EPOCHS = 0.005, 0.5
+
+
+def same_task(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    """p0: the same data, metric and dense architecture, compressed alike."""
+    return all_of(
+        _same_data(a, b),
+        _same_metric(a, b),
+        same_identity(a, b, "architecture"),
+        _same_compression(a, b, tolerance),
+        _same_undeclared(a, b),
+    )
+
+
+def same_base(a: RunCard, b: RunCard) -> Predicate:
+    """pB: the same dense weights, and nothing known that contradicts it.
+
+    Networks from scratch have no base but chance, and share that.
+    """
+    if a.from_scratch and b.from_scratch:
+        return Predicate(True)
+    named = same_identity(a, b, "base")
+    if named.truth is False:
+        return named
+    doubts = [] if None not in (a.base_sha256, b.base_sha256) else [_no_other_accuracy(a, b)]
+    return all_of(named, *doubts, *_no_other_pretraining(a, b))
+
+
+def same_length(a: RunCard, b: RunCard) -> Predicate:
+    """pE: as many epochs of retraining."""
+    return _same_epochs(a, b, "finetuning")
+
+
+def same_learning_rates(a: RunCard, b: RunCard) -> Predicate:
+    """pL: the same learning rates in retraining, at every point in time."""
+    return _same_rates(a, b, "finetuning")
+
+
+def same_training(a: RunCard, b: RunCard) -> Predicate:
+    """pH: all other options of the retraining are the same."""
+    if a.finetuning.epochs == 0 and b.finetuning.epochs == 0:
+        return _same_given(a, b, "training", ())
+    options = _same_given(a, b, "training", TRAINING_OPTIONS)
+    return all_of(options, equal(a, b, "distilled"), equal(a, b, "int8"))
+
+
+def same_pruning_length(a: RunCard, b: RunCard) -> Predicate:
+    """qE: as many epochs of pruning, and removals at the same epochs of the retraining."""
+    return all_of(_same_epochs(a, b, "pruning"), _same_rounds(a, b))
+
+
+def same_pruning(a: RunCard, b: RunCard) -> Predicate:
+    """qL: the same learning rates in pruning, and all other options of that stage."""
+    trains = any(card.pruning.learning_rates for card in (a, b)) or None in (a.pruning.epochs, b.pruning.epochs)
+    options = _same_given(a, b, "pruning_options", TRAINING_OPTIONS if trains else ())
+    return all_of(_same_rates(a, b, "pruning"), options)
+
+
+def same_total_epochs(a: RunCard, b: RunCard) -> Predicate:
+    """sA: as many epochs of dense training, pruning and retraining together."""
+    missing = (*_unknown_epochs(a), *_unknown_epochs(b))
+    if missing:
+        return Predicate(None, missing=missing)
+    first, second = (sum(_epochs(card).values()) for card in (a, b))
+    return judged(abs(first - second) < _EPOCH_TOLERANCE, f"epochs in all: {first:.6g} against {second:.6g}")
+
+
+def same_total_cost(a: RunCard, b: RunCard) -> Predicate:
+    """sB: as many operations in all, in epochs of dense training: to half a percent, or to half of such an epoch."""
+    missing = (*_unknown_cost(a), *_unknown_cost(b))
+    if missing:
+        return Predicate(None, missing=missing)
+    first, second = _cost(a), _cost(b)
+    close = abs(first - second) <= max(_COST_SHARE * min(first, second), _COST_EPOCHS)
+    return judged(close, f"operations in all, in epochs of dense training: {first:.4g} against {second:.4g}")
+
+
+def same_concatenation(a: RunCard, b: RunCard) -> Predicate | None:
+    """Whether a run that was trained from scratch saw all learning rates that the other run saw.
+
+    Such a pair has no base in common; this is how the paper's table 4 uses S4.2. None for other pairs.
+    """
+    if a.from_scratch == b.from_scratch or None in (a.from_scratch, b.from_scratch):
+        return None
+    missing = tuple(
+        f"{card.name}: {stage}.learning_rates"
+        for card in (a, b)
+        for stage in _counted(card)
+        if getattr(card, stage).learning_rates is None
+    )
+    if missing:
+        lengths = same_total_epochs(a, b)
+        return Predicate(False if lengths.truth is False else None, lengths.differs, missing)
+    first, second = (joined(*(getattr(card, stage).learning_rates for stage in _counted(card))) for card in (a, b))
+    said = difference("learning rates of the whole training", _in_words(first), _in_words(second))
+    return judged(same_rates(first, second), said)
+
+
+def _same_data(a: RunCard, b: RunCard) -> Predicate:
+    identity = same_identity(a, b, "data")
+    if None in (a.data_sha256, b.data_sha256):
+        return all_of(identity, no_contradiction(a.task, b.task))
+    return all_of(identity, same_options((a, b), (a.task, b.task), (), "task"))
+
+
+def _same_metric(a: RunCard, b: RunCard) -> Predicate:
+    if a.metric is not None and b.metric is not None and same_name(a.metric, b.metric):
+        return Predicate(True)
+    return equal(a, b, "metric")
+
+
+def _same_compression(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    return all_of(
+        equal(a, b, "structure"),
+        no_contradiction(a.compression, b.compression),
+        _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
+        _no_other_zeros(a, b, tolerance),
+    )
+
+
+def _no_other_zeros(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    """Whether as many weights are left; published cards don't tell of zeros, and their structure says it."""
+    if a.zero_fraction is None or b.zero_fraction is None:
+        return Predicate(True)
+    return _close("share of weights that aren't zero", 1 - a.zero_fraction, 1 - b.zero_fraction, tolerance)
+
+
+def _close(what: str, first: float, second: float, tolerance: float) -> Predicate:
+    close = abs(first - second) <= tolerance * max(first, second) + 1e-12
+    return judged(close, f"{what}: {first:.4g} against {second:.4g}")
+
+
+def _same_undeclared(a: RunCard, b: RunCard) -> Predicate:
+    options = [{**dict.fromkeys(other.undeclared, ABSENT), **card.undeclared} for card, other in ((a, b), (b, a))]
+    found = same_options((a, b), options, (), "undeclared")
+    told = "its class states no place in a comparison, so that it counts as different everywhere"
+    return Predicate(found.truth, tuple(f"{words} ({told})" for words in found.differs), found.missing)
+
+
+def _no_other_accuracy(a: RunCard, b: RunCard) -> Predicate:
+    """Whether both dense networks have one accuracy, rounded as the one that is told with fewer digits."""
+    if a.dense_accuracy is None or b.dense_accuracy is None:
+        return Predicate(True)
+    first, second = (Decimal(str(accuracy)) for accuracy in (a.dense_accuracy, b.dense_accuracy))
+    last = max(first.as_tuple().exponent, second.as_tuple().exponent)
+    step = Decimal(1).scaleb(int(last))
+    differs = f"accuracy of the dense network: {100 * first.normalize():f} % against {100 * second.normalize():f} %"
+    return judged(first.quantize(step) == second.quantize(step), differs)
+
+
+def _no_other_pretraining(a: RunCard, b: RunCard) -> tuple[Predicate, ...]:
+    """Whether nothing that is known of the dense networks' training differs."""
+    epochs, rates = _same_epochs(a, b, "pretraining"), _same_rates(a, b, "pretraining")
+    return tuple(answer for answer in (epochs, rates) if answer.truth is False)[:1]
+
+
+def _same_epochs(a: RunCard, b: RunCard, stage: str) -> Predicate:
+    first, second = (getattr(card, stage).epochs for card in (a, b))
+    if first is not None and second is not None and abs(first - second) < _EPOCH_TOLERANCE:
+        return Predicate(True)
+    return equal(a, b, f"{stage}.epochs")
+
+
+def _same_rates(a: RunCard, b: RunCard, stage: str) -> Predicate:
+    rates = [getattr(card, stage).learning_rates for card in (a, b)]
+    if None not in rates:
+        return judged(same_rates(*rates), difference(f"{stage}.learning_rates", *map(_in_words, rates)))
+    lacking = zip((a, b), rates, strict=True)
+    missing = tuple(f"{card.name}: {stage}.learning_rates" for card, known in lacking if known is None)
+    epochs = _same_epochs(a, b, stage)
+    return Predicate(False if epochs.truth is False else None, epochs.differs, missing)
+
+
+def _in_words(rates: Pieces) -> str:
+    return f"{words(rates)} to {rates[-1].end:g}" if rates else words(rates)
+
+
+def _same_rounds(a: RunCard, b: RunCard) -> Predicate:
+    first, second = a.pruned_at, b.pruned_at
+    if first is None or second is None:
+        return equal(a, b, "pruned_at")
+    close = len(first) == len(second) and all(abs(x - y) < _EPOCH_TOLERANCE for x, y in zip(first, second, strict=True))
+    return judged(close, difference("epochs of the retraining at which something is removed", first, second))
+
+
+def _same_given(a: RunCard, b: RunCard, part: str, required: tuple[str, ...]) -> Predicate:
+    ours, theirs = getattr(a, part), getattr(b, part)
+    return same_options((a, b), (_filled(ours, theirs), _filled(theirs, ours)), required, part)
+
+
+def _filled(own: TrainingOptions, other: TrainingOptions) -> Mapping[str, Value | None]:
+    """Options that are known, with those that the other run has and this one is known not to have."""
+    given = own.given
+    absent = {name: ABSENT if _is_absent(own, name) else None for name in other.given if name not in given}
+    return {**given, **absent}
+
+
+def _is_absent(options: TrainingOptions, name: str) -> bool:
+    """Whether an option is known not to have been there: nothing that it belongs to was."""
+    owner, dot, _ = name.partition(".")
+    return options.is_complete and name not in TRAINING_OPTIONS and not (dot and owner in options.given)
+
+
+def _counted(card: RunCard) -> tuple[str, ...]:
+    """Stages that a run's training consists of; one from scratch has no dense training, and may have no pruning."""
+    if not card.from_scratch:
+        return _STAGES
+    return _STAGES[1:] if card.pruning.epochs else _STAGES[2:]
+
+
+def _epochs(card: RunCard) -> dict[str, float]:
+    return {stage: getattr(card, stage).epochs for stage in _counted(card)}
+
+
+def _unknown_epochs(card: RunCard) -> tuple[str, ...]:
+    """Fields that the number of epochs in all needs and that aren't known."""
+    missing = tuple(f"{card.name}: {stage}.epochs" for stage, epochs in _epochs(card).items() if epochs is None)
+    return (*missing, f"{card.name}: base") if card.from_scratch is None else missing
+
+
+def _cost(card: RunCard) -> float:
+    """Epochs of dense training that cost as much; while it was pruned the network is counted as dense."""
+    if card.operations is not None:
+        return card.operations
+    epochs = _epochs(card)
+    retraining = epochs.pop("finetuning")
+    assert card.speedup is not None, "it is known where nothing is missing"
+    return sum(epochs.values()) + retraining / card.speedup
+
+
+def _unknown_cost(card: RunCard) -> tuple[str, ...]:
+    if card.operations is not None:
+        return ()
+    return (*_unknown_epochs(card), *((f"{card.name}: speedup",) if card.speedup is None else ()))
