@@ -38,10 +38,10 @@ class Estimate:
     def paired(cls, after: NDArray[np.float64], before: NDArray[np.float64]) -> Self:
         """The mean difference of two networks' scores on the same samples, both (N,)."""
         differences = after - before
-        # A sample of each sign beyond those seen: where no sample differs, the error isn't 0.
-        squares = float((differences**2).sum() + 2) / (len(differences) + 2)
-        mean = float(differences.mean())
-        return cls(100 * mean, 100 * math.sqrt(max(squares - mean**2, 0.0) / len(differences)))
+        # A sample of each sign beyond those seen: where all samples agree, the error isn't 0.
+        count = len(differences) + 2
+        variance = float((differences**2).sum() + 2) / count - (float(differences.sum()) / count) ** 2
+        return cls(100 * float(differences.mean()), 100 * math.sqrt(variance / len(differences)))
 
     def scaled(self, factor: float) -> "Estimate":
         """This many times the difference."""
