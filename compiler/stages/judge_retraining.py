@@ -6,7 +6,7 @@ from functools import partial
 
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.recovery.diagnosis import Diagnosis, diagnose
+from prunec.compiler.recovery.diagnosis import diagnose
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Probe, Recovered, Retraining
@@ -90,7 +90,7 @@ def _diagnosed(
     dense = earlier[-1].dense_scores if earlier else None
     measured = Measured(dense or measure(request.dense), measure(result.program))
     gain = None if probe is None else _gain(probe, measured.kept, None if further is None else measure(further))
-    diagnosis: Diagnosis = diagnose(
+    diagnosis = diagnose(
         schedule,
         result.curve,
         float(measured.dense.validation.mean()),
