@@ -3,7 +3,7 @@
 Cases are drawn from a seed: a small network, a share of its filters, and a retraining, half of them with a fault in
 their schedule (`tests.recovery.planted`). Of each piece of advice that the diagnosis gives the cheapest is followed:
 the retraining that it names, a smaller ratio, or augmented data. Accuracy is that on 3,000 test images, which the
-diagnosis doesn't see. Some 5 minutes on one core.
+diagnosis doesn't see. Some 2 minutes on one core.
 
 Run from the top folder: python -m benchmarks.advice [--seed 10] [--cases 24]
 """
@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows, advised, helped = [], 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        task = Task(Path(folder), images=2000, seed=options.seed)
+        task = Task(Path(folder), images=1500, seed=options.seed)
         for case in drawn(options.seed, options.cases):
             outcome = task.run(case.pipeline)
             diagnosis = outcome.diagnosis

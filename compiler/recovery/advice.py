@@ -35,13 +35,16 @@ def advise(
         curve: The records of its epochs.
         original: The schedule of the dense network's own training, where it is known.
     """
-    epochs, highest = len(curve), highest_rate(schedule, len(curve))
     if verdict == "over-pruned":
         return ("prune less: a smaller ratio or speed-up", "prune an earlier checkpoint of the dense training")
     if verdict == "over-fitted":
-        return ("augment the training data ([data] augment)", "learn from the dense network too: recover{distill=4}")
+        return (
+            "augment the training data ([data] augment)",
+            "let it learn from the dense network as well (distill = 4)",
+        )
     if verdict == "diverging":
-        return (f"train at a lower learning rate: {_step(epochs, f'cosine:{LOWER * highest:.6g}')}",)
+        lower = min(LOWER * highest_rate(schedule, len(curve)), dense_rate(original) or math.inf)
+        return (f"train at a lower learning rate: {_step(len(curve), f'cosine:{lower:.6g}')}",)
     if verdict in ("under-trained", "noisy"):
         return _more_training(evidence, schedule, curve, dense_rate(original))
     return ()

@@ -7,7 +7,7 @@ from functools import partial
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.recovery.diagnosis import Diagnosis, diagnose
+from prunec.compiler.recovery.diagnosis import diagnose
 from prunec.compiler.recovery.optimizer_kinds import KINDS, rates_mean_the_same
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
@@ -99,7 +99,7 @@ def _diagnosed(
     dense = earlier[-1].dense_scores if earlier else None
     measured = Measured(dense or measure(request.dense), measure(result.program))
     gain = None if probe is None else _gain(probe, measured.kept, None if further is None else measure(further))
-    diagnosis: Diagnosis = diagnose(
+    diagnosis = diagnose(
         schedule,
         result.curve,
         float(measured.dense.validation.mean()),

@@ -212,6 +212,16 @@ def test_a_last_stage_that_ends_too_early_is_begun_earlier() -> None:
     assert found.advice[0] == 'decay earlier: recover{epochs=32,schedule="step:0=0.1,15=0.01"}'
 
 
+def test_a_diverging_run_starts_lower_but_not_above_the_dense_rate() -> None:
+    schedule = parse_schedule("constant:0.5", epochs=12)
+    fallen = curve([80.0] * 6 + [50.0] * 6, schedule)
+    for dense, rate in ((None, "0.05"), ("cosine:0.02", "0.02")):
+        original = None if dense is None else parse_schedule(dense, epochs=30)
+        found = diagnose(schedule, fallen, 0.9, original=original)
+        assert found.verdict == "diverging"
+        assert found.advice == (f'train at a lower learning rate: recover{{epochs=12,schedule="cosine:{rate}"}}',)
+
+
 def test_a_few_epochs_without_a_probe_are_not_known() -> None:
     assert diagnose(parse_schedule("cosine:0.1", epochs=3), curve([50, 60, 70]), 0.9).verdict == "not known"
 

@@ -23,7 +23,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_planted_faults_are_named_or_not_known(tmp_path: Path) -> None:
-    task = Task(tmp_path, images=2000, seed=0)
+    task = Task(tmp_path, images=1500, seed=0)
     dense, counts, told = task.dense_accuracy(), Counter[str](), []
     best: dict[float, float] = {}
     for case in drawn(seed=0, count=CASES):
