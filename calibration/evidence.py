@@ -68,7 +68,7 @@ def collect_evidence(
         samples += len(given[0])
     if not samples:
         raise UsageError("There is no batch to collect evidence on.", hint="Give inputs and labels.")
-    return Evidence(program.tensors(), collection.results(), samples)
+    return Evidence(program.tensors(), collection.results(), samples, passes=collection.passes)
 
 
 class _Collection:
@@ -99,6 +99,11 @@ class _Collection:
 
     def looking_at(self, source: Source, per: Per | None = None) -> list[Statistic]:
         return [s for s in self.statistics if s.looks_at == source and per in (None, s.per)]
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Passes over each sample, forward and backward: gradients of samples take both once more."""
+        return 1 + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
 
     def add(self, source: Source, where: str, seen: Seen, per: Per | None = None) -> None:
         for statistic in self.looking_at(source, per):

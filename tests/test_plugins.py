@@ -56,6 +56,9 @@ def test_a_criterion(project: Path, prunec: Prunec) -> None:
     pipeline = 'prune-filters{ratio=0.5,criterion="taylor{per=sample}",samples=96}'
     report, page = compiled(prunec, project, "-t", "cpu", "--pipeline", pipeline)
     assert (report.pruning.criterion, report.pruning.samples) == ("taylor{per=sample}", 96)  # type: ignore[union-attr]
+    costs = report.ledger[1].macs_per_sample  # type: ignore[union-attr]
+    # Each sample runs once more for its own gradient, which takes two runs' operations.
+    assert costs.forward == costs.backward == 2 * report.macs.dense  # type: ignore[union-attr]
     assert report.pipeline == pipeline
     assert "taylor{per=sample}" in page
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx, bundle_problems, bundle_program, read_bundle
 from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
+from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.project import ModelOptions, Project
 from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
@@ -21,7 +22,7 @@ from prunec.passes.errors import (
     UsageError,
 )
 from prunec.passes.fold import FoldParameters
-from prunec.passes.identity import weights_sha256
+from prunec.passes.identity import architecture_sha256, weights_sha256
 from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -147,11 +148,15 @@ def same_source(bundle: Bundle, dense: Program) -> str:
     Raises:
         InputError: The dense program is another.
     """
-    expected = bundle.report.model.source_sha256
+    model, has_ledger = bundle.report.model, not isinstance(bundle.report.ledger, Unknown)
+    expected = model.source_sha256
     # Reports without a ledger have the fingerprint of all tensors of the checkpoint, used or not.
-    got = dense.origin if isinstance(bundle.report.ledger, Unknown) else weights_sha256(dense)
+    got = weights_sha256(dense) if has_ledger else dense.origin
     if got != expected:
         raise InputError(f"the checkpoint's weights have sha256 {got[:12]}, the bundle's source {expected[:12]}")
+    is_exported_alike = bundle.report.environment.versions.get("torch") == tool_version("torch")
+    if has_ledger and is_exported_alike and architecture_sha256(dense) != model.architecture_sha256:
+        raise InputError("the checkpoint's weights are the bundle's source's, but its network has other operators")
     return f"the checkpoint is the bundle's source, sha256 {expected[:12]}"
 
 

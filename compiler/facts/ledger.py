@@ -47,8 +47,10 @@ class LedgerEntry:
         learning_rates: The learning rate over its epochs; empty where nothing was trained.
         data: Fingerprint of the data; None where it looked at none.
         split: The part of the data, in words; None likewise.
-        seed: Seed of its random choices.
-        weights_in: Fingerprint of the weights that it started from, or "random".
+        seed: Seed of its random choices: its own where its options name one, else the run's. Samples of one-shot steps
+            are always drawn by the run's.
+        weights_in: Fingerprint of the weights that it was given, or "random". A recovery that rewinds weights trains
+            those of ``early_sha256`` among its options instead, pruned and masked alike.
         weights_out: Fingerprint of the weights that it left; None where they were thrown away.
     """
 

@@ -1,7 +1,8 @@
 """The inputs and outputs of a pipeline's steps, and the facts that prunec's own steps leave."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -32,6 +33,9 @@ class StepCost:
             backward too where steps were taken.
         learning_rates: The learning rate over the epochs.
         split: The part of the data that the samples are of, in words.
+
+    Raises:
+        ValueError: A number is negative or not finite.
     """
 
     samples: int = 0
@@ -40,6 +44,12 @@ class StepCost:
     macs_per_sample: MacsPerSample | None = None
     learning_rates: tuple[RatePiece, ...] = ()
     split: str = "training data"
+
+    def __post_init__(self) -> None:
+        macs = () if self.macs_per_sample is None else astuple(self.macs_per_sample)
+        for number in (self.samples, self.epochs, self.steps, *macs):
+            if not 0 <= number < math.inf:
+                raise ValueError(f"a cost must be a number of at least 0, got {number!r} in {self}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class StepOutput:
         compensated: The same value as in `prunec.passes.base.PassResult`.
         fact: A fact for the report, one of prunec's own; None for none.
         figures: Figures of a plug-in's step for the report; what JSON has no form for becomes `Unknown`.
-        cost: The cost of the step.
+        cost: The cost of the step; None for none, or where the step looks at data for one that isn't known.
         options: The options that were followed, where they say more than those that were given; None where not.
         beside: Work whose weights were thrown away.
     """
@@ -81,7 +91,7 @@ class StepOutput:
     compensated: Program | None = None
     fact: object = None
     figures: Mapping[str, Any] = field(default_factory=dict)
-    cost: StepCost = StepCost()
+    cost: StepCost | None = None
     options: object = None
     beside: tuple[Beside, ...] = ()
 

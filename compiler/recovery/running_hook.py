@@ -205,7 +205,7 @@ class RunningHook:
         return {}
 
     def cost(self) -> HookCost:
-        """The cost of the training so far."""
+        """The cost of the whole training so far, before a resumption too: what it is counted by belongs to `state`."""
         return HookCost()
 
     def state(self) -> Mapping[str, Any]:

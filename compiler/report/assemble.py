@@ -11,6 +11,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.recovery.optimizer_kinds import optimizer_title
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
@@ -153,12 +154,14 @@ def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]
 def _recovery(
     request: Request, history: Sequence[StepFact], ledger: Sequence[LedgerEntryPart]
 ) -> training_parts.RecoveryPart | Unknown:
-    """All retrainings as one, with the options, the kept epoch and the diagnosis of the last."""
-    facts = facts_of(history, Retraining)
+    """All retrainings of what pruning left as one, with the options, the kept epoch and the diagnosis of the last."""
+    line = chain(ledger)
+    before = [entry for entry in trainings_before_removal(line) if entry.stage == Recover.name]
+    facts = facts_of(history, Retraining)[len(before) :]
     if not facts or request.data is None:
         return Unknown("the pipeline has no recovery finetune.")
     fact, options = facts[-1], facts[-1].options
-    booked = [entry for entry in chain(ledger) if entry.stage == options.name]
+    booked = [entry for entry in line if entry.stage == Recover.name][len(before) :]
     starts = list(accumulate((len(each.curve) for each in facts[:-1]), initial=0))
     parts = list(zip(starts, facts, strict=True))
     return training_parts.RecoveryPart.of(

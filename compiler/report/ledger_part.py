@@ -74,5 +74,10 @@ def chain(ledger: Sequence[LedgerEntryPart], run: str = "") -> list[LedgerEntryP
 
 
 def trainings_before_removal(entries: Sequence[LedgerEntryPart]) -> list[LedgerEntryPart]:
-    """The trainings of a chain between the dense network's own and the first step that removed or masked weights."""
+    """The trainings of a chain between the dense network's own and the first step that removed or masked weights.
+
+    They are part of the pruning; where nothing was removed there are none.
+    """
+    if not any(entry.removed for entry in entries):
+        return []
     return [entry for entry in takewhile(lambda entry: not entry.removed, entries[1:]) if entry.steps]

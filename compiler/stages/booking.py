@@ -7,19 +7,23 @@ from prunec.compiler.facts.ledger import PRETRAINING, RANDOM, LedgerEntry, MacsP
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Step
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.passes.figures import plain_figures
+from prunec.passes.identity import weights_sha256
 from prunec.passes.options import resolved_options
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
 _UNTOLD = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 _NOT_TOLD = Unknown("[model] pretraining doesn't tell it.")
+_RATES_NOT_TOLD = Unknown("the step tells no learning rates.")
+_COSTS = ("epochs", "steps", "samples", "macs_per_sample", "learning_rates", "data", "split")
 
 
 def pretraining_entry(request: Request, weights: str) -> LedgerEntry:
     """The entry for the dense network's own training, as far as it is told."""
-    schedule, untrained = request.settings.pretraining, untrained_entry("", weights, request.settings.seed)
+    schedule, untrained = request.settings.pretraining, untrained_entry("", weights, _NOT_TOLD)
     if schedule is not None and schedule.epochs == 0:
         return untrained
     unknown: dict[str, Any] = dict.fromkeys(("steps", "samples", "data", "split", "seed"), _NOT_TOLD)
@@ -39,7 +43,7 @@ def pretraining_entry(request: Request, weights: str) -> LedgerEntry:
     )
 
 
-def untrained_entry(run: str, weights: str, seed: int) -> LedgerEntry:
+def untrained_entry(run: str, weights: str, seed: int | Unknown) -> LedgerEntry:
     """The entry of a network with random weights, which had no training."""
     return LedgerEntry(
         run=run,
@@ -62,9 +66,12 @@ def untrained_entry(run: str, weights: str, seed: int) -> LedgerEntry:
 
 def step_entries(step: Step, given: StepInput, output: StepOutput, weights: str) -> tuple[LedgerEntry, ...]:
     """The entries of a step that was taken: its own, then those of work whose weights were thrown away."""
-    options, before = output.options or step.options, given.history[-1].weights
+    options, before, cost = output.options or step.options, given.history[-1].weights, output.cost
     removed = _removed(given.program, output)
-    own = _entry(step.name, options, given, output.cost, (before, weights), removed=removed)
+    own = _entry(step.name, options, given, cost or StepCost(), (before, weights), removed=removed)
+    if cost is None and step.kind.needs(step.options) != "nothing":
+        untold: dict[str, Any] = dict.fromkeys(_COSTS, Unknown(f"{step.name} looks at data and tells no cost."))
+        own = replace(own, **untold)
     return own, *(_beside(work, given) for work in output.beside)
 
 
@@ -84,7 +91,10 @@ def _entry(
     looked_at_data = bool(cost.samples) and data is not None
     values = dict(resolved.values)
     if cost.steps:
-        values |= {"loss": given.request.objective.loss_name, "augment": [] if data is None else list(data.augment)}
+        augment = [] if data is None else list(data.augment)
+        values = {"loss": given.request.objective.loss_name, "augment": augment} | values
+    if isinstance(options, Recover) and options.early:
+        values["early_sha256"] = weights_sha256(given.request.settings.early[options.early])
     return LedgerEntry(
         run=given.arm,
         stage=stage,
@@ -95,7 +105,7 @@ def _entry(
         steps=cost.steps,
         samples=cost.samples,
         macs_per_sample=_macs(given.program, cost),
-        learning_rates=cost.learning_rates,
+        learning_rates=cost.learning_rates if cost.learning_rates or not cost.steps else _RATES_NOT_TOLD,
         data=data.sha256 if looked_at_data and data is not None else None,
         split=cost.split if looked_at_data else None,
         seed=_seed(values, given),
@@ -117,13 +127,19 @@ def _macs(program: Program, cost: StepCost) -> MacsPerSample:
 
 
 def _removed(before: Program, output: StepOutput) -> bool:
-    """Whether a step removed or masked weights; weights that a training happens to bring to 0 are neither."""
-    after, trained = output.program, bool(output.cost.steps)
-    masked = [sum(int((~mask).sum()) for mask in program.masks.values()) for program in (before, after)]
-    if after.macs() < before.macs() or after.parameter_count() < before.parameter_count() or masked[1] > masked[0]:
+    """Whether a step removed or masked weights; weights that a training happens to bring to 0 are neither.
+
+    A step that computes weights anew may do with fewer parameters; then none is gone from the network's function.
+    """
+    after, trained = output.program, output.cost is not None and output.cost.steps > 0
+    if after.macs() < before.macs() or _masked(after) > _masked(before):
         return True
-    return not trained and _nonzero(after) < _nonzero(before)
+    return not trained and _zeros(after) > _zeros(before)
 
 
-def _nonzero(program: Program) -> int:
-    return sum(int(parameter.count_nonzero()) for parameter in program.module.parameters())
+def _masked(program: Program) -> int:
+    return sum(int((~mask).sum()) for mask in program.masks.values())
+
+
+def _zeros(program: Program) -> int:
+    return sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in program.module.parameters())

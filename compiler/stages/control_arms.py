@@ -1,25 +1,29 @@
 """Control arms and further seeds: the same compile again with one thing changed, up to its accuracy."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from prunec.compiler.facts.control_names import CONTROLS
+from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.recovery.recovered import Retraining
+from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.stages.booking import untrained_entry
+from prunec.compiler.stages.recover_step import check_recoveries
 from prunec.compiler.stages.step_runs import run_steps
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
 from prunec.passes.frontend import capture
 from prunec.passes.identity import weights_sha256
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.unknown import known
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool) -> No
             f"The control arm {scratch[0]} is trained as the dense network was, and nothing tells how that was.",
             hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
         )
+    if scratch and settings.pretraining is not None and settings.pretraining.epochs:
+        recoveries = pipeline.of(Recover)
+        epochs = math.ceil(settings.pretraining.epochs) + sum(options.epochs for options in recoveries)
+        check_recoveries(_scratch_pipeline(recoveries[-1], settings, epochs), settings)
     if "random" in settings.controls and not pipeline.of(PruneFilters):
         raise UsageError("The control arm random needs prune-filters in the pipeline.")
 
@@ -73,7 +81,7 @@ def run_seeds(main: StepInput) -> tuple[tuple[SeedRun, ...], bool]:
 
 def run_controls(main: StepInput) -> tuple[ControlRun, ...]:
     """Run the control arms that were asked for, with all seeds, to compare with a run that has ended."""
-    return tuple(_control(name, main) for name in main.request.settings.controls)
+    return tuple(_control(name, main) for name in dict.fromkeys(main.request.settings.controls))
 
 
 def _control(name: str, main: StepInput) -> ControlRun:
@@ -112,21 +120,34 @@ def _arm(name: str, main: StepInput) -> _Arm:
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
         return _Arm(request.dense, _changed(_followed(request.pipeline, followed), PruneFilters, criterion="random"))
-    original = request.settings.pretraining
+    epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
+    program, note = _from_scratch(main)
+    return _Arm(program, _scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
+
+
+def _scratch_pipeline(recovery: Recover, settings: Settings, epochs: int) -> Pipeline:
+    """One training as the dense network was trained: nothing teaches, and nothing else takes part."""
+    original, dense_optimizer = settings.pretraining, settings.pretraining_optimizer
     assert original is not None
-    assert original.epochs is not None
-    dense_epochs = original.epochs
-    if name == "scratch-b":
-        dense_epochs *= request.dense.macs() / main.program.macs()
-    epochs = round(dense_epochs) + sum(options.epochs for options in followed)
-    schedule = _stretched(original, epochs)
-    recovery, dense_optimizer = followed[-1], request.settings.pretraining_optimizer
     if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
         recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
-    # It is trained as the dense network was: nothing teaches it, and nothing else takes part.
+    schedule = _stretched(original, epochs)
     options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
-    program, note = _from_scratch(main)
-    return _Arm(program, Pipeline((Step("recover", options),)), note, from_scratch=True)
+    return Pipeline((Step("recover", options),))
+
+
+def _scratch_epochs(main: StepInput, *, of_operations: bool) -> float:
+    """Epochs of the dense training and of what the run trained, or as many of the compiled network as cost the same."""
+    line = [entry for entry in entries_of(main.history) if entry.weights_out is not None]
+    if not of_operations:
+        return sum(known(entry.epochs) or 0.0 for entry in line)
+    operations = sum((known(entry.epochs) or 0.0) * _total(entry) for entry in line)
+    return operations / ((1 + BACKWARD_OVER_FORWARD) * main.program.macs())
+
+
+def _total(entry: LedgerEntry) -> float:
+    macs = known(entry.macs_per_sample)
+    return 0.0 if macs is None else sum(astuple(macs))
 
 
 def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
@@ -148,7 +169,7 @@ def _stretched(original: Schedule, epochs: int) -> str:
         return original.text
     assert original.epochs is not None
     factor = epochs / original.epochs
-    return "step:" + ",".join(f"{start * factor:g}={rate:g}" for start, rate in original.stages)
+    return "step:" + ",".join(f"{start * factor:.12g}={rate:.12g}" for start, rate in original.stages)
 
 
 def _from_scratch(main: StepInput) -> tuple[Program, str]:

@@ -50,7 +50,7 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
     widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
     fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1)
-    cost = _evidence_cost(options, before, evidence)
+    cost = _evidence_cost(before, evidence)
     return StepOutput(
         result.program, result.modified, result.plan, result.compensated, fact, cost=cost, options=options
     )
@@ -74,7 +74,7 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), len(inputs)
     else:
         result, samples = options.run(given.program, evidence), 0
-    cost = _evidence_cost(options, given.program, evidence, samples)
+    cost = _evidence_cost(given.program, evidence, samples)
     check_masks(result.program)
     layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
     fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
@@ -97,14 +97,13 @@ def _evidence(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
     return collect_evidence(given.program.inference(), [options.criterion], batches, loss, **policy)
 
 
-def _evidence_cost(
-    options: PruneFilters | Sparsify, program: Program, evidence: Evidence | None, run_through: int = 0
-) -> StepCost:
+def _evidence_cost(program: Program, evidence: Evidence | None, run_through: int = 0) -> StepCost:
     """The cost of looking at evidence, and at further samples that only run through the network."""
-    looked_at = 0 if evidence is None else evidence.samples
-    samples, forward = looked_at + run_through, program.macs()
-    backward = BACKWARD_OVER_FORWARD * forward * looked_at if "gradients" in options.needs else 0
-    return StepCost(samples=samples, macs_per_sample=MacsPerSample(forward, backward / max(samples, 1)))
+    looked_at, (forward, backward) = (0, (0, 0)) if evidence is None else (evidence.samples, evidence.passes)
+    samples, macs = looked_at + run_through, program.macs()
+    forward_macs = macs * (forward * looked_at + run_through) / max(samples, 1)
+    backward_macs = BACKWARD_OVER_FORWARD * macs * backward * looked_at / max(samples, 1)
+    return StepCost(samples=samples, macs_per_sample=MacsPerSample(forward_macs, backward_macs))
 
 
 def check_masks(program: Program) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import StepFact, StepInput, StepOutput
+from prunec.compiler.facts.step_facts import StepCost, StepFact, StepInput, StepOutput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
@@ -18,6 +18,7 @@ from prunec.passes.dump import program_text
 from prunec.passes.errors import UsageError
 from prunec.passes.figures import plain_figures
 from prunec.passes.identity import weights_sha256
+from prunec.passes.options import is_frozen
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.passes.verify import input_unchanged, verify_pass
@@ -93,6 +94,10 @@ def _check_output(before: Program, output: StepOutput) -> None:
         raise TypeError(f"its program is a {type(output.program).__name__}, expected a Program")
     if not isinstance(output.figures, Mapping):
         raise TypeError(f"its figures are a {type(output.figures).__name__}, expected a mapping")
+    if not isinstance(output.cost, StepCost | None):
+        raise TypeError(f"its cost is a {type(output.cost).__name__}, expected a StepCost")
+    if output.options is not None and not is_frozen(output.options):
+        raise TypeError(f"its options are a {type(output.options).__name__}, expected a frozen dataclass")
     if output.program.training:
         raise ValueError("the program that it gave back is in training form, expected its inference form")
     for what, of in (("layers", _operators), ("output shapes", _output_shapes)):

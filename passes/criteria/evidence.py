@@ -27,6 +27,7 @@ class Evidence:
         layer: Name of the weight whose elements are scored.
         mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
             deviations of its inputs from their mean count.
+        passes: Passes of the network over each sample: forward, and backward.
     """
 
     tensors: "Mapping[str, Tensor]"
@@ -35,6 +36,7 @@ class Evidence:
     seed: int = 0
     layer: str | None = None
     mean_restored: bool = False
+    passes: tuple[int, int] = (0, 0)
 
     def of(self, statistic: Statistic, where: "str | Group | None" = None) -> Any:
         """The result of a statistic at a weight or a group; by default at the layer whose elements are scored.

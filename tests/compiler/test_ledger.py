@@ -1,5 +1,6 @@
 """The ledger of a compile: every stage that cost something is in it once, on the weights that it worked on."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +13,16 @@ from torch import nn
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler import Program, Settings, capture, compile_model
+from prunec.compiler.bundle.bundle_reader import read_bundle
+from prunec.compiler.commands.verify_bundle import same_source
 from prunec.compiler.recovery.rate_pieces import joined, same_rates
 from prunec.compiler.recovery.schedules import parse_schedule, untrained
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
 from prunec.compiler.report.report import Report
+from prunec.passes.errors import InputError, UsageError
 from prunec.passes.identity import architecture_sha256, weights_sha256
 from prunec.passes.unknown import Unknown
+from tests.plugins.install import installed
 
 FAST: dict[str, Any] = {
     "build_engine": False,
@@ -179,6 +184,92 @@ def test_arms_of_one_report_are_of_their_own_seeds(program: Program, data: Data,
     assert len(set(starts)) == 2
 
 
+def weight_normed() -> Program:
+    module = network()
+    module[3] = nn.utils.parametrizations.weight_norm(module[3])
+    return capture(module, (torch.zeros(2, 1, 8, 8),))
+
+
+def test_folding_removes_nothing(data: Data, tmp_path: Path) -> None:
+    pipeline = f"fold-parameters {RECOVER} {PRUNE} {RECOVER}"
+    report = compiled(weight_normed(), pipeline, data, tmp_path)
+    assert [entry.removed for entry in ledger(report)[1:4]] == [False, False, True]
+    assert not isinstance(report.pruning, Unknown)
+    assert report.pruning.epochs == 2
+
+
+def test_no_training_counts_as_pruning_and_as_recovery(program: Program, data: Data, tmp_path: Path) -> None:
+    for pipeline, split in (
+        (f"{RECOVER} {PRUNE} {RECOVER}", (2, 2)),
+        (f"prune-filters{{ratio=0.0}} {RECOVER}", (0, 2)),
+    ):
+        report = compiled(program, pipeline, data, tmp_path)
+        assert not isinstance(report.pruning, Unknown)
+        assert not isinstance(report.recovery, Unknown)
+        assert (report.pruning.epochs, report.recovery.epochs) == split
+        assert len(report.recovery.curve) == report.recovery.epochs
+
+
+def test_what_looks_at_no_data_costs_nothing(program: Program, data: Data, tmp_path: Path) -> None:
+    macs = ledger(compiled(program, PRUNE, data, tmp_path))[1].macs_per_sample
+    assert not isinstance(macs, Unknown)
+    assert macs.total == 0
+
+
+def test_nobody_knows_the_seed_of_a_checkpoint(program: Program, data: Data, tmp_path: Path) -> None:
+    report = compiled(program, PRUNE, data, tmp_path, pretraining=untrained())
+    assert isinstance(ledger(report)[0].seed, Unknown)
+
+
+def test_rewinding_is_booked_with_the_weights_that_it_rewinds_to(program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = f"{PRUNE} recover{{epochs=1,schedule=wr,early=e,batch_size=16}}"
+    early = capture(network(1), (torch.zeros(2, 1, 8, 8),))
+    entry = ledger(compiled(program, pipeline, data, tmp_path, early={"e": early}))[-1]
+    assert entry.options["early_sha256"] == weights_sha256(early)
+
+
+@pytest.mark.parametrize(("control", "epochs"), [("scratch-e", 5 + 4), ("scratch-b", None)])
+def test_scratch_arms_spend_what_the_run_spent(
+    control: str, epochs: float | None, program: Program, data: Data, tmp_path: Path
+) -> None:
+    pipeline = f"repeat{{n=2}}(prune-filters{{ratio=0.3}} {RECOVER[:-1]},distill=2.0}})"
+    report = compiled(program, pipeline, data, tmp_path, controls=(control, control), module=network())
+    (arm,) = report.controls
+    if epochs is None:
+        line = [(entry.epochs, entry.macs_per_sample) for entry in chain(ledger(report))]
+        operations = sum(e * m.total for e, m in line)  # type: ignore[operator,union-attr]
+        epochs = round(operations / (3 * report.macs.compiled))
+    assert arm.epochs == epochs
+
+
+def test_arms_that_lack_an_optimizer_are_refused_before_any_work(program: Program, data: Data, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"controls": ("scratch-e",), "pretraining_optimizer": "mine:optimizer"}
+    with pytest.raises(UsageError, match="mine:optimizer"):
+        compiled(program, f"{PRUNE} {RECOVER[:-1]},optimizer=sgd}}", data, tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[None]:
+    names = {"odd": "STEP", "seeing": "SEEING"}
+    locations = {name: f"tests.plugins.odd_step:{attribute}" for name, attribute in names.items()}
+    with installed(tmp_path / "site", "prunec.steps", **locations):
+        yield
+
+
+@pytest.mark.usefixtures("odd")
+def test_what_a_plug_in_does_not_tell_is_not_known(program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = "odd{does=x} seeing{does=x} seeing{does=trains}"
+    report = compiled(program, pipeline, data, tmp_path)
+    costless, untold, told = ledger(report)[1:]
+    assert (costless.samples, costless.epochs) == (0, 0)
+    assert isinstance(untold.samples, Unknown)
+    assert isinstance(untold.data, Unknown)
+    assert (told.samples, told.steps) == (20, 2)
+    assert isinstance(told.learning_rates, Unknown)
+    assert Report.from_json(report.to_json()) == report
+
+
 class TestIdentity:
     """One network in several files is one network."""
 
@@ -205,6 +296,43 @@ class TestIdentity:
         strided = network()
         strided[3].stride = (2, 2)  # type: ignore[assignment]
         assert architecture_sha256(capture(strided, (torch.zeros(self.SHAPE),))) != architecture_sha256(program)
+
+    def test_names_of_tied_weights_do_not_count(self, tmp_path: Path) -> None:
+        class Tied(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+                self.second.weight = self.first.weight
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                outputs: torch.Tensor = self.second(self.first(x).relu())
+                return outputs
+
+        captured = capture(Tied(), (torch.zeros(2, 4),))
+        captured.save(tmp_path / "tied.pt2")
+        stored = Program.load(tmp_path / "tied.pt2")
+        assert weights_sha256(stored) == weights_sha256(captured)
+        assert architecture_sha256(stored) == architecture_sha256(captured)
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_a_fixed_batch_is_no_other_architecture(self, batch: int, program: Program, tmp_path: Path) -> None:
+        torch.export.save(torch.export.export(network(), (torch.zeros(batch, 1, 8, 8),)), tmp_path / "fixed.pt2")
+        stored = Program.load(tmp_path / "fixed.pt2")
+        assert not stored.batch_is_dynamic
+        assert architecture_sha256(stored) == architecture_sha256(program)
+        wider = capture(network(), (torch.zeros(2, 1, 8, 10),))
+        assert architecture_sha256(wider) != architecture_sha256(program)
+
+    def test_the_same_weights_in_another_architecture_are_another_source(
+        self, program: Program, data: Data, tmp_path: Path
+    ) -> None:
+        compiled(program, PRUNE, data, tmp_path)
+        bundle = read_bundle(tmp_path / "b")
+        assert "is the bundle's source" in same_source(bundle, program)
+        other = network()
+        other[2] = nn.GELU()
+        with pytest.raises(InputError, match="other operators"):
+            same_source(bundle, capture(other, (torch.zeros(self.SHAPE),)))
 
     def test_shared_layers_are_another_architecture(self) -> None:
         class Twice(nn.Module):

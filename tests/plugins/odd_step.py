@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from prunec.compiler.facts.step_facts import StepInput, StepOutput
-from prunec.compiler.pipeline import StepKind
+from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
+from prunec.compiler.pipeline import StepKind, needs_inputs
 from prunec.passes import Program, PruneFilters, capture
 from prunec.passes.unknown import Unknown
 
@@ -60,6 +60,14 @@ def run(options: Odd, given: StepInput) -> Any:
         return None
     if options.does == "exit":
         raise SystemExit(0)
+    if options.does == "no-cost":
+        return StepOutput(given.program, cost=5)  # type: ignore[arg-type]
+    if options.does == "negative-cost":
+        return StepOutput(given.program, cost=StepCost(samples=-1))
+    if options.does == "no-options":
+        return StepOutput(given.program, options={"does": "x"})
+    if options.does == "trains":
+        return StepOutput(given.program, cost=StepCost(samples=20, epochs=1, steps=2))
     if options.does in PROGRAMS:
         return StepOutput(PROGRAMS[options.does](given.program))
     return StepOutput(given.program, modified=False, figures=FIGURES.get(options.does, {"told": options.does}))
@@ -86,4 +94,5 @@ def __getattr__(name: str) -> object:
 
 
 LABELLED = replace(STEP, name="labelled", accuracy="pruned")
+SEEING = replace(STEP, name="seeing", needs=needs_inputs)
 NEEDY = replace(STEP, name="needy", needs=lambda options: True)  # type: ignore[arg-type,return-value]
