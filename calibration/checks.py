@@ -1,9 +1,13 @@
 """Checks of labelled data before anything runs on them: one pass over all samples, which also hashes them."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.calibration.samples import Samples
@@ -22,28 +26,41 @@ class Scan:
         shape: Shape of one stored input.
         dtype: Data type of stored inputs.
         labels: (N,) int64, or maps of labels (N, H, W).
+        positions: (N,) positions of the samples in the source, increasing.
+        keys: (N,) int64, random numbers that follow from a seed and the content of each input, not from its position.
     """
 
     where: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     labels: Tensor
+    positions: Tensor
+    keys: Tensor
 
 
-def scan(samples: Samples, limit: int | None, where: str, hash_bytes: Callable[[bytes], None]) -> Scan:
-    """Check the first ``limit`` samples, or all of them, and hash what they hold.
+def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes: Callable[[bytes], None]) -> Scan:
+    """Check the samples at these positions, and hash what they hold.
+
+    Args:
+        samples: The source.
+        positions: (N,) increasing positions.
+        where: The source, as error messages name it.
+        seed: Seed of the keys.
+        hash_bytes: Receives all that the samples hold.
 
     Raises:
         InputError: There are no samples; inputs differ in shape, are of an unusable type or hold values that
             aren't finite; labels aren't whole numbers or are negative.
     """
-    count = len(samples) if limit is None else min(limit, len(samples))
+    count = len(positions)
     if count == 0:
         raise InputError(f"{where} holds no samples.")
     labels: list[Tensor] = []
+    keys: list[bytes] = []
     kind: tuple[tuple[int, ...], torch.dtype] | None = None
-    for start in range(0, count, _CHUNK):
-        inputs, targets = samples.fetch(torch.arange(start, min(start + _CHUNK, count)))
+    for indices in torch.split(positions, _CHUNK):
+        start = int(indices[0])
+        inputs, targets = samples.fetch(indices)
         shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
         if kind is None:
             kind = shape, dtype
@@ -53,15 +70,24 @@ def scan(samples: Samples, limit: int | None, where: str, hash_bytes: Callable[[
                 f"{where}: samples from {start} on have shape {shape} and type {dtype}; "
                 f"those before have {kind[0]} and {kind[1]}."
             )
-        _check_inputs(inputs, start, where)
-        hash_bytes(inputs.contiguous().numpy().tobytes())
-        labels.append(_whole_labels(targets, start, where))
+        _check_inputs(inputs, indices, where)
+        stored = inputs.contiguous().numpy()
+        hash_bytes(stored.tobytes())
+        keys += _keys(stored, seed)
+        labels.append(_whole_labels(targets, indices, where))
     joined = torch.cat(labels)
     hash_bytes(joined.numpy().tobytes())
-    return Scan(where, shape, dtype, joined)
+    drawn = torch.from_numpy(np.frombuffer(b"".join(keys), np.int64).copy())
+    return Scan(where, shape, dtype, joined, positions, drawn)
 
 
-def _check_inputs(inputs: Tensor, first: int, where: str) -> None:
+def _keys(stored: NDArray[Any], seed: int) -> list[bytes]:
+    """Eight random bytes for each input."""
+    key = str(seed).encode()
+    return [hashlib.blake2b(one.data, digest_size=8, key=key).digest() for one in stored.reshape(len(stored), -1)]
+
+
+def _check_inputs(inputs: Tensor, positions: Tensor, where: str) -> None:
     if inputs.dtype not in _TYPES:
         raise InputError(
             f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255), float16, float32 or float64.",
@@ -70,11 +96,11 @@ def _check_inputs(inputs: Tensor, first: int, where: str) -> None:
     if inputs.ndim < 2:
         raise InputError(f"{where}: a batch of inputs has shape {tuple(inputs.shape)}: expected (N, ...).")
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = first + int((~torch.isfinite(inputs)).flatten(1).any(1).nonzero()[0])
+        bad = int(positions[(~torch.isfinite(inputs)).flatten(1).any(1)][0])
         raise InputError(f"{where}: sample {bad} holds values that are not finite (NaN or infinity).")
 
 
-def _whole_labels(labels: Tensor, first: int, where: str) -> Tensor:
+def _whole_labels(labels: Tensor, positions: Tensor, where: str) -> Tensor:
     if labels.ndim in (0, 2):
         raise InputError(
             f"{where}: a batch of labels has shape {tuple(labels.shape)}: expected one number per sample, or a map.",
@@ -83,59 +109,51 @@ def _whole_labels(labels: Tensor, first: int, where: str) -> Tensor:
     numbers = labels.double()
     wrong = (numbers != numbers.round()) | (numbers < 0) | ~torch.isfinite(numbers)
     if wrong.any():
-        at = int(wrong.nonzero()[0, 0])
+        at = int(positions[wrong.nonzero()[0, 0]])
         value = labels[wrong][0].item()
-        raise InputError(f"{where}: the label of sample {first + at} is {value}; expected a class number.")
+        raise InputError(f"{where}: the label of sample {at} is {value}; expected a class number.")
     return labels.long()
 
 
-def check_classes(train: Scan, test: Scan, boundary: int) -> int:
+def check_classes(train: Scan, others: Sequence[Scan], fitted: Tensor) -> int:
     """Number of classes, of the training labels.
 
     Args:
-        train: The training data, of which the samples from ``boundary`` on are for validation.
-        test: The test data.
-        boundary: Number of samples to train on.
+        train: The training data, perhaps with validation data among them.
+        others: The test data, and validation data of the source's own.
+        fitted: Labels of the samples to train on.
 
     Raises:
-        InputError: The samples to train on hold one class only, test labels lie outside the classes, or the
-            validation samples hold classes that training never sees since the data are sorted.
+        InputError: The samples to train on hold one class only, or labels of the others lie outside the classes.
     """
-    classes = int(train.labels.max()) + 1
-    fitted, held_out = train.labels[:boundary], train.labels[boundary:]
-    if boundary < 2:
+    if len(fitted) < 2:
         raise InputError(
-            f"{train.where} holds {len(train.labels)} samples: the last {len(held_out)} are held out for validation, "
-            f"which leaves {boundary} to train on.",
+            f"{train.where} holds {len(train.labels)} samples: {len(train.labels) - len(fitted)} are held out for "
+            f"validation, which leaves {len(fitted)} to train on.",
             hint="At least two are needed, of different classes.",
         )
     if fitted.min() == fitted.max():
         raise InputError(
-            f"{train.where}: all {boundary} samples to train on have the label {int(fitted.flatten()[0])}: there "
+            f"{train.where}: all {len(fitted)} samples to train on have the label {int(fitted.flatten()[0])}: there "
             "is nothing to learn.",
-            hint="At least two classes are needed, and enough samples that the last part can be held out.",
+            hint="At least two classes are needed.",
         )
+    classes = int(train.labels.max()) + 1
     if train.labels.ndim > 1:  # a map may name what no map of the training data does, or mark what is not labelled
         return classes
-    too_large = test.labels >= classes
-    if too_large.any():
-        at = int(too_large.nonzero()[0])
-        raise InputError(
-            f"{test.where}: the label of sample {at} is {int(test.labels[at])}, outside the classes of the "
-            f"training data (0 to {classes - 1})."
-        )
-    unseen = sorted(set(held_out.tolist()) - set(fitted.tolist()))
-    if unseen and bool((train.labels.diff() >= 0).all()):
-        raise InputError(
-            f"{train.where}: the samples are sorted by label, so that the validation data (the last "
-            f"{len(held_out)}) hold classes that training doesn't, such as {unseen[0]}.",
-            hint="Shuffle the training data once, with a fixed seed.",
-        )
+    for other in others:
+        too_large = (other.labels >= classes).nonzero().flatten()
+        if len(too_large):
+            at = int(too_large[0])
+            raise InputError(
+                f"{other.where}: the label of sample {int(other.positions[at])} is {int(other.labels[at])}, outside "
+                f"the classes of the training data (0 to {classes - 1})."
+            )
     return classes
 
 
 def check_same_shape(train: Scan, test: Scan) -> None:
-    """Training and test inputs must have one shape and be of one type, and labels of one shape.
+    """Training and other inputs must have one shape and be of one type, and labels of one shape.
 
     Raises:
         InputError: They differ.

@@ -3,13 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from prunec.calibration.augment_options import AugmentationOptions, RandomResizedCrop, is_reference, parse_augmentation
 from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.seeds import check_seed
 
 #: Sources with a prefix of their own; any other text is "module:callable".
 SOURCES = ("npz", "idx", "imagefolder")
-
-#: Augmentation -> whether it takes a number of pixels.
-AUGMENTATIONS = {"flip": False, "shift": True}
 
 
 @dataclass(frozen=True)
@@ -17,16 +16,18 @@ class DataConfig:
     """The sources of labelled images and their preprocessing.
 
     Attributes:
-        train: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable", relative to the project file. The
-            last part of it, ``validation_fraction``, is held out for validation.
+        train: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable", relative to the project file. A part
+            of it, ``validation_fraction``, is held out for validation, unless it brings validation data of its own.
         test: Source of the test data in the same form; nothing is ever chosen on it.
         mean: Mean per channel, or one for all; of images scaled to 0..1 where they are stored as uint8.
         std: Standard deviation per channel, or one for all.
-        augment: "flip" (left to right, every second image) and "shift:PIXELS" (up to so many pixels along each axis,
-            filled with zeros), applied to training images only.
-        validation_fraction: Share of the training data that is held out, in (0, 1).
-        limit_train: Number of first training samples that are used, validation included; None for all.
-        limit_test: Number of first test samples that are used; None for all.
+        augment: Random changes of training images, in their order: ``flip``, ``vertical-flip``, ``crop{padding=4}``,
+            ``resized-crop{scale=[0.08,1],ratio=[0.75,1.33]}`` or ``module:callable`` (`augment_options`).
+        validation_fraction: Share of the training data that is held out, in (0, 1), chosen at random with every class
+            in its share.
+        limit_train: Number of training samples that are used, validation included, chosen likewise; None for all.
+        limit_test: Number of test samples that are used, chosen likewise; None for all.
+        split_seed: Seed of these choices. It is the data's own, so that runs with other seeds see the same data.
         resize: Pixels of the shorter side of images in folders, 256 by default.
         crop: Pixels of the square cut out of their middle, 224 by default.
         name: Name of the data, such as "ImageNet", by which runs are compared with published ones.
@@ -43,6 +44,7 @@ class DataConfig:
     validation_fraction: float = 0.1
     limit_train: int | None = None
     limit_test: int | None = None
+    split_seed: int = 0
     resize: int | None = None
     crop: int | None = None
     name: str = ""
@@ -50,8 +52,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         for option, source in (("train", self.train), ("test", self.test)):
             _check_source(option, source)
-        for text in self.augment:
-            parse_augmentation(text)
+        if any(isinstance(options, RandomResizedCrop) for options in self.augmentations[1:]):
+            raise UsageError("[data] augment: resized-crop must come first, since it cuts from the whole image.")
         if len(self.mean) != len(self.std) or not self.mean:
             raise UsageError(
                 f"[data] mean has {len(self.mean)} values and std has {len(self.std)}: give one of each per "
@@ -67,6 +69,12 @@ class DataConfig:
                 raise UsageError(f"[data] {option} must be at least 1, got {value}.")
         if not self.has_folders and (self.resize is not None or self.crop is not None):
             raise UsageError("[data] resize and crop are for image folders, and none is named.")
+        check_seed("[data] split_seed", self.split_seed)
+
+    @property
+    def augmentations(self) -> list[AugmentationOptions]:
+        """The options of each augmentation, in their order."""
+        return [parse_augmentation(text) for text in self.augment]
 
     @property
     def has_folders(self) -> bool:
@@ -74,32 +82,9 @@ class DataConfig:
         return any(source.startswith("imagefolder:") for source in (self.train, self.test))
 
 
-def parse_augmentation(text: str) -> tuple[str, int]:
-    """Name and number of pixels (0 where it takes none) of one entry of ``augment``.
-
-    Raises:
-        UsageError: The augmentation is unknown, or its number is missing, needless or impossible.
-    """
-    name, colon, number = text.partition(":")
-    if name not in AUGMENTATIONS:
-        raise UsageError(
-            f"[data] augment holds an unknown augmentation {text!r}.", hint=did_you_mean(name, AUGMENTATIONS)
-        )
-    if not AUGMENTATIONS[name]:
-        if colon:
-            raise UsageError(f"[data] the augmentation {name!r} takes no number, got {text!r}.")
-        return name, 0
-    if not number.isdecimal() or int(number) < 1:
-        raise UsageError(
-            f"[data] the augmentation {text!r} needs a number of pixels of at least 1.", hint="For example 'shift:2'."
-        )
-    return name, int(number)
-
-
 def _check_source(option: str, source: str) -> None:
     kind, colon, rest = source.partition(":")
-    is_reference = all(part.isidentifier() for part in kind.split(".")) and rest.isidentifier()
-    if colon and rest and (kind in SOURCES or is_reference):
+    if colon and rest and (kind in SOURCES or is_reference(source)):
         return
     if kind in SOURCES:
         hint = f"Put a path behind '{kind}:'."

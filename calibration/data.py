@@ -2,20 +2,27 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from prunec.calibration.augment import augmentation
+from prunec.calibration.augment import augmentation, check_repeatable
+from prunec.calibration.augment_options import RandomResizedCrop
 from prunec.calibration.checks import Scan, check_classes, check_same_shape, scan
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
+from prunec.calibration.samples import Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
+from prunec.calibration.strata import choose, shuffled, strata_of
 from prunec.passes.errors import InputError, UsageError
+from prunec.passes.unknown import Unknown
 
 __all__ = ["Data", "Split", "load_data"]
+
+_NOT_DIVIDED_HERE = Unknown("the data were not divided by prunec.")
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,13 @@ class Data:
 
     Attributes:
         sha256: Hash of the stored samples and labels of all parts, limits applied.
-        preprocessing_sha256: Hash of scaling, mean, standard deviation and the validation fraction.
+        preprocessing_sha256: Hash of scaling, mean, standard deviation, the validation fraction and the split.
         classes: Number of classes, the largest training label plus one.
         input_shape: Shape of one sample, without the batch.
         label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
         name: Name of the data in the project file; empty where it has none.
         augment: Augmentation of the training data, as the project file names it.
+        split: How the validation data were chosen, in words.
     """
 
     train: Split
@@ -41,6 +49,7 @@ class Data:
     input_shape: tuple[int, ...]
     augment: tuple[str, ...] = ()
     label_shape: tuple[int, ...] = ()
+    split: str | Unknown = _NOT_DIVIDED_HERE
     name: str = ""
 
     def check_outputs(self, outputs: int) -> None:
@@ -63,42 +72,88 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     Args:
         config: Sources and preprocessing.
         folder: Folder of the project file, which paths and modules are relative to.
-        seed: Seed of torch's random numbers while a data function of the user runs. Nothing else depends on it: the
-            validation data are always the last of the training data.
+        seed: Seed of torch's random numbers while a data function of the user runs. Nothing else depends on it: limits
+            and split follow ``config.split_seed``.
 
     Raises:
         InputError: Data are missing, unreadable, empty, inconsistent or not finite, or labels are unusable.
-        UsageError: A data function doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
+        MissingDependencyError: An augmentation or image folders need torchvision, which isn't installed.
+        UsageError: A function of the user doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
     """
     crop = Crop(config.resize or Crop.resize, config.crop or Crop.size)
-    train = open_source(config.train, "train", folder, seed, crop)
-    test = open_source(config.test, "test", folder, seed, crop)
+    train, own_validation = open_source(config.train, "train", folder, seed, crop)
+    test, _ = open_source(config.test, "test", folder, seed, crop)
     digest = hashlib.sha256()
-    train_scan = scan(train, config.limit_train, f"{config.train} (train)", digest.update)
-    test_scan = scan(test, config.limit_test, f"{config.test} (test)", digest.update)
-    check_same_shape(train_scan, test_scan)
-    count = len(train_scan.labels)
-    boundary = count - max(1, int(count * config.validation_fraction))
-    classes = check_classes(train_scan, test_scan, boundary)
+
+    def scanned(samples: Samples, limit: int | None, where: str) -> Scan:
+        return scan(samples, _limited(samples, limit, config.split_seed), where, config.split_seed, digest.update)
+
+    train_scan = scanned(train, config.limit_train, f"{config.train} (train)")
+    others = [scanned(test, config.limit_test, f"{config.test} (test)")]
+    if own_validation is not None:
+        others.append(scanned(own_validation, None, f"{config.train} (validation)"))
+    for other in others:
+        check_same_shape(train_scan, other)
+    held_out, how = _held_out(train_scan, config, own_validation is not None)
+    classes = check_classes(train_scan, others, train_scan.labels[~held_out])
     preprocessing = _preprocessing(config, train_scan)
-    augmentations = tuple(augmentation(text) for text in config.augment)
-    if augmentations and train_scan.labels.ndim > 1:
-        raise UsageError(
-            f"[data] augment moves images, and the labels of {train_scan.where} are maps that would have to move too.",
-            hint="Augment in your own dataset, or leave augment out.",
-        )
+    fitted = SampleSplit(train, train_scan.positions[~held_out], preprocessing)
+    validation = SampleSplit(train, train_scan.positions[held_out], preprocessing)
+    if own_validation is not None:
+        validation = SampleSplit(own_validation, others[1].positions, preprocessing)
     return Data(
-        train=SampleSplit(train, 0, boundary, preprocessing, augmentations),
-        validation=SampleSplit(train, boundary, count, preprocessing),
-        test=SampleSplit(test, 0, len(test_scan.labels), preprocessing),
+        train=_augmented(fitted, config, train_scan, folder),
+        validation=validation,
+        test=SampleSplit(test, others[0].positions, preprocessing),
         sha256=digest.hexdigest(),
-        preprocessing_sha256=_preprocessing_sha256(config, train_scan),
+        preprocessing_sha256=_preprocessing_sha256(config, train_scan, how),
         classes=classes,
         input_shape=train_scan.shape,
         augment=config.augment,
         label_shape=tuple(train_scan.labels.shape[1:]),
+        split=how,
         name=config.name,
     )
+
+
+def _limited(samples: Samples, limit: int | None, seed: int) -> Tensor:
+    """Positions of the samples that are used, where labels are known with every class in its share."""
+    count = len(samples)
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    return choose(limit, strata_of(samples.known_labels, count), shuffled(count, seed))
+
+
+def _held_out(train: Scan, config: DataConfig, brings_validation: bool) -> tuple[Tensor, str]:
+    """Which of the training samples validate, bool (N,), and how they were chosen, in words."""
+    count = len(train.labels)
+    held_out = torch.zeros(count, dtype=torch.bool)
+    if brings_validation:
+        return held_out, "validation data of the source's own"
+    strata = strata_of(train.labels, count)
+    # By content: the same images in another order are divided alike.
+    held_out[choose(max(1, int(count * config.validation_fraction)), strata, train.keys.argsort(stable=True))] = True
+    stratified = "stratified by class" if train.labels.ndim == 1 else "not stratified, labels are maps"
+    return held_out, f"shuffled, {stratified}, seed {config.split_seed}"
+
+
+def _augmented(train: SampleSplit, config: DataConfig, scanned: Scan, folder: Path) -> SampleSplit:
+    options = config.augmentations
+    if not options:
+        return train
+    if scanned.labels.ndim > 1:
+        raise UsageError(
+            f"[data] augment moves images, and the labels of {scanned.where} are maps that would have to move too.",
+            hint="Augment in your own dataset, or leave augment out.",
+        )
+    if len(scanned.shape) != 3:
+        raise UsageError(f"[data] augment needs images, but the inputs of {scanned.where} have shape {scanned.shape}.")
+    augmentations = tuple(augmentation(one, scanned.shape, folder) for one in options)
+    image = train.samples.fetch(train.positions[:1])[0][0]
+    for augment in augmentations:
+        check_repeatable(augment, image)
+    whole = getattr(train.samples, "fetch_whole", None) if isinstance(options[0], RandomResizedCrop) else None
+    return replace(train, augmentations=augmentations, whole=whole)
 
 
 def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
@@ -109,19 +164,18 @@ def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
             f"{shape[0]} channels (shape {shape}).",
             hint="Images are stored as (N, channels, height, width), grey ones also as (N, height, width).",
         )
-    if config.augment and len(shape) != 3:
-        raise UsageError(f"[data] augment needs images, but the inputs of {scanned.where} have shape {shape}.")
     per_channel = (-1, *(1 for _ in shape[1:]))
     return Preprocessing(torch.tensor(config.mean).view(per_channel), torch.tensor(config.std).view(per_channel))
 
 
-def _preprocessing_sha256(config: DataConfig, scanned: Scan) -> str:
+def _preprocessing_sha256(config: DataConfig, scanned: Scan, split: str) -> str:
     description = {
         "scale": 1 / 255 if scanned.dtype == torch.uint8 else 1,
         "mean": config.mean,
         "std": config.std,
         "input_shape": scanned.shape,
         "validation_fraction": config.validation_fraction,
+        "split": split,
     }
     if config.has_folders:
         description |= {"resize": config.resize or Crop.resize, "crop": config.crop or Crop.size}

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Subset, default_collate
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from prunec.calibration.samples import DatasetSamples, Part
-from prunec.passes.errors import InputError, MissingDependencyError, first_line
+from prunec.calibration.vision import torchvision
+from prunec.passes.errors import InputError, first_line
 
 #: Part -> folders that may hold it, of which the first that exists counts.
 _FOLDERS = {"train": ("train",), "test": ("test", "val")}
@@ -22,18 +24,33 @@ class Crop:
     size: int = 224
 
 
-def open_image_folder(folder: Path, part: Part, crop: Crop) -> DatasetSamples:
+@dataclass(frozen=True)
+class FolderSamples(DatasetSamples):
+    """Images of a folder, brought to one size; ``whole`` is the dataset of the same images in their own sizes."""
+
+    whole: Any
+
+    def fetch_whole(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Images (3, height, width) uint8 as they are stored, and labels (N,)."""
+        with self.reading(indices):
+            items = [self.whole[i] for i in indices.tolist()]
+        return [image for image, _ in items], torch.tensor([label for _, label in items])
+
+
+def open_image_folder(folder: Path, part: Part, crop: Crop) -> FolderSamples:
     """Images of one part, RGB uint8 (3, size, size), read when they are needed.
 
-    Labels are positions of the class folders in the order of their names. The samples stand in a fixed random order,
-    since validation takes the last of them.
+    Labels are positions of the class folders in the order of their names.
 
     Raises:
         InputError: A folder is missing or holds no images, or the classes of the parts differ.
         MissingDependencyError: Torchvision isn't installed, or doesn't fit this build of torch.
     """
     path = _part_folder(folder, part)
-    dataset = _dataset(_torchvision(), path, crop)
+    vision = torchvision("Image folders are read by functions that are")
+    v2 = vision.transforms.v2
+    cropped = v2.Compose([v2.Resize(crop.resize), v2.CenterCrop(crop.size), v2.PILToTensor()])
+    dataset, whole = (_dataset(vision, path, transform) for transform in (cropped, v2.PILToTensor()))
     other = _part_folder(folder, "test" if part == "train" else "train")
     classes, others = set(dataset.classes), {child.name for child in other.iterdir() if child.is_dir()}
     if classes != others:
@@ -42,19 +59,7 @@ def open_image_folder(folder: Path, part: Part, crop: Crop) -> DatasetSamples:
             f"{path} and {other} hold different classes: {', '.join(odd[:5])} in one of them only.",
             hint="Labels are positions of the class folders, which must be the same in both.",
         )
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-    return DatasetSamples(Subset(dataset, order.tolist()), default_collate, str(path))
-
-
-def _torchvision() -> Any:
-    try:
-        import torchvision.transforms.v2  # type: ignore[import-untyped]  # brings its data sets along
-    except (ImportError, RuntimeError) as error:  # built for another torch, it fails when it registers its operators
-        raise MissingDependencyError(
-            f"Image folders are read by torchvision, which can't be loaded: {first_line(error)}",
-            hint="pip install 'prunec[vision]', with the build of torchvision that belongs to this torch.",
-        ) from error
-    return torchvision
+    return FolderSamples(dataset, default_collate, str(path), whole)
 
 
 def _part_folder(folder: Path, part: Part) -> Path:
@@ -66,11 +71,9 @@ def _part_folder(folder: Path, part: Part) -> Path:
     )
 
 
-def _dataset(vision: Any, path: Path, crop: Crop) -> Any:
-    v2 = vision.transforms.v2
-    steps = v2.Compose([v2.Resize(crop.resize), v2.CenterCrop(crop.size), v2.PILToTensor()])
+def _dataset(vision: Any, path: Path, transform: Any) -> Any:
     try:
-        return vision.datasets.ImageFolder(str(path), transform=steps)
+        return vision.datasets.ImageFolder(str(path), transform=transform)
     except OSError as error:
         raise InputError(
             f"{path} is no image folder: {first_line(error)}", hint="Expected one folder of images per class."

@@ -7,20 +7,21 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from prunec.calibration.samples import ArraySamples, DatasetSamples, Samples, on_cpu
+from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Samples, on_cpu
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
 
 
-def open_callable(reference: str, index: int, folder: Path, seed: int) -> Samples:
-    """Samples of the training data (index 0) or test data (1) that ``module:callable`` returns.
+def open_callable(reference: str, part: Part, folder: Path, seed: int) -> tuple[Samples, Samples | None]:
+    """Samples of the part that ``module:callable`` returns, and beside training data its own validation data.
 
     Each may be a map-style dataset, a ``DataLoader`` (of which the dataset and collate function are used), or
     an iterable of (input, label) batches, which is read into memory.
 
     Args:
-        reference: The function, which takes no arguments and returns (training data, test data).
-        index: Position of the wanted data in that pair.
+        reference: The function, which takes no arguments and returns (training data, test data) or (training data,
+            validation data, test data).
+        part: The wanted part.
         folder: Folder in which the module is looked for first.
         seed: Seed of torch's random numbers while the function runs.
 
@@ -29,26 +30,31 @@ def open_callable(reference: str, index: int, folder: Path, seed: int) -> Sample
         UsageError: There is no such function.
     """
     function = import_callable(reference, folder)
-    where = f"{reference} ({'test' if index else 'train'})"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            pair = function()
+            parts = function()
         except Exception as error:
             raise InputError(f"The data function {reference!r} failed: {type(error).__name__}: {error}") from error
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
             raise InputError(
-                f"The data function {reference!r} gave a {type(pair).__name__}: expected the pair "
-                "(training data, test data)."
+                f"The data function {reference!r} gave a {type(parts).__name__}: expected (training data, test data) "
+                "or (training data, validation data, test data)."
             )
-        samples = _from_user_data(pair[index], where)
+        samples = _opened(parts[0 if part == "train" else -1], f"{reference} ({part})")
+        has_validation = part == "train" and len(parts) == 3
+        return samples, _opened(parts[1], f"{reference} (validation)") if has_validation else None
+
+
+def _opened(data: Any, where: str) -> Samples:
+    samples = _from_user_data(data, where)
     _check_repeatable(samples, where)
     return samples
 
 
 def _from_user_data(data: Any, where: str) -> Samples:
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
-        # Its dataset in its own order: a shuffling loader would give another validation split every time.
+        # Its dataset in its own order: a shuffling loader would give another order every time.
         return _from_dataset(data.dataset, data.collate_fn, where)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
         return _from_dataset(data, default_collate, where)

@@ -1,11 +1,13 @@
 """Samples in a fixed order, held in memory or read when they are needed; not preprocessed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
 from prunec.passes.errors import InputError
 
@@ -14,6 +16,10 @@ Part = Literal["train", "test"]
 
 class Samples(Protocol):
     """Samples in a fixed order, not preprocessed."""
+
+    @property
+    def known_labels(self) -> Tensor | None:
+        """Labels (N, ...) of all samples, where they can be told without reading the inputs."""
 
     def __len__(self) -> int: ...
 
@@ -37,6 +43,10 @@ class ArraySamples:
     inputs: Tensor
     labels: Tensor
 
+    @property
+    def known_labels(self) -> Tensor:
+        return self.labels
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -57,16 +67,39 @@ class DatasetSamples:
     collate: Callable[[list[Any]], Any]
     where: str
 
+    @property
+    def known_labels(self) -> Tensor | None:
+        return _targets(self.dataset)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        try:
+        with self.reading(indices):
             inputs, labels = self.collate([self.dataset[i] for i in indices.tolist()])
             return on_cpu(inputs), on_cpu(labels)
+
+    @contextmanager
+    def reading(self, indices: Tensor) -> Iterator[None]:
+        """Say of an error within that these samples can't be read."""
+        try:
+            yield
         except Exception as error:
             raise InputError(
                 f"{self.where}: samples {indices[0]} to {indices[-1]} can't be read as (input, label): "
                 f"{type(error).__name__}: {error}",
                 hint="Inputs must be tensors or arrays of one shape, and labels numbers.",
             ) from error
+
+
+def _targets(dataset: Any) -> Tensor | None:
+    """What a dataset lists as its ``targets``, as torchvision's do; None where it lists none, or not one a sample."""
+    if isinstance(dataset, Subset):
+        whole = _targets(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(list(dataset.indices))]
+    listed = dataset.tensors[-1] if isinstance(dataset, TensorDataset) else getattr(dataset, "targets", None)
+    try:
+        targets = torch.as_tensor(listed)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return targets if targets.shape == (len(dataset),) else None

@@ -17,8 +17,8 @@ from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.passes.errors import InputError
 
 
-def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) -> Samples:
-    """Samples of the training or the test part of a source.
+def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) -> tuple[Samples, Samples | None]:
+    """Samples of the training or the test part of a source, and beside training data its own validation data.
 
     Args:
         source: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable".
@@ -29,18 +29,18 @@ def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) ->
 
     Raises:
         InputError: A file or array is missing or unreadable, or the user's function gives something else than
-            (training data, test data).
+            the parts of the data.
         MissingDependencyError: The images lie in folders, and there is no torchvision.
         UsageError: The module or its function doesn't exist.
     """
     kind, _, rest = source.partition(":")
     if kind == "npz":
-        return _from_npz(folder / rest, part)
+        return _from_npz(folder / rest, part), None
     if kind == "idx":
-        return _from_idx(folder / rest, part)
+        return _from_idx(folder / rest, part), None
     if kind == "imagefolder":
-        return open_image_folder(folder / rest, part, crop)
-    return open_callable(source, 0 if part == "train" else 1, folder, seed)
+        return open_image_folder(folder / rest, part, crop), None
+    return open_callable(source, part, folder, seed)
 
 
 def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArraySamples:

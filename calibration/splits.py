@@ -1,6 +1,6 @@
 """The three parts of the data, as batches that a network takes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,18 +62,28 @@ class Preprocessing:
         return (scaled - self.mean) / self.std
 
 
+#: Inputs (N, ...) of one shape, or a list of them in shapes of their own, and labels (N, ...), at some positions.
+Fetch = Callable[[Tensor], tuple[Tensor | list[Tensor], Tensor]]
+
+
 @dataclass(frozen=True)
 class SampleSplit:
-    """The samples from ``start`` to ``stop`` of a source."""
+    """Some samples of a source.
+
+    Attributes:
+        positions: (N,) int64 positions of the samples in the source, in their order.
+        augmentations: Changes of each image in training epochs, one after the other.
+        whole: Gives what the first of them begins with; None where that are the samples themselves.
+    """
 
     samples: Samples
-    start: int
-    stop: int
+    positions: Tensor
     preprocessing: Preprocessing
     augmentations: tuple[Augmentation, ...] = ()
+    whole: Fetch | None = None
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.positions)
 
     def batches(
         self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
@@ -82,26 +92,27 @@ class SampleSplit:
             yield from self._in_order(batch_size, first, share)
             return
         generator = Generator().manual_seed(mixed_seed(seed, epoch))
-        order = self.start + torch.randperm(len(self), generator=generator)
+        order = self.positions[torch.randperm(len(self), generator=generator)]
         for number in range(steps_per_epoch(self, batch_size)):
             indices = order[number * batch_size : (number + 1) * batch_size]
             drawn = [augment.draw(len(indices), generator) for augment in self.augmentations]
             if number >= first:
                 mine = share.of(len(indices))
-                yield self._batch(indices[mine], [values[mine] for values in drawn])
+                yield self._augmented(indices[mine], [values[mine] for values in drawn])
 
     def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(self.start + first * batch_size, self.stop, batch_size):
-            indices = torch.arange(start, min(start + batch_size, self.stop))
+        for indices in torch.split(self.positions[first * batch_size :], batch_size):
             mine = indices[share.of(len(indices))]
             if len(mine):
-                yield self._batch(mine, [])
+                inputs, labels = self.samples.fetch(mine)
+                yield self.preprocessing(inputs), labels.long()
 
-    def _batch(self, indices: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
-        inputs, labels = self.samples.fetch(indices)
-        # Before normalisation, where zero is black: what a shifted image is filled with.
-        for augment, values in zip(self.augmentations, drawn, strict=False):
+    def _augmented(self, indices: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+        inputs, labels = (self.whole or self.samples.fetch)(indices)
+        # Before normalisation, where zero is black: what a crop is padded with.
+        for augment, values in zip(self.augmentations, drawn, strict=True):
             inputs = augment.apply(inputs, values)
+        assert isinstance(inputs, Tensor), "the first augmentation makes one tensor of whole images: see `DataConfig`"
         return self.preprocessing(inputs), labels.long()
 
 

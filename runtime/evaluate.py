@@ -1,7 +1,7 @@
 """Accuracy over an iterable of batches."""
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def evaluate(
 
     Raises:
         InputError: There is no sample, or a score is not finite.
-        UsageError: The causes are those of `total_score`.
+        UsageError: The causes are those of `sample_scores`.
     """
     total, count = total_score(predict, batches, metric)
     if count == 0:
@@ -49,23 +49,31 @@ def evaluate(
     return total / count
 
 
-@torch.no_grad()
 def total_score(
     predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric
 ) -> tuple[float, int]:
-    """Sum of the scores of all samples, and their number, which may be 0.
+    """Sum of the scores of all samples, and their number, which may be 0; for errors see `sample_scores`."""
+    total, count = 0.0, 0
+    for scores in sample_scores(predict, batches, metric):
+        total += float(scores.double().sum())
+        count += len(scores)
+    return total, count
+
+
+@torch.no_grad()
+def sample_scores(
+    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric
+) -> Iterator[Tensor]:
+    """The score of each sample, (N,) for every batch, 0 to 1.
 
     Raises:
         InputError: A score is not finite.
         UsageError: The metric fails, or returns something else than a score from 0 to 1 for each sample.
     """
-    total, count = 0.0, 0
     for inputs, labels in batches:
         scores = call_user_function("metric", metric, predict(inputs), labels)
         _check_scores(scores, len(labels))
-        total += float(scores.double().sum())
-        count += len(labels)
-    return total, count
+        yield scores
 
 
 def call_user_function(what: str, function: Callable[..., Any], *arguments: object) -> Any:

@@ -39,10 +39,13 @@ TORCH_FREE = (
     "prunec.runtime.engines.protocol",
     "prunec.runtime.target",
     "prunec.calibration",
+    "prunec.calibration.augment_options",
     "prunec.calibration.batchnorm",
     "prunec.calibration.config",
     "prunec.compiler",
     "prunec.compiler.recovery",
+    "prunec.compiler.recovery.optimizer_kinds",
+    "prunec.compiler.recovery.recover_options",
     "prunec.compiler.cli",
     "prunec.compiler.cli.main",
 )
@@ -163,8 +166,8 @@ PUBLIC = {
         "parse_pipeline",
     },
     "prunec.compiler.recovery": {
-        *("Attachment", "Batch", "HookCost", "Moment", "OwnParameters", "Recover", "Recovered", "RunningHook"),
-        *("Schedule", "TrainingContext", "TrainingHook", "parse_schedule"),
+        *("Attachment", "Batch", "HookCost", "Moment", "OwnOptimizer", "OwnParameters", "Recover", "Recovered"),
+        *("RunningHook", "Schedule", "TrainingContext", "TrainingHook", "parse_schedule"),
     },
     "prunec.compiler.report": {"Report", "report_schema"},
 }

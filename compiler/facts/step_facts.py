@@ -49,13 +49,13 @@ class Beside:
     Attributes:
         stage: Name under which the ledger has it.
         options: The options that it followed, a dataclass.
-        cost: Its cost.
+        cost: Its cost; not known where it failed on the way.
         weights_in: Fingerprint of the weights that it started from.
     """
 
     stage: str
     options: object
-    cost: StepCost
+    cost: StepCost | Unknown
     weights_in: str
 
 

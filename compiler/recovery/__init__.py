@@ -6,6 +6,7 @@ from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.hooks import TrainingHook as TrainingHook
+    from prunec.compiler.recovery.optimizer_kinds import OwnOptimizer as OwnOptimizer
     from prunec.compiler.recovery.recover_options import Recover as Recover
     from prunec.compiler.recovery.recovered import Recovered as Recovered
     from prunec.compiler.recovery.running_hook import Attachment as Attachment
@@ -23,6 +24,7 @@ _RUNNING = ("Attachment", "Batch", "HookCost", "Moment", "OwnParameters", "Runni
 __getattr__, __dir__ = lazy_attributes(
     __name__,
     {
+        "OwnOptimizer": "prunec.compiler.recovery.optimizer_kinds",
         "Recover": "prunec.compiler.recovery.recover_options",
         "Recovered": "prunec.compiler.recovery.recovered",
         "Schedule": "prunec.compiler.recovery.schedules",

@@ -1,9 +1,13 @@
-"""The diagnosis of a retraining: whether it converged, and advice where it didn't.
+"""The diagnosis of a retraining: what was wrong with it, if anything, in a verdict, numbers and advice.
 
 A small learning rate or a short schedule doesn't perform worse, it hasn't converged (Wang, Qin, Bai, Fu, "Why is the
-State of Neural Network Pruning so Confusing?", 2023). Three signs tell: how fast accuracy still rose where the learning
-rate decayed, how far the network is from the dense one on the very data that it trains on, and, where it was asked for,
-what a few more epochs at ten times the last rate bring.
+State of Neural Network Pruning so Confusing?", 2023), so pruning is never blamed before a probe has shown that training
+was done. Every figure has its standard error, and counts where it is clear by two of them; else nothing is known.
+
+Two signs tell what training lacks and what the network lacks: validation accuracy, of which there is little data, and
+the accuracy on the training data, of which there is much. Of the second only a part shows in the first: the dense
+network has learnt some of its training data by heart. Often it had the validation data among them, so that it is as
+good on these: then only the training data tell how much is really missing.
 """
 
 import math
@@ -11,132 +15,139 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from prunec.compiler.recovery.advice import DECAYED_SHARE, advise
 from prunec.compiler.recovery.epoch_record import EpochRecord
-from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
+from prunec.compiler.recovery.learning_curve import LONGER
+from prunec.compiler.recovery.schedule_curves import Schedule
+from prunec.compiler.recovery.scores import Estimate
+from prunec.compiler.recovery.signs import LIMIT_POINTS, Measured, ProbeGain, Signs, gather
+from prunec.compiler.recovery.verdicts import Verdict
+from prunec.passes.unknown import Unknown
 
-Verdict = Literal["converged", "under-trained", "over-pruned"]
-
-#: Accuracy that rises faster than this, in points per epoch, has not converged.
-RISING_POINTS = 0.5
-#: Gain of a probe, in points, that shows that training was too short or too slow.
-PROBE_GAIN_POINTS = 1.0
-#: A network counts as short of the dense one from so many points below it on.
-SHORTFALL_POINTS = 3.0
-#: Learning rate of the probe, as a multiple of the mean over the last half of the run.
-PROBE_FACTOR = 10
-#: A rise that wouldn't close the shortfall in so many times the run's epochs shows no lack of them.
-HORIZON = 4
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A few epochs more at a constant rate, and their best validation accuracy less the one before, in points."""
-
-    epochs: int
-    learning_rate: float
-    gain_points: float
+#: At least this share of what is missing on the training data is missing on other data too.
+GENERALISED = 0.25
+#: A probe that wins back this share of what is missing on the training data shows that training wasn't done.
+RISING_SHARE = 0.05
+#: A probe tells that training was done only where the run had summed up so many times the probe's learning rates:
+#: a long way can't be judged by one that is hardly shorter.
+RUN_OVER_PROBE = 3.0
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A judgement of a retraining: a verdict, and in words the signs that show it and what to change."""
+    """A judgement of a retraining.
 
-    verdict: Verdict
-    explanation: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict}: {self.explanation}"
-
-
-@dataclass(frozen=True)
-class _Rise:
-    """Accuracy over a stage of constant learning rate, the epochs from ``start`` to before ``end``, counted from 0.
-
-    At the end of the stage it rises by ``points`` per epoch, with ``error`` for standard error.
+    Attributes:
+        verdict: One word or two; see docs/training.md.
+        evidence: The numbers that it rests on.
+        advice: What would raise accuracy, the cheapest first; empty where nothing is known to.
     """
 
-    start: int
-    end: int
-    points: float
-    error: float
-
-    @property
-    def is_clear(self) -> bool:
-        return self.points > max(RISING_POINTS, 2 * self.error)
-
-
-def probe_rate(schedule: Schedule, epochs: int) -> float:
-    """The learning rate of a probe: `PROBE_FACTOR` times the mean over the last half of the run."""
-    half = [schedule.learning_rate(epochs * (0.5 + 0.5 * part / 100)) for part in range(100)]
-    return PROBE_FACTOR * math.fsum(half) / len(half)
+    verdict: Verdict
+    evidence: Signs
+    advice: tuple[str, ...] = ()
 
 
 def diagnose(
-    schedule: Schedule, curve: Sequence[EpochRecord], dense_accuracy: float, probe: Probe | None = None
+    schedule: Schedule,
+    curve: Sequence[EpochRecord],
+    dense_accuracy: float,
+    measured: Measured | None = None,
+    probe: ProbeGain | None = None,
+    *,
+    kept_epoch: int | None = None,
+    original: Schedule | None = None,
+    limit_points: float = LIMIT_POINTS,
 ) -> Diagnosis:
-    """Judge a finished retraining.
+    """Judge a finished retraining. Test data have no say in it.
 
     Args:
         schedule: The schedule that it followed.
         curve: Records of all its epochs.
-        dense_accuracy: Metric of the dense network on the test data, 0 to 1.
-        probe: The probe, where one was run.
+        dense_accuracy: Metric of the dense network on the validation data, 0 to 1.
+        measured: Scores of the dense network and of the one that was kept; without them nothing is known of how well
+            they fit the training data.
+        probe: The gain of a probe of the network that was kept; without one pruning is never blamed.
+        kept_epoch: The epoch whose network was kept, counted from 1; by default the best one.
+        original: The schedule of the dense network's own training, where it is known; advice goes to no higher rate.
+        limit_points: Points that count as a loss, or as a gain.
     """
-    best = max(curve, key=lambda record: record.validation)
-    shortfall = 100 * (dense_accuracy - best.test)
-    if probe is not None and probe.gain_points > PROBE_GAIN_POINTS:
-        return Diagnosis(
-            "under-trained",
-            f"{probe.epochs} more epochs at a learning rate of {probe.learning_rate:.2g} brought "
-            f"{probe.gain_points:.1f} points: start at {probe.learning_rate:.1g} or more, or train longer",
-        )
-    rise = next((rise for rise in _rises(schedule, curve) if rise.is_clear), None)
-    if rise is not None and -RISING_POINTS < shortfall < rise.points * HORIZON * len(curve):
-        return Diagnosis("under-trained", _advice(schedule, rise, shortfall, len(curve)))
-    fit = 100 * (dense_accuracy - curve[-1].train)
-    if shortfall > SHORTFALL_POINTS and fit > SHORTFALL_POINTS:
-        return Diagnosis(
-            "over-pruned",
-            f"accuracy has settled {shortfall:.1f} points below the dense network, and {fit:.1f} below it on the "
-            "training data too: prune less, or from an earlier checkpoint",
-        )
-    gap = 100 * (curve[-1].train - best.test)
-    beyond = f", {gap:.1f} points above the test data on the training data: augment more" if shortfall > 3 else ""
-    relative = f"{abs(shortfall):.1f} points {'below' if shortfall > 0 else 'above'}"
-    return Diagnosis("converged", f"accuracy has settled {relative} the dense network{beyond}")
+    best = max(curve, key=lambda record: (record.validation, record.epoch))
+    kept = best if kept_epoch is None else curve[kept_epoch - 1]
+    evidence = gather(schedule, curve, dense_accuracy, measured, probe, kept, limit_points)
+    verdict = judge(evidence)
+    return Diagnosis(verdict, evidence, advise(verdict, evidence, schedule, curve, original))
 
 
-def _rises(schedule: Schedule, curve: Sequence[EpochRecord]) -> list[_Rise]:
-    """Slopes at the end of each stage of constant rate that has at least 2 epochs or is followed by another one."""
-    if not isinstance(schedule, StepSchedule):
-        return []
-    starts = [math.ceil(start) for start, _ in schedule.stages if start < len(curve)]
-    ends = [*starts[1:], len(curve)]
-    return [_slope(curve, start, end) for start, end in zip(starts, ends, strict=True) if end - max(start - 1, 0) >= 2]
+def judge(evidence: Signs) -> Verdict:
+    """The verdict that the numbers allow."""
+    limit, training = evidence.limit_points, _training(evidence)
+    if _diverges(evidence):
+        return "diverging"
+    if training == "rising":
+        return "noisy" if _is_noisy(evidence) else "under-trained"
+    if evidence.missing.is_below(limit):
+        return "converged"
+    if training == "done" and isinstance(evidence.missing_train, Estimate):
+        return _finished(evidence.missing, evidence.missing_train, limit)
+    return "not known"
 
 
-def _slope(curve: Sequence[EpochRecord], start: int, end: int) -> _Rise:
-    """Least squares through the last half of a stage, 2 points or more; the error of 2 is not known and counts as 0."""
-    first = min(start + (end - start) // 2, end - 2)
-    # The first epoch after a decay jumps: it belongs to the stage, but its slope doesn't.
-    points = 100 * np.array([record.validation for record in curve[max(first, 0) : end]])
-    epochs = np.arange(len(points)) - (len(points) - 1) / 2
-    spread = float((epochs**2).sum())
-    slope = float((epochs * points).sum()) / spread
-    residuals = points - points.mean() - slope * epochs
-    error = math.sqrt(float((residuals**2).sum()) / (len(points) - 2) / spread) if len(points) > 2 else 0.0
-    return _Rise(start, end, slope, error)
+def _finished(missing: Estimate, missing_train: Estimate, limit: float) -> Verdict:
+    """The verdict of a training that was done: the training data, of which there are more, decide where they can."""
+    if missing_train.scaled(GENERALISED).is_above(limit) and missing.points >= limit:
+        return "over-pruned"
+    if missing_train.is_below(limit) and missing.is_above(limit):
+        return "over-fitted"
+    return "converged" if missing_train.is_below(limit) and missing.points < limit else "not known"
 
 
-def _advice(schedule: Schedule, rise: _Rise, shortfall: float, epochs: int) -> str:
-    rate = schedule.learning_rate(rise.start)
-    missing = max(2, math.ceil(max(shortfall, 1.0) / rise.points - 1e-9))
-    longer = min(missing, 3 * max(rise.end - rise.start, 1))
-    when = f"the learning rate decayed after epoch {rise.end}" if rise.end < epochs else "training ended"
-    stage = "1" if rise.start == 0 else f"from epoch {rise.start}"
-    return (
-        f"{when} while accuracy still rose {rise.points:.1f} points per epoch: lengthen stage {stage} by "
-        f"{longer} epochs, or start at {10 * rate:.0e}".replace("e-0", "e-")
-    )
+def _training(evidence: Signs) -> Literal["rising", "done", "not known"]:
+    """Whether more training would bring anything."""
+    limit, promise = evidence.limit_points, evidence.projected_gain
+    gain, gain_train, missing_train = evidence.probe_gain, evidence.probe_gain_train, evidence.missing_train
+    if isinstance(gain, Unknown):
+        return "rising" if isinstance(promise, Estimate) and promise.is_above(limit) else "not known"
+    if gain.is_above(limit):
+        return "rising"
+    if isinstance(gain_train, Unknown) or isinstance(missing_train, Unknown):
+        return "not known"
+    if not missing_train.scaled(GENERALISED).is_above(limit):
+        return "done" if _is_conclusive(evidence, gain) else "not known"
+    longer = _longer(evidence, gain_train)
+    rises = gain_train.is_above(RISING_SHARE * missing_train.points) or longer.is_above(missing_train.points / 3)
+    if rises and not gain.is_below(0):
+        return "rising"
+    return "done" if _is_conclusive(evidence, gain) and longer.is_below(missing_train.points / 3) else "not known"
+
+
+def _longer(evidence: Signs, gain_train: Estimate) -> Estimate:
+    """What a longer training would win on the training data.
+
+    The probe went a known way along the curve that the run has left behind, so that both tell of the same gain.
+    """
+    assert isinstance(evidence.probe_distance, float), "it is known where the probe's gain is"
+    longer = gain_train.scaled(math.log(LONGER) / math.log1p(evidence.probe_distance))
+    curve = evidence.projected_gain_train
+    return longer.combined(curve) if isinstance(curve, Estimate) and curve.standard_error > 0 else longer
+
+
+def _is_conclusive(evidence: Signs, gain: Estimate) -> bool:
+    """Whether a probe without a gain says anything, and nothing on the validation data speaks against it."""
+    distance, promise = evidence.probe_distance, evidence.projected_gain
+    counts = max(evidence.limit_points, evidence.missing.points / 3)
+    promised = isinstance(promise, Estimate) and promise.is_above(counts)
+    short = isinstance(distance, float) and distance * RUN_OVER_PROBE <= 1
+    return short and not promised and not gain.is_above(0)
+
+
+def _diverges(evidence: Signs) -> bool:
+    scatter = evidence.scatter_points if isinstance(evidence.scatter_points, float) else 0.0
+    fell = evidence.fallen_points > max(evidence.limit_points, 2 * scatter)
+    return fell and evidence.fallen_train_points > evidence.limit_points
+
+
+def _is_noisy(evidence: Signs) -> bool:
+    scatter = evidence.scatter_points
+    noisy = isinstance(scatter, float) and scatter > evidence.limit_points
+    return noisy and evidence.last_rate_share > DECAYED_SHARE

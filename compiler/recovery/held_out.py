@@ -1,31 +1,16 @@
 """Parts of the training data that are set aside for hooks and not trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
 
-from prunec.calibration.samples import Samples
 from prunec.calibration.splits import SampleSplit, Split, mixed_seed
 from prunec.passes.errors import UsageError
 
 #: Tells the random numbers that divide the data from those that shuffle them, which follow seed and epoch.
 _PURPOSE = int.from_bytes(b"held")
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Some samples of a source, by their positions in it, int64 (N,)."""
-
-    samples: Samples
-    positions: Tensor
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.samples.fetch(self.positions[indices])
 
 
 def hold_out(train: Split, fractions: Sequence[float], seed: int) -> tuple[Split, list[Split | None]]:
@@ -55,5 +40,4 @@ def hold_out(train: Split, fractions: Sequence[float], seed: int) -> tuple[Split
 
 
 def _part(train: SampleSplit, chosen: Tensor) -> SampleSplit:
-    positions = train.start + chosen.sort().values
-    return replace(train, samples=_Selection(train.samples, positions), start=0, stop=len(positions))
+    return replace(train, positions=train.positions[chosen.sort().values])

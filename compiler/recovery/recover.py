@@ -80,7 +80,9 @@ def _recovered(training: Training, *, resumed: bool) -> Recovered:
     order_memory(program, torch.contiguous_format)
     epochs, steps = len(training.curve), len(training.curve) * training.steps_per_epoch
     networks, forward_macs = training.stepper.networks, training.stepper.program.macs()
+    samples = steps * min(options.batch_size, len(training.data.train))
     accuracy = trainability_accuracy(schedule, [record.test for record in training.curve])
+    facts = tuple(hook.fact(decided) for hook, decided in zip(hooks.hooks, decisions, strict=True))
     return Recovered(
         options=options,
         schedule_reason="",
@@ -89,19 +91,21 @@ def _recovered(training: Training, *, resumed: bool) -> Recovered:
         program=program,
         curve=tuple(training.curve),
         learning_rates=schedule.trace(epochs),
-        rate_pieces=schedule.pieces(epochs),
         best_epoch=training.best_epoch or epochs,
         trainability_accuracy=accuracy,
         trainability_epochs=accuracy if isinstance(accuracy, Unknown) else schedule.first_stage_epochs or 0,
         diagnosis=Unknown("the accuracy of the dense network isn't known."),
-        hooks=tuple(hook.fact(decided) for hook, decided in zip(hooks.hooks, decisions, strict=True)),
+        hooks=facts,
         early_end=training.early_end,
         spent=Spent(
+            epochs=epochs,
+            learning_rates=schedule.pieces(epochs),
             steps=steps,
-            samples=steps * min(options.batch_size, len(training.data.train)),
+            samples=samples,
             forward_macs=forward_macs,
             backward_macs=BACKWARD_OVER_FORWARD * forward_macs,
             teacher_macs=networks.teacher_macs,
+            hook_macs=sum(fact.macs for fact in facts) / max(samples, 1),
         ),
         processes=training.stepper.processes.count,
         resumed=resumed,

@@ -2,7 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.optimizer_kinds import (
@@ -58,8 +58,11 @@ class Recover:
         compile: Whether the training form runs through `torch.compile`.
         sync_batchnorm: Whether batch norms take the batch of all processes together; CUDA only.
         early: Checkpoint of an early epoch of the dense training, whose weights the schedule ``wr`` starts from.
-        probe: Epochs at ten times the last half's rate, run beside it to tell whether training was long enough;
-            hooks take no part in them.
+        probe: Epochs that are trained further on a copy, from a restarted learning rate down to zero, to tell whether
+            training was done; hooks take no part in them, and the copy is thrown away. By default a tenth of the
+            epochs, or 2 where there are fewer than 10 (1 for 1); 0 for none.
+        over_pruned_points: Points that must be missing after a finished training for the network to be called
+            over-pruned, and that count as a gain.
         hooks: Training hooks in the order in which they act: ``NAME{option=value} NAME2``, or the hooks themselves.
 
     Raises:
@@ -92,7 +95,8 @@ class Recover:
     compile: bool = False
     sync_batchnorm: bool = False
     early: str = ""
-    probe: int = 0
+    probe: int | None = None
+    over_pruned_points: float = 1.5
     hooks: str | tuple[TrainingHook, ...] = field(default="", metadata={CATALOGUE: HOOKS, SEVERAL: True})
 
     def __post_init__(self) -> None:
@@ -110,7 +114,8 @@ class Recover:
             "warmup": (0 <= self.warmup < self.epochs, f"at least 0 and below the {self.epochs} epochs"),
             "clip_norm": (0 <= self.clip_norm < float("inf"), "a norm above 0, or 0 for none"),
             "ema": (0 <= self.ema < 1, "a decay below 1, or 0 for none"),
-            "probe": (self.probe >= 0, "a number of epochs, or 0 for none"),
+            "probe": (self.probe is None or self.probe >= 0, "a number of epochs, or 0 for none"),
+            "over_pruned_points": (0 < self.over_pruned_points < 100, "above 0 and below 100 points"),
             "early": (bool(self.early) == (self.rewinds_weights), "given for the schedule wr, and only for it"),
             "accumulate": (1 <= self.accumulate <= self.batch_size // 2, "at least 1, with 2 samples a part or more"),
         }
@@ -163,8 +168,16 @@ class Recover:
 
     def with_optimizer(self, optimizer: str | OwnOptimizer) -> Self:
         """The same options with another optimizer, whose own options are at their defaults."""
-        none: dict[str, Any] = dict.fromkeys(OPTIONS)
-        return replace(self, **none | {"optimizer": optimizer, "nesterov": False})
+        return replace(
+            self, optimizer=optimizer, momentum=None, nesterov=False, betas=None, eps=None, weight_decay=None
+        )
+
+    @property
+    def probe_epochs(self) -> int:
+        """Number of epochs of the probe."""
+        if self.probe is not None:
+            return self.probe
+        return self.epochs // 10 if self.epochs >= 10 else min(2, self.epochs)
 
     @property
     def rewinds_weights(self) -> bool:

@@ -7,6 +7,7 @@ from prunec.compiler.recovery.diagnosis import Diagnosis
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.rate_pieces import Pieces
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.scores import Scores
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
@@ -54,23 +55,44 @@ class EarlyEnd:
 
 @dataclass(frozen=True)
 class Spent:
-    """The cost of a retraining, without evaluations and the hooks' own work.
+    """The cost of a retraining, without evaluations.
 
     MACs are multiply-accumulates for one sample (`prunec.passes.cost.CONVENTION`).
 
     Attributes:
+        epochs: Passes over the training data.
+        learning_rates: The learning rate over them, exactly.
         steps: Updates of the weights.
         samples: Samples that the network was trained on, in all processes together; each counts in every epoch.
         forward_macs: Operations of the network for one sample.
         backward_macs: Operations of its gradients for one sample.
         teacher_macs: Operations of the teacher for one sample; 0 where none took part.
+        hook_macs: Operations of training hooks beyond these, in the mean over the samples.
     """
 
+    epochs: int
+    learning_rates: Pieces
     steps: int
     samples: int
     forward_macs: int
     backward_macs: int
     teacher_macs: int
+    hook_macs: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe of a finished retraining: a short continuation on a copy, whose weights were thrown away.
+
+    Attributes:
+        options: The recipe that it followed, all of it.
+        spent: The cost of it; not known where it diverged.
+        weights_in: Fingerprint of the weights that it began with (`prunec.passes.identity.weights_sha256`).
+    """
+
+    options: Recover
+    spent: Spent | Unknown
+    weights_in: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,6 @@ class Retraining:
         optimizer_settings: The optimizer's class with all settings of its parameter groups, as text.
         curve: One record per epoch.
         learning_rates: [epoch, learning rate] at every change, or of every epoch where it always changes.
-        rate_pieces: The learning rate over the epochs that were run, exactly.
         best_epoch: The epoch whose network was kept, counted from 1.
         trainability_accuracy: Mean test metric over the first stage of constant learning rate.
         trainability_epochs: Length of that stage.
@@ -92,7 +113,10 @@ class Retraining:
         early_end: The hook that ended the training, and when; None where it ran to its end.
         processes: Number of processes that trained together.
         resumed: Whether the training went on from a saved state.
-        seconds: Duration of the whole retraining.
+        seconds: Duration of the whole retraining, without its probe.
+        diagnosis: What was wrong with it, if anything.
+        probe: The probe that the diagnosis rests on; None where there was none.
+        dense_scores: Scores of the dense network, for the diagnoses of later retrainings; None where there are none.
     """
 
     options: Recover
@@ -101,7 +125,6 @@ class Retraining:
     optimizer_settings: str
     curve: tuple[EpochRecord, ...]
     learning_rates: list[list[float]]
-    rate_pieces: Pieces
     best_epoch: int
     trainability_accuracy: float | Unknown
     trainability_epochs: int | Unknown
@@ -112,9 +135,11 @@ class Retraining:
     processes: int
     resumed: bool
     seconds: float
+    probe: Probe | None = None
+    dense_scores: Scores | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recovered(Retraining):
     """A retrained network, in inference form, masks held, and how it came about."""
 

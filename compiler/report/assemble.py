@@ -125,6 +125,8 @@ def _pretraining(request: Request) -> training_parts.PretrainingPart:
     if schedule is None or schedule.epochs is None:
         unknown = _UNKNOWN_TRAINING
         return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told)
+    if not schedule.epochs:
+        told = Unknown("the checkpoint has random weights: it was not trained.")
     rates = schedule.trace(schedule.epochs)
     return training_parts.PretrainingPart.of(schedule, learning_rates=rates, optimizer=told)
 
@@ -181,7 +183,6 @@ def _recovery(
         seeds=(request.settings.seed,),
         resumed=any(each.resumed for each in facts),
         seconds=sum(each.seconds for each in facts),
-        diagnosis=fact.diagnosis if isinstance(fact.diagnosis, Unknown) else str(fact.diagnosis),
         checkpoint=options.keep,
         checkpoint_epoch=starts[-1] + (fact.best_epoch if options.keep == "best" else len(fact.curve)),
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.report.diagnosis_words import diagnosis_rows
 from prunec.compiler.report.engine_parts import GatePart, LatencyPart
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import ControlPart, RecoveryPart
@@ -121,8 +122,7 @@ def retraining_rows(report: Report) -> list[tuple[str, str]]:
 def _recovery_rows(recovery: RecoveryPart) -> list[tuple[str, str]]:
     why = f" ({recovery.schedule_reason})" if recovery.schedule_reason else ""
     rows = [("Retraining", f"{recovery.epochs} epochs of {recovery.schedule}{why}")]
-    if not isinstance(recovery.diagnosis, Unknown):
-        rows.append(("Diagnosis", recovery.diagnosis))
+    rows += diagnosis_rows(recovery.diagnosis)
     if not isinstance(recovery.trainability_accuracy, Unknown):
         epochs = known(recovery.trainability_epochs)
         over = "" if epochs is None else f" over {epochs} epochs"

@@ -2,16 +2,21 @@
 
 from typing import Annotated, Literal
 
+from prunec.compiler.recovery.verdicts import Verdict
 from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part
 
 
 class DataPart(Part):
-    """The labelled data; hashes cover the images and labels, and what is done to them before the model."""
+    """The labelled data; hashes cover the images and labels, and what is done to them before the model.
+
+    `split` says how the validation images were chosen.
+    """
 
     name: Annotated[str | None, NullMeans("the project file names them not")] = None
     sha256: str
     preprocessing_sha256: str
+    split: Maybe[str] = NOT_RECORDED
     train_images: Count
     validation_images: Count
     test_images: Count
@@ -84,11 +89,57 @@ class EarlyEndPart(Part):
     reason: str
 
 
+class EstimatePart(Part):
+    """A difference of accuracies in percentage points, with its standard error."""
+
+    points: float
+    standard_error: float
+
+
+class EvidencePart(Part):
+    """The numbers that a diagnosis rests on: accuracies on training and validation data as fractions, both networks in
+    inference form, and differences between them; training data are a sample of it, not augmented.
+
+    `missing`: dense network less the one that was kept. `probe_gain`: what a short continuation won. `probe_distance`:
+    its learning rates summed up, over those of the run. `projected_gain`: what a longer run would win by the learning
+    curve. `last_rate_share`: last learning rate over the highest. `scatter_points`: validation accuracy about its
+    curve, from epoch to epoch. `fallen_points`: the best epoch less the last one.
+    """
+
+    limit_points: float
+    dense_train: Maybe[Fraction]
+    kept_train: Maybe[Fraction]
+    dense_validation: Fraction
+    kept_validation: Fraction
+    missing: EstimatePart
+    missing_train: Maybe[EstimatePart]
+    probe_epochs: Count
+    probe_learning_rate: Maybe[float]
+    probe_gain: Maybe[EstimatePart]
+    probe_gain_train: Maybe[EstimatePart]
+    probe_distance: Maybe[float]
+    projected_gain: Maybe[EstimatePart]
+    projected_gain_train: Maybe[EstimatePart]
+    last_rate_share: float
+    scatter_points: Maybe[float]
+    fallen_points: float
+    fallen_train_points: float
+
+
+class DiagnosisPart(Part):
+    """What was wrong with a retraining, if anything: the verdict, its numbers, and advice, the cheapest first."""
+
+    verdict: Verdict
+    evidence: EvidencePart
+    advice: tuple[str, ...]
+
+
 class RecoveryPart(Part):
     """The retraining. Trainability accuracy: mean test accuracy over the first constant-rate stage.
 
     `warmup_epochs`: rise to the schedule's rate. `accumulate`: parts that every batch was computed in. `early`: the
-    checkpoint whose weights it started from. `optimizer_settings`: all settings of the optimizer as text.
+    checkpoint whose weights it started from. `optimizer_settings`: all settings of the optimizer as text. `diagnosis`
+    is text in reports of earlier versions.
     """
 
     epochs: Count
@@ -127,7 +178,7 @@ class RecoveryPart(Part):
     curve: tuple[CurvePointPart, ...]
     trainability_accuracy: Maybe[Fraction]
     trainability_epochs: Maybe[Count] = NOT_RECORDED
-    diagnosis: Maybe[str] = NOT_RECORDED
+    diagnosis: Maybe[DiagnosisPart | str] = NOT_RECORDED
     checkpoint: Literal["best", "last"]
     checkpoint_epoch: Count
     seconds: float

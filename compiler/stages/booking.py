@@ -69,7 +69,12 @@ def step_entries(step: Step, given: StepInput, output: StepOutput, weights: str)
 
 
 def _beside(work: Beside, given: StepInput) -> LedgerEntry:
-    return _entry(work.stage, work.options, given, work.cost, (work.weights_in, None), removed=False)
+    weights = (work.weights_in, None)
+    if not isinstance(work.cost, Unknown):
+        return _entry(work.stage, work.options, given, work.cost, weights, removed=False)
+    costs = ("epochs", "steps", "samples", "macs_per_sample", "learning_rates", "data", "split")
+    unknown: dict[str, Any] = dict.fromkeys(costs, work.cost)
+    return replace(_entry(work.stage, work.options, given, StepCost(), weights, removed=False), **unknown)
 
 
 def _entry(

@@ -2,24 +2,25 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
+from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.default_schedule import Choice, choose_schedule
-from prunec.compiler.recovery.diagnosis import Diagnosis, Probe, diagnose, probe_rate
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, OwnOptimizer, choose_optimizer
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.recovery.recovered import Recovered, Retraining
+from prunec.compiler.recovery.recovered import Probe, Recovered, Retraining, Spent
 from prunec.compiler.recovery.scalars import Scalars
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.recovery.tensors import put
-from prunec.compiler.recovery.training_start import DenseNetwork, full_schedule
+from prunec.compiler.recovery.training_start import DenseNetwork
+from prunec.compiler.stages.judge_retraining import judge_retraining
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
@@ -65,7 +66,7 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
     is_chosen = options.optimizer == AUTO
     options = _with_optimizer(options, settings)
     choice = _choice(options, given)
-    options = replace(options, schedule=choice.schedule)
+    options = replace(options, schedule=choice.schedule, probe=options.probe_epochs)
     given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
     program = _rewound(options, given) if options.rewinds_weights else given.program
     state = _state_options(given)
@@ -79,23 +80,26 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
         raise
     check_masks(result.program)
     fact = replace(
-        result.without_program(),
+        judge_retraining(options, given, result, partial(_probed, given)),
         schedule_reason=choice.reason,
         optimizer_reason=choose_optimizer(settings.pretraining_optimizer).reason if is_chosen else "",
-        diagnosis=_diagnosis(options, given, result),
     )
-    return StepOutput(result.program, fact=fact, cost=_cost(result), options=options)
+    beside = () if fact.probe is None else (_beside(fact.probe),)
+    return StepOutput(result.program, fact=fact, cost=_cost(result.spent), options=options, beside=beside)
 
 
-def _cost(result: Recovered) -> StepCost:
-    spent = result.spent
-    regulariser = sum(hook.macs for hook in result.hooks) / max(spent.samples, 1)
+def _beside(probe: Probe) -> Beside:
+    cost = probe.spent if isinstance(probe.spent, Unknown) else _cost(probe.spent)
+    return Beside("probe", probe.options, cost, probe.weights_in)
+
+
+def _cost(spent: Spent) -> StepCost:
     return StepCost(
         samples=spent.samples,
-        epochs=len(result.curve),
+        epochs=spent.epochs,
         steps=spent.steps,
-        macs_per_sample=MacsPerSample(spent.forward_macs, spent.backward_macs, spent.teacher_macs, regulariser),
-        learning_rates=result.rate_pieces,
+        macs_per_sample=MacsPerSample(spent.forward_macs, spent.backward_macs, spent.teacher_macs, spent.hook_macs),
+        learning_rates=spent.learning_rates,
         split="training data without validation",
     )
 
@@ -123,15 +127,16 @@ def _choice(options: Recover, given: StepInput) -> Choice:
 def _with_optimizer(options: Recover, settings: Settings) -> Recover:
     """The options with the optimizer that is chosen; in place of a function's name the function."""
     resolved = options.resolved(settings.pretraining_optimizer)
-    make = settings.optimizers.get(str(resolved.optimizer))
-    if isinstance(resolved.optimizer, OwnOptimizer) or resolved.optimizer in KINDS:
+    name = str(resolved.optimizer)
+    if name in KINDS:
         return resolved
-    if make is None:
+    if name not in settings.optimizers or resolved.optimizer != name:
         raise UsageError(
-            f"recover: the optimizer {resolved.optimizer!r} isn't there.",
-            hint="Pass it in Settings.optimizers; `prunec compile` loads it relative to the project file.",
+            f"recover: the optimizer {name!r} isn't there.",
+            hint="Name it in the pipeline and pass it in Settings.optimizers; `prunec compile` loads it by the project "
+            "file.",
         )
-    return replace(resolved, optimizer=OwnOptimizer(resolved.optimizer, make))
+    return replace(resolved, optimizer=OwnOptimizer(name, settings.optimizers[name]))
 
 
 def _state_options(given: StepInput) -> StateOptions | None:
@@ -144,7 +149,7 @@ def _state_options(given: StepInput) -> StateOptions | None:
 
 def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:
     request, settings = given.request, given.request.settings
-    assert request.data is not None, "checked before any work: see `steps.check_needs`"
+    assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
     dense = DenseNetwork(request.dense if options.distill or options.hooks else None, settings.pretraining)
     with ExitStack() as stack:
         folder = settings.tensorboard if state is not None and not given.arm else None
@@ -168,30 +173,12 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
         )
 
 
-def _diagnosis(options: Recover, given: StepInput, result: Recovered) -> Diagnosis | Unknown:
-    settings, dense_accuracy = given.request.settings, given.history[0].accuracy
-    schedule = full_schedule(options, settings.pretraining)
-    probe = None
-    if options.probe:
-        rate = probe_rate(schedule, options.epochs)
-        settings.progress.stage(f"probe, {options.probe} epochs at {rate:.2g}")
-        probe = _probe(options, given, result, rate)
-    if isinstance(dense_accuracy, Unknown):  # in processes that only help
-        return dense_accuracy
-    return diagnose(schedule, result.curve, dense_accuracy, probe)
-
-
-def _probe(options: Recover, given: StepInput, result: Recovered, rate: float) -> Probe:
-    """A few epochs more; a divergence brings nothing."""
-    more = replace(
-        options, epochs=options.probe, schedule=f"constant:{rate!r}", warmup=0.0, keep="best", early="", hooks=""
-    )
-    reached = max(record.validation for record in result.curve)
-    try:
-        further = _recover(more, given, result.program, None).curve
-    except TrainingDivergedError:
-        return Probe(options.probe, rate, -100 * reached)
-    return Probe(options.probe, rate, 100 * (max(record.validation for record in further) - reached))
+def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:
+    """Train a copy of a network by the recipe of a probe, which has nothing to do with the test data."""
+    data = given.request.data
+    assert data is not None, "checked before any work: see `step_runs.check_needs`"
+    unseen = replace(given, request=replace(given.request, data=replace(data, test=data.validation)))
+    return _recover(options, unseen, program, None)
 
 
 def _rewound(options: Recover, given: StepInput) -> Program:

@@ -3,7 +3,15 @@ import sys
 
 import pytest
 
-from prunec.calibration.config import DataConfig, parse_augmentation
+from prunec.calibration.augment_options import (
+    Flip,
+    OwnTransform,
+    RandomCrop,
+    RandomResizedCrop,
+    VerticalFlip,
+    parse_augmentation,
+)
+from prunec.calibration.config import DataConfig
 from prunec.passes.errors import UsageError
 
 
@@ -28,15 +36,30 @@ def test_unknown_sources_are_refused(source: str, expected: str) -> None:
 
 
 def test_augmentations_are_parsed() -> None:
-    assert parse_augmentation("flip") == ("flip", 0)
-    assert parse_augmentation("shift:2") == ("shift", 2)
+    assert parse_augmentation("flip") == Flip()
+    assert parse_augmentation("vertical-flip") == VerticalFlip()
+    assert parse_augmentation("shift:2") == parse_augmentation("crop{padding=2}") == RandomCrop(2)
+    assert parse_augmentation("resized-crop") == RandomResizedCrop((0.08, 1.0), (0.75, 4 / 3))
+    assert parse_augmentation("resized-crop{scale=[0.5,1]}").scale == (0.5, 1.0)  # type: ignore[union-attr]
+    assert parse_augmentation("my.package:transform") == OwnTransform("my.package:transform")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("flp", "Did you mean 'flip'"),
-        ("flip:2", "takes no number"),
+        ("flip:2", "unknown augmentation 'flip:2'"),
+        ("flip{p=0.3}", "flip has no option 'p'"),
+        ("crop", "crop needs a value for padding"),
+        ("crop{padding=0}", "at least 1 pixel, got 0"),
+        ("crop{padding=a}", "expected a whole number"),
+        ("resized-crop{scale=[0.5,0.2]}", "scale of resized-crop must be two increasing"),
+        ("resized-crop{scale=[0.5,1.2]}", "at most 1, got 0.5 and 1.2"),
+        ("resized-crop{ratio=[0,1]}", "ratio of resized-crop must be"),
+        ("resized-crop{scale=0.5}", "scale is '0.5'"),
+        ("flip crop{padding=2}", "unknown augmentation"),
+        ("", "unknown augmentation"),
+        ("crop{padding=2", "can't be read"),
         ("shift", "'shift:2'"),
         ("shift:0", "at least 1"),
         ("shift:-1", "at least 1"),
@@ -46,6 +69,12 @@ def test_augmentations_are_parsed() -> None:
 def test_unknown_augmentations_are_refused(text: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         DataConfig(train="npz:a.npz", test="npz:a.npz", augment=(text,))
+
+
+def test_a_resized_crop_comes_first() -> None:
+    assert DataConfig("npz:a.npz", "npz:a.npz", augment=("resized-crop", "flip")).augmentations[1] == Flip()
+    with pytest.raises(UsageError, match="resized-crop must come first"):
+        DataConfig("npz:a.npz", "npz:a.npz", augment=("flip", "resized-crop"))
 
 
 @pytest.mark.parametrize(
@@ -59,6 +88,7 @@ def test_unknown_augmentations_are_refused(text: str, expected: str) -> None:
         {"validation_fraction": 1.0},
         {"limit_train": 0},
         {"limit_test": -5},
+        {"split_seed": -1},
     ],
 )
 def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
@@ -67,6 +97,7 @@ def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
 
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:
-    code = "import sys, prunec.calibration.config; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, prunec.calibration.config as c; c.parse_augmentation('flip'); "
+    code += "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

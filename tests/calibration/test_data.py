@@ -1,3 +1,4 @@
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
@@ -61,16 +64,19 @@ def test_float_images_are_not_divided(tmp_path: Path) -> None:
     np.testing.assert_array_equal(inputs[:, 0].numpy(), stored["test_images"].astype(np.float32))
 
 
-def test_validation_is_the_last_tenth_and_never_augmented(tmp_path: Path) -> None:
+def test_validation_is_a_tenth_of_every_class_and_never_augmented(tmp_path: Path) -> None:
     stored = arrays()
     data = load(tmp_path, stored, augment=("flip", "shift:2"))
     assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 12)
-    expected = torch.from_numpy(stored["train_images"][36:]).float()[:, None] / 255
-    assert torch.equal(joined(data.validation.batches(3))[0], expected)
+    held_out, labels = joined(data.validation.batches(3))
+    assert sorted(labels.tolist()) == [0, 1, 2, 3]
     shuffled, _ = next(data.validation.batches(4, epoch=0))
-    assert sorted(shuffled.sum((1, 2, 3)).tolist()) == sorted(expected.sum((1, 2, 3)).tolist())
+    assert sorted(shuffled.sum((1, 2, 3)).tolist()) == sorted(held_out.sum((1, 2, 3)).tolist())
     in_order, _ = joined(data.train.batches(7))
-    assert torch.equal(in_order, torch.from_numpy(stored["train_images"][:36]).float()[:, None] / 255)
+    images = (torch.from_numpy(stored["train_images"]).float()[:, None] / 255).flatten(1).tolist()
+    fitted = [images.index(image) for image in in_order.flatten(1).tolist()]
+    assert fitted == sorted(fitted)
+    assert sorted([*fitted, *(images.index(image) for image in held_out.flatten(1).tolist())]) == list(range(40))
 
 
 def test_epochs_are_shuffled_augmented_and_repeatable(tmp_path: Path) -> None:
@@ -87,7 +93,7 @@ def test_epochs_are_shuffled_augmented_and_repeatable(tmp_path: Path) -> None:
     order = [joined(plain.train.batches(50))[0].flatten(1).tolist().index(row) for row in shuffled.flatten(1).tolist()]
     assert sorted(order) == list(range(180))
     assert order != list(range(180))
-    assert labels.tolist() == stored["train_labels"][order].tolist()
+    assert labels.tolist() == joined(plain.train.batches(50))[1][order].tolist()
 
 
 def test_the_only_batch_is_kept_where_it_is_not_full(tmp_path: Path) -> None:
@@ -95,11 +101,15 @@ def test_the_only_batch_is_kept_where_it_is_not_full(tmp_path: Path) -> None:
     assert [len(labels) for _, labels in data.train.batches(128, epoch=0)] == [36]
 
 
-def test_limits_take_the_first_samples(tmp_path: Path) -> None:
-    stored = arrays()
+def test_limits_take_every_class_in_its_share(tmp_path: Path) -> None:
+    stored = {name: np.sort(values) if "labels" in name else values for name, values in arrays().items()}
     data = load(tmp_path, stored, limit_train=20, limit_test=7)
     assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 7)
-    assert joined(data.test.batches(7))[1].tolist() == stored["test_labels"][:7].tolist()
+    assert torch.bincount(joined(data.test.batches(7))[1]).tolist() in ([2, 2, 2, 1], [2, 2, 1, 2], [2, 1, 2, 2])
+    assert sorted(torch.bincount(joined(data.train.batches(20))[1]).tolist()) == [4, 4, 5, 5]
+    again, other = (load(tmp_path, stored, limit_test=7, split_seed=seed) for seed in (0, 1))
+    assert torch.equal(joined(again.test.batches(7))[0], joined(data.test.batches(7))[0])
+    assert not torch.equal(joined(other.test.batches(7))[0], joined(data.test.batches(7))[0])
 
 
 def test_hashes_tell_data_and_preprocessing_apart(tmp_path: Path) -> None:
@@ -110,6 +120,7 @@ def test_hashes_tell_data_and_preprocessing_apart(tmp_path: Path) -> None:
     normalised = load(tmp_path, stored, mean=(0.5,))
     assert normalised.sha256 == base.sha256
     assert normalised.preprocessing_sha256 != base.preprocessing_sha256
+    assert load(tmp_path, stored, split_seed=1).preprocessing_sha256 != base.preprocessing_sha256
     changed = arrays()
     changed["test_labels"][3] = 0
     assert load(tmp_path, changed).sha256 != base.sha256
@@ -177,11 +188,72 @@ def test_unusable_data_are_refused(tmp_path: Path, case: str) -> None:
     assert caught.value.exit_code == 9
 
 
-def test_data_sorted_by_label_are_refused_where_validation_has_unseen_classes(tmp_path: Path) -> None:
+def test_data_sorted_by_label_give_validation_of_every_class(tmp_path: Path) -> None:
+    stored = arrays(train=200)
+    stored["train_labels"] = np.arange(200) // 20
+    stored["test_labels"] = np.arange(12) % 10
+    data = load(tmp_path, stored)
+    assert torch.bincount(joined(data.validation.batches(20))[1]).tolist() == [2] * 10
+    assert data.split == "shuffled, stratified by class, seed 0"
+
+
+def test_a_class_of_one_sample_is_trained_on(tmp_path: Path) -> None:
     stored = arrays()
-    stored["train_labels"] = np.arange(40) // 4
-    with pytest.raises(InputError, match=r"sorted by label.* such as 9"):
-        load(tmp_path, stored)
+    stored["train_labels"][7] = 4
+    for seed in range(5):
+        assert 4 in joined(load(tmp_path, stored, split_seed=seed).train.batches(40))[1]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6), fraction=st.floats(0.05, 0.9), seed=st.integers(0, 1000)
+)
+def test_a_split_keeps_every_class_in_its_share_whatever_the_order_of_the_file(
+    sizes: list[int], fraction: float, seed: int
+) -> None:
+    """Within one sample; disjoint, and together all of the data; the same images from a file in another order."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    images = np.arange(len(labels) * 16, dtype=np.float32).reshape(len(labels), 4, 4)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for chosen in (np.arange(len(labels)), order):
+            stored = {"train_images": images[chosen], "train_labels": labels[chosen]}
+            stored |= {"test_images": images[:2], "test_labels": labels[:2]}
+            try:
+                data = load(Path(folder), stored, validation_fraction=fraction, split_seed=seed)
+            except InputError as error:
+                assert "to train on" in error.message
+                return
+            parts.append([joined(split.batches(200)) for split in (data.train, data.validation)])
+    (fitted, fitted_labels), (held_out, held_out_labels) = parts[0]
+    assert sorted([*fitted[:, 0, 0, 0].tolist(), *held_out[:, 0, 0, 0].tolist()]) == images[:, 0, 0].tolist()
+    count = max(1, int(len(labels) * fraction))
+    assert len(held_out) == count
+    for number, size in enumerate(sizes):
+        assert abs(int((held_out_labels == number).sum()) - size * count / len(labels)) <= 1
+        assert size == 1 or fraction > 0.5 or number in fitted_labels
+    for (first, _), (second, _) in zip(*parts, strict=True):
+        assert sorted(first[:, 0, 0, 0].tolist()) == sorted(second[:, 0, 0, 0].tolist())
+
+
+def test_labels_of_their_own_for_each_sample_are_chosen_at_random(tmp_path: Path) -> None:
+    stored = arrays(train=200)
+    stored["train_labels"] = np.arange(200)
+    held_out = joined(load(tmp_path, stored).validation.batches(20))[1]
+    assert len(held_out) == 20
+    assert 60 < float(held_out.double().mean()) < 140
+
+
+def test_maps_of_labels_are_shuffled(tmp_path: Path) -> None:
+    stored = arrays(train=100)
+    stored["train_labels"], stored["test_labels"] = (np.zeros((n, 6, 6), np.int64) for n in (100, 12))
+    stored["train_labels"][:, 0] = 1
+    data = load(tmp_path, stored)
+    assert "not stratified" in data.split
+    images = (torch.from_numpy(stored["train_images"]).float() / 255).flatten(1).tolist()
+    chosen = [images.index(image) for image in joined(data.validation.batches(10))[0].flatten(1).tolist()]
+    assert len(chosen) == 10
+    assert chosen != list(range(90, 100))
 
 
 def test_wide_unsigned_labels_are_accepted(tmp_path: Path) -> None:

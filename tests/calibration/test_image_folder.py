@@ -11,6 +11,7 @@ from PIL import Image
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import load_data
+from prunec.calibration.splits import SampleSplit, Share
 from prunec.passes.errors import InputError, MissingDependencyError, UsageError
 from tests.zoo import shim  # noqa: F401 - lets torchvision import
 
@@ -44,11 +45,45 @@ def test_images_come_cropped_with_the_label_of_their_folder(folder: Path) -> Non
         assert torch.allclose(255 * inputs.mean(dim=(1, 2, 3)), levels.float(), atol=2)
 
 
-def test_the_order_is_mixed_and_the_same_every_time(folder: Path) -> None:
+def test_every_class_validates_and_the_data_are_the_same_every_time(folder: Path) -> None:
     first, second = (load_data(CONFIG, folder, seed) for seed in (0, 1))
     assert first.sha256 == second.sha256
-    labels = torch.cat([labels for _, labels in first.train.batches(10)])
-    assert bool((labels.diff() < 0).any()), "sorted by class, validation would hold the last class only"
+    assert torch.bincount(next(first.validation.batches(10))[1]).tolist() == [2, 2, 2]
+    assert torch.equal(next(first.validation.batches(10))[0], next(second.validation.batches(10))[0])
+
+
+def test_a_limit_takes_every_class_without_reading_the_other_images(folder: Path) -> None:
+    data = load_data(replace(CONFIG, limit_train=10), folder, 0)
+    labels = torch.cat([labels for split in (data.train, data.validation) for _, labels in split.batches(10)])
+    assert sorted(torch.bincount(labels).tolist()) == [3, 3, 4]
+    assert isinstance(data.train, SampleSplit)
+    assert isinstance(data.validation, SampleSplit)
+    dataset = data.train.samples.dataset  # type: ignore[attr-defined]
+    used = torch.cat([data.train.positions, data.validation.positions]).tolist()
+    for position, (path, _) in enumerate(dataset.samples):
+        if position not in used:
+            Path(path).write_bytes(b"no image")
+    assert load_data(replace(CONFIG, limit_train=10), folder, 0).sha256 == data.sha256
+
+
+def test_a_resized_crop_is_cut_from_the_whole_image(folder: Path) -> None:
+    """Of images black but for their left edge, which the middle that evaluation sees never has."""
+    for path in folder.glob("images/train/*/*"):
+        pixels = np.zeros((20, 60, 3), np.uint8)
+        pixels[:, :10] = 255
+        path.unlink()
+        Image.fromarray(pixels).save(path.with_suffix(".png"))
+    plain, cropped = (
+        load_data(replace(CONFIG, augment=augment), folder, 0) for augment in ((), ("resized-crop", "flip"))
+    )
+    for split in (plain.train, cropped.train, cropped.validation):
+        assert float(next(split.batches(60))[0].max()) == 0
+    images = next(cropped.train.batches(54, epoch=0))[0]
+    assert images.shape == (54, 3, 16, 16)
+    assert float(images.max()) == 1
+    assert torch.equal(images, next(cropped.train.batches(54, epoch=0))[0])
+    parts = [next(cropped.train.batches(54, epoch=0, share=Share(rank, 2)))[0] for rank in (0, 1)]
+    assert torch.equal(torch.cat(parts), images)
 
 
 def test_sizes_and_content_are_in_the_hashes(folder: Path) -> None:

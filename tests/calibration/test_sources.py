@@ -120,6 +120,23 @@ def uneven(): return [(images, labels[:-1])], [(images, labels)]
 def graded():
     batch = (images.float().requires_grad_(), labels)
     return [batch], [batch]
+def triples():
+    held_out = TensorDataset(images[:6] + 100, labels[:6])
+    return everything, held_out, everything
+def far_validation(): return everything, TensorDataset(images, labels + 5), everything
+class Lazy:
+    # Its labels are listed.
+    targets = [i // (COUNT // 4) for i in range(COUNT)]
+    read = []
+    def __len__(self): return COUNT
+    def __getitem__(self, i):
+        self.read.append(i)
+        return images[i], self.targets[i]
+def lazy(): return Lazy(), Lazy()
+class Unlisted(Lazy):
+    targets = None
+    def __getitem__(self, i): return images[i], i // (COUNT // 4)
+def unlisted(): return Unlisted(), Unlisted()
 def pairless(): return [images], [images]
 constant = 3
 """
@@ -153,7 +170,7 @@ def test_random_subsets_follow_the_seed(project: Path) -> None:
         ("words", r"own_data:words \(train\): samples 0 to 3 can't be read"),
         ("ragged", "samples 0 to 39 can't be read"),
         ("raising", "failed: FileNotFoundError: no such folder"),
-        ("one", "expected the pair"),
+        ("one", "expected \\(training data, test data\\) or"),
         ("numbers", "int is neither"),
         ("empty", "gave no batches"),
         ("pairless", "batch 0 is no"),
@@ -200,3 +217,31 @@ def test_modules_of_the_same_name_in_two_projects_are_kept_apart(tmp_path: Path)
     assert import_callable("model:name", tmp_path / "first")() == "first"
     assert import_callable("model:name", tmp_path / "second")() == "second"
     assert import_callable("math:sqrt", tmp_path)(4) == 2
+
+
+def test_validation_data_of_the_source_s_own_are_kept(project: Path) -> None:
+    data = load("own_data:triples", project)
+    assert (len(data.train), len(data.validation), len(data.test)) == (40, 6, 40)
+    assert data.split == "validation data of the source's own"
+    held_out = torch.arange(72, dtype=torch.float32).view(6, 1, 3, 4) / 100 + 100
+    assert torch.equal(next(data.validation.batches(6))[0], held_out)
+    assert data.sha256 != load("own_data:datasets", project).sha256
+    with pytest.raises(InputError, match=r"far_validation \(validation\): the label of sample 0 is 5, outside"):
+        load("own_data:far_validation", project)
+
+
+def test_limited_data_are_not_read_beyond_the_limit_where_labels_are_listed(project: Path) -> None:
+    config = DataConfig("own_data:lazy", "own_data:lazy", limit_train=12, limit_test=8)
+    data = load_data(config, project, 0)
+    labels = torch.cat([labels for split in (data.train, data.validation) for _, labels in split.batches(20)])
+    assert torch.bincount(labels).tolist() == [3, 3, 3, 3]
+    chosen = torch.cat([data.train.positions, data.validation.positions, data.test.positions])  # type: ignore[attr-defined]
+    read = set(data.train.samples.dataset.read)  # type: ignore[attr-defined]
+    assert read <= {*chosen.tolist(), 0, 1, 2, 3}, "the first four are read to see whether they repeat"
+
+
+def test_limited_data_whose_labels_are_not_listed_are_chosen_at_random(project: Path) -> None:
+    data = load_data(DataConfig("own_data:unlisted", "own_data:unlisted", limit_train=20), project, 0)
+    labels = torch.cat([labels for split in (data.train, data.validation) for _, labels in split.batches(20)])
+    assert len(labels) == 20
+    assert len(set(labels.tolist())) == 4

@@ -38,19 +38,21 @@ def test_without_a_schedule_the_pruning_ratio_chooses_and_the_report_says_why(pr
     assert recovery["schedule"] == "clr:0.1", "more than 65 % of the MACs are gone"
     assert "1 times 0.1, the highest rate of the dense training" in recovery["schedule_reason"]
     assert report()["pruning"]["base"] == "pretrained"
-    assert recovery["diagnosis"].split(":")[0] in ("converged", "under-trained", "over-pruned")
+    diagnosis = recovery["diagnosis"]
+    assert diagnosis["evidence"]["probe_epochs"] == 1
+    assert set(diagnosis) == {"verdict", "evidence", "advice"}
     page = Path("model.cpu.bundle/report.html").read_text()
     assert recovery["schedule_reason"] in page
-    assert recovery["diagnosis"] in page.replace("&#39;", "'")
+    assert f"{diagnosis['verdict']}: " in page
     assert f"1 epochs of clr:0.1 ({recovery['schedule_reason']})" in outcome.out
-    assert recovery["diagnosis"] in outcome.out
+    assert f"{diagnosis['verdict']}: " in outcome.out
 
 
 def test_random_weights_are_said_to_be_random(prunec: Prunec, project: Path) -> None:
     edit(project, ("[data]", "pretraining = {epochs = 0}\n[data]"))
     assert prunec(*COMPILE).code == 0
     assert report()["pruning"]["base"] == "random"
-    assert report()["pretraining"] == {"epochs": 0.0, "learning_rates": []}
+    assert report()["pretraining"] == {"epochs": 0.0, "learning_rates": [], "optimizer": None}
 
 
 @pytest.mark.parametrize("schedule", ["ft", "lrw"])
@@ -201,13 +203,28 @@ def test_tensorboard_gets_the_curve(prunec: Prunec, project: Path) -> None:
 
 
 def test_a_probe_shows_a_learning_rate_that_is_far_too_small(prunec: Prunec, project: Path) -> None:
-    edit(project, ('"constant:0.05"', '"constant:1e-5"\nprobe = 6\nmomentum = 0.9'))
-    assert prunec(*COMPILE, "--epochs", "2").code == 0
-    assert report()["recovery"]["diagnosis"].startswith(("under-trained", "over-pruned", "converged"))
-    edit(project, ('"constant:1e-5"', '"constant:1e-3"'))
-    assert prunec(*COMPILE, "--epochs", "2", "--force").code == 0
+    edit(
+        project, ('"constant:0.05"', '"constant:1e-5"\nprobe = 6\nmomentum = 0.9'), ("[data]", f"{PRETRAINING}\n[data]")
+    )
+    outcome = prunec(*COMPILE, "--epochs", "2")
+    assert outcome.code == 0
     diagnosis = report()["recovery"]["diagnosis"]
-    assert diagnosis.startswith("under-trained: 6 more epochs at a learning rate of 0.01 brought"), diagnosis
+    assert diagnosis["verdict"] == "under-trained"
+    assert diagnosis["evidence"]["probe_learning_rate"] == pytest.approx(0.02), "a fifth of the dense training's 0.1"
+    assert diagnosis["advice"][0].startswith("decay the learning rate to zero: recover{epochs=2,")
+    page = Path("model.cpu.bundle/report.html").read_text()
+    for advice in diagnosis["advice"]:
+        assert advice in page.replace("&#34;", '"')
+        assert advice in outcome.out
+
+
+def test_without_a_probe_nothing_is_blamed_on_pruning(prunec: Prunec, project: Path) -> None:
+    edit(project, ('"constant:0.05"', '"constant:0.05"\nprobe = 0'))
+    assert prunec(*COMPILE, "--epochs", "2").code == 0
+    diagnosis = report()["recovery"]["diagnosis"]
+    assert diagnosis["verdict"] in ("not known", "converged")
+    assert diagnosis["evidence"]["probe_gain"] is None
+    assert report()["reasons"]["recovery.diagnosis.evidence.probe_gain"] == "no probe was run."
 
 
 def test_two_processes_write_one_bundle(project: Path) -> None:

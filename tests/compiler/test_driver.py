@@ -22,10 +22,12 @@ from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepFact, StepInput
-from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
+from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
 from prunec.compiler.project.project import ModelOptions
 from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.recovery.optimizer_kinds import OwnOptimizer
 from prunec.compiler.recovery.recover import recover
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import HookFact, Recovered, Retraining
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.report.assemble import told_by_plug_ins
@@ -176,6 +178,21 @@ def test_the_dense_training_is_reported_where_it_is_known(program: Program, tmp_
     assert known(report.pretraining.epochs) == epochs
     assert known(report.pretraining.learning_rates) == (((0.0, 0.1),) if epochs else None)
     assert ("pretraining" in report.reasons) == (epochs is None)
+
+
+def test_an_optimizer_of_one_s_own_is_named_in_the_pipeline_and_passed_beside_it(
+    program: Program, data: Data, tmp_path: Path
+) -> None:
+    pipeline = 'recover{epochs=1,schedule="constant:0.01",optimizer="mine:own"}'
+    settings = Settings(latency_runs=10, optimizers={"mine:own": lambda groups: torch.optim.SGD(groups, 0.1)})
+    report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=settings)
+    assert not isinstance(report.recovery, Unknown)
+    assert report.recovery.optimizer == "mine:own"
+    options = Recover(epochs=1, schedule="constant:0.01", optimizer=OwnOptimizer("mine:own", torch.optim.SGD))
+    unnamed = Pipeline((Step("recover", options),))
+    for steps, others in ((pipeline, Settings()), (unnamed, settings)):
+        with pytest.raises(UsageError, match="mine:own' isn't there"):
+            compile_model(program, "cpu", steps, data, tmp_path / "c", settings=others)
 
 
 def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:

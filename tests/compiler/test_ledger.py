@@ -219,3 +219,14 @@ class TestIdentity:
 
         a, b = (architecture_sha256(capture(Twice(shared), (torch.zeros(2, 4),))) for shared in (True, False))
         assert a != b
+
+
+def test_a_probe_is_booked_beside_the_main_line(program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = f'{PRUNE} recover{{epochs=2,schedule="constant:0.05",batch_size=16,probe=1}}'
+    report = compiled(program, pipeline, data, tmp_path)
+    *_, recovery, probe = ledger(report)
+    assert (probe.stage, probe.epochs, probe.weights_out) == ("probe", 1.0, None)
+    assert probe.weights_in == recovery.weights_out == report.model.compiled_sha256
+    assert probe.samples == TRAIN // BATCH * BATCH
+    assert probe not in chain(ledger(report))
+    assert chain(ledger(report))[-1] == recovery

@@ -50,6 +50,17 @@ def test_two_processes_have_the_losses_of_one(data: Data, tmp_path: Path) -> Non
         assert torch.allclose(tensor, together["tensors"][name], rtol=1e-4, atol=1e-5), name
 
 
+def test_two_processes_train_by_adamw_as_one_does(data: Data, tmp_path: Path) -> None:
+    """Clipped, with parts of a batch, in groups: masks hold in both, which the script checks."""
+    options = {**STEPS, "schedule": "cosine:0.003", "epochs": 10, "optimizer": "adamw", "accumulate": 2}
+    options |= {"clip_norm": 0.5, "decay_norms_and_biases": False}
+    alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
+    assert isinstance(alone, dict), alone
+    assert isinstance(together, dict), together
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert together["losses"][-1] < together["losses"][0]
+
+
 def test_the_hooks_of_two_processes_agree_and_learn_as_those_of_one(data: Data, tmp_path: Path) -> None:
     """Parameters within the network's graph and outside it, an optimizer of a hook's own, and accumulation."""
     options = {**STEPS, "epochs": 8, "accumulate": 2, "weight_decay": 0.0}
