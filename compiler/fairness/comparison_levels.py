@@ -6,7 +6,6 @@ predicates are true, and might hold where none is false.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from prunec.compiler.fairness import questions
 from prunec.compiler.fairness.predicates import Predicate, Question
@@ -102,9 +101,7 @@ def may_be_ranked(level: str) -> bool:
     return level != "S0" and [*LEVELS].index(level) >= [*LEVELS].index(RANKED_FROM)
 
 
-def common_level(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> tuple[str, tuple[str, ...]]:
-    """The highest level, and the tags, that all pairs of runs share."""
-    pairs = [compare_pair(a, b, tolerance) for a, b in combinations(cards, 2)]
-    order = ["S0", *LEVELS]
-    level = min((pair.level for pair in pairs), key=order.index)
+def common_level(pairs: Sequence[PairLevel]) -> tuple[str, tuple[str, ...]]:
+    """The highest level, and the tags, that pairs of runs share."""
+    level = min((pair.level for pair in pairs), key=["S0", *LEVELS].index)
     return level, tuple(tag for tag in TAGS if all(tag in pair.tags for pair in pairs))

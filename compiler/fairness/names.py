@@ -1,6 +1,7 @@
 """Names in words of data, networks and metrics: when two of them mean the same."""
 
 import unicodedata
+from functools import cache
 
 #: Spelling -> the one that is compared, both without case and punctuation.
 _ALIASES = {
@@ -12,6 +13,7 @@ _ALIASES = {
 }
 
 
+@cache
 def plain_name(text: str) -> str:
     """A name without case, blanks and punctuation, aliases resolved: "ResNet-50" and "resnet50" are one."""
     folded = unicodedata.normalize("NFKC", text).casefold()

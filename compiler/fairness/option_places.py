@@ -16,6 +16,7 @@ _LIMIT = without_effect("a limit of what passes, which changes nothing of what i
 _SHOWN = without_effect("it decides what is shown or stored of a run, not what is done")
 _SPEED = without_effect("the same arithmetic, in another order or place")
 _WHERE = without_effect("where the data lie: their content is compared by its fingerprint")
+_NAME = without_effect("a name: content decides by its fingerprint where both runs have one")
 _FURTHER = without_effect("further runs beside this one")
 _PROBED = without_effect("it is about the diagnosis; a probe trains a copy whose weights are thrown away")
 _STRUCTURE = without_effect("what it removes, and when, is compared")
@@ -62,8 +63,8 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
 
 #: Options of ``[data]``; those at the task show in the report's data, and in what its fingerprints cover.
 DATA_PLACES: Mapping[str, str] = {
-    **dict.fromkeys(("train", "test", "folder"), _WHERE),
-    "name": TASK,
+    **dict.fromkeys(("train", "test"), _WHERE),
+    "name": _NAME,
     **dict.fromkeys(("mean", "std", "resize", "crop"), TASK),
     **dict.fromkeys(("validation_fraction", "limit_train", "limit_test", "split_seed"), TASK),
     "augment": RETRAINING,
@@ -85,7 +86,7 @@ SETTINGS_PLACES: Mapping[str, str] = {
     "print_after": _SHOWN,
     "progress": _SHOWN,
     "verify_each": without_effect("it checks what steps claim, and changes nothing"),
-    "model_name": without_effect("where both runs have a fingerprint of the network, that decides; else it names it"),
+    "model_name": _NAME,
     **dict.fromkeys(("threads", "latency_batch", "latency_runs"), _LATENCY),
     **dict.fromkeys(("build_engine", "engine_options"), _ENGINE),
     **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates", "allow_unknown"), _LIMIT),

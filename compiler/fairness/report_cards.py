@@ -84,7 +84,9 @@ def _task(report: Report) -> Options:
     data = known(report.data)
     if data is None:
         return {"size of an input": shapes}
+    split = known(data.split)  # where prunec didn't divide the data, their fingerprint covers each part
     return {
+        **({} if split is None else {"split": split}),
         "size of an input": shapes,
         "training images": data.train_images,
         "validation images": data.validation_images,

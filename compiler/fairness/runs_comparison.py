@@ -85,14 +85,15 @@ def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsCompa
         raise UsageError(f"Two runs have one name: {', '.join(names)}.", hint="Rename a file, or give names in YAML.")
     own = [card for card in cards if card.arm_of not in names]
     compared = own if len(own) > 1 else list(cards)
-    level, tags = common_level(compared, tolerance)
+    pairs = [_pair(a, b, tolerance) for a, b in combinations(compared, 2)]
+    level, tags = common_level([pair.level for pair in pairs])
     is_ranked = may_be_ranked(level) and not _families(compared)
-    pairs = [*combinations(compared, 2), *(_with_arms(cards) if len(own) > 1 else ())]
+    arms = [_pair(run, arm, tolerance) for run, arm in _with_arms(cards)] if len(own) > 1 else []
     return RunsComparison(
         cards=tuple(cards),
         level=level,
         tags=tags,
-        pairs=tuple(_pair(a, b, tolerance) for a, b in pairs),
+        pairs=(*pairs, *arms),
         ranked=is_ranked,
         warnings=tuple(_warnings(compared, level)),
         verdict=_verdict(compared, level, is_ranked=is_ranked, tolerance=tolerance),

@@ -29,8 +29,7 @@ def card_without_ledger(report: Report) -> dict[str, Any]:
     pruning, is_scratch = known(report.pruning), pretraining == 0
     structure = [FILTERS] * (_PRUNE in steps) + ["2:4"] * (_SPARSIFY in steps)
     return {
-        "base": SCRATCH if is_scratch else None,
-        "base_sha256": None if is_scratch else report.model.source_sha256,
+        "base": SCRATCH if is_scratch else None,  # a fingerprint of such a report may be that of a network before
         "structure": ", ".join(structure) or _NOTHING,
         "speedup": report.macs.speedup,
         "zero_fraction": known(report.parameters.zero_fraction),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.compiler.fairness.card_reading import read_cards
-from prunec.compiler.fairness.comparison_levels import LEVELS, common_level, compare_pair
+from prunec.compiler.fairness.comparison_levels import LEVELS, compare_pair
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.runs_comparison import compare
 from prunec.passes.errors import InputError, UsageError
@@ -138,8 +138,9 @@ def test_what_is_missing_is_named_and_bounds_the_level_from_above() -> None:
 
 def test_several_runs_share_their_lowest_level() -> None:
     runs = [card("a"), card("b"), card("c", finetuning={"epochs": 90, "schedule": "cosine:0.01"})]
-    assert common_level(runs) == ("S3.1", ("SX-A", "SX-B"))
-    assert common_level(runs[:2]) == ("S4.2", ("SX-A", "SX-B"))
+    found, ranked = compare(runs), compare(runs[:2])
+    assert (found.level, found.tags) == ("S3.1", ("SX-A", "SX-B"))
+    assert (ranked.level, ranked.tags) == ("S4.2", ("SX-A", "SX-B"))
 
 
 def test_runs_are_ranked_from_s3_2_on_and_close_ones_tie() -> None:

@@ -153,11 +153,11 @@ def test_reports_without_a_ledger_know_less() -> None:
     assert (run.finetuning.epochs, run.finetuning.learning_rates) == (20, None)
     assert (run.training.ema, run.structure) == ("none", "filters, 2:4")
     pair = compare_pair(run, run.model_copy(update={"name": "again"}))
-    assert (pair.level, pair.at_most) == ("S3.1", "S4.2")
+    assert (pair.level, pair.at_most) == ("S1", "S4.2")
     assert {"sample: finetuning.learning_rates", "sample: training.distill", "sample: pruning.epochs"} <= {
         *pair.missing
     }
-    assert comparison_level(report, report).level == "S3.1"
+    assert comparison_level(report, report).level == "S1"
     twice = report_card(
         report.model_copy(update={"pipeline": "repeat{n=2}(prune-filters{ratio=0.2} recover{epochs=2})"}), "x"
     )
