@@ -224,7 +224,7 @@ def test_nobody_knows_the_seed_of_a_checkpoint(program: Program, data: Data, tmp
 def test_rewinding_is_booked_with_the_weights_that_it_rewinds_to(program: Program, data: Data, tmp_path: Path) -> None:
     pipeline = f"{PRUNE} recover{{epochs=1,schedule=wr,early=e,batch_size=16}}"
     early = capture(network(1), (torch.zeros(2, 1, 8, 8),))
-    entry = ledger(compiled(program, pipeline, data, tmp_path, early={"e": early}))[-1]
+    entry = chain(ledger(compiled(program, pipeline, data, tmp_path, early={"e": early})))[-1]
     assert entry.options["early_sha256"] == weights_sha256(early)
 
 
