@@ -63,6 +63,8 @@ CASES = (
     Case(256, 1152, 0, 5, exchanges=28_800_000, efficacy=0.30, better_than_pairs=1),
     Case(256, 1152, 0.5, 5),
     Case(256, 1152, 0.5, 5, exchanges=100_000_000, efficacy=0.48),
+    Case(256, 1152, 1, 5, seconds=2),
+    Case(256, 1152, 1, 5, exchanges=28_800_000, efficacy=0.66, seconds=60, better_than_pairs=1),
     Case(512, 2048, 0, 5, efficacy=0.23, seconds=12),
     Case(1024, 4096, 0, 1, seconds=60),
 )

@@ -27,9 +27,10 @@ def sparsify_by_inputs(
 ) -> PassResult:
     """Mask every eligible layer by the options' criterion; the program that comes in stays as it is.
 
-    The statistics of a layer's inputs come from the layers before it as they are masked. A quarter of the inputs is
-    held back: the stats tell the relative squared error of each layer's outputs on them, and what masking the same
-    weight by magnitude would have left, without and with its outputs' mean made up for.
+    The statistics of a layer's inputs come from the layers before it as they are masked, with the batch norms behind
+    them measured anew. A quarter of the inputs is held back: the stats tell the relative squared error of each layer's
+    outputs on them, and what masking the same weight by magnitude would have left, without and with its outputs' mean
+    made up for.
 
     Args:
         program: A program with one input tensor.

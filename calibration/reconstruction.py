@@ -1,7 +1,12 @@
 """Layer-local reconstruction: weights are replaced one after the other, each with statistics of its inputs as the
 layers before it, already replaced, yield them. One run of the network over the calibration inputs does it all.
+
+Batch norms behind replaced weights are measured anew on the way. Layer norms, in the language models that methods of
+this kind are made for, see what reaches them; a batch norm would scale it by what the network yielded before, and
+channels that shrank would look as if they mattered less to the layers behind.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
+from prunec.calibration.statistics import batch_norms, set_statistics
 from prunec.calibration.unfold import unfolded
 from prunec.passes.cost import weighted_calls
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.graphs import arguments
 from prunec.passes.program import Program
 
 
@@ -26,7 +32,7 @@ class LayerInputs:
     Attributes:
         measured: Statistics of the inputs that weights are chosen by, `InputMoments` among them.
         held_back: Moments of other inputs, to judge the choice by.
-        shiftable: Whether a constant can be added to the layer's outputs.
+        shiftable: Whether a constant can be added to the layer's outputs, or a batch norm takes any away.
     """
 
     measured: dict[Statistic, Any]
@@ -55,32 +61,42 @@ def reconstruct(
     """Replace weights in the order in which the network uses them.
 
     Args:
-        program: A program with one input; its weights are changed in place.
+        program: A program with one input; its weights, biases and batch norms are changed in place.
         inputs: Inputs of the network; weights are not chosen by the last ``held_back`` of them.
         held_back: Number of samples that are held back.
         weights: Names of the weights to replace, of convolutions without groups and linear layers.
         statistics: Statistics of inputs that the new weights are made by, beside `InputMoments`.
         solve: Function that makes a new weight; one that several calls use is replaced at the first of them. The shift
-            of the outputs goes into the layer's bias, or into the mean of the batch norm behind it.
+            of the outputs goes into the layer's bias.
+
+    Raises:
+        NumericMismatchError: The inputs of a batch norm behind replaced weights are not finite.
+        UsageError: The calibration inputs are too few to measure such a batch norm.
     """
     tensors, count = program.tensors(), len(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
     runs = [_Steps(program, part) for part in (inputs[:count], inputs[count:])]
-    left = set(weights)
-    names = dict(weighted_calls(program.graph))
+    left, changed = set(weights), set[Node]()
+    names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in program.graph.nodes:
+        if not changed.isdisjoint(node.all_input_nodes):
+            changed.add(node)
         name = names.get(node)
         if name in left:
             left.remove(name)
+            changed.add(node)
             calibration, judging = (run.env[next(iter(arguments(node).values()))] for run in runs)
             measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
             judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
-            shifted = _shifted_by(node)
-            new, shift = solve(name, tensors[name].clone(), LayerInputs(measured, judged, shifted is not None))
+            bias = _own_bias(node)
+            shiftable = bias is not None or (len(node.users) == 1 and next(iter(node.users)) in norms)
+            new, shift = solve(name, tensors[name].clone(), LayerInputs(measured, judged, shiftable))
             tensors[name].copy_(new)
-            if shift is not None and shifted is not None:
-                tensor, sign = tensors[shifted[0]], shifted[1]
-                tensor.add_(sign * shift.to(tensor.dtype))
+            if shift is not None and bias is not None:
+                tensors[bias].add_(shift.to(tensors[bias].dtype))
+        if node in changed and node in norms:
+            mean, variance = (tensors[statistic] for statistic in norms[node])
+            set_statistics(mean, variance, runs[0].env[arguments(node)["input"]], norms[node][0])
         for run in runs:
             run.step(node)
 
@@ -111,14 +127,14 @@ def measure_inputs(call: Node, x: Tensor, statistics: Iterable[Statistic]) -> di
     return states
 
 
-def _shifted_by(call: Node) -> tuple[str, int] | None:
-    """Name of the tensor that shifts a call's outputs, and in which direction, 1 or -1.
+def _own_bias(call: Node) -> str | None:
+    """Name of a call's bias; None where there is none, or others use it too."""
+    bias = arguments(call).get("bias")
+    return str(bias.target) if bias is not None and bias.op == "get_attr" and len(bias.users) == 1 else None
 
-    It is the call's bias, or the mean of the one batch norm behind it; None where there is none, or others use it too.
-    """
-    tensor, sign = arguments(call).get("bias"), 1
-    if tensor is None:
-        follower = next(iter(call.users))
-        if len(call.users) == 1 and operator_name(follower.target) == "batch_norm":
-            tensor, sign = arguments(follower).get("running_mean"), -1
-    return None if tensor is None or tensor.op != "get_attr" or len(tensor.users) != 1 else (str(tensor.target), sign)
+
+def _own_batch_norms(program: Program) -> dict[Node, tuple[str, ...]]:
+    """`batch_norms` whose statistics no other call uses."""
+    norms = batch_norms(program)
+    uses = Counter(names for names in norms.values())
+    return {node: names for node, names in norms.items() if uses[names] == 1}

@@ -34,8 +34,7 @@ def reestimate_batchnorm(program: Program, inputs: Tensor) -> PassResult:
     if len(inputs) < 2:
         raise UsageError(f"re-estimate-batchnorm needs at least 2 inputs, got {len(inputs)}.")
     copy = program.clone().eval()
-    statistics = {node: tensor_names(node, "running_mean", "running_var") for node in calls(copy.graph, "batch_norm")}
-    measured = {node: names for node, names in statistics.items() if len(names) == 2}
+    measured = batch_norms(copy)
     if not measured:
         raise UsageError(
             "The network has no batch norm with running statistics.", hint="Leave re-estimate-batchnorm out."
@@ -43,6 +42,30 @@ def reestimate_batchnorm(program: Program, inputs: Tensor) -> PassResult:
     _Measuring(copy, measured).run(inputs)
     result = copy.train() if program.training else copy
     return PassResult(result, True, {"batch_norms": len(measured)})
+
+
+def batch_norms(program: Program) -> dict[Node, tuple[str, ...]]:
+    """The batch norms that hold running statistics, with the names of their mean and variance."""
+    statistics = {
+        node: tensor_names(node, "running_mean", "running_var") for node in calls(program.graph, "batch_norm")
+    }
+    return {node: names for node, names in statistics.items() if len(names) == 2}
+
+
+def set_statistics(mean: Tensor, variance: Tensor, x: Tensor, name: str) -> None:
+    """Set the running mean and variance (C,) of a batch norm, in place, to those of its inputs ``x`` (N, C, ...).
+
+    Raises:
+        UsageError: There is one value per channel, which has no variance.
+        NumericMismatchError: The inputs are not finite. Errors call the batch norm by ``name``.
+    """
+    if not x.isfinite().all():
+        raise NumericMismatchError(f"The inputs of the batch norm with {name} are not finite.")
+    if x.numel() // x.shape[1] < 2:
+        raise UsageError(f"The batch norm with {name} sees one value per channel.", hint="Give more samples.")
+    measured = torch.var_mean(x.double(), dim=[d for d in range(x.ndim) if d != 1], correction=1)
+    for tensor, value in zip((variance, mean), measured, strict=True):
+        tensor.copy_(value)
 
 
 class _Measuring(Interpreter):
@@ -55,10 +78,6 @@ class _Measuring(Interpreter):
     @torch.no_grad()
     def run_node(self, n: Node) -> Any:
         if names := self.statistics.get(n):
-            x: Tensor = self.env[arguments(n)["input"]]
-            if not x.isfinite().all():
-                raise NumericMismatchError(f"The inputs of the batch norm with {names[0]} are not finite.")
-            variance, mean = torch.var_mean(x.double(), dim=[d for d in range(x.ndim) if d != 1], correction=1)
-            for name, value in zip(names, (mean, variance), strict=True):
-                self.tensors[name].copy_(value)
+            mean, variance = (self.tensors[name] for name in names)
+            set_statistics(mean, variance, self.env[arguments(n)["input"]], names[0])
         return super().run_node(n)

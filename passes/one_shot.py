@@ -31,7 +31,7 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
 def wanda_scores(weight: Tensor, moments: Tensor) -> Tensor:
     """Magnitude times norm of the input (`prunec.passes.criteria.elements.Wanda`), of the weight's shape (K, C, ...).
 
-    ``moments`` is the sum over the inputs of x x^T, or of their deviations, (positions * C, positions * C).
+    ``moments`` is the sum over the inputs of x x^T, (positions * C, positions * C).
     """
     norms = moments.diagonal().clamp_min(0).sqrt().to(weight.dtype)
     return from_rows(to_rows(weight).abs() * norms, weight)
@@ -42,7 +42,7 @@ def sparse_gpt_scores(weight: Tensor, moments: Tensor, damping: float) -> Tensor
 
     Args:
         weight: Weight (K, C, ...), C a multiple of 4.
-        moments: Moments of the inputs, as for `wanda_scores`.
+        moments: Sum over the inputs of x x^T, or of their deviations from the mean, (positions * C, positions * C).
         damping: Number that is added to their diagonal, as a share of its mean.
 
     Returns:

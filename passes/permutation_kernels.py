@@ -79,10 +79,11 @@ def stripe_worths(x: Floats, order: Indices) -> Floats:
 
 
 @compiled
-def best_splits(
-    x: Floats, order: Indices, worths: Floats, left: Indices, right: Indices, gains: Floats, splits: Indices
-) -> None:
-    """Write the best of the 35 splits of each pair of stripes to `splits`, and its gain to `gains`."""
+def best_splits(x: Floats, order: Indices, left: Indices, right: Indices, gains: Floats, splits: Indices) -> None:
+    """Write the best of the 35 splits of each pair of stripes to `splits`, and its gain to `gains`.
+
+    A gain is measured against the first split, which leaves both as they are: sums taken in one loop round alike.
+    """
     split_worths = np.empty(35, dtype=np.float32)
     eight = np.empty(8, dtype=np.int64)
     for n in range(left.size):
@@ -91,7 +92,7 @@ def best_splits(
         eight[4:] = order[4 * j : 4 * j + 4]
         worths_of_splits(x, eight, split_worths)
         best = np.argmax(split_worths)
-        gains[n] = split_worths[best] - worths[i] - worths[j]
+        gains[n] = split_worths[best] - split_worths[0]
         splits[n] = best
 
 
@@ -123,17 +124,19 @@ def anneal(
         x: Magnitudes.
         order: Order of the columns; it is changed in place.
         worths: Worths of the stripes; they are changed in place.
-        first: Positions of the columns to exchange.
-        second: Positions of the columns that they are exchanged with.
+        first: Columns to exchange.
+        second: Columns that they are exchanged with.
         chance: Uniform numbers in 0 .. 1 that decide on losses.
         hot: Temperature at the first exchange, in units of worth.
         cold: Temperature at the last exchange.
     """
     ratio = (cold / hot) ** (1.0 / max(1, first.size))
     temperature = hot
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
     for n in range(first.size):
         temperature *= ratio
-        a, b = first[n], second[n]
+        a, b = place[first[n]], place[second[n]]
         i, j = a // 4, b // 4
         if i == j:
             continue
@@ -143,5 +146,6 @@ def anneal(
         gain = left + right - worths[i] - worths[j]
         if gain >= 0 or chance[n] < np.exp(gain / temperature):
             worths[i], worths[j] = left, right
+            place[first[n]], place[second[n]] = b, a
         else:
             order[a], order[b] = order[b], order[a]

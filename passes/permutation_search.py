@@ -3,6 +3,10 @@
 Pairs of stripes of four columns are split anew, the best first, until no split of any pair gains (Pool and Yu, "Channel
 Permutations for N:M Sparsity", NeurIPS 2021). Then simulated annealing exchanges columns at random, which finds what
 pairs of stripes can't, and the pairs are split once more.
+
+Columns may differ in scale by orders of magnitude. Then the temperature is that of the smaller ones, since at another
+the many small columns would stay as random as they began; and columns are exchanged more often with those of about
+their own scale, since another one rarely takes their place at a gain.
 """
 
 import time
@@ -17,10 +21,14 @@ from prunec.passes.permutation_kernels import SPLITS, Floats, Indices, anneal, b
 
 #: Work between two looks at the clock, in pairs of stripes times rows; it takes about a tenth of a second.
 _CHUNK = 10_000_000
-#: Share of a stripe's worth below which a gain is rounding.
-_SMALLEST_GAIN = 1e-6
-#: Temperatures of the annealing, in standard deviations of what an exchange gains.
+#: Share of the worth of two stripes below which a gain is rounding.
+_SMALLEST_GAIN = 3e-6
+#: Temperatures of the annealing, in standard deviations of what an exchange of small columns gains.
 _HOT, _COLD = 0.15, 0.02
+#: Share of the columns that are small.
+_SMALL = 0.25
+#: Standard deviation of the logarithm of the columns' scales with which half of the exchanges are among similar ones.
+_SPREAD = 0.2
 #: Exchanges between two drawings of random numbers.
 _EXCHANGES = 1_000_000
 
@@ -108,21 +116,25 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
     order, (left, right) = order.copy(), np.triu_indices(len(order) // 4, 1)
     gains, splits = np.zeros(len(left), dtype=np.float32), np.zeros(len(left), dtype=np.int64)
     touched, pair_rows, in_time = np.ones(len(order) // 4, dtype=np.bool_), 0, True
-    step = max(1, _CHUNK // x.shape[1])
+    step, total = max(1, _CHUNK // x.shape[1]), -np.inf
     while in_time and touched.any():
         worths = stripe_worths(x, order)
+        # Gains that are rounding after all could go round in circles; the sum ends them.
+        if (reached := float(worths.sum(dtype=np.float64))) <= total:
+            break
+        total = reached
         stale = np.flatnonzero(touched[left] | touched[right])
         gains[stale] = 0
         for start in range(0, len(stale), step):
             chunk = stale[start : start + step]
             gain, best = np.empty(len(chunk), dtype=np.float32), np.empty(len(chunk), dtype=np.int64)
-            best_splits(x, order, worths, left[chunk], right[chunk], gain, best)
+            best_splits(x, order, left[chunk], right[chunk], gain, best)
             gains[chunk], splits[chunk] = gain, best
             pair_rows += len(chunk) * x.shape[1]
             in_time = time.monotonic() < deadline
             if not in_time:
                 break
-        gaining = np.flatnonzero(gains > _SMALLEST_GAIN * worths.mean())
+        gaining = np.flatnonzero(gains > _SMALLEST_GAIN * (worths[left] + worths[right]))
         gaining = gaining[np.argsort(-gains[gaining], kind="stable")]
         touched = split_stripes(order, left[gaining], right[gaining], splits[gaining], SPLITS)
     return order, pair_rows, in_time
@@ -132,13 +144,14 @@ def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: floa
     """Exchange columns at random; returns the order, the exchanges that were tried, and whether the time sufficed."""
     random, order = np.random.default_rng(seed), order.copy()
     worths = stripe_worths(x, order)
-    scale = float(np.sqrt(x.var(axis=0).sum(dtype=np.float64)))
-    if not scale:
+    deviations = x.std(axis=1, dtype=np.float64)
+    if not deviations.any():
         return order, 0, True
+    scale = float(np.quantile(deviations[deviations > 0], _SMALL) * np.sqrt(x.shape[1]))
     tried = 0
     while tried < exchanges:
         count = min(_EXCHANGES, max(1, _CHUNK // x.shape[1]), exchanges - tried)
-        first, second = random.integers(len(order), size=(2, count))
+        first, second = _partners(x, random, count)
         chance = random.random(count, dtype=np.float32)
         hot, cold = (scale * _HOT * (_COLD / _HOT) ** (done / exchanges) for done in (tried, tried + count))
         anneal(x, order, worths, first, second, chance, hot, cold)
@@ -146,3 +159,15 @@ def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: floa
         if time.monotonic() > deadline:
             break
     return order, tried, tried >= exchanges
+
+
+def _partners(x: Floats, random: np.random.Generator, count: int) -> tuple[Indices, Indices]:
+    """Pairs of columns to exchange: any two, or two whose sizes are near in rank, at distances spread as logarithms."""
+    sizes, columns = x.sum(axis=1, dtype=np.float64), len(x)
+    by_size = np.argsort(sizes, kind="stable")
+    spread = float(np.log(sizes[sizes > 0]).std())
+    first, anywhere = random.integers(columns, size=(2, count))
+    distance = np.floor(columns ** random.random(count)).astype(np.int64) * random.choice((-1, 1), count)
+    beside = first + distance
+    near = (random.random(count) < spread / (spread + _SPREAD)) & (beside >= 0) & (beside < columns)
+    return by_size[first], by_size[np.where(near, beside, anywhere)]

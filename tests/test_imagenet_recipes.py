@@ -51,7 +51,7 @@ def test_networks_come_out_at_the_published_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50-2.31x.toml", "resnet50-2.56x.toml"])
 def test_resnet50_is_retrained_as_published(name: str) -> None:
-    recovery = steps(load_config(FOLDER / name))[1]
+    recovery = steps(load_config(FOLDER / name))[1].resolved("sgd")
     schedule = parse_schedule(recovery.schedule, epochs=recovery.epochs)
     assert schedule.trace(90) == [[0, 1e-2], [30, 1e-3], [60, 1e-4], [75, 1e-5]]
     assert (recovery.batch_size, recovery.momentum, recovery.weight_decay) == (256, 0.9, 1e-4)

@@ -33,6 +33,7 @@ class StepCost:
             backward too where steps were taken.
         learning_rates: The learning rate over the epochs.
         split: The part of the data that the samples are of, in words.
+        processes: Number of processes that trained together; batch norms see each one's share of a batch.
 
     Raises:
         ValueError: A number is negative or not finite.
@@ -44,6 +45,7 @@ class StepCost:
     macs_per_sample: MacsPerSample | None = None
     learning_rates: tuple[RatePiece, ...] = ()
     split: str = "training data"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         macs = () if self.macs_per_sample is None else astuple(self.macs_per_sample)

@@ -31,7 +31,7 @@ _RECOVER: Mapping[str, str] = {
     **dict.fromkeys(("weight_decay", "decay_norms_and_biases", "clip_norm", "ema"), RETRAINING),
     **dict.fromkeys(("batch_size", "accumulate", "precision", "sync_batchnorm", "keep", "early"), RETRAINING),
     **dict.fromkeys(("label_smoothing", "distill", "distill_weight", "hooks"), RETRAINING),
-    **dict.fromkeys(("loss", "augment", "split"), RETRAINING),
+    **dict.fromkeys(("loss", "augment", "split", "processes"), RETRAINING),
     "channels_last": _SPEED,
     "compile": _SPEED,
     "probe": _PROBED,
@@ -95,7 +95,7 @@ SETTINGS_PLACES: Mapping[str, str] = {
 #: Option in a ledger -> its name on cards, where that is another.
 CARD_NAMES: Mapping[str, str] = {"augment": "augmentation"}
 #: What the project says of a training, beside the options of `Recover`.
-_OF_THE_PROJECT = ("loss", "augment", "split")
+_OF_THE_PROJECT = ("loss", "augment", "split", "processes")
 #: Every option that must be known of a training: "the retraining is the same" says that all of these are.
 TRAINING_OPTIONS = tuple(
     CARD_NAMES.get(name, name)

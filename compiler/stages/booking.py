@@ -92,7 +92,8 @@ def _entry(
     values = dict(resolved.values)
     if cost.steps:
         augment = [] if data is None else list(data.augment)
-        values = {"loss": given.request.objective.loss_name, "augment": augment} | values
+        loss, processes = given.request.objective.loss_name, cost.processes
+        values = {"loss": loss, "augment": augment, "processes": processes} | values
     if isinstance(options, Recover) and options.early:
         values["early_sha256"] = weights_sha256(given.request.settings.early[options.early])
     return LedgerEntry(

@@ -84,16 +84,18 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
         schedule_reason=choice.reason,
         optimizer_reason=choose_optimizer(settings.pretraining_optimizer).reason if is_chosen else "",
     )
-    beside = () if fact.probe is None else (_beside(fact.probe),)
-    return StepOutput(result.program, fact=fact, cost=_cost(result.spent), options=options, beside=beside)
+    beside = () if fact.probe is None else (_beside(fact.probe, result.processes),)
+    return StepOutput(
+        result.program, fact=fact, cost=_cost(result.spent, result.processes), options=options, beside=beside
+    )
 
 
-def _beside(probe: Probe) -> Beside:
-    cost = probe.spent if isinstance(probe.spent, Unknown) else _cost(probe.spent)
+def _beside(probe: Probe, processes: int) -> Beside:
+    cost = probe.spent if isinstance(probe.spent, Unknown) else _cost(probe.spent, processes)
     return Beside("probe", probe.options, cost, probe.weights_in)
 
 
-def _cost(spent: Spent) -> StepCost:
+def _cost(spent: Spent, processes: int) -> StepCost:
     return StepCost(
         samples=spent.samples,
         epochs=spent.epochs,
@@ -101,6 +103,7 @@ def _cost(spent: Spent) -> StepCost:
         macs_per_sample=MacsPerSample(spent.forward_macs, spent.backward_macs, spent.teacher_macs, spent.hook_macs),
         learning_rates=spent.learning_rates,
         split="training data without validation",
+        processes=processes,
     )
 
 

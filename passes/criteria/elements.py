@@ -28,41 +28,35 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
-class _ByInputs:
-    """A criterion that looks at a layer's inputs.
-
-    Where a layer has a bias, or a batch norm behind it, that takes over what the masked weights gave in mean, it looks
-    at what is left, the inputs' deviation from their mean (as An et al., "Fluctuation-based Adaptive Structured
-    Pruning", AAAI 2024).
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
-    statistics: ClassVar[tuple[Statistic, ...]] = (InputMoments(),)
-
-    def _moments(self, evidence: "Evidence") -> "Tensor":
-        moments: Moments = evidence.of(InputMoments())
-        return moments.centred if evidence.mean_restored else moments.raw
-
-
-@dataclass(frozen=True)
-class Wanda(_ByInputs):
+class Wanda:
     """Magnitude times norm of the input (Sun et al., "A Simple and Effective Pruning Approach for Large Language
     Models", ICLR 2024, eq. 1).
+
+    The norms stand for the inputs as if these were uncorrelated, and nothing makes up for what is masked. Behind batch
+    norms they differ little, so that a network keeps no more accuracy than by magnitude with its batch norms measured
+    anew; what pays there is `SparseGPT`.
     """
 
     name: ClassVar[str] = "wanda"
+    needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
+    statistics: ClassVar[tuple[Statistic, ...]] = (InputMoments(),)
 
     def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
         """Absolute weights times the norms of their inputs."""
         from prunec.passes.one_shot import wanda_scores
 
-        return wanda_scores(weight, self._moments(evidence))
+        moments: Moments = evidence.of(InputMoments())
+        return wanda_scores(weight, moments.raw)
 
 
 @dataclass(frozen=True)
-class SparseGPT(_ByInputs):
+class SparseGPT:
     """Cost of masking a weight once the others have made up for it, which they then do (Frantar and Alistarh,
     "SparseGPT", ICML 2023, alg. 1).
+
+    Where a layer has a bias, or a batch norm behind it, that takes over what the masked weights gave in mean, it looks
+    at what is left, the inputs' deviation from their mean (as An et al., "Fluctuation-based Adaptive Structured
+    Pruning", AAAI 2024).
 
     Attributes:
         damping: Number that is added to the diagonal of the inputs' second moments, as a share of its mean.
@@ -71,6 +65,8 @@ class SparseGPT(_ByInputs):
     damping: float = 0.01
 
     name: ClassVar[str] = "sparsegpt"
+    needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
+    statistics: ClassVar[tuple[Statistic, ...]] = (InputMoments(),)
     places: ClassVar[Mapping[str, str]] = {"damping": METHOD}
 
     def __post_init__(self) -> None:
@@ -88,3 +84,7 @@ class SparseGPT(_ByInputs):
         from prunec.passes.one_shot import sparse_gpt_weights
 
         return sparse_gpt_weights(weight, self._moments(evidence), self.damping, mask)
+
+    def _moments(self, evidence: "Evidence") -> "Tensor":
+        moments: Moments = evidence.of(InputMoments())
+        return moments.centred if evidence.mean_restored else moments.raw

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunec.calibration import collect_evidence
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.reconstruction import LayerInputs, measure_inputs, reconstruct
+from prunec.calibration.statistics import reestimate_batchnorm
 from prunec.passes.cost import weighted_calls
 from prunec.passes.criteria import Evidence, InputMoments, Seen, Statistic, WeightGradient
 from prunec.passes.criteria.protocol import Per, Source
@@ -129,13 +130,12 @@ def test_statistics_follow_the_layers_replaced_before() -> None:
     torch.testing.assert_close(seen[1][2], 3 * torch.outer(bias, bias))
 
 
-@pytest.mark.parametrize("place", ["bias", "batch norm", "none"])
-def test_a_bias_makes_up_for_what_is_lost_in_mean(place: str) -> None:
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_bias_makes_up_for_what_is_lost_in_mean(has_bias: bool) -> None:
     """Inputs with large means and small deviations: nearly all that masking loses is a constant."""
     torch.manual_seed(0)
-    conv = nn.Conv2d(8, 4, 3, padding=0, bias=place == "bias")
-    after = nn.BatchNorm2d(4) if place == "batch norm" else nn.Identity()
-    program = capture(nn.Sequential(conv, after).eval(), (torch.randn(2, 8, 6, 6),))
+    conv = nn.Conv2d(8, 4, 3, padding=0, bias=has_bias)
+    program = capture(conv.eval(), (torch.randn(2, 8, 6, 6),))
     x = 5 + 0.1 * torch.randn(80, 8, 6, 6)
     result = sparsify_by_inputs(program, Sparsify(criterion="wanda"), x)
     (layer,) = (layer for layer in result.stats["layers"] if layer["eligible"])
@@ -144,12 +144,71 @@ def test_a_bias_makes_up_for_what_is_lost_in_mean(place: str) -> None:
     products = dense if conv.bias is None else dense - conv.bias.detach()[:, None, None]
     error = float((dense - sparse).square().sum() / products.square().sum())
     assert layer["output_error"] == pytest.approx(error, rel=1e-2)
-    if place == "none":
+    if not has_bias:
         assert error > 0.05
     else:
         assert error < 1e-3
         assert layer["output_error_by_magnitude_with_bias"] < 1e-3
         assert layer["output_error_by_magnitude"] > 0.05
+
+
+def normed() -> nn.Sequential:
+    """Layers with batch norms; the first can't be 2:4, and one has both a bias and a norm."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_batch_norms_behind_masked_layers_are_measured_anew(criterion: str) -> None:
+    """Else what masking takes from a channel's spread would make it look small to the layers behind."""
+    x = torch.randn(80, 3, 9, 9)
+    program = reestimate_batchnorm(capture(normed().eval(), (x[:2],)), x[:60]).program
+    result = sparsify_by_inputs(program, Sparsify(criterion=criterion), x).program
+    measured = reestimate_batchnorm(result, x[:60]).program.tensors()
+    before, tensors = program.tensors(), result.tensors()
+    for statistic in ("running_mean", "running_var"):
+        assert torch.equal(tensors[f"1.{statistic}"], before[f"1.{statistic}"])
+        for norm in (4, 7, 10):
+            torch.testing.assert_close(tensors[f"{norm}.{statistic}"], measured[f"{norm}.{statistic}"])
+    assert not torch.allclose(tensors["4.running_var"], before["4.running_var"], rtol=1e-2)
+
+
+def test_what_is_not_masked_keeps_its_batch_norms() -> None:
+    program = capture(normed().eval(), (torch.randn(2, 3, 9, 9),))
+    result = sparsify_by_inputs(program, Sparsify(criterion="wanda", ignore=("*",)), torch.randn(8, 3, 9, 9)).program
+    assert all(torch.equal(tensor, program.tensors()[name]) for name, tensor in result.tensors().items())
+
+
+def test_a_batch_norm_of_several_calls_stays_as_it_is() -> None:
+    net = Net(lambda s, x: s.norm(s.b(s.norm(s.a(x)))), a=nn.Linear(4, 4), b=nn.Linear(4, 4), norm=nn.BatchNorm1d(4))
+    program = capture(net.eval(), (torch.randn(2, 4),))
+    result = sparsify_by_inputs(program, Sparsify(criterion="wanda"), 3 + torch.randn(40, 4)).program
+    assert torch.equal(result.tensors()["norm.running_var"], torch.ones(4))
+
+
+def test_one_value_per_channel_has_no_variance() -> None:
+    program = capture(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 4),))
+    with pytest.raises(UsageError, match="one value per channel"):
+        sparsify_by_inputs(program, Sparsify(criterion="wanda"), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_masking_a_deep_network_leaves_its_spread(criterion: str) -> None:
+    """With batch norms of the dense network every masked layer would yield less, and the last ones nearly nothing."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        *(nn.Sequential(nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()) for _ in range(12))
+    )
+    x = torch.randn(400, 32)
+    program = reestimate_batchnorm(capture(layers.eval(), (x[:2],)), x).program
+    with torch.no_grad():
+        dense, kept = (float(p(x).var(0).mean()) for p in (program, Sparsify().run(program).program))
+        sparse = float(sparsify_by_inputs(program, Sparsify(criterion=criterion), x).program(x).var(0).mean())
+    assert kept < 0.5 * dense
+    assert sparse == pytest.approx(dense, rel=0.2)
 
 
 def test_moments_keep_small_deviations_from_large_means() -> None:

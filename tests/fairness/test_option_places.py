@@ -71,7 +71,7 @@ def test_a_run_compares_with_itself_at_the_highest_level() -> None:
 def test_every_option_of_every_step_has_a_place(step: str) -> None:
     places = STEP_PLACES[step]
     options = {field.name for field in dataclasses.fields(OWN_STEPS[step].options_class())}
-    of_the_project = {"loss", "augment", "split"} if step == "recover" else set()
+    of_the_project = {"loss", "augment", "split", "processes"} if step == "recover" else set()
     assert options | of_the_project | {step} == places.keys(), "the step's name is the place of its presence"
     assert all(map(is_place, places.values()))
 

@@ -74,6 +74,32 @@ def test_no_pair_of_stripes_can_be_split_better() -> None:
             assert best <= before * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_gains_that_are_rounding_do_not_go_round_in_circles(seed: int) -> None:
+    """Stripes of small columns beside large ones: what is rounding to the large is a gain to the small."""
+    weights = matrix(seed, 256, 1152, 1.0)
+    found = search(weights, 0, seconds=60)
+    assert found.complete
+    assert found.pair_rows < 5e8
+
+
+def test_columns_of_many_scales_gain_by_annealing() -> None:
+    """A temperature of the large columns would leave the small ones as random as they began."""
+    found = []
+    for seed in range(3):
+        weights = matrix(seed, 64, 256, 1.0)
+        found.append([efficacy(weights, search(weights, 0, exchanges=n).retained) for n in (0, 3_000_000)])
+    pairs, annealed = np.mean(found, axis=0)
+    assert annealed >= pairs + 0.015
+
+
+def test_a_search_among_columns_of_which_most_are_zero() -> None:
+    weights = matrix(0, 16, 32) * (np.arange(32) < 3)
+    found = search(weights, 0, exchanges=2000)
+    assert found.exchanges == 2000
+    assert found.retained >= found.retained_before
+
+
 def test_a_search_without_time_says_so_and_loses_nothing() -> None:
     weights = matrix(0, 256, 256)
     found = search(weights, 0, seconds=0)
