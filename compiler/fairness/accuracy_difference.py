@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunec.compiler.fairness.run_card import Accuracy
 
@@ -74,7 +76,7 @@ def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
         freedom: Degrees of freedom, at least 1; fractions are allowed, as in Welch's test.
         confidence: The share, above 0 and below 1.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _quadrature()
 
     def below(angle: float) -> float:
         """The integral of the density, not normalised, up to an angle."""
@@ -82,6 +84,12 @@ def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
         return float(angle / 2 * (weights * np.cos(angles) ** (freedom - 1)).sum())
 
     return math.sqrt(freedom) * math.tan(_bisected(below, confidence * below(math.pi / 2), math.pi / 2))
+
+
+@cache
+def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes between -1 and 1, and their weights."""
+    return np.polynomial.legendre.leggauss(_NODES)
 
 
 def _bisected(rising: Callable[[float], float], value: float, highest: float) -> float:
