@@ -1,10 +1,15 @@
 """The step that retrains what pruning left."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from torch import Tensor
+
+from prunec.calibration.splits import Share, Split
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
@@ -30,6 +35,7 @@ from prunec.passes.unknown import Unknown
 _NEAR = 0.01
 #: File in a compile's state folder, by the control arm and the number of its retraining.
 _STATE_NAME = "recover-{}.state"
+_ALONE = Share()
 
 
 def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
@@ -176,11 +182,27 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
         )
 
 
+@dataclass(frozen=True)
+class _FirstBatch:
+    """The first batch of a split, for a training whose accuracy nobody reads."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(
+        self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = _ALONE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return islice(self.split.batches(batch_size, epoch=epoch, seed=seed, first=first, share=share), 1)
+
+
 def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:
     """Train a copy of a network by the recipe of a probe, which has nothing to do with the test data."""
     data = given.request.data
     assert data is not None, "checked before any work: see `step_runs.check_needs`"
-    unseen = replace(given, request=replace(given.request, data=replace(data, test=data.validation)))
+    first = _FirstBatch(data.validation)
+    unseen = replace(given, request=replace(given.request, data=replace(data, validation=first, test=first)))
     return _recover(options, unseen, program, None)
 
 
