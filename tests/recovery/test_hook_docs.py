@@ -19,7 +19,7 @@ def test_the_documented_hook_trains(
     program: Program, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
-    (code,) = [block for block in blocks if "(TrainingHook)" in block]
+    (code,) = [block for block in blocks if "class Shrink(TrainingHook)" in block]
     path = tmp_path / "documented.py"
     path.write_text(code)
     spec = importlib.util.spec_from_file_location("documented", path)
