@@ -103,7 +103,12 @@ def _retraining(card: "RunCard") -> str:
     epochs, rates = card.finetuning.epochs, card.finetuning.learning_rates
     if epochs == 0:
         return "none"
-    return "-" if not rates or epochs is None else f"{epochs:g} epochs from {rates[0].rate(0.0):g}"
+    if epochs is None:
+        return "-"
+    if not rates:
+        return f"{epochs:g} epochs"
+    first, highest = rates[0].rate(0.0), max(piece.rate(end) for piece in rates for end in (piece.start, piece.end))
+    return f"{epochs:g} epochs {'from' if first == highest else 'up to'} {highest:g}"
 
 
 def _pair_row(pair: "Pair") -> tuple[str, ...]:
