@@ -158,9 +158,11 @@ def _same_metric(a: RunCard, b: RunCard) -> Predicate:
 
 
 def _same_compression(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    structure = equal(a, b, "structure")
+    options = [] if structure.truth is False else [_same_known(a, b, "compression")]  # those of it say nothing more
     return all_of(
-        equal(a, b, "structure"),
-        _same_known(a, b, "compression"),
+        structure,
+        *options,
         _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
         _no_other_zeros(a, b, tolerance),
     )
