@@ -102,14 +102,15 @@ def _task(report: Report) -> Options:
 
 
 def _of_chain(report: Report, entries: Sequence[LedgerEntryPart]) -> dict[str, Any]:
-    """What the entries tell that lead to a result."""
+    """What the entries tell that lead to a result; nothing where they don't lead back to the dense network."""
     stages, weights = ChainStages.of(entries), report.model.source_sha256
     pretraining = stages.pretraining
-    dense = {} if pretraining is None else pretraining.options
-    is_scratch = pretraining is not None and known(pretraining.epochs) == 0
+    if pretraining is None:
+        return {"structure": None}
+    is_scratch = known(pretraining.epochs) == 0
     return {
         "base": SCRATCH if is_scratch else None,
-        "base_sha256": None if is_scratch or pretraining is None else weights,
+        "base_sha256": None if is_scratch else weights,
         "structure": _structure(stages),
         "task_options": stages.options(TASK),
         "compression": stages.options(COMPRESSION),
@@ -118,8 +119,8 @@ def _of_chain(report: Report, entries: Sequence[LedgerEntryPart]) -> dict[str, A
         "method_options": stages.options(METHOD),
         "without_effect": stages.options(NOWHERE),
         "undeclared": stages.options(UNDECLARED),
-        "pretraining": Stage() if pretraining is None else _stage([pretraining]),
-        "pretraining_options": TrainingOptions(optimizer=dense.get("optimizer")),
+        "pretraining": _stage([pretraining]),
+        "pretraining_options": TrainingOptions(optimizer=pretraining.options.get("optimizer")),
         "pruning": _pruning(report, stages),
         "pruning_options": _options(stages, PRUNING),
         "rounds": stages.rounds,

@@ -5,6 +5,7 @@ Every field may be missing, which means that it isn't known and nothing else: no
 
 from collections.abc import Mapping
 from itertools import pairwise
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
@@ -23,6 +24,8 @@ Options = dict[str, Value]
 Name = Annotated[str | None, AfterValidator(told)]
 
 SCRATCH = "scratch"
+#: What rounding may change of a mean accuracy.
+_MEAN_TOLERANCE = 1e-3
 FILTERS = "filters"
 
 
@@ -74,9 +77,11 @@ class Accuracy(CardPart):
     by_seed: dict[int, Fraction] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check_deviation(self) -> "Accuracy":
+    def _check_seeds(self) -> "Accuracy":
         if self.runs == 1 and self.standard_deviation is not None:
             raise ValueError("one run has no deviation")
+        if self.by_seed and (self.mean is None or abs(self.mean - fmean(self.by_seed.values())) > _MEAN_TOLERANCE):
+            raise ValueError("the mean must be given, and be that of the seeds")
         return self
 
 

@@ -233,6 +233,8 @@ def test_a_wider_tolerance_is_asked_for() -> None:
         ("setup:", "expected words that name a setup, got None"),
         ("setup: ''", "expected words that name a setup"),
         ("name: ''", "at least 1 character"),
+        ("accuracy: {by_seed: {0: 0.7, 1: 0.8}}", "that of the seeds"),
+        ("accuracy: {mean: 0.5, by_seed: {0: 0.7, 1: 0.8}}", "that of the seeds"),
         ("accuracy: {mean: 0.7, standard_deviation: 0.0, runs: 1}", "one run has no deviation"),
     ],
 )

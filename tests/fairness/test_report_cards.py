@@ -92,6 +92,18 @@ def test_what_a_ledger_does_not_know_is_unknown() -> None:
     assert "a: pretraining.epochs" in pair.missing
 
 
+def test_a_chain_that_does_not_lead_back_tells_nothing() -> None:
+    whole = report_of(pretrained(), booked(PRUNED), training(2))
+    assert not isinstance(whole.ledger, Unknown)
+    for update in ({"weights_out": "lost"}, {"weights_out": Unknown("nothing says it.")}):
+        torn = (whole.ledger[0], whole.ledger[1].model_copy(update=update), whole.ledger[2])
+        for ledger in (torn, ()):
+            card = report_card(whole.model_copy(update={"ledger": ledger}), "b")
+            assert (card.structure, card.base, card.finetuning.epochs, card.pruned_at) == (None, None, None, None)
+            pair = compare_pair(report_card(whole, "a"), card)
+            assert (pair.level, pair.at_most, pair.differs, pair.tags) == ("S0", "S4.2", (), ())
+
+
 def test_options_that_change_between_trainings_are_told_with_their_epochs() -> None:
     changing = [card(booked(PRUNED), training(n, nesterov=True), training(4 - n)) for n in (1, 2)]
     steady = card(booked(PRUNED), training(2), training(2), name="b")
