@@ -1,8 +1,8 @@
 """``prunec compare``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,18 +12,14 @@ from prunec.passes.errors import UsageError
 
 if TYPE_CHECKING:
     from prunec.compiler.fairness.run_card import RunCard
-    from prunec.compiler.fairness.runs_comparison import Pair, RunsComparison
+    from prunec.compiler.fairness.runs_comparison import Pair
 
 #: More pairs than this fill a screen: those that can't be compared at all are left out.
 _FEW_PAIRS = 10
 #: Number of missing fields of one part from which on the part as a whole is named instead.
 _MOST_OF_A_PART = 5
-
-
-class _Table(NamedTuple):
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+_RUN_COLUMNS = ("run", "method", "dense", "final", "drop", "speed-up", "trainability", "retraining")
+_PAIR_COLUMNS, _REASONS = ("runs", "level", "at most", "tags", "difference"), ("what differs", "what isn't known")
 
 
 def compare(
@@ -58,25 +54,24 @@ def compare(
         return
     for warning in comparison.warnings:
         note(warning)
-    for table in _tables(comparison):
-        if as_markdown:
-            print_markdown(table.columns, table.rows)
-        else:
-            print_table(*table)
+    listed = _listed(comparison.pairs)
+    if as_markdown:
+        print_markdown(_RUN_COLUMNS, list(map(_row, comparison.cards)))
+        print_markdown((*_PAIR_COLUMNS, *_REASONS), [(*_pair_row(pair), *_reasons(pair)) for pair in listed])
+    else:
+        print_table("runs", _RUN_COLUMNS, list(map(_row, comparison.cards)))
+        print_table("pairs", _PAIR_COLUMNS, list(map(_pair_row, listed)))
+        for pair in listed:  # too long for columns
+            _print_reasons(pair)
     level = f"Level: {' +'.join((comparison.level, *comparison.tags))}"
     typer.echo(f"{level}\n{'' if not as_markdown else chr(10)}Verdict: {comparison.verdict}")
 
 
-def _tables(comparison: "RunsComparison") -> Iterator[_Table]:
-    columns: tuple[str, ...] = ("run", "method", "dense", "final", "drop", "speed-up", "trainability", "retraining")
-    yield _Table("runs", columns, [_row(card) for card in comparison.cards])
-    pairs = comparison.pairs
+def _listed(pairs: "Sequence[Pair]") -> "list[Pair]":
     listed = [pair for pair in pairs if len(pairs) <= _FEW_PAIRS or pair.level.level != "S0"]
-    if listed:
-        columns = ("runs", "level", "at most", "tags", "difference", "what differs", "what isn't known")
-        yield _Table("pairs", columns, [_pair_row(pair) for pair in listed])
     if len(listed) < len(pairs):
         note(f"{len(pairs) - len(listed)} of {len(pairs)} pairs are at S0 and not listed; --json has them.")
+    return listed
 
 
 def _row(card: "RunCard") -> tuple[str, ...]:
@@ -103,13 +98,28 @@ def _retraining(card: "RunCard") -> str:
     epochs, rates = card.finetuning.epochs, card.finetuning.learning_rates
     if epochs == 0:
         return "none"
-    return "-" if not rates or epochs is None else f"{epochs:g} epochs from {rates[0].rate(0.0):g}"
+    if epochs is None:
+        return "-"
+    if not rates:
+        return f"{epochs:g} epochs"
+    first, highest = rates[0].rate(0.0), max(piece.rate(end) for piece in rates for end in (piece.start, piece.end))
+    return f"{epochs:g} epochs {'from' if first == highest else 'up to'} {highest:g}"
 
 
 def _pair_row(pair: "Pair") -> tuple[str, ...]:
-    runs, level = f"{pair.first}, {pair.second}", pair.level
-    tags, differs = " ".join(level.tags), "; ".join(level.differs)
-    return runs, level.level, level.at_most, tags, _difference(pair), differs, _missing(level.missing)
+    level = pair.level
+    return f"{pair.first}, {pair.second}", level.level, level.at_most, " ".join(level.tags), _difference(pair)
+
+
+def _reasons(pair: "Pair") -> tuple[str, str]:
+    """What differs, and what isn't known."""
+    return "; ".join(pair.level.differs), _missing(pair.level.missing)
+
+
+def _print_reasons(pair: "Pair") -> None:
+    told = [f"  {title}: {words}" for title, words in zip(_REASONS, _reasons(pair), strict=True) if words]
+    if told:
+        typer.echo("\n".join([f"{pair.first}, {pair.second}", *told, ""]))
 
 
 def _difference(pair: "Pair") -> str:

@@ -28,7 +28,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, overflow="fold")  # a name that is cut off is another one
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)

@@ -62,7 +62,7 @@ def difference(a: Accuracy, b: Accuracy) -> Difference | None:
     total = sum(parts)
     if total == 0:
         return Difference(a.mean - b.mean, 0.0, "Welch")
-    freedom = total**2 / sum(part**2 / (n - 1) for part, n in zip(parts, runs, strict=True))
+    freedom = 1 / sum((part / total) ** 2 / (n - 1) for part, n in zip(parts, runs, strict=True))
     return Difference(a.mean - b.mean, student_quantile(freedom) * math.sqrt(total), "Welch")
 
 

@@ -83,11 +83,12 @@ def _yaml_cards(document: Any, name: str) -> list[RunCard]:
         raise InputError(f"{name}: expected a mapping with the fields of a run, or with runs, got {got}.")
     if "runs" not in document:
         return [RunCard.model_validate({"name": name, **document})]
-    unknown = sorted(map(str, document.keys() - {"common", "runs"}))
-    if unknown or not isinstance(document["runs"], list):
+    if unknown := sorted(map(str, document.keys() - {"common", "runs"})):
         raise InputError(f"{name}: beside the list runs only common may stand, got {', '.join(unknown)}.")
-    common = document.get("common") or {}
-    return [RunCard.model_validate(_merged(common, run)) for run in document["runs"]]
+    runs, common = document["runs"], document.get("common") or {}
+    if not isinstance(runs, list) or not all(isinstance(fields, Mapping) for fields in (common, *runs)):
+        raise InputError(f"{name}: runs must be a list of mappings with the fields of a run, and common one of them.")
+    return [RunCard.model_validate(_merged(common, run)) for run in runs]
 
 
 def _merged(common: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

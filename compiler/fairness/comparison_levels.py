@@ -98,7 +98,13 @@ def compare_pair(a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLe
 
 def may_be_ranked(level: str) -> bool:
     """Whether runs at this level may be ranked."""
-    return level != "S0" and [*LEVELS].index(level) >= [*LEVELS].index(RANKED_FROM)
+    return reaches(level, RANKED_FROM)
+
+
+def reaches(level: str, least: str) -> bool:
+    """Whether a level is this one or a higher one."""
+    order = ["S0", *LEVELS]
+    return order.index(level) >= order.index(least)
 
 
 def common_level(pairs: Sequence[PairLevel]) -> tuple[str, tuple[str, ...]]:

@@ -51,7 +51,7 @@ def place_of(entry: LedgerEntryPart, alike: Sequence[LedgerEntryPart], name: str
     if has_no_effect(place):
         return NOWHERE
     is_hook = entry.stage == _RECOVER and name.startswith(_HOOK)
-    if is_hook and place != UNDECLARED:
+    if is_hook and place in (METHOD, RETRAINING):
         return METHOD if is_early else RETRAINING
     if place == RETRAINING and is_early and entry.stage != _FOLD:
         return PRUNING

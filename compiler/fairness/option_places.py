@@ -22,7 +22,8 @@ _PROBED = without_effect("it is about the diagnosis; a probe trains a copy whose
 _STRUCTURE = without_effect("what it removes, and when, is compared")
 _BY_RATES = without_effect("the epochs and exact learning rates that it gives are compared")
 
-#: The options of a training, and what the project says of its loss, its images and the part of them that it is of.
+#: The options of a training, what the project says of its loss, its images and the part of them that it is of, and
+#: the fingerprint of weights that it was rewound to.
 _RECOVER: Mapping[str, str] = {
     "epochs": _BY_RATES,
     "schedule": _BY_RATES,
@@ -31,7 +32,7 @@ _RECOVER: Mapping[str, str] = {
     **dict.fromkeys(("weight_decay", "decay_norms_and_biases", "clip_norm", "ema"), RETRAINING),
     **dict.fromkeys(("batch_size", "accumulate", "precision", "sync_batchnorm", "keep", "early"), RETRAINING),
     **dict.fromkeys(("label_smoothing", "distill", "distill_weight", "hooks"), RETRAINING),
-    **dict.fromkeys(("loss", "augment", "split", "processes"), RETRAINING),
+    **dict.fromkeys(("loss", "augment", "split", "processes", "early_sha256"), RETRAINING),
     "channels_last": _SPEED,
     "compile": _SPEED,
     "probe": _PROBED,

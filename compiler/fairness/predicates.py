@@ -77,7 +77,10 @@ def no_contradiction(a: Mapping[str, Value], b: Mapping[str, Value]) -> Predicat
 
 
 def same_options(
-    cards: Sequence[RunCard], options: Sequence[Mapping[str, Value | None]], required: Sequence[str], part: str
+    cards: Sequence[RunCard],
+    options: Sequence[Mapping[str, Value | None]],
+    required: Sequence[str],
+    part: str | tuple[str, str],
 ) -> Predicate:
     """Whether options are known and equal.
 
@@ -85,16 +88,18 @@ def same_options(
         cards: The two runs.
         options: The options of each by name; None for those that aren't known.
         required: Names that must be known of both, beside those that either has.
-        part: The part of a card that holds them, for the fields that aren't known.
+        part: The part of a card that holds them, of each where they aren't the same, for what a reader is told.
     """
+    parts = (part, part) if isinstance(part, str) else part
     answers = []
     for name in dict.fromkeys([*required, *options[0], *options[1]]):
         values = [given.get(name) for given in options]
-        missing = tuple(f"{c.name}: {part}.{name}" for c, value in zip(cards, values, strict=True) if value is None)
+        fields = [f"{card.name}: {where}.{name}" for card, where in zip(cards, parts, strict=True)]
+        missing = tuple(field for field, value in zip(fields, values, strict=True) if value is None)
         same = None if missing else is_same(values[0], values[1])
         if same is None and not missing:
-            missing = tuple(f"{card.name}: {part}.{name}" for card in cards)
-        words = () if same is not False else (difference(f"{part}.{name}", *values),)
+            missing = tuple(fields)
+        words = () if same is not False else (difference(f"{parts[0]}.{name}", *values),)
         answers.append(Predicate(same, words, missing))
     return all_of(*answers)
 

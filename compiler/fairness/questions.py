@@ -15,7 +15,7 @@ from prunec.compiler.fairness.predicates import (
     same_identity,
     same_options,
 )
-from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.run_card import FILTERS, RunCard
 from prunec.compiler.fairness.training_options import ABSENT, TrainingOptions, Value
 from prunec.compiler.recovery.rate_pieces import Pieces, joined, same_rates, words
 
@@ -31,10 +31,11 @@ def same_task(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
     """p0: the same data, metric and dense architecture, compressed alike."""
     return all_of(
         _same_data(a, b),
+        _same_known(a, b, "task_options"),
         _same_metric(a, b),
         same_identity(a, b, "architecture"),
         _same_compression(a, b, tolerance),
-        _same_undeclared(a, b),
+        _undeclared_are_equal(a, b),
     )
 
 
@@ -49,7 +50,7 @@ def same_base(a: RunCard, b: RunCard) -> Predicate:
     if named.truth is False:
         return named
     doubts = [] if None not in (a.base_sha256, b.base_sha256) else [_no_other_accuracy(a, b)]
-    return all_of(named, *doubts, *_no_other_pretraining(a, b))
+    return all_of(named, _same_known(a, b, "base_options"), *doubts, *_no_other_pretraining(a, b))
 
 
 def same_length(a: RunCard, b: RunCard) -> Predicate:
@@ -65,7 +66,7 @@ def same_learning_rates(a: RunCard, b: RunCard) -> Predicate:
 def same_training(a: RunCard, b: RunCard) -> Predicate:
     """pH: all other options of the retraining are the same."""
     if a.finetuning.epochs == 0 and b.finetuning.epochs == 0:
-        return _same_given(a, b, "training", ())
+        return all_of(_same_given(a, b, "training", ()), equal(a, b, "int8"))
     options = _same_given(a, b, "training", TRAINING_OPTIONS)
     return all_of(options, equal(a, b, "distilled"), equal(a, b, "int8"))
 
@@ -102,9 +103,10 @@ def same_total_cost(a: RunCard, b: RunCard) -> Predicate:
 
 
 def same_concatenation(a: RunCard, b: RunCard) -> Predicate | None:
-    """Whether a run that was trained from scratch saw all learning rates that the other run saw.
+    """Whether a run that was trained from scratch saw all learning rates that the other run saw, by the same options.
 
-    Such a pair has no base in common; this is how the paper's table 4 uses S4.2. None for other pairs.
+    Such a pair has no base in common; this is how the paper's table 4 uses S4.2. None for other pairs. The options of
+    the two retrainings are another question.
     """
     if a.from_scratch == b.from_scratch or None in (a.from_scratch, b.from_scratch):
         return None
@@ -119,7 +121,27 @@ def same_concatenation(a: RunCard, b: RunCard) -> Predicate | None:
         return Predicate(False if lengths.truth is False else None, lengths.differs, missing)
     first, second = (joined(*(getattr(card, stage).learning_rates for stage in _counted(card))) for card in (a, b))
     said = difference("learning rates of the whole training", _in_words(first), _in_words(second))
-    return judged(same_rates(first, second), said)
+    alike = [_trained_alike(card, other) for card, other in ((a, b), (b, a))]
+    return all_of(judged(same_rates(first, second), said), *alike)
+
+
+def _trained_alike(card: RunCard, other: RunCard) -> Predicate:
+    """Whether what a run trained before its retraining followed the options of the other run's retraining."""
+    dense = no_contradiction(_of_dense(card.pretraining_options), _of_dense(other.training))
+    if not card.pruning.learning_rates:
+        return dense
+    options = [_of_trainings(part) for part in (card.pruning_options, other.training)]
+    return all_of(dense, same_options((card, other), options, TRAINING_OPTIONS, ("pruning_options", "training")))
+
+
+def _of_dense(options: TrainingOptions) -> Mapping[str, Value | None]:
+    """Options under the names that a reader is told of the dense network's training."""
+    return {f"pretraining_options.{name}": value for name, value in options.given.items()}
+
+
+def _of_trainings(options: TrainingOptions) -> Mapping[str, Value | None]:
+    """Options without those of other steps."""
+    return {name: value for name, value in options.given.items() if name.partition(".")[0] in TRAINING_OPTIONS}
 
 
 def _same_data(a: RunCard, b: RunCard) -> Predicate:
@@ -136,18 +158,21 @@ def _same_metric(a: RunCard, b: RunCard) -> Predicate:
 
 
 def _same_compression(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    structure = equal(a, b, "structure")
+    options = [] if structure.truth is False else [_same_known(a, b, "compression")]  # those of it say nothing more
     return all_of(
-        equal(a, b, "structure"),
-        no_contradiction(a.compression, b.compression),
+        structure,
+        *options,
         _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
         _no_other_zeros(a, b, tolerance),
     )
 
 
 def _no_other_zeros(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
-    """Whether as many weights are left; published cards don't tell of zeros, and their structure says it."""
+    """Whether as many weights are left; where only filters went, few cards tell of zeros, and there are none."""
     if a.zero_fraction is None or b.zero_fraction is None:
-        return Predicate(True)
+        is_masked = {a.structure, b.structure} - {FILTERS, "none"}
+        return equal(a, b, "zero_fraction") if is_masked else Predicate(True)
     return _close("share of weights that aren't zero", 1 - a.zero_fraction, 1 - b.zero_fraction, tolerance)
 
 
@@ -156,9 +181,17 @@ def _close(what: str, first: float, second: float, tolerance: float) -> Predicat
     return judged(close, f"{what}: {first:.4g} against {second:.4g}")
 
 
-def _same_undeclared(a: RunCard, b: RunCard) -> Predicate:
-    options = [{**dict.fromkeys(other.undeclared, ABSENT), **card.undeclared} for card, other in ((a, b), (b, a))]
-    found = same_options((a, b), options, (), "undeclared")
+def _same_known(a: RunCard, b: RunCard, part: str) -> Predicate:
+    """Whether all options of a part are equal, where both cards have all of it; what one hasn't wasn't there."""
+    ours, theirs = getattr(a, part), getattr(b, part)
+    if ours is None or theirs is None:
+        return Predicate(True)
+    options = [{**dict.fromkeys(other, ABSENT), **own} for own, other in ((ours, theirs), (theirs, ours))]
+    return same_options((a, b), options, (), part)
+
+
+def _undeclared_are_equal(a: RunCard, b: RunCard) -> Predicate:
+    found = _same_known(a, b, "undeclared")
     told = "its class states no place in a comparison, so that it counts as different everywhere"
     return Predicate(found.truth, tuple(f"{words} ({told})" for words in found.differs), found.missing)
 
@@ -176,8 +209,12 @@ def _no_other_accuracy(a: RunCard, b: RunCard) -> Predicate:
 
 def _no_other_pretraining(a: RunCard, b: RunCard) -> tuple[Predicate, ...]:
     """Whether nothing that is known of the dense networks' training differs."""
-    epochs, rates = _same_epochs(a, b, "pretraining"), _same_rates(a, b, "pretraining")
-    return tuple(answer for answer in (epochs, rates) if answer.truth is False)[:1]
+    answers = (
+        _same_epochs(a, b, "pretraining"),
+        _same_rates(a, b, "pretraining"),
+        no_contradiction(_of_dense(a.pretraining_options), _of_dense(b.pretraining_options)),
+    )
+    return tuple(answer for answer in answers if answer.truth is False)[:1]
 
 
 def _same_epochs(a: RunCard, b: RunCard, stage: str) -> Predicate:
@@ -231,7 +268,7 @@ def _counted(card: RunCard) -> tuple[str, ...]:
     """Stages that a run's training consists of; one from scratch has no dense training, and may have no pruning."""
     if not card.from_scratch:
         return _STAGES
-    return _STAGES[1:] if card.pruning.epochs else _STAGES[2:]
+    return _STAGES[2:] if card.pruning.epochs == 0 else _STAGES[1:]
 
 
 def _epochs(card: RunCard) -> dict[str, float]:
@@ -257,4 +294,7 @@ def _cost(card: RunCard) -> float:
 def _unknown_cost(card: RunCard) -> tuple[str, ...]:
     if card.operations is not None:
         return ()
-    return (*_unknown_epochs(card), *((f"{card.name}: speedup",) if card.speedup is None else ()))
+    fields = ["speedup"] if card.speedup is None else []
+    if card.distilled or any(card.pruned_at or ()):  # a teacher's work, and the network's size until then, aren't told
+        fields.append("operations")
+    return (*_unknown_epochs(card), *(f"{card.name}: {name}" for name in fields))

@@ -12,7 +12,7 @@ from prunec.compiler.fairness.unrecorded import card_without_ledger
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import ControlPart, RunPart, RunsSummaryPart
-from prunec.passes.places import COMPRESSION, METHOD, PRUNING, RETRAINING
+from prunec.passes.places import BASE, COMPRESSION, METHOD, PRUNING, RETRAINING, TASK
 from prunec.passes.unknown import known
 
 #: One epoch of training costs a forward pass, and a backward one of twice its operations.
@@ -30,7 +30,12 @@ def report_card(report: Report, name: str) -> RunCard:
     entries = chain(ledger)
     zeros, recovery = known(report.parameters.zero_fraction), known(report.recovery)
     trainability = None if recovery is None else known(recovery.trainability_accuracy)
-    measured = {"speedup": report.macs.speedup, "zero_fraction": zeros, "trainability_accuracy": trainability}
+    measured = {
+        "speedup": report.macs.speedup,
+        "zero_fraction": zeros,
+        "trainability_accuracy": trainability,
+        "kept_magnitude": _kept_magnitude(report),
+    }
     return RunCard.model_validate(common | _of_chain(report, entries) | measured)
 
 
@@ -43,7 +48,8 @@ def seed_card(report: Report, name: str, run: RunPart) -> RunCard:
     """The card of one seed of a report's run."""
     accuracy = known(run.accuracy)
     one = Accuracy(mean=accuracy, runs=1, by_seed={} if accuracy is None else {run.seed: accuracy})
-    return report_card(report, name).model_copy(update={"accuracy": one})
+    of_the_first = {} if run == report.runs[0] else {"trainability_accuracy": None, "kept_magnitude": None}
+    return report_card(report, name).model_copy(update={"accuracy": one, **of_the_first})
 
 
 def _arm_card(report: Report, name: str, control: ControlPart) -> RunCard:
@@ -56,7 +62,7 @@ def _arm_card(report: Report, name: str, control: ControlPart) -> RunCard:
         "zero_fraction": known(control.zero_fraction),
     }
     if ledger is None:
-        return RunCard.model_validate(common | measured)
+        return RunCard.model_validate(common | measured | {"structure": None, "method": control.name})
     arm = _of_chain(report, chain(ledger, control.name))
     if arm.get("base") == SCRATCH:  # it has the pruned network's shapes from its start
         main = _of_chain(report, chain(ledger))
@@ -96,21 +102,25 @@ def _task(report: Report) -> Options:
 
 
 def _of_chain(report: Report, entries: Sequence[LedgerEntryPart]) -> dict[str, Any]:
-    """What the entries tell that lead to a result."""
+    """What the entries tell that lead to a result; nothing where they don't lead back to the dense network."""
     stages, weights = ChainStages.of(entries), report.model.source_sha256
     pretraining = stages.pretraining
-    is_scratch = pretraining is not None and known(pretraining.epochs) == 0
+    if pretraining is None:
+        return {"structure": None}
+    is_scratch = known(pretraining.epochs) == 0
     return {
         "base": SCRATCH if is_scratch else None,
-        "base_sha256": None if is_scratch or pretraining is None else weights,
+        "base_sha256": None if is_scratch else weights,
         "structure": _structure(stages),
+        "task_options": stages.options(TASK),
         "compression": stages.options(COMPRESSION),
+        "base_options": stages.options(BASE),
         "method": _method(stages),
         "method_options": stages.options(METHOD),
         "without_effect": stages.options(NOWHERE),
-        "kept_magnitude": _kept_magnitude(report),
         "undeclared": stages.options(UNDECLARED),
-        "pretraining": Stage() if pretraining is None else _stage([pretraining]),
+        "pretraining": _stage([pretraining]),
+        "pretraining_options": TrainingOptions(optimizer=pretraining.options.get("optimizer")),
         "pruning": _pruning(report, stages),
         "pruning_options": _options(stages, PRUNING),
         "rounds": stages.rounds,

@@ -5,11 +5,12 @@ Every field may be missing, which means that it isn't known and nothing else: no
 
 from collections.abc import Mapping
 from itertools import pairwise
+from statistics import fmean
 from typing import Annotated, Any
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from prunec.compiler.fairness.names import same_name
+from prunec.compiler.fairness.names import same_name, told
 from prunec.compiler.fairness.training_options import CardPart, TrainingOptions, Value, in_setup
 from prunec.compiler.recovery.rate_fields import RatePieces
 from prunec.compiler.recovery.rate_pieces import canonical, constant
@@ -20,8 +21,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Options = dict[str, Value]
+Name = Annotated[str | None, AfterValidator(told)]
 
 SCRATCH = "scratch"
+#: What rounding may change of a mean accuracy.
+_MEAN_TOLERANCE = 1e-3
 FILTERS = "filters"
 
 
@@ -52,8 +56,8 @@ class Stage(CardPart):
             if rates is not None:
                 raise ValueError("give a schedule or learning_rates, not both")
             return rest | _parsed(str(value["schedule"]), epochs)
-        if rates and isinstance(rates[0], list | tuple):
-            rates = None if epochs is None else _constants(rates, float(epochs))
+        if isinstance(rates, list | tuple) and rates and isinstance(rates[0], list | tuple):
+            rates = None if epochs is None else _constants(rates, _number(epochs))
         return rest | {"learning_rates": rates or None}
 
 
@@ -71,6 +75,14 @@ class Accuracy(CardPart):
     standard_deviation: NotNegative | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     by_seed: dict[int, Fraction] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> "Accuracy":
+        if self.runs == 1 and self.standard_deviation is not None:
+            raise ValueError("one run has no deviation")
+        if self.by_seed and (self.mean is None or abs(self.mean - fmean(self.by_seed.values())) > _MEAN_TOLERANCE):
+            raise ValueError("the mean must be given, and be that of the seeds")
+        return self
 
 
 class RunCard(CardPart):
@@ -91,7 +103,9 @@ class RunCard(CardPart):
         base: Name of the dense weights; "scratch" for a network that was trained from random ones.
         base_sha256: Fingerprint of them; where both runs have one it decides.
         structure: What was removed: "filters" where a card doesn't say otherwise, "2:4", "filters, 2:4", "none".
-        compression: Options of the structure by ``STEP.OPTION``.
+        compression: All options of the structure by ``STEP.OPTION``.
+        base_options: All options of steps that change the dense weights, likewise.
+        task_options: All options of steps that change the task, likewise.
         speedup: Dense over compiled multiply-accumulates.
         zero_fraction: Share of zeros among the compiled network's parameters.
         method: What is compared, in short: the criterion, and how much of what it removes.
@@ -100,6 +114,7 @@ class RunCard(CardPart):
         undeclared: Options that state no place in a comparison, by ``STEP.OPTION``.
         without_effect: Options that change nothing in what is compared.
         pretraining: Training of the dense network.
+        pretraining_options: Options of it, as far as they are told.
         pruning: Training while it was pruned, and what was looked at to choose; no epochs where pruning is one-shot.
         pruning_options: Options of the pruning stage.
         rounds: Epochs of the retraining at which something is removed; at its start where the pruning is known.
@@ -113,18 +128,20 @@ class RunCard(CardPart):
         trainability_accuracy: Mean accuracy over the first stage of the retraining.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     arm_of: str | None = None
-    data: str | None = None
+    data: Name = None
     data_sha256: str | None = None
     task: Options = Field(default_factory=dict)
-    metric: str | None = None
-    architecture: str | None = None
+    metric: Name = None
+    architecture: Name = None
     architecture_sha256: str | None = None
-    base: str | None = None
+    base: Name = None
     base_sha256: str | None = None
-    structure: str = FILTERS
-    compression: Options = Field(default_factory=dict)
+    structure: Name = FILTERS
+    compression: Options | None = None
+    base_options: Options | None = None
+    task_options: Options | None = None
     speedup: Positive | None = None
     zero_fraction: Fraction | None = None
     method: str | None = None
@@ -133,6 +150,7 @@ class RunCard(CardPart):
     undeclared: Options = Field(default_factory=dict)
     without_effect: Options = Field(default_factory=dict)
     pretraining: Stage = Stage()
+    pretraining_options: TrainingOptions = TrainingOptions()
     pruning: Stage = Stage()
     pruning_options: TrainingOptions = TrainingOptions()
     rounds: tuple[NotNegative, ...] | None = None
@@ -151,7 +169,9 @@ class RunCard(CardPart):
         """Options of a setup stand for themselves, so that a field which is taken away isn't filled again."""
         if not isinstance(value, Mapping) or "setup" not in value:
             return value
-        rest, setup = {key: item for key, item in value.items() if key != "setup"}, str(value["setup"])
+        rest, setup = {key: item for key, item in value.items() if key != "setup"}, value["setup"]
+        if not isinstance(setup, str) or told(setup) is None:
+            raise ValueError(f"expected words that name a setup, got {setup!r}")
         return rest | {part: in_setup(rest.get(part, {}), setup) for part in ("training", "pruning_options")}
 
     @property
@@ -184,13 +204,19 @@ def _parsed(text: str, epochs: Any) -> dict[str, Any]:
     return {"epochs": schedule.epochs, "learning_rates": schedule.pieces(schedule.epochs)}
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(value)
+
+
 def _constants(changes: Any, epochs: float) -> Any:
     """Pairs (epoch, rate) as constant pieces up to the end of the stage."""
-    starts = [float(start) for start, _ in changes]
+    starts = [_number(start) for start, _ in changes]
     if starts[0] != 0 or any(after <= before for before, after in pairwise(starts)):
         raise ValueError("learning rates must change at epochs that increase, the first of them 0")
     ends = [*starts[1:], epochs]
     pieces = zip(starts, ends, changes, strict=True)
     return canonical(
-        constant(start, min(end, epochs), float(rate)) for start, end, (_, rate) in pieces if start < epochs
+        constant(start, min(end, epochs), _number(rate)) for start, end, (_, rate) in pieces if start < epochs
     )

@@ -119,7 +119,7 @@ def _verdict(cards: Sequence[RunCard], level: str, *, is_ranked: bool, tolerance
 
 def _warnings(cards: Sequence[RunCard], level: str) -> Iterator[str]:
     if level == "S0":
-        yield "S0: not comparable at all; see what differs."
+        yield "S0: nothing may be said of all of them together; see what differs and what isn't known."
     elif not may_be_ranked(level):
         yield f"Below {RANKED_FROM} runs are not ranked: the retraining may explain all of the difference."
     if families := _families(cards):

@@ -77,9 +77,9 @@ class TrainingOptions(CardPart):
 
     @property
     def given(self) -> dict[str, Value]:
-        """The options that are known, or said to be those of a setup, by name."""
+        """The options that are known, or said to be those of a setup, by name; None for one that can't be told."""
         named = {name: getattr(self, name) for name in type(self).model_fields if name != "is_complete"}
-        return {name: value for name, value in (named | self.__pydantic_extra__).items() if value is not None}
+        return {name: value for name, value in named.items() if value is not None} | self.__pydantic_extra__
 
 
 def in_setup(options: object, setup: str) -> object:
@@ -113,11 +113,14 @@ def in_words(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value in which spellings of one thing are equal: case of words, lists and tuples, 0 and "none"."""
+    """A value in which spellings of one thing are equal: case of words, lists and tuples, 0 and "none".
+
+    The case of ``module:name`` counts, as it does in Python.
+    """
     if isinstance(value, Changing):
         return [[epoch, _plain(item)] for epoch, item in value.changes]
     if isinstance(value, str):
-        return 0 if value == "none" else value.casefold()
+        return 0 if value == "none" else value if ":" in value else value.casefold()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value] or 0
     if isinstance(value, Mapping):

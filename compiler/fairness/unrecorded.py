@@ -27,15 +27,16 @@ def card_without_ledger(report: Report) -> dict[str, Any]:
     steps = _steps(report.pipeline)
     recovery, pretraining = known(report.recovery), known(report.pretraining.epochs)
     pruning, is_scratch = known(report.pruning), pretraining == 0
-    structure = [FILTERS] * (_PRUNE in steps) + ["2:4"] * (_SPARSIFY in steps)
+    taken = steps or []
+    structure = [FILTERS] * (_PRUNE in taken) + ["2:4"] * (_SPARSIFY in taken)
     return {
         "base": SCRATCH if is_scratch else None,  # a fingerprint of such a report may be that of a network before
-        "structure": ", ".join(structure) or _NOTHING,
+        "structure": None if steps is None else ", ".join(structure) or _NOTHING,
         "speedup": report.macs.speedup,
         "zero_fraction": known(report.parameters.zero_fraction),
         "method": None if pruning is None else f"{pruning.criterion}, {pruning.structure}",
         "pretraining": Stage(epochs=pretraining),
-        "finetuning": Stage(epochs=_epochs(recovery, steps.count(_RECOVER))),
+        "finetuning": Stage(epochs=None if steps is None else _epochs(recovery, steps.count(_RECOVER))),
         "training": TrainingOptions() if recovery is None else TrainingOptions.model_validate(_options(recovery)),
         "distilled": False if recovery is None else recovery.distillation is not None,
         "trainability_accuracy": None if recovery is None else known(recovery.trainability_accuracy),
@@ -60,12 +61,12 @@ def _options(recovery: RecoveryPart) -> dict[str, Any]:
     }
 
 
-def _steps(pipeline: str) -> list[str]:
-    """Names of the steps of a pipeline, those of repeats once more each; none where the text can't be read."""
+def _steps(pipeline: str) -> list[str] | None:
+    """Names of the steps of a pipeline, those of repeats once more each; None where the text can't be read."""
     try:
         return list(_flat(parse_items(pipeline)))
     except UsageError:
-        return []
+        return None
 
 
 def _flat(items: Iterable[Item]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from prunec.compiler.fairness.accuracy_difference import CONFIDENCE, Difference, difference
-from prunec.compiler.fairness.comparison_levels import compare_pair, may_be_ranked
+from prunec.compiler.fairness.comparison_levels import compare_pair, may_be_ranked, reaches
 from prunec.compiler.fairness.run_card import RunCard
 
 _TIE = f"(=: the difference is within its {100 * CONFIDENCE:g} % interval)"
@@ -57,9 +57,14 @@ def cross_verdict(cards: Sequence[RunCard], tolerance: float) -> str:
 
 
 def _crossed(cards: Sequence[RunCard], tolerance: float) -> list[tuple[RunCard, RunCard]] | None:
-    """Two methods' runs by retraining, in one order of the methods; None where the runs aren't crossed like that."""
+    """Two methods' runs by retraining, in one order of the methods; None where the runs aren't crossed like that.
+
+    All share the task and the dense weights, so that it is the retraining in which the pairs differ.
+    """
     methods = list(dict.fromkeys(card.method for card in cards))
     if len(cards) != 4 or len(methods) != 2 or None in methods or any(c.accuracy.mean is None for c in cards):
+        return None
+    if not all(reaches(compare_pair(a, b, tolerance).level, "S2") for a, b in combinations(cards, 2)):
         return None
     first, second = ([card for card in cards if card.method == method] for method in methods)
     pairs = [(a, b) for a in first for b in second if may_be_ranked(compare_pair(a, b, tolerance).level)]

@@ -67,10 +67,8 @@ def booked(step: Any, *, augment: Sequence[str] = ("flip",), **changes: Any) -> 
     resolved = resolved_options(step)
     options = plain_figures(resolved.values)
     if isinstance(step, Recover):
-        return trained(
-            options | {"loss": "cross-entropy", "augment": list(augment), "processes": 1} | changes,
-            dict(resolved.places),
-        )
+        of_the_project = {"loss": "cross-entropy", "augment": list(augment), "processes": 1}
+        return trained(options | of_the_project | changes, dict(resolved.places))
     looks = step.name == "re-estimate-batchnorm" or "inputs" in getattr(step, "needs", ())
     options |= changes
     samples = int(options["samples"]) if looks else 0

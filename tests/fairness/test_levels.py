@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import LEVELS, compare_pair
+from prunec.compiler.fairness.names import same_name
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.runs_comparison import compare
 from prunec.passes.errors import InputError, UsageError
@@ -222,6 +223,19 @@ def test_a_wider_tolerance_is_asked_for() -> None:
         ("a: [", "no YAML"),
         ("accuracy: {mean: 75.2}", "less than or equal to 1"),
         ("speedup: .inf", "finite"),
+        ("finetuning: {epochs: 3, learning_rates: [[0, null]]}", "expected a number, got None"),
+        ("finetuning: {epochs: [1], learning_rates: [[0, 1]]}", "expected a number"),
+        ("finetuning: {epochs: 3, learning_rates: 5}", "valid tuple"),
+        ("finetuning: {epochs: 3, learning_rates: {a: 1}}", "valid tuple"),
+        ("runs: [1]", "list of mappings"),
+        ("runs: null", "list of mappings"),
+        ("runs: [{name: a}]\ncommon: [1]", "list of mappings"),
+        ("setup:", "expected words that name a setup, got None"),
+        ("setup: ''", "expected words that name a setup"),
+        ("name: ''", "at least 1 character"),
+        ("accuracy: {by_seed: {0: 0.7, 1: 0.8}}", "that of the seeds"),
+        ("accuracy: {mean: 0.5, by_seed: {0: 0.7, 1: 0.8}}", "that of the seeds"),
+        ("accuracy: {mean: 0.7, standard_deviation: 0.0, runs: 1}", "one run has no deviation"),
     ],
 )
 def test_yaml_that_describes_no_run(tmp_path: Path, text: str, message: str) -> None:
@@ -235,3 +249,71 @@ def test_too_few_runs_and_equal_names_are_refused() -> None:
         compare([card()])
     with pytest.raises(UsageError, match="one name"):
         compare([card(), card()])
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("CIFAR-10.1", "CIFAR-101"),
+        ("MobileNetV2-1.4", "MobileNetV2-14"),
+        ("WRN-16-8", "WRN-168"),
+        ("ResNet-50+", "ResNet-50"),
+    ],
+)
+def test_punctuation_between_numbers_tells_names_apart(a: str, b: str) -> None:
+    assert not same_name(a, b)
+    assert same_name(a, a.lower().replace("-", " "))
+
+
+@pytest.mark.parametrize("name", ["", " ", "?", "-", "unknown", "Not known", "n/a"])
+def test_a_name_that_says_nothing_is_no_name(name: str) -> None:
+    pair = compare_pair(card("a", base=name), card("b", base=name))
+    assert (pair.level, pair.at_most, pair.missing[:2]) == ("S1", "S4.2", ("a: base", "b: base"))
+    assert compare_pair(card("a", data=name), card("b", data=name)).level == "S0"
+    assert compare_pair(card("a", architecture=name), card("b", architecture=name)).level == "S0"
+
+
+@pytest.mark.parametrize("structure", ["weights", "2:4", "filters, 2:4"])
+def test_masks_of_an_unknown_share_of_zeros_are_not_equal(structure: str) -> None:
+    masked = {"structure": structure, "zero_fraction": 0.5}
+    assert compare_pair(card("a", **masked), card("b", **masked)).level == "S4.2"
+    pair = compare_pair(card("a", **masked), card("b", structure=structure))
+    assert (pair.level, pair.at_most, pair.missing) == ("S0", "S4.2", ("b: zero_fraction",))
+
+
+def test_eight_bits_are_another_arithmetic_without_a_retraining_too() -> None:
+    plain = {"finetuning": {"epochs": 0}}
+    assert compare_pair(card("a", **plain), card("b", **plain)).level == "S4.2"
+    pair = compare_pair(card("a", **plain, int8=True), card("b", **plain))
+    assert (pair.level, pair.differs) == ("S3.1", ("int8: yes against no",))
+
+
+@pytest.mark.parametrize("changes", [{"distilled": True}, {"rounds": [0, 60]}])
+def test_operations_that_a_card_does_not_tell_are_unknown(changes: dict[str, Any]) -> None:
+    """A teacher's work, and the size of a network that is pruned in rounds."""
+    assert "SX-B" in compare_pair(card("a"), card("b")).tags
+    assert compare_pair(card("a", **changes), card("b", **changes)).predicates["sB"].truth is None
+    told = changes | {"operations": 150.0}
+    assert "SX-B" in compare_pair(card("a", **told), card("b", **told)).tags
+
+
+def test_the_case_of_what_python_names_counts() -> None:
+    def of_loss(name: str, loss: str) -> RunCard:
+        return card(name, training=card().training.model_dump() | {"loss": loss})
+
+    assert compare_pair(of_loss("a", "mine:Focal"), of_loss("b", "mine:focal")).level == "S3.1"
+    assert compare_pair(of_loss("a", "Cross-Entropy"), of_loss("b", "cross-entropy")).level == "S4.2"
+
+
+def test_dense_networks_by_two_optimizers_are_two() -> None:
+    sgd, adam = ({"pretraining_options": {"optimizer": name}} for name in ("sgd", "adam"))
+    assert compare_pair(card("a", **sgd), card("b")).level == "S4.2", "nothing known differs"
+    pair = compare_pair(card("a", **sgd), card("b", **adam))
+    assert (pair.level, pair.differs) == ("S1", ("pretraining_options.optimizer: sgd against adam",))
+
+
+def test_a_run_from_scratch_of_unknown_pruning_has_unknown_costs() -> None:
+    told, untold = (card(name, base="scratch", pruning=stage) for name, stage in (("a", {"epochs": 0}), ("b", {})))
+    pair = compare_pair(told, untold)
+    assert pair.tags == ()
+    assert "b: pruning.epochs" in pair.missing

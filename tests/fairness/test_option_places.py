@@ -40,6 +40,7 @@ from prunec.passes.places import (
 )
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
+from prunec.passes.unknown import Unknown
 from tests.fairness.synthetic import booked, entry, pretrained, report_of
 
 ORDER = ["S0", *LEVELS]
@@ -71,7 +72,7 @@ def test_a_run_compares_with_itself_at_the_highest_level() -> None:
 def test_every_option_of_every_step_has_a_place(step: str) -> None:
     places = STEP_PLACES[step]
     options = {field.name for field in dataclasses.fields(OWN_STEPS[step].options_class())}
-    of_the_project = {"loss", "augment", "split", "processes"} if step == "recover" else set()
+    of_the_project = {"loss", "augment", "split", "processes", "early_sha256"} if step == "recover" else set()
     assert options | of_the_project | {step} == places.keys(), "the step's name is the place of its presence"
     assert all(map(is_place, places.values()))
 
@@ -213,13 +214,61 @@ def test_a_criterion_of_a_plug_in_states_its_places_or_differs() -> None:
         ({"mine": METHOD}, "S0"),
         ({"mine": METHOD, "size": METHOD}, "S4.2"),
         ({"mine": RETRAINING, "size": METHOD}, "S3.1"),
-        ({"mine": COMPRESSION, "size": METHOD}, "S4.2"),
+        ({"mine": COMPRESSION, "size": METHOD}, "S0"),
+        ({"mine": TASK, "size": METHOD}, "S0"),
+        ({"mine": BASE, "size": METHOD}, "S1"),
         (dict.fromkeys(("mine", "size"), without_effect("it measures")), "S4.2"),
     ],
 )
 def test_a_step_of_a_plug_in_that_only_one_run_has(places: dict[str, str], found: str) -> None:
     step = entry("mine", {"size": 1}, places=places)
     assert level(run(booked(RETRAINED)), run(booked(RETRAINED), step)) == found
+
+
+@pytest.mark.parametrize("place", [TASK, COMPRESSION, BASE, PRUNING, METHOD, without_effect("it prints")])
+def test_an_option_of_a_plug_ins_step_at_every_place(place: str) -> None:
+    def mine(size: int) -> Report:
+        step = entry("mine", {"size": size}, places={"mine": METHOD, "size": place})
+        return report_of(pretrained(), booked(PRUNED), step, booked(RETRAINED))
+
+    assert level(mine(1), mine(1)) == "S4.2"
+    assert level(mine(1), mine(2)) == expected(place)
+
+
+@pytest.mark.parametrize("place", [TASK, COMPRESSION, BASE])
+def test_a_hook_may_say_that_an_option_is_more_than_a_way_of_training(place: str) -> None:
+    def of(strength: float, *, is_early: bool) -> Report:
+        step = hooked(Hook(strength=strength))
+        stated = step.model_copy(update={"places": step.places | {"hooks.0.strength": place}})
+        trained = (stated, booked(PRUNED), booked(RETRAINED)) if is_early else (booked(PRUNED), stated)
+        return report_of(pretrained(), *trained)
+
+    for is_early in (False, True):
+        assert level(of(1, is_early=is_early), of(2, is_early=is_early)) == LEVEL_BY_PLACE[place]
+
+
+@pytest.mark.parametrize(
+    ("step", "option", "found"),
+    [(PRUNED, "attention", "S0"), (RETRAINED, "momentum", "S3.1"), (RETRAINED, "hooks.0.strength", "S3.1")],
+)
+def test_an_option_that_a_ledger_could_not_hold_is_unknown(step: Any, option: str, found: str) -> None:
+    """What isn't known of both runs is not equal."""
+    entries = [booked(PRUNED), hooked(Hook())]
+    position = 0 if step is PRUNED else 1
+    options = entries[position].options | {option: Unknown("JSON has no form for it.")}
+    entries[position] = entries[position].model_copy(update={"options": options})
+    pair = compare_pair(*(report_card(report_of(pretrained(), *entries), name) for name in "ab"))
+    assert (pair.level, pair.at_most) == (found, "S4.2")
+    assert [field.rpartition(".")[2] for field in pair.missing] == [option.rpartition(".")[2]] * 2
+
+
+def test_weights_that_were_rewound_to_are_an_option_of_the_retraining() -> None:
+    def rewound(digits: str) -> Report:
+        return run(booked(RETRAINED, early="early.pt", early_sha256=digits * 64))
+
+    assert level(rewound("0"), rewound("0")) == "S4.2"
+    assert level(rewound("0"), rewound("f")) == "S3.1"
+    assert level(rewound("0"), run(booked(RETRAINED))) == "S3.1"
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,33 @@ def test_retrainings_of_different_length_are_not_ranked() -> None:
 def test_many_runs_stay_readable(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(FOLDER / "table1.yaml")]) == 0
     out, err = capfd.readouterr()
-    assert len(out.splitlines()) < 40
+    assert len(out.splitlines()) < 80
+    assert max(len(line) for line in out.splitlines() if not line.startswith("  what ")) < 110, "reasons are no columns"
     assert "of 153 pairs are at S0 and not listed" in err
     assert "training (both)" in out
+
+
+def test_nothing_is_cut_off_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(["compare", f"{FOLDER / 'table4.yaml'}#scratch", f"{FOLDER / 'table4.yaml'}#P30F90,1e-2"]) == 0
+    out = capsys.readouterr().out
+    assert "┃" in out, "drawn as on a terminal"
+    assert "…" not in out
+    assert "what differs: operations in all, in epochs of dense training: 9.95 against 37.46" in out
+
+
+def test_epochs_are_told_where_rates_are_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = ("{epochs: 60}", "{epochs: 60, schedule: 'slr:0.1', epochs: 60}", "{}", "{epochs: 0}")
+    runs = "".join(f"- {{name: r{number}, finetuning: {stage}}}\n" for number, stage in enumerate(stages))
+    (tmp_path / "x.yaml").write_text(f"runs:\n{runs}")
+    assert run(["compare", str(tmp_path / "x.yaml"), "--markdown"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| r") and "," not in line]
+    assert [row.split(" | ")[-1].removesuffix(" |") for row in rows[1:5]] == [
+        "60 epochs",
+        "60 epochs up to 0.1",
+        "-",
+        "none",
+    ]

@@ -92,6 +92,18 @@ def test_what_a_ledger_does_not_know_is_unknown() -> None:
     assert "a: pretraining.epochs" in pair.missing
 
 
+def test_a_chain_that_does_not_lead_back_tells_nothing() -> None:
+    whole = report_of(pretrained(), booked(PRUNED), training(2))
+    assert not isinstance(whole.ledger, Unknown)
+    for update in ({"weights_out": "lost"}, {"weights_out": Unknown("nothing says it.")}):
+        torn = (whole.ledger[0], whole.ledger[1].model_copy(update=update), whole.ledger[2])
+        for ledger in (torn, ()):
+            card = report_card(whole.model_copy(update={"ledger": ledger}), "b")
+            assert (card.structure, card.base, card.finetuning.epochs, card.pruned_at) == (None, None, None, None)
+            pair = compare_pair(report_card(whole, "a"), card)
+            assert (pair.level, pair.at_most, pair.differs, pair.tags) == ("S0", "S4.2", (), ())
+
+
 def test_options_that_change_between_trainings_are_told_with_their_epochs() -> None:
     changing = [card(booked(PRUNED), training(n, nesterov=True), training(4 - n)) for n in (1, 2)]
     steady = card(booked(PRUNED), training(2), training(2), name="b")
@@ -111,6 +123,21 @@ def test_from_scratch_by_the_rates_of_the_whole_training() -> None:
     assert all(word.startswith("operations") for word in pair.differs)
     kept = report_card(report_of(pretrained(0), booked(PRUNED), training(5, keep="last")), "scratch")
     assert compare_pair(pruned, kept).level == "S1"
+
+
+def test_from_scratch_by_the_options_of_the_whole_training() -> None:
+    """All trainings of the pruned run count: the dense network's, that before pruning, and the retraining."""
+    scratch = report_card(report_of(pretrained(0), booked(PRUNED), training(8)), "scratch")
+
+    def against_scratch(dense_optimizer: str = "sgd", **early: Any) -> str:
+        dense = pretrained(2, "constant:0.01").model_copy(update={"options": {"optimizer": dense_optimizer}})
+        entries = (dense, training(3, **early), booked(PRUNED), training(3))
+        return compare_pair(report_card(report_of(*entries), "pruned"), scratch).level
+
+    assert against_scratch() == "S4.2"
+    assert against_scratch("adamw") == "S1"
+    assert against_scratch(label_smoothing=0.1) == "S1"
+    assert against_scratch(weight_decay=0.1) == "S1"
 
 
 def reported(**changes: Any) -> Report:
@@ -163,3 +190,24 @@ def test_reports_without_a_ledger_know_less() -> None:
     )
     assert twice.finetuning.epochs is None, "it tells of the last of two trainings alone"
     assert twice.structure == "filters"
+
+
+def test_what_was_measured_of_the_first_seed_is_told_of_no_other_run(tmp_path: Path) -> None:
+    recovery = sample_report().recovery.model_copy(update={"trainability_accuracy": 0.7})  # type: ignore[union-attr]
+    (tmp_path / "run.json").write_text(reported(recovery=recovery).to_json())
+    main, arm = read_cards(tmp_path / "run.json")
+    [first], [second] = (read_cards(tmp_path / f"run.json#seed-{seed}") for seed in (0, 1))
+    assert (main.kept_magnitude is None, main.trainability_accuracy) == (False, 0.7)
+    for card_of_another in (arm, second):
+        assert (card_of_another.kept_magnitude, card_of_another.trainability_accuracy) == (None, None)
+    assert (first.kept_magnitude, first.trainability_accuracy) == (main.kept_magnitude, main.trainability_accuracy)
+
+
+def test_what_reports_without_a_ledger_do_not_tell_is_unknown(tmp_path: Path) -> None:
+    control = ControlPart(name="dense", epochs=2, schedule="auto", accuracy=0.9, note="")
+    report = sample_report().model_copy(update={"controls": (control,)})
+    (tmp_path / "run.json").write_text(report.to_json())
+    _, arm = read_cards(tmp_path / "run.json")
+    assert (arm.structure, arm.method) == (None, "dense"), "an arm of the dense network is not pruned"
+    unread = report_card(report.model_copy(update={"pipeline": "prune-filters{"}), "x")
+    assert (unread.structure, unread.finetuning.epochs) == (None, None)

@@ -122,6 +122,23 @@ def test_a_method_wins_only_under_both_retrainings(
     assert compare(runs).verdict.startswith(verdict)
 
 
+@pytest.mark.parametrize("changes", [{"speedup": 4.0}, {"base": "another"}, {"data": "another"}])
+def test_pairs_that_differ_in_more_than_the_retraining_are_not_crossed(changes: dict[str, Any]) -> None:
+    """Two ratios, two dense networks or two tasks are no two retrainings."""
+    runs = [
+        accurate(f"{method}-{index}", mean, method=method, **more)
+        for method, mean in (("l1", 0.75), ("random", 0.7))
+        for index, more in enumerate(({}, changes))
+    ]
+    assert compare(runs).verdict.startswith("not ranked.")
+
+
+def test_the_least_deviations_have_an_interval() -> None:
+    found = difference(Accuracy(mean=0.5, standard_deviation=1e-100), Accuracy(mean=0.4, standard_deviation=1e-100))
+    assert found is not None
+    assert found.winner == 0
+
+
 def test_control_arms_are_compared_with_their_own_run() -> None:
     arm = accurate("a: random", 0.6, arm_of="a", method="random")
     runs = [accurate("a", 0.8), arm, accurate("b", 0.79)]

@@ -94,8 +94,8 @@ def test_reports_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         shutil.copy(path, tmp_path / f"{name_of(path)}.json")
     copies = sorted(tmp_path.iterdir())
     assert run(["compare", *map(str, copies), "--json"]) == 0
-    compared = json.loads(capsys.readouterr().out)["cards"]
-    cards = {card["name"]: card for card in compared if card["arm_of"] is None}
+    read = json.loads(capsys.readouterr().out)["cards"]
+    cards = {card["name"]: card for card in read if card["arm_of"] is None}
     assert len(cards) == len(REPORTS)
     for path in copies:
         stored = document(path)
