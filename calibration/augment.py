@@ -123,7 +123,7 @@ class PerImage:
     def _one(self, image: Tensor, seed: int) -> Tensor:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the random numbers of GPUs too
         try:
-            changed = self.transform(image)
+            changed = self.transform(image.clone())  # some write in place, into what may be the data themselves
         except Exception as error:
             raise UsageError(
                 f"[data] the augmentation {self.name} failed: {type(error).__name__}: {first_line(error)}",

@@ -13,6 +13,7 @@ from prunec.calibration.augment_options import RandomResizedCrop
 from prunec.calibration.checks import Scan, check_classes, check_same_shape, scan
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
+from prunec.calibration.loaders import data_functions
 from prunec.calibration.samples import Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
@@ -72,7 +73,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     Args:
         config: Sources and preprocessing.
         folder: Folder of the project file, which paths and modules are relative to.
-        seed: Seed of torch's random numbers while a data function of the user runs. Nothing else depends on it: limits
+        seed: Seed of random numbers while a data function of the user runs. Nothing else depends on it: limits
             and split follow ``config.split_seed``.
 
     Raises:
@@ -81,8 +82,9 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         UsageError: A function of the user doesn't exist, or ``mean`` or ``augment`` don't fit the inputs.
     """
     crop = Crop(config.resize or Crop.resize, config.crop or Crop.size)
-    train, own_validation = open_source(config.train, "train", folder, seed, crop)
-    test, _ = open_source(config.test, "test", folder, seed, crop)
+    call = data_functions(folder, seed)
+    train, own_validation = open_source(config.train, "train", folder, call, seed, crop)
+    test, _ = open_source(config.test, "test", folder, call, seed, crop)
     digest = hashlib.sha256()
 
     def scanned(samples: Samples, limit: int | None, where: str) -> Scan:

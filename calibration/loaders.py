@@ -1,9 +1,13 @@
 """Samples from the user's own datasets and data loaders."""
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
@@ -11,39 +15,74 @@ from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Sampl
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
 
+#: Gives the parts that a data function of this name returns; see `data_functions`.
+CallDataFunction = Callable[[str], Sequence[Any]]
 
-def open_callable(reference: str, part: Part, folder: Path, seed: int) -> tuple[Samples, Samples | None]:
-    """Samples of the part that ``module:callable`` returns, and beside training data its own validation data.
 
-    Each may be a map-style dataset, a ``DataLoader`` (of which the dataset and collate function are used), or
-    an iterable of (input, label) batches, which is read into memory.
+def data_functions(folder: Path, seed: int) -> CallDataFunction:
+    """Calls functions of the form ``module:callable``, each once: another call might divide the same data otherwise.
 
     Args:
-        reference: The function, which takes no arguments and returns (training data, test data) or (training data,
-            validation data, test data).
-        part: The wanted part.
-        folder: Folder in which the module is looked for first.
-        seed: Seed of torch's random numbers while the function runs.
+        folder: Folder in which modules are looked for first.
+        seed: Seed of random numbers while a function runs.
 
-    Raises:
-        InputError: The function fails, or gives something else or other samples each time.
-        UsageError: There is no such function.
+    Returns:
+        A function from the name of one to (training data, test data) or (training data, validation data, test data).
+        It raises `InputError` where a function fails or gives something else, and `UsageError` where there is none.
     """
-    function = import_callable(reference, folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            parts = function()
-        except Exception as error:
-            raise InputError(f"The data function {reference!r} failed: {type(error).__name__}: {error}") from error
+
+    @cache
+    def parts_of(reference: str) -> Sequence[Any]:
+        function = import_callable(reference, folder)
+        with _seeded(seed):
+            try:
+                parts = function()
+            except Exception as error:
+                raise InputError(f"The data function {reference!r} failed: {type(error).__name__}: {error}") from error
         if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
             raise InputError(
                 f"The data function {reference!r} gave a {type(parts).__name__}: expected (training data, test data) "
                 "or (training data, validation data, test data)."
             )
+        return parts
+
+    return parts_of
+
+
+def open_parts(parts: Sequence[Any], part: Part, reference: str, seed: int) -> tuple[Samples, Samples | None]:
+    """Samples of a part of a data function's, and beside training data its own validation data.
+
+    Each may be a map-style dataset, a ``DataLoader`` (of which the dataset and collate function are used), or
+    an iterable of (input, label) batches, which is read into memory.
+
+    Args:
+        parts: What the function returned.
+        part: The wanted part.
+        reference: Name of the function.
+        seed: Seed of random numbers while samples are read.
+
+    Raises:
+        InputError: A part is none of these, or gives other samples each time.
+    """
+    with _seeded(seed):
         samples = _opened(parts[0 if part == "train" else -1], f"{reference} ({part})")
         has_validation = part == "train" and len(parts) == 3
         return samples, _opened(parts[1], f"{reference} (validation)") if has_validation else None
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let the random numbers of torch, NumPy and Python follow a seed for a while."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def _opened(data: Any, where: str) -> Samples:

@@ -32,7 +32,8 @@ class LayerInputs:
     Attributes:
         measured: Statistics of the inputs that weights are chosen by, `InputMoments` among them.
         held_back: Moments of other inputs, to judge the choice by.
-        shiftable: Whether a constant can be added to the layer's outputs, or a batch norm takes any away.
+        shiftable: Whether a constant can be added to the layer's outputs, or batch norms behind all its calls take any
+            away.
     """
 
     measured: dict[Statistic, Any]
@@ -79,17 +80,17 @@ def reconstruct(
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in program.graph.nodes:
-        if not changed.isdisjoint(node.all_input_nodes):
-            changed.add(node)
         name = names.get(node)
+        if name in weights or not changed.isdisjoint(node.all_input_nodes):
+            changed.add(node)
         if name in left:
             left.remove(name)
-            changed.add(node)
             calibration, judging = (run.env[next(iter(arguments(node).values()))] for run in runs)
             measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
             judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
             bias = _own_bias(node)
-            shiftable = bias is not None or (len(node.users) == 1 and next(iter(node.users)) in norms)
+            calls = (call for call, weight in names.items() if weight == name)
+            shiftable = bias is not None or all(len(c.users) == 1 and next(iter(c.users)) in norms for c in calls)
             new, shift = solve(name, tensors[name].clone(), LayerInputs(measured, judged, shiftable))
             tensors[name].copy_(new)
             if shift is not None and bias is not None:

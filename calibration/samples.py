@@ -99,7 +99,7 @@ def _targets(dataset: Any) -> Tensor | None:
         return None if whole is None else whole[torch.as_tensor(list(dataset.indices))]
     listed = dataset.tensors[-1] if isinstance(dataset, TensorDataset) else getattr(dataset, "targets", None)
     try:
-        targets = torch.as_tensor(listed)
+        targets = on_cpu(listed)
     except (TypeError, ValueError, RuntimeError):
         return None
     return targets if targets.shape == (len(dataset),) else None

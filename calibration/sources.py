@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.calibration.image_folder import Crop, open_image_folder
-from prunec.calibration.loaders import open_callable
+from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.passes.errors import InputError
 
 
-def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) -> tuple[Samples, Samples | None]:
+def open_source(
+    source: str, part: Part, folder: Path, call: CallDataFunction, seed: int, crop: Crop
+) -> tuple[Samples, Samples | None]:
     """Samples of the training or the test part of a source, and beside training data its own validation data.
 
     Args:
         source: "npz:PATH", "idx:FOLDER", "imagefolder:FOLDER" or "module:callable".
         part: The part that is wanted of a source that holds both.
         folder: Folder that paths and modules are relative to.
-        seed: Seed of torch's random numbers while the user's function runs.
+        call: Calls data functions of the user.
+        seed: Seed of random numbers while their samples are read.
         crop: Size of images from folders.
 
     Raises:
@@ -40,7 +43,7 @@ def open_source(source: str, part: Part, folder: Path, seed: int, crop: Crop) ->
         return _from_idx(folder / rest, part), None
     if kind == "imagefolder":
         return open_image_folder(folder / rest, part, crop), None
-    return open_callable(source, part, folder, seed)
+    return open_parts(call(source), part, source, seed)
 
 
 def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArraySamples:

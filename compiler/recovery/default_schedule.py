@@ -8,7 +8,8 @@ at a large rate did best of the schedules compared by Le and Hua ("Network Pruni
 from dataclasses import dataclass
 
 from prunec.compiler.recovery.optimizer_kinds import KINDS, optimizer_title, rates_mean_the_same
-from prunec.compiler.recovery.schedules import Schedule
+from prunec.compiler.recovery.rate_pieces import highest
+from prunec.compiler.recovery.schedule_curves import Schedule, rounded_rate
 from prunec.passes.errors import UsageError
 
 #: (up to this share of the MACs pruned, the cycle's highest rate as a share of the dense training's highest).
@@ -40,24 +41,23 @@ def choose_schedule(
     Raises:
         UsageError: The optimizer is the user's own, and the dense network wasn't trained with it.
     """
-    highest, source = _highest_rate(original, optimizer, dense_optimizer)
+    rate, source = _highest_rate(original, optimizer, dense_optimizer)
     share = next(share for limit, share in TABLE if pruned_fraction <= limit)
     reason = (
         f"filter pruning removed {100 * pruned_fraction:.0f} % of the MACs: one cycle up to {share:g} times "
-        f"{highest:g}, {source}"
+        f"{rate:g}, {source}"
     )
     if pruned_fraction > EARLIER:
         reason += "; so much is better pruned from an earlier checkpoint of the dense training"
-    return Choice(f"clr:{share * highest:.6g}", reason)
+    return Choice(f"clr:{rounded_rate(share * rate, rate)!r}", reason)
 
 
 def _highest_rate(original: Schedule | None, optimizer: str, dense_optimizer: str | None) -> tuple[float, str]:
     """The highest rate of a dense training by an optimizer, and in words where it is from."""
     title = optimizer_title(optimizer)
     if original is not None and original.epochs and rates_mean_the_same(optimizer, dense_optimizer or "sgd"):
-        highest = max(rate for _, rate in original.trace(int(original.epochs), steps_per_epoch=10))
         assumed = "" if dense_optimizer else ", taken to be one of SGD since nothing states its optimizer"
-        return highest, f"the highest rate of the dense training{assumed}"
+        return highest(original.pieces(original.epochs)), f"the highest rate of the dense training{assumed}"
     if optimizer not in KINDS:
         raise UsageError(
             f"recover: no learning rate is known to fit the optimizer {title}.",

@@ -18,9 +18,10 @@ from typing import Literal
 from prunec.compiler.recovery.advice import DECAYED_SHARE, advise
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.learning_curve import LONGER
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedule_curves import Schedule
 from prunec.compiler.recovery.scores import Estimate
-from prunec.compiler.recovery.signs import LIMIT_POINTS, Measured, ProbeGain, Signs, gather
+from prunec.compiler.recovery.signs import Measured, ProbeGain, Signs, gather
 from prunec.compiler.recovery.verdicts import Verdict
 from prunec.passes.unknown import Unknown
 
@@ -57,7 +58,7 @@ def diagnose(
     *,
     kept_epoch: int | None = None,
     original: Schedule | None = None,
-    limit_points: float = LIMIT_POINTS,
+    recipe: Recover | None = None,
 ) -> Diagnosis:
     """Judge a finished retraining. Test data have no say in it.
 
@@ -70,13 +71,15 @@ def diagnose(
         probe: The gain of a probe of the network that was kept; without one pruning is never blamed.
         kept_epoch: The epoch whose network was kept, counted from 1; by default the best one.
         original: The schedule of the dense network's own training, where it is known; advice goes to no higher rate.
-        limit_points: Points that count as a loss, or as a gain.
+        recipe: The recipe of the run as the user gave it: its `over_pruned_points` count as a loss, or as a gain, and
+            advice keeps its other options. By default one with no options but the epochs.
     """
+    recipe = recipe or Recover(len(curve))
     best = max(curve, key=lambda record: (record.validation, record.epoch))
     kept = best if kept_epoch is None else curve[kept_epoch - 1]
-    evidence = gather(schedule, curve, dense_accuracy, measured, probe, kept, limit_points)
+    evidence = gather(schedule, curve, dense_accuracy, measured, probe, kept, recipe.over_pruned_points)
     verdict = judge(evidence)
-    return Diagnosis(verdict, evidence, advise(verdict, evidence, schedule, curve, original))
+    return Diagnosis(verdict, evidence, advise(verdict, evidence, schedule, curve, original, recipe))
 
 
 def judge(evidence: Signs) -> Verdict:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.compiler.recovery.epoch_record import EpochRecord
+from prunec.compiler.recovery.rate_pieces import highest
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.recovery.scores import Estimate
 from prunec.passes.unknown import Unknown
@@ -54,9 +55,9 @@ def rate_sum(schedule: Schedule, start: float, end: float) -> float:
     return width * math.fsum(schedule.learning_rate(start + (part + 0.5) * width) for part in range(count))
 
 
-def highest_rate(schedule: Schedule, epochs: int) -> float:
+def highest_rate(schedule: Schedule, epochs: float) -> float:
     """The highest learning rate of a run of so many epochs."""
-    return max(rate for _, rate in schedule.trace(epochs, PER_EPOCH))
+    return highest(schedule.pieces(epochs))
 
 
 def stretches(

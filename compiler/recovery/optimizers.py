@@ -1,6 +1,8 @@
 """The optimizer of a training: its parameter groups, and the object that steps."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +56,22 @@ def make_optimizer(program: Program, options: Recover, hooks: AttachedHooks) -> 
     return optimizer
 
 
+@contextmanager
+def blame_own(options: Recover) -> Iterator[None]:
+    """Say of an error within a step that the user's optimizer fails, where the recipe names one."""
+    try:
+        yield
+    except PrunecError:
+        raise
+    except Exception as error:
+        if not isinstance(options.optimizer, OwnOptimizer):
+            raise
+        raise UsageError(
+            f"recover: a step of the optimizer {options.optimizer} failed: {type(error).__name__}: {first_line(error)}",
+            hint="Its step() is called without arguments when the gradients are there; a closure is not given.",
+        ) from error
+
+
 def settings_text(optimizer: Optimizer) -> str:
     """An optimizer's class with the settings of its parameter groups, each once, but for their learning rates."""
     settings = [
@@ -102,13 +120,22 @@ def _own(own: OwnOptimizer, groups: list[_Group]) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         got = type(optimizer).__name__
         raise UsageError(f"recover: the optimizer function {own} gave {got}; expected a torch.optim.Optimizer.")
-    if any(p.default is p.empty for p in inspect.signature(optimizer.step).parameters.values()):
+    if not _steps_alone(optimizer):
         raise UsageError(
             f"recover: {type(optimizer).__name__} of {own} evaluates the loss itself, several times a step; expected "
             "an optimizer whose step() takes the gradients as they are."
         )
     _check_groups(own, groups, optimizer)
     return optimizer
+
+
+def _steps_alone(optimizer: Optimizer) -> bool:
+    """Whether ``step()`` can be called without arguments."""
+    try:
+        inspect.signature(optimizer.step).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def _check_groups(own: OwnOptimizer, groups: list[_Group], optimizer: Optimizer) -> None:

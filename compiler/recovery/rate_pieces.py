@@ -17,7 +17,7 @@ Shape = Literal["constant", "linear", "cosine"]
 TOLERANCE = 1e-9
 #: What rounding does to a curve where it comes near 0, as a share of its highest rate.
 _ROUNDING = 1e-12
-#: Points within an interval at which rates are compared.
+#: Points within an interval, or a piece, at which rates are looked at.
 _POINTS = 16
 _WHOLE = (0.0, 1.0)
 _UNCHANGED = (1.0, 1.0)
@@ -105,6 +105,11 @@ def constant(start: float, end: float, rate: float) -> RatePiece:
 def rates_at(pieces: Sequence[RatePiece], epoch: float) -> float:
     """Learning rate at a time, in epochs; beyond the end that at the end. There must be a piece."""
     return _piece_at(pieces, epoch).rate(epoch)
+
+
+def highest(pieces: Sequence[RatePiece]) -> float:
+    """The highest learning rate of a training, exact but for a curve's that falls while it warms up."""
+    return max(p.rate(p.start + (p.end - p.start) * point / _POINTS) for p in pieces for point in range(_POINTS + 1))
 
 
 def checked(pieces: Pieces) -> Pieces:

@@ -65,15 +65,16 @@ def recover(
     processes = Processes.join()
     with _random_numbers(seed, processes):
         training = start_training(program, options, data, processes, objective=objective, dense=dense, seed=seed)
+        settings = settings_text(training.stepper.optimizer)  # before a step: some keep what they adapt among them
         file = None if state is None else StateFile(state, _identity(training, dense.program), processes)
         held = None if file is None else file.read()
         if held is not None:
             training.restore(held)
         training.run(file, progress)
-    return _recovered(training, resumed=held is not None)
+    return _recovered(training, settings, resumed=held is not None)
 
 
-def _recovered(training: Training, *, resumed: bool) -> Recovered:
+def _recovered(training: Training, optimizer_settings: str, *, resumed: bool) -> Recovered:
     options, schedule, hooks = training.stepper.options, training.schedule, training.stepper.hooks
     kept, decisions = training.result()
     program = on_device(kept, torch.device("cpu"))
@@ -87,7 +88,7 @@ def _recovered(training: Training, *, resumed: bool) -> Recovered:
         options=options,
         schedule_reason="",
         optimizer_reason="",
-        optimizer_settings=settings_text(training.stepper.optimizer),
+        optimizer_settings=optimizer_settings,
         program=program,
         curve=tuple(training.curve),
         learning_rates=schedule.trace(epochs),

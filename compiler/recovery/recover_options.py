@@ -100,12 +100,13 @@ class Recover:
     hooks: str | tuple[TrainingHook, ...] = field(default="", metadata={CATALOGUE: HOOKS, SEVERAL: True})
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", "".join(self.schedule.split()))  # blanks don't count
         ranges = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2"),
             "momentum": (0 <= (self.momentum or 0) < 1, "at least 0 and below 1"),
             "nesterov": (not self.nesterov or self.momentum != 0, "false where momentum is 0"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas or ()), "two numbers of at least 0 and below 1"),
+            "betas": (self.betas is None or _are_decays(self.betas), "two numbers of at least 0 and below 1"),
             "eps": (0 <= (self.eps or 0) < float("inf"), "at least 0"),
             "weight_decay": (0 <= (self.weight_decay or 0) < float("inf"), "at least 0"),
             "distill": (0 <= self.distill < float("inf"), "a temperature above 0, or 0 for none"),
@@ -145,11 +146,12 @@ class Recover:
                     f"recover: the optimizer {optimizer_title(self.optimizer)} has no option {option}.",
                     hint=f"It has {', '.join(known)}." if known else "Your function sets the options of its optimizer.",
                 )
-        if self.schedule in _RATED_FOR_SGD and str(self.optimizer) != "sgd":
+        bare = self.bare_schedule
+        if bare in _RATED_FOR_SGD and str(self.optimizer) != "sgd":
             raise UsageError(
-                f"recover: {self.schedule} without a learning rate means one for SGD, and the optimizer is "
+                f"recover: {bare} without a learning rate means one for SGD, and the optimizer is "
                 f"{optimizer_title(self.optimizer)}.",
-                hint=f"Name the highest rate, as in {self.schedule}:{kind.usual_learning_rate if kind else 1e-3:g}.",
+                hint=f"Name the highest rate, as in {bare}:{kind.usual_learning_rate if kind else 1e-3:g}.",
             )
 
     def resolved(self, dense_optimizer: str | None) -> Self:
@@ -180,6 +182,15 @@ class Recover:
         return self.epochs // 10 if self.epochs >= 10 else min(2, self.epochs)
 
     @property
+    def bare_schedule(self) -> str:
+        """The schedule without ``rest(...):`` before it, whose rates are those of the whole."""
+        return self.schedule.rpartition("):")[2]
+
+    @property
     def rewinds_weights(self) -> bool:
         """Whether training starts from weights of an early epoch."""
         return self.schedule == WEIGHT_REWINDING
+
+
+def _are_decays(betas: tuple[float, ...]) -> bool:
+    return len(betas) == 2 and all(0 <= beta < 1 for beta in betas)

@@ -231,3 +231,8 @@ def _first_time(start: float, duration: float) -> float:
     while math.nextafter(time, 0.0) - start >= duration > 0:
         time = math.nextafter(time, 0.0)
     return time
+
+
+def rounded_rate(rate: float, limit: float = math.inf) -> float:
+    """A learning rate to six digits, and at most at a limit, which rounding could go beyond."""
+    return min(float(f"{rate:.6g}"), limit)

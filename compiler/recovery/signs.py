@@ -14,12 +14,10 @@ from prunec.compiler.recovery.learning_curve import (
     rate_sum,
     stretches,
 )
-from prunec.compiler.recovery.schedule_curves import Schedule
+from prunec.compiler.recovery.schedule_curves import Schedule, rounded_rate
 from prunec.compiler.recovery.scores import Estimate, Scores
 from prunec.passes.unknown import Unknown
 
-#: Points that count as a loss, or as a gain.
-LIMIT_POINTS = 1.5
 #: A probe starts at this share of the dense training's highest rate or more: a higher one breaks what it has no time
 #: to heal, a lower one gets nowhere.
 PROBE_SHARE = 0.2
@@ -145,12 +143,12 @@ def probe_rate(schedule: Schedule, epochs: int, original: Schedule | None, usual
     """
     own, dense = highest_rate(schedule, epochs), dense_rate(original)
     rate = max(own, PROBE_SHARE * (dense or usual or own))
-    return float(f"{rate if dense is None else min(rate, dense):.6g}")
+    return rounded_rate(rate, math.inf if dense is None else dense)
 
 
 def dense_rate(original: Schedule | None) -> float | None:
     """The highest learning rate of the dense network's own training; None where it isn't known."""
-    return highest_rate(original, int(original.epochs)) if original is not None and original.epochs else None
+    return highest_rate(original, original.epochs) if original is not None and original.epochs else None
 
 
 def _missing(fits: Sequence[Stretch], kept: EpochRecord, dense_accuracy: float, measured: Measured | None) -> Estimate:

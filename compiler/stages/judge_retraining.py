@@ -28,13 +28,13 @@ _NO_ARM = Unknown("control arms and further seeds are not diagnosed.")
 _HELPING = Unknown("this process only helps to train.")
 
 
-def judge_retraining(options: Recover, given: StepInput, result: Recovered, train: Train) -> Retraining:
+def judge_retraining(stated: Recover, given: StepInput, result: Recovered, train: Train) -> Retraining:
     """The facts of a retraining, with its diagnosis and what that needed.
 
     All processes must ask for it together: they train the probe as they trained the network.
 
     Args:
-        options: The recipe, with its schedule.
+        stated: The recipe as the user gave it, whose choices the result's options have made.
         given: The input of the step.
         result: The retraining.
         train: Trains the probe.
@@ -42,7 +42,7 @@ def judge_retraining(options: Recover, given: StepInput, result: Recovered, trai
     fact = result.without_program()
     if given.arm:
         return replace(fact, diagnosis=_NO_ARM)
-    settings = given.request.settings
+    settings, options = given.request.settings, result.options
     schedule = full_schedule(options, settings.pretraining)
     further, probe = None, None
     if options.probe_epochs:
@@ -54,7 +54,7 @@ def judge_retraining(options: Recover, given: StepInput, result: Recovered, trai
     if not is_main():
         return replace(fact, diagnosis=_HELPING, probe=probe)
     settings.progress.stage("diagnosis")
-    return _diagnosed(fact, given, result, schedule, further, probe)
+    return _diagnosed(fact, given, stated, result, schedule, further, probe)
 
 
 def _comparable(options: Recover, settings: Settings) -> Schedule | None:
@@ -88,6 +88,7 @@ def _probe(
 def _diagnosed(
     fact: Retraining,
     given: StepInput,
+    stated: Recover,
     result: Recovered,
     schedule: Schedule,
     further: Program | None,
@@ -107,7 +108,7 @@ def _diagnosed(
         gain,
         kept_epoch=result.best_epoch,
         original=_comparable(result.options, request.settings),
-        limit_points=result.options.over_pruned_points,
+        recipe=stated,
     )
     return replace(fact, diagnosis=diagnosis, probe=probe, dense_scores=measured.dense)
 

@@ -17,7 +17,14 @@ from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.default_schedule import Choice, choose_schedule
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.named_rows import pruning_epoch
-from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, OwnOptimizer, choose_optimizer
+from prunec.compiler.recovery.optimizer_kinds import (
+    AUTO,
+    KINDS,
+    OwnOptimizer,
+    choose_optimizer,
+    optimizer_title,
+    rates_mean_the_same,
+)
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Probe, Recovered, Retraining, Spent
@@ -33,6 +40,8 @@ from prunec.passes.unknown import Unknown
 
 #: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
 _NEAR = 0.01
+#: The schedules that have the learning rates of the dense training.
+_DERIVED = ("ft", "lrw", "wr")
 #: File in a compile's state folder, by the control arm and the number of its retraining.
 _STATE_NAME = "recover-{}.state"
 _ALONE = Share()
@@ -51,6 +60,7 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
             choose_schedule(0.0, settings.pretraining, str(resolved.optimizer), settings.pretraining_optimizer)
             continue
         parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
+        _check_derived_rates(resolved, settings.pretraining_optimizer)
         dense, planned = settings.pretraining, pruning_epoch(options.schedule)
         trained = None if dense is None else dense.epochs
         if planned is not None and trained is not None and abs(trained - planned) > _NEAR:
@@ -66,11 +76,22 @@ def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
             )
 
 
+def _check_derived_rates(options: Recover, dense_optimizer: str | None) -> None:
+    optimizer, dense = str(options.optimizer), dense_optimizer or "sgd"
+    known = optimizer in KINDS and dense in KINDS
+    if options.bare_schedule in _DERIVED and known and not rates_mean_the_same(optimizer, dense):
+        raise UsageError(
+            f"recover: the schedule {options.schedule} has the dense training's learning rates, and those of "
+            f"{optimizer_title(dense)} don't fit {optimizer_title(optimizer)}.",
+            hint=f"Name the rates, as in cosine:{KINDS[optimizer].usual_learning_rate:g}, retrain by "
+            f"{optimizer_title(dense)}, or state another optimizer in [model] pretraining.",
+        )
+
+
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
     """Retrain what pruning left, masks held."""
     settings = given.request.settings
-    is_chosen = options.optimizer == AUTO
-    options = _with_optimizer(options, settings)
+    stated, options = options, _with_optimizer(options, settings)
     choice = _choice(options, given)
     options = replace(options, schedule=choice.schedule, probe=options.probe_epochs)
     given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
@@ -86,9 +107,9 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
         raise
     check_masks(result.program)
     fact = replace(
-        judge_retraining(options, given, result, partial(_probed, given)),
+        judge_retraining(stated, given, result, partial(_probed, given)),
         schedule_reason=choice.reason,
-        optimizer_reason=choose_optimizer(settings.pretraining_optimizer).reason if is_chosen else "",
+        optimizer_reason=choose_optimizer(settings.pretraining_optimizer).reason if stated.optimizer == AUTO else "",
     )
     beside = () if fact.probe is None else (_beside(fact.probe, result.processes),)
     return StepOutput(

@@ -104,6 +104,8 @@ import torch
 
 def noisy(image):
     return (image + torch.randint(0, 3, image.shape)).to(image.dtype)
+def in_place(image):
+    return image.add_(1)
 def smaller(image):
     return image[:, 1:]
 def other_type(image):
@@ -139,6 +141,14 @@ def test_a_function_of_the_user_s_own_changes_one_image_by_its_seed(folder: Path
     assert torch.equal(whole, parts), "an image doesn't depend on its batch"
     assert len({tuple(image.flatten().tolist()) for image in whole}) == 20
     check_repeatable(augment, images[0])
+
+
+def test_a_function_may_write_in_place(folder: Path) -> None:
+    augment = named("mine:in_place", folder=folder)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    check_repeatable(augment, images[0])
+    assert bool((augment.apply(images, augment.draw(2, Generator())) == 1).all())
+    assert not images.any(), "the data stay as they are"
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,43 @@ def test_batch_norms_behind_masked_layers_are_measured_anew(criterion: str) -> N
     assert not torch.allclose(tensors["4.running_var"], before["4.running_var"], rtol=1e-2)
 
 
+class Shared(nn.Module):
+    """One layer for both halves of the channels, each with a batch norm of its own, or the first alone."""
+
+    def __init__(self, norms: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 16, 3, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(16) for _ in range(norms))
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = [self.layer(x[:, :8]), self.layer(x[:, 8:])]
+        return torch.cat([*(norm(y) for norm, y in zip(self.norms, halves, strict=False)), *halves[len(self.norms) :]])
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_batch_norms_behind_all_calls_of_a_masked_layer_are_measured_anew(criterion: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(80, 16, 6, 6) * torch.rand(16, 1, 1) + 0.3
+    program = reestimate_batchnorm(capture(Shared(2).eval(), (x[:2],)), x[:60]).program
+    tensors = sparsify_by_inputs(program, Sparsify(criterion=criterion), x).program.tensors()
+    for norm, half in enumerate((x[:60, :8], x[:60, 8:])):
+        outputs = nn.functional.conv2d(half, tensors["layer.weight"])
+        torch.testing.assert_close(tensors[f"norms.{norm}.running_mean"], outputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norms", [0, 1, 2])
+def test_a_mean_is_made_up_for_where_all_calls_have_a_batch_norm(norms: int) -> None:
+    x = torch.randn(8, 16, 6, 6)
+    seen: list[bool] = []
+
+    def keep(name: str, weight: Tensor, inputs: LayerInputs) -> tuple[Tensor, None]:
+        seen.append(inputs.shiftable)
+        return weight, None
+
+    reconstruct(capture(Shared(norms).eval(), (x[:2],)), x, 2, frozenset({"layer.weight"}), (), keep)
+    assert seen == [norms == 2]
+
+
 def test_what_is_not_masked_keeps_its_batch_norms() -> None:
     program = capture(normed().eval(), (torch.randn(2, 3, 9, 9),))
     result = sparsify_by_inputs(program, Sparsify(criterion="wanda", ignore=("*",)), torch.randn(8, 3, 9, 9)).program

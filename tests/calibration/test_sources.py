@@ -1,4 +1,5 @@
 import gzip
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
 
 
 LOADERS = """
+import random
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -124,6 +126,11 @@ def triples():
     held_out = TensorDataset(images[:6] + 100, labels[:6])
     return everything, held_out, everything
 def far_validation(): return everything, TensorDataset(images, labels + 5), everything
+def divided(order):
+    return tuple(TensorDataset(images[part], labels[part]) for part in (order[:30], order[30:]))
+def by_numpy(): return divided(np.random.permutation(COUNT))
+def by_python(): return divided(random.sample(range(COUNT), COUNT))
+def by_chance(): return divided(np.random.default_rng().permutation(COUNT))
 class Lazy:
     # Its labels are listed.
     targets = [i // (COUNT // 4) for i in range(COUNT)]
@@ -228,6 +235,22 @@ def test_validation_data_of_the_source_s_own_are_kept(project: Path) -> None:
     assert data.sha256 != load("own_data:datasets", project).sha256
     with pytest.raises(InputError, match=r"far_validation \(validation\): the label of sample 0 is 5, outside"):
         load("own_data:far_validation", project)
+
+
+@pytest.mark.parametrize("function", ["by_numpy", "by_python", "by_chance"])
+def test_data_that_a_function_divides_at_random_share_no_sample(project: Path, function: str) -> None:
+    """The test data must be of the same division as the training data."""
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
+    data = load(f"own_data:{function}", project)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[union-attr]
+    seen = torch.cat([x[:, 0, 0, 0] for part in (data.train, data.validation, data.test) for x, _ in part.batches(50)])
+    assert len(seen.unique()) == len(seen) == 40
+    if function != "by_chance":
+        assert (
+            data.sha256
+            == load(f"own_data:{function}", project).sha256
+            != load(f"own_data:{function}", project, 1).sha256
+        )
 
 
 def test_limited_data_are_not_read_beyond_the_limit_where_labels_are_listed(project: Path) -> None:

@@ -192,7 +192,11 @@ def test_a_transformer_s_positions_and_matrices_are_decayed() -> None:
         ({"optimizer": OWN, "weight_decay": 0.1}, "mine:rmsprop has no option weight_decay"),
         ({"optimizer": "adam", "betas": (0.9, 1.0)}, "betas must be"),
         ({"optimizer": "adam", "eps": -1.0}, "eps must be"),
+        ({"optimizer": "adam", "betas": (0.9,)}, "betas must be two numbers"),
+        ({"optimizer": "adam", "betas": (0.9, 0.9, 0.9)}, "betas must be two numbers"),
         ({"optimizer": "adamw", "schedule": "clr"}, "clr without a learning rate means one for SGD"),
+        ({"optimizer": "adamw", "schedule": "rest(1): slr"}, "slr without a learning rate means one for SGD"),
+        ({"schedule": " wr"}, "early must be given for the schedule wr"),
     ],
 )
 def test_options_that_the_optimizer_doesn_t_have_are_refused(options: dict[str, Any], words: str) -> None:
@@ -292,6 +296,43 @@ def test_groups_of_the_user_s_optimizer_have_rates_of_their_own(program: Program
 def test_a_hook_s_setting_that_the_optimizer_doesn_t_have_is_refused(program: Program, data: Data) -> None:
     options = Recover(epochs=1, schedule="constant:1e-3", optimizer="adamw", hooks=(toy_hooks.Compactor(),))
     with pytest.raises(UsageError, match="sets momentum, which AdamW doesn't have"):
+        run(program, data, options)
+
+
+class Adapting(SGD):
+    """Keeps what it has learnt of the rate among its settings, as D-adaptation does, and takes any arguments."""
+
+    def __init__(self, groups: Groups) -> None:
+        super().__init__([{"distance": 1.0, **group} for group in groups])
+        self.defaults["distance"] = 1.0
+
+    def step(self, *arguments: Any, **named: Any) -> Any:
+        for group in self.param_groups:
+            group["distance"] *= 1.01
+            group["lr"] *= group["distance"]
+        return super().step(*arguments, **named)
+
+
+def test_the_settings_of_an_optimizer_that_adapts_them_are_those_that_it_began_with(
+    program: Program, data: Data, tmp_path: Any
+) -> None:
+    options = replace(OPTIONS, optimizer=OwnOptimizer("mine:adapting", Adapting), schedule="constant:1e-6")
+    file = StateOptions(tmp_path / "state.pt", resume=True)
+    whole, resumed = (run(program, data, options, state=file) for _ in range(2))
+    assert resumed.resumed
+    assert "distance=1.0" in whole.optimizer_settings
+    assert resumed.optimizer_settings == whole.optimizer_settings
+
+
+class NeedsClosure(SGD):
+    def step(self, closure: Any = None) -> Any:
+        assert closure is not None, "closure needed"
+        return super().step(closure)
+
+
+def test_a_step_of_the_user_s_optimizer_that_fails_is_a_usage_error(program: Program, data: Data) -> None:
+    options = replace(OPTIONS, optimizer=OwnOptimizer("mine:sam", NeedsClosure))
+    with pytest.raises(UsageError, match="step of the optimizer mine:sam failed: AssertionError: closure needed"):
         run(program, data, options)
 
 

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -384,3 +385,24 @@ def test_a_checkpoint_of_a_fraction_of_an_epoch_is_checked(row: str, trained: fl
     check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=trained)))
     with pytest.raises(UsageError, match=r"trained for 2\.4 epochs"):
         check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=2.4)))
+
+
+@pytest.mark.parametrize("schedule", ["ft", "lrw", "rest(1):lrw"])
+@pytest.mark.parametrize(
+    ("optimizer", "dense", "fits"),
+    [
+        ("adamw", "sgd", False),
+        ("adam", None, False),
+        ("sgd", "adam", False),
+        ("adam", "adamw", True),
+        ("sgd", None, True),
+        ("auto", "adam", True),
+    ],
+)
+def test_rates_of_the_dense_training_are_taken_over_where_they_mean_the_same(
+    schedule: str, optimizer: str, dense: str | None, fits: bool
+) -> None:
+    pipeline = parse_pipeline(f'recover{{epochs=3,schedule="{schedule}",optimizer={optimizer}}}')
+    settings = Settings(pretraining=parse_schedule("cosine:0.1", epochs=12), pretraining_optimizer=dense)
+    with nullcontext() if fits else pytest.raises(UsageError, match="has the dense training's learning rates"):
+        check_recoveries(pipeline, settings)
