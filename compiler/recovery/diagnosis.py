@@ -136,12 +136,15 @@ def _longer(evidence: Signs, gain_train: Estimate) -> Estimate:
 
 
 def _is_conclusive(evidence: Signs, gain: Estimate) -> bool:
-    """Whether a probe without a gain says anything, and nothing on the validation data speaks against it."""
+    """Whether a probe without a gain says anything, and nothing on the validation data speaks against it.
+
+    One that clearly lost what would count as a gain broke the network, and tells nothing of its training.
+    """
     distance, promise = evidence.probe_distance, evidence.projected_gain
     counts = max(evidence.limit_points, evidence.missing.points / 3)
     promised = isinstance(promise, Estimate) and promise.is_above(counts)
     short = isinstance(distance, float) and distance * RUN_OVER_PROBE <= 1
-    return short and not promised and not gain.is_above(0)
+    return short and not promised and not gain.is_above(0) and not gain.is_below(-counts)
 
 
 def _diverges(evidence: Signs) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prunec.compiler.pipeline.pipeline import parse_pipeline
@@ -144,6 +144,7 @@ def test_more_gain_of_the_probe_never_moves_towards_over_pruned(evidence: Signs,
     assert isinstance(evidence.probe_gain, Estimate)
     assert isinstance(evidence.probe_gain_train, Estimate)
     gain, gain_train = evidence.probe_gain, evidence.probe_gain_train
+    assume(not gain.is_below(-max(evidence.limit_points, evidence.missing.points / 3)))  # it broke the network
     gained = replace(
         evidence,
         probe_gain=replace(gain, points=gain.points + more),
@@ -152,6 +153,12 @@ def test_more_gain_of_the_probe_never_moves_towards_over_pruned(evidence: Signs,
     before, after = judge(evidence), judge(gained)
     assert after not in BLAME or before in BLAME
     assert before not in ("under-trained", "noisy") or after == before
+
+
+@given(evidences, st.floats(0, 50))
+def test_a_probe_that_broke_the_network_never_blames(evidence: Signs, more: float) -> None:
+    lost = max(evidence.limit_points, evidence.missing.points / 3) + 2.01 + more
+    assert judge(replace(evidence, probe_gain=Estimate(-lost, 1.0))) not in BLAME
 
 
 @given(evidences, st.floats(1, 10))
