@@ -102,8 +102,8 @@ def check_chunk(number: int) -> None:
     assert len(outcomes) == PER_CHUNK
     assert sum(outcome.pruned for outcome in outcomes) >= 0.7 * PER_CHUNK
     assert sum(outcome.varies for outcome in outcomes) >= 0.7 * PER_CHUNK
-    # Some rightly make no difference: a bias before a norm over positions, what is always clamped. Such a network may be
-    # a good part of a chunk: Hypothesis varies what it has drawn, and takes constants of all modules that are loaded.
+    # Some rightly make no difference: a bias before a norm over positions, what is always clamped. Such a network may
+    # be a good part of a chunk: Hypothesis varies what it has drawn, and takes constants of all loaded modules.
     assert sum(outcome.caught for outcome in outcomes) >= 0.5 * sum(outcome.mutations for outcome in outcomes) > 0
 
 
