@@ -79,8 +79,7 @@ def _beside(work: Beside, given: StepInput) -> LedgerEntry:
     weights = (work.weights_in, None)
     if not isinstance(work.cost, Unknown):
         return _entry(work.stage, work.options, given, work.cost, weights, removed=False)
-    costs = ("epochs", "steps", "samples", "macs_per_sample", "learning_rates", "data", "split")
-    unknown: dict[str, Any] = dict.fromkeys(costs, work.cost)
+    unknown: dict[str, Any] = dict.fromkeys(_COSTS, work.cost)
     return replace(_entry(work.stage, work.options, given, StepCost(), weights, removed=False), **unknown)
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from torch.fx import Node
 
 from prunec.passes import frontend
@@ -93,7 +95,12 @@ def fuzz(number: int, run: Callable[[Case], Outcome], examples: int = PER_CHUNK)
             failed.append(case)
             raise
 
-    once()
+    # Hypothesis would also draw constants of all loaded modules, so that other tests decided on these networks.
+    with (
+        patch.object(providers, "_get_local_constants", providers.Constants),
+        patch.object(providers, "CONSTANTS_CACHE", type(providers.CONSTANTS_CACHE)(1024)),
+    ):
+        once()
     return list(outcomes.values())
 
 
@@ -102,9 +109,8 @@ def check_chunk(number: int) -> None:
     assert len(outcomes) == PER_CHUNK
     assert sum(outcome.pruned for outcome in outcomes) >= 0.7 * PER_CHUNK
     assert sum(outcome.varies for outcome in outcomes) >= 0.7 * PER_CHUNK
-    # Some rightly make no difference: a bias before a norm over positions, what is always clamped. Such a network may
-    # be a good part of a chunk: Hypothesis varies what it has drawn, and takes constants of all loaded modules.
-    assert sum(outcome.caught for outcome in outcomes) >= 0.5 * sum(outcome.mutations for outcome in outcomes) > 0
+    # Some rightly make no difference: a bias before a norm over positions, what is always clamped.
+    assert sum(outcome.caught for outcome in outcomes) >= 0.8 * sum(outcome.mutations for outcome in outcomes) > 0
 
 
 @pytest.mark.parametrize("number", range(SHORT // PER_CHUNK))
