@@ -109,8 +109,8 @@ def check_chunk(number: int) -> None:
     assert len(outcomes) == PER_CHUNK
     assert sum(outcome.pruned for outcome in outcomes) >= 0.7 * PER_CHUNK
     assert sum(outcome.varies for outcome in outcomes) >= 0.7 * PER_CHUNK
-    # Some rightly make no difference: a bias before a norm over positions, what is always clamped.
-    assert sum(outcome.caught for outcome in outcomes) >= 0.8 * sum(outcome.mutations for outcome in outcomes) > 0
+    # Some rightly make no difference: what is always clamped.
+    assert sum(outcome.caught for outcome in outcomes) >= 0.9 * sum(outcome.mutations for outcome in outcomes) > 0
 
 
 @pytest.mark.parametrize("number", range(SHORT // PER_CHUNK))
