@@ -100,9 +100,12 @@ def _finished(missing: Estimate, missing_train: Estimate, limit: float) -> Verdi
     """The verdict of a training that was done: the training data, of which there are more, decide where they can."""
     if missing_train.scaled(GENERALISED).is_above(limit) and missing.points >= limit:
         return "over-pruned"
-    if missing_train.is_below(limit) and missing.is_above(limit):
+    if not missing_train.is_below(limit):
+        return "not known"
+    if missing.is_above(limit):
         return "over-fitted"
-    return "converged" if missing_train.is_below(limit) and missing.points < limit else "not known"
+    # It fits the training data as well as the dense network: without any evidence of a loss there is none to look for.
+    return "converged" if missing.points - missing.standard_error < limit else "not known"
 
 
 def _training(evidence: Signs) -> Literal["rising", "done", "not known"]:
@@ -117,11 +120,12 @@ def _training(evidence: Signs) -> Literal["rising", "done", "not known"]:
         return "not known"
     if not missing_train.scaled(GENERALISED).is_above(limit):
         return "done" if _is_conclusive(evidence, gain) else "not known"
-    longer = _longer(evidence, gain_train)
-    rises = gain_train.is_above(RISING_SHARE * missing_train.points) or longer.is_above(missing_train.points / 3)
+    longer, third = _longer(evidence, gain_train), missing_train.points / 3
+    rises = gain_train.is_above(RISING_SHARE * missing_train.points) or longer.is_above(third)
     if rises and not gain.is_below(0):
         return "rising"
-    return "done" if _is_conclusive(evidence, gain) and longer.is_below(missing_train.points / 3) else "not known"
+    settled = gain_train.is_below(third) and longer.points < third
+    return "done" if settled and _is_conclusive(evidence, gain) else "not known"
 
 
 def _longer(evidence: Signs, gain_train: Estimate) -> Estimate:

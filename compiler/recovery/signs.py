@@ -14,16 +14,18 @@ from prunec.compiler.recovery.learning_curve import (
     rate_sum,
     stretches,
 )
-from prunec.compiler.recovery.schedule_curves import Schedule, rounded_rate
+from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule, rounded_rate
 from prunec.compiler.recovery.scores import Estimate, Scores
 from prunec.passes.unknown import Unknown
 
-#: A probe starts at this share of the dense training's highest rate or more: a higher one breaks what it has no time
-#: to heal, a lower one gets nowhere.
+#: A probe starts at this share of the dense training's highest rate or more, and at a larger one where a larger share
+#: of what the dense network can do is missing: a higher rate breaks what the probe has no time to heal, a lower one
+#: gets nowhere.
 PROBE_SHARE = 0.2
 
 NO_PROBE = Unknown("no probe was run.")
 DIVERGED = Unknown("the probe diverged.")
+_STAGED = Unknown("the run had stages of different learning rates: a longer one of them is not a longer run.")
 _NOT_MEASURED = Unknown("the two networks were not measured on the training data.")
 
 
@@ -33,6 +35,12 @@ class Measured:
 
     dense: Scores
     kept: Scores
+
+    @property
+    def missing_share(self) -> float:
+        """The share of the dense network's accuracy on the training data that the kept one lacks; at most 1."""
+        dense, kept = float(self.dense.train.mean()), float(self.kept.train.mean())
+        return (dense - kept) / dense if dense > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Signs:
         probe_distance: Sum of the probe's learning rates over that of the run up to the epoch that was kept.
         projected_gain: Gain on the validation data, by the learning curve, of a run of `learning_curve.LONGER` times
             the epochs whose further ones all went to the stage that ended most clearly too early.
-        projected_gain_train: The same of the accuracy in training.
+        projected_gain_train: The same of the accuracy in training, of a run that wasn't in stages.
         last_rate_share: Learning rate at the end over the highest one.
         scatter_points: Standard deviation of validation accuracy from epoch to epoch, about the learning curve.
         fallen_points: Validation accuracy of the best epoch less that of the best one in the last quarter of the run.
@@ -124,7 +132,7 @@ def gather(
         probe_gain_train=NO_PROBE if probe is None else probe.train,
         probe_distance=NO_PROBE if probe is None else _distance(schedule, kept.epoch, probe),
         projected_gain=projected_gain(fits),
-        projected_gain_train=projected_gain(stretches(schedule, curve, lambda record: record.train)),
+        projected_gain_train=_projected_train(schedule, curve),
         last_rate_share=last_rate / highest_rate(schedule, len(curve)),
         scatter_points=max(fit.scatter for fit in fits) if fits else UNFITTED,
         fallen_points=_fallen([record.validation for record in curve]),
@@ -132,7 +140,9 @@ def gather(
     )
 
 
-def probe_rate(schedule: Schedule, epochs: int, original: Schedule | None, usual: float | None) -> float:
+def probe_rate(
+    schedule: Schedule, epochs: int, original: Schedule | None, usual: float | None, measured: Measured | None
+) -> float:
     """The first learning rate of a probe: the run's highest or a share of the dense training's, not above that one's.
 
     Args:
@@ -140,9 +150,11 @@ def probe_rate(schedule: Schedule, epochs: int, original: Schedule | None, usual
         epochs: Length of the run.
         original: The schedule of the dense network's own training, where its rates are known and mean the same.
         usual: The highest rate that is usual by the run's optimizer, where it is known.
+        measured: Scores of both networks, where they are known.
     """
     own, dense = highest_rate(schedule, epochs), dense_rate(original)
-    rate = max(own, PROBE_SHARE * (dense or usual or own))
+    share = PROBE_SHARE if measured is None else max(PROBE_SHARE, measured.missing_share)
+    rate = max(own, share * (dense or usual or own))
     return rounded_rate(rate, math.inf if dense is None else dense)
 
 
@@ -156,6 +168,12 @@ def _missing(fits: Sequence[Stretch], kept: EpochRecord, dense_accuracy: float, 
         return Estimate.paired(measured.dense.validation, measured.kept.validation)
     # Without the scores of each sample the curve's own scatter is all that tells how well a point of it is known.
     return Estimate(100 * (dense_accuracy - kept.validation), max((fit.scatter for fit in fits), default=math.inf))
+
+
+def _projected_train(schedule: Schedule, curve: Sequence[EpochRecord]) -> Estimate | Unknown:
+    if isinstance(schedule, StepSchedule) and sum(start < len(curve) for start, _ in schedule.stages) > 1:
+        return _STAGED
+    return projected_gain(stretches(schedule, curve, lambda record: record.train))
 
 
 def _fallen(accuracies: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Probe, Recovered, Retraining
 from prunec.compiler.recovery.schedule_curves import Schedule
-from prunec.compiler.recovery.scores import Estimate, Scores
+from prunec.compiler.recovery.scores import Estimate, Measure, Scores
 from prunec.compiler.recovery.signs import DIVERGED, Measured, ProbeGain, probe_rate
 from prunec.compiler.recovery.training_start import full_schedule
 from prunec.passes.errors import TrainingDivergedError
@@ -44,17 +44,45 @@ def judge_retraining(stated: Recover, given: StepInput, result: Recovered, train
         return replace(fact, diagnosis=_NO_ARM)
     settings, options = given.request.settings, result.options
     schedule = full_schedule(options, settings.pretraining)
+    settings.progress.stage("diagnosis")
+    measure = _measure(given)
+    measured = _measured(given, result, measure)
     further, probe = None, None
     if options.probe_epochs:
         kind = KINDS.get(str(options.optimizer))
         usual = None if kind is None else kind.usual_learning_rate
-        rate = probe_rate(schedule, len(result.curve), _comparable(options, settings), usual)
+        own = probe_rate(schedule, len(result.curve), _comparable(options, settings), usual, measured)
+        rate = Processes.join().from_main(own)
         settings.progress.stage(f"probe, {options.probe_epochs} epochs, {rate:.2g} decaying to zero")
         further, probe = _probe(options, given, result, rate, train)
+    fact = replace(fact, probe=probe, dense_scores=measured.dense)
     if not is_main():
-        return replace(fact, diagnosis=_HELPING, probe=probe)
-    settings.progress.stage("diagnosis")
-    return _diagnosed(fact, given, stated, result, schedule, further, probe)
+        return replace(fact, diagnosis=_HELPING)
+    gain = None if probe is None else _gain(probe, measured.kept, None if further is None else measure(further))
+    diagnosis = diagnose(
+        schedule,
+        result.curve,
+        float(measured.dense.validation.mean()),
+        measured,
+        gain,
+        kept_epoch=result.best_epoch,
+        original=_comparable(options, settings),
+        recipe=stated,
+    )
+    return replace(fact, diagnosis=diagnosis)
+
+
+def _measure(given: StepInput) -> Measure:
+    request = given.request
+    assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
+    return partial(Scores.of, data=request.data, metric=request.objective.metric, device=Processes.join().device)
+
+
+def _measured(given: StepInput, result: Recovered, measure: Measure) -> Measured:
+    """The scores of the dense network, which one measurement is enough for, and of the one that was kept."""
+    earlier = given.before(Retraining)
+    dense = earlier[-1].dense_scores if earlier else None
+    return Measured(dense or measure(given.request.dense), measure(result.program))
 
 
 def _comparable(options: Recover, settings: Settings) -> Schedule | None:
@@ -83,34 +111,6 @@ def _probe(
     except TrainingDivergedError:
         return None, Probe(recipe, DIVERGED, start)
     return further.program, Probe(recipe, further.spent, start)
-
-
-def _diagnosed(
-    fact: Retraining,
-    given: StepInput,
-    stated: Recover,
-    result: Recovered,
-    schedule: Schedule,
-    further: Program | None,
-    probe: Probe | None,
-) -> Retraining:
-    request, earlier = given.request, given.before(Retraining)
-    assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
-    measure = partial(Scores.of, data=request.data, metric=request.objective.metric, device=Processes.join().device)
-    dense = earlier[-1].dense_scores if earlier else None
-    measured = Measured(dense or measure(request.dense), measure(result.program))
-    gain = None if probe is None else _gain(probe, measured.kept, None if further is None else measure(further))
-    diagnosis = diagnose(
-        schedule,
-        result.curve,
-        float(measured.dense.validation.mean()),
-        measured,
-        gain,
-        kept_epoch=result.best_epoch,
-        original=_comparable(result.options, request.settings),
-        recipe=stated,
-    )
-    return replace(fact, diagnosis=diagnosis, probe=probe, dense_scores=measured.dense)
 
 
 def _gain(probe: Probe, before: Scores, after: Scores | None) -> ProbeGain:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from prunec.compiler.recovery.diagnosis import Diagnosis, diagnose, judge
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
-from prunec.compiler.recovery.scores import Estimate
-from prunec.compiler.recovery.signs import DIVERGED, NO_PROBE, ProbeGain, Signs, dense_rate, probe_rate
+from prunec.compiler.recovery.scores import Estimate, Scores
+from prunec.compiler.recovery.signs import DIVERGED, NO_PROBE, Measured, ProbeGain, Signs, dense_rate, probe_rate
 from prunec.compiler.recovery.verdicts import Verdict
 from prunec.passes.unknown import Unknown
 from tests.recovery.published_curves import CURVES, DENSE_TOP1
@@ -111,7 +112,8 @@ def test_a_network_that_lacks_accuracy_after_a_finished_training_is_over_pruned(
         ({"missing": Estimate(1.0, 2.0)}, "not known"),
         ({"probe_distance": 1.0}, "not known"),
         ({"projected_gain": Estimate(6.0, 1.0)}, "not known"),
-        ({"projected_gain_train": Estimate(4.0, 1.0)}, "not known"),
+        ({"projected_gain_train": Estimate(4.0, 1.0)}, "over-pruned"),
+        ({"projected_gain_train": Estimate(5.5, 1.0)}, "not known"),
         ({"projected_gain_train": Estimate(9.0, 1.0)}, "under-trained"),
         ({"projected_gain_train": Estimate(9.0, 1.0), "probe_gain": Estimate(-5.0, 1.0)}, "not known"),
         ({"limit_points": 4.0}, "not known"),
@@ -175,7 +177,7 @@ def test_less_certainty_never_finds_a_fault(evidence: Signs, factor: float) -> N
 def probed(text: str, epochs: int, original: Schedule | None, gain: float) -> Diagnosis:
     """The diagnosis of a run at 40 % whose probe gained so many points."""
     schedule = parse_schedule(text, epochs=epochs)
-    probe = ProbeGain(2, probe_rate(schedule, epochs, original, 0.1), Estimate(gain, 1.0), Estimate(gain, 1.0))
+    probe = ProbeGain(2, probe_rate(schedule, epochs, original, 0.1, None), Estimate(gain, 1.0), Estimate(gain, 1.0))
     return diagnose(schedule, curve([40.0] * epochs, schedule), 0.9, None, probe, original=original)
 
 
@@ -289,13 +291,32 @@ def test_test_data_have_no_say() -> None:
     assert diagnose(STEPS, watched, 0.8) == diagnose(STEPS, unwatched, 0.8)
 
 
+def test_a_probe_of_a_broken_network_restarts_higher() -> None:
+    dense, schedule = parse_schedule("cosine:0.1", epochs=30), parse_schedule("constant:1e-4", epochs=5)
+    scores = {accuracy: Scores(*(np.repeat([1.0, 0.0], [accuracy, 100 - accuracy]),) * 2) for accuracy in (80, 76, 20)}
+    for kept, rate in ((80, 0.02), (76, 0.02), (20, 0.075)):
+        measured = Measured(scores[80], scores[kept])
+        assert probe_rate(schedule, 5, dense, None, measured) == pytest.approx(rate)
+    blind = Measured(scores[20], scores[80])
+    assert probe_rate(schedule, 5, dense, None, blind) == pytest.approx(0.02)
+
+
+def test_of_a_run_in_stages_the_training_curve_promises_nothing() -> None:
+    epochs = 24
+    rising = [40 + 8 * math.log(epoch) for epoch in range(1, epochs + 1)]
+    for text, staged in (("step:0=0.1,12=0.01", True), ("constant:0.1", False), ("cosine:0.1", False)):
+        schedule = parse_schedule(text, epochs=epochs)
+        found = diagnose(schedule, curve(rising, schedule), 0.9).evidence.projected_gain_train
+        assert isinstance(found, Unknown) == staged
+
+
 def test_a_probe_restarts_between_a_fifth_and_all_of_the_dense_rate() -> None:
     dense = parse_schedule("cosine:0.1", epochs=30)
-    assert probe_rate(parse_schedule("constant:1e-4", epochs=5), 5, dense, 0.1) == pytest.approx(0.02)
-    assert probe_rate(parse_schedule("constant:0.05", epochs=5), 5, dense, 0.1) == pytest.approx(0.05)
-    assert probe_rate(parse_schedule("constant:0.5", epochs=5), 5, dense, 0.1) == pytest.approx(0.1)
-    assert probe_rate(parse_schedule("constant:0.5", epochs=5), 5, None, 0.1) == pytest.approx(0.5)
-    assert probe_rate(parse_schedule("constant:1e-4", epochs=5), 5, untrained(), 0.1) == pytest.approx(0.02)
+    assert probe_rate(parse_schedule("constant:1e-4", epochs=5), 5, dense, 0.1, None) == pytest.approx(0.02)
+    assert probe_rate(parse_schedule("constant:0.05", epochs=5), 5, dense, 0.1, None) == pytest.approx(0.05)
+    assert probe_rate(parse_schedule("constant:0.5", epochs=5), 5, dense, 0.1, None) == pytest.approx(0.1)
+    assert probe_rate(parse_schedule("constant:0.5", epochs=5), 5, None, 0.1, None) == pytest.approx(0.5)
+    assert probe_rate(parse_schedule("constant:1e-4", epochs=5), 5, untrained(), 0.1, None) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(("epochs", "probe"), [(1, 1), (2, 2), (9, 2), (10, 1), (19, 1), (60, 6)])
