@@ -1,8 +1,8 @@
 """Whether an archive of torch.export (``.pt2``) can be read without running code of its author.
 
-torch.export's loader is made for trusted files. It unpickles members, loads compiled libraries, evaluates text (symbolic
-expressions, sizes) and imports modules that the description of a pytree names; then torch.fx compiles Python source in
-which names from the file stand as they are. Here every member and every text of an archive is checked against what
+torch.export's loader is made for trusted files. It unpickles members, loads compiled libraries, evaluates symbolic
+expressions as Python, and imports modules that the description of a pytree names; then torch.fx compiles Python source
+in which names from the file stand as they are. Here every member and every text of an archive is checked against what
 `Program.save` writes, before that loader sees it: what isn't known to be plain data is refused.
 
 Records are read by torch's own reader, so that nothing depends on how another one understands the zip archive.
@@ -43,9 +43,7 @@ _OPERATOR = re.compile(
 )
 #: Names that stand in generated source as they are, and names that stand between double quotes there.
 _NAME, _QUOTED = re.compile(r"[\w.]*"), re.compile(r"[^\"'\\\x00-\x1f]*")
-_QUOTED_KEYS = frozenset(
-    {"parameter_name", "buffer_name", "buffer_to_mutate", "tensor_constant_name", "fqn", "config"}
-)
+_QUOTED_KEYS = frozenset({"parameter_name", "buffer_name", "buffer_to_mutate", "tensor_constant_name", "fqn", "config"})
 #: Keys of texts that are only ever values: arguments of operators, and notes of the exporter.
 _VALUES = frozenset({"as_string", "as_strings", "metadata", "torch_version", "guards_code"})
 _CONTAINERS = frozenset(
@@ -133,7 +131,7 @@ def _check_tensors(path: Path, document: Any, folder: str, sizes: dict[str, int]
 
 
 def _code(value: Any, key: str = "") -> Iterator[str]:
-    """Descriptions of the texts in a document that could become code; ``key`` is the name that the value stands under."""
+    """Descriptions of the texts in a document that could become code; ``key`` is the name under which it stands."""
     if isinstance(value, dict):
         names = _QUOTED if key in _QUOTED_KEYS | _VALUES else _NAME
         for name, item in value.items():

@@ -1,4 +1,4 @@
-"""What a ``.pt2`` of prunec holds beside the network, as JSON: masks, example inputs, names. Nothing in it is pickled."""
+"""What a ``.pt2`` of prunec holds beside the network, as JSON: masks, example inputs, names. Nothing is pickled."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ def read_inputs(note: Mapping[str, Any]) -> Inputs | None:
     """The example inputs in a note; None in the notes of 0.1.0, whose archives hold them pickled.
 
     Raises:
-        ValueError: Their structure has other parts than tuples, lists and dicts, or a tensor's shape and bytes don't fit.
+        ValueError: Their structure has other parts than tuples, lists and dicts, or shape and bytes of one don't fit.
     """
     if (example := note.get("inputs")) is None:
         return None
