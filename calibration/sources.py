@@ -1,6 +1,7 @@
 """Sources of samples: NumPy archives, IDX files, image folders, or the user's own code."""
 
 import gzip
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,7 +15,11 @@ from torch import Tensor
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
+from prunec.passes.archives import check_zip
 from prunec.passes.errors import InputError
+
+#: Bytes that one compressed byte can stand for at most.
+_MOST_DEFLATED = 1032
 
 
 def open_source(
@@ -68,6 +73,7 @@ def _from_npz(path: Path, part: Part) -> ArraySamples:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "doesn't exist"
         raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
+    check_zip(path)
     try:
         # Opened here, since numpy leaves a broken file open.
         if not zipfile.is_zipfile(path):
@@ -101,13 +107,17 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
             f"{folder} has no IDX file {name} or {name}.gz.", hint="Paths are relative to the project file."
         )
     try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
-        rank = raw[3]
-        shape = np.frombuffer(raw, ">u4", count=rank, offset=4)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            if start[:3] != b"\0\0\x08":
+                raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
+            rank = start[3]
+            shape = np.frombuffer(file.read(4 * rank), ">u4", count=rank).tolist()
+            if math.prod(shape) > _MOST_DEFLATED * path.stat().st_size:
+                raise ValueError(f"it has no values for the shape {shape}")
+            # One byte more shows what doesn't fit; the rest of a file that never ends isn't read.
+            values = file.read(math.prod(shape) + 1)
         # A copy, since torch wants memory that it may write to.
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
+        return np.frombuffer(values, np.uint8).reshape(shape).copy()
     except (ValueError, OSError, EOFError, IndexError, zlib.error) as error:
         raise InputError(f"{path} can't be read as an IDX file: {error}") from error

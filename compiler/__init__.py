@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 from prunec.passes.lazy import lazy_attributes
+from prunec.runtime.offline import stay_offline
+
+stay_offline()  # before anything imports accelerate
 
 if TYPE_CHECKING:  # for type checkers; at run time the names are looked up when they are used
     from prunec.compiler.facts.settings import Settings as Settings

@@ -2,30 +2,29 @@
 
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
 
 from prunec.passes import cost
 from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
-from prunec.passes.errors import InputError, UnsupportedModelError, first_line
+from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.exported import read_exported
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
 from prunec.passes.normalise import make_views_reshapes
+from prunec.passes.pt2_archive import check_plain, unreadable
+from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, doubled, fingerprint, named_tensors
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
-#: Attributes of a program that its file lists.
-_LISTS = ("lost_in_capture", "dropped", "constants")
 
 
 @dataclass(eq=False)
@@ -177,41 +176,59 @@ class Program:
         return exported
 
     def save(self, path: str | Path) -> None:
-        """Write the program with its masks as a ``.pt2`` archive."""
-        masks = {
-            name: {"shape": list(mask.shape), "bits": np.packbits(mask.cpu().numpy()).tobytes().hex()}
-            for name, mask in self.masks.items()
-        }
-        note = {"masks": masks, **{name: getattr(self, name) for name in _LISTS}}
+        """Write the program with its masks as a ``.pt2`` archive, in which nothing is pickled.
+
+        torch.export pickles example inputs, so they stand in prunec's own part of it.
+        """
+        inputs = self.example_args, self.example_kwargs
+        note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS})
+        exported = self.export()
+        exported.example_inputs = None
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
         buffer = io.BytesIO()
-        torch.export.save(self.export(), buffer, extra_files={_EXTRA_FILE: json.dumps(note)})
+        torch.export.save(exported, buffer, extra_files={_EXTRA_FILE: note})
         Path(path).write_bytes(buffer.getvalue())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Program":
+    def load(cls, path: str | Path, *, trust: bool = False) -> "Program":
         """Read a ``.pt2`` archive, prunec's own or a foreign one.
 
-        Loading such an archive can run code that its author put there, so load only what you trust.
+        Args:
+            path: The file.
+            trust: Whether code that the archive's author put there may run. Without it an archive is read only if all
+                of it is known to be plain data (`pt2_archive`).
 
         Raises:
-            InputError: The file is not a readable ``.pt2`` archive.
+            InputError: The file is not a readable ``.pt2`` archive, or isn't trusted and could run code.
         """
-        extra = {_EXTRA_FILE: ""}
+        if not trust:
+            check_plain(Path(path))
         try:
-            exported = torch.export.load(str(path), extra_files=extra)
+            exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
+            note = json.loads(text) if text else {}
+            example, masks = read_inputs(note), read_masks(note)
         except Exception as error:
-            raise InputError(
-                f"{path} can't be read as a .pt2 archive of torch.export: {first_line(error)}",
-                hint="It may be truncated or corrupt, or written by another version of PyTorch.",
-            ) from error
-        program = from_exported(exported)
-        if extra[_EXTRA_FILE]:
-            note = json.loads(extra[_EXTRA_FILE])
-            program.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
-            for name in _LISTS:  # the earliest archives of 0.1.0 don't list the constants
-                setattr(program, name, tuple(note.get(name, ())))
+            raise unreadable(Path(path), error) from error
+        program = from_exported(exported, example)
+        program.masks = masks
+        for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
+            setattr(program, name, tuple(note.get(name, ())))
         return program
+
+
+def _load_trusted(path: str) -> tuple[ExportedProgram, str]:
+    """Read an archive of any age, and prunec's note in it."""
+    extra = {_EXTRA_FILE: ""}
+    return torch.export.load(path, extra_files=extra), extra[_EXTRA_FILE]
+
+
+def _load_plain(path: str) -> tuple[ExportedProgram, str]:
+    """Read an archive that was checked, and prunec's note in it.
+
+    `torch.export.load` would try again what fails as an archive of torch 2.7, unpickling members that weren't checked.
+    """
+    content = load_pt2(path)
+    return content.exported_programs["model"], content.extra_files.get(_EXTRA_FILE, "")
 
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:
@@ -220,25 +237,25 @@ def program_from(exported: ExportedProgram, example: Inputs) -> Program:
     return Program(module, *example, dynamic_dims(exported), dropped=dropped, constants=constants)
 
 
-def from_exported(exported: ExportedProgram) -> Program:
+def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> Program:
     """A program from an ``ExportedProgram``, with the dimensions dynamic that were exported so.
 
+    Args:
+        exported: The exported network.
+        example: Its example inputs; by default those that it holds.
+
     Raises:
-        UnsupportedModelError: The export holds no example inputs, or a name or a nested graph that prunec can't take.
+        UnsupportedModelError: There are no example inputs, or a name or a nested graph that prunec can't take.
     """
-    if exported.example_inputs is None:
+    example = example or exported.example_inputs
+    if example is None:
         raise UnsupportedModelError(
             "The exported program holds no example inputs.", hint="Export it again with torch.export.export."
         )
-    args, kwargs = exported.example_inputs
+    args, kwargs = example
     program = program_from(exported, (tuple(args), dict(kwargs)))
     program.origin = fingerprint(exported.state_dict)
     return program
-
-
-def _unpack(mask: Mapping[str, Any]) -> Tensor:
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(mask["bits"]), np.uint8))
-    return torch.from_numpy(bits[: math.prod(mask["shape"])].astype(bool).reshape(mask["shape"]))
 
 
 def widen_casts(graph: Graph) -> None:

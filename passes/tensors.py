@@ -2,12 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from prunec.passes.errors import InputError
+
+#: A view may stand for this many bytes, however few are stored.
+_FREE_BYTES = 1 << 20
 #: Positional and keyword inputs of a network.
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -61,3 +66,32 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_stored(content: object, path: Path) -> None:
+    """Refuse a file's tensors that stand for many more values than it stores: a copy of one would fill the memory.
+
+    Args:
+        content: What was read, in which mappings and sequences may hold themselves.
+        path: The file, for the message.
+
+    Raises:
+        InputError: There is such a tensor.
+    """
+    left, seen = [content], set[int]()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            left.extend(value)
+        elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+            asked, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+            if asked > max(stored, _FREE_BYTES):
+                raise InputError(
+                    f"{path} holds a tensor of shape {list(value.shape)}, {asked:,} bytes; {stored:,} are stored.",
+                    hint="Save a copy of it: tensor.contiguous().",
+                )

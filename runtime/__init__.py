@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 from prunec.passes.lazy import lazy_attributes
+from prunec.runtime.offline import stay_offline
+
+stay_offline()
 
 if TYPE_CHECKING:
     from prunec.runtime.devices import DEVICES as DEVICES

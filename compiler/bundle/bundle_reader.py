@@ -8,11 +8,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, PLAN, REPORT, TYPED_ONNX
-from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, file_sha256
+from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, file_sha256, strange_kind
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import InputError, first_line
 from prunec.passes.program import Program
+from prunec.runtime.onnx_reading import read_onnx
 
 #: Files that every bundle has, besides its report.
 _NEEDED = (MODEL_ONNX, MODEL_PT2, PLAN)
@@ -35,6 +36,9 @@ class Bundle:
         problems += [f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())]
         for name in (name for name in expected if name in present):
             path, entry = self.folder / name, expected[name]
+            if strange := strange_kind(self.folder, name):
+                problems.append(f"{name}: {strange}, not a file of the bundle")
+                continue
             try:
                 size, sha256 = path.stat().st_size, file_sha256(path)
             except OSError as error:
@@ -57,6 +61,9 @@ def read_bundle(path: Path) -> Bundle:
     if not path.is_dir():
         what = "is a file, not a bundle folder" if path.exists() else "does not exist"
         raise InputError(f"Bundle {path} {what}.", hint="Give the folder that `prunec compile` wrote.")
+    for name in (MANIFEST_NAME, REPORT):
+        if strange := strange_kind(path, name):
+            raise InputError(f"{path / name} is {strange}, not a file of the bundle.")
     if not (path / MANIFEST_NAME).is_file():
         raise InputError(f"{path} is not a bundle: it has no {MANIFEST_NAME}.")
     manifest = _parsed(path / MANIFEST_NAME, Manifest.model_validate_json)
@@ -71,6 +78,7 @@ def intact_bundle(path: Path) -> Bundle:
     """
     bundle = read_bundle(path)
     refuse(bundle, bundle_problems(bundle))
+    check_models(bundle)
     return bundle
 
 
@@ -89,10 +97,25 @@ def bundle_problems(bundle: Bundle) -> list[str]:
     return bundle.check_hashes() + absent
 
 
+def check_models(bundle: Bundle) -> None:
+    """Look at the ONNX files of a bundle whose hashes were checked.
+
+    Raises:
+        InputError: One can't be read, or has values outside of the bundle or larger than what it stores.
+    """
+    for name in bundle.manifest.files:
+        if name.endswith(".onnx"):
+            read_onnx(bundle.folder / name)
+
+
 def bundle_program(folder: Path) -> Program:
     """The compiled program of a bundle whose hashes were checked.
 
-    A matching hash proves that the bundle is whole, not who made it: its ``.pt2`` can run code when it is loaded.
+    A matching hash proves that the bundle is whole, not who made it: a ``.pt2`` of other things than plain data is
+    refused.
+
+    Raises:
+        InputError: It can't be read, or could run code of its author.
     """
     with without_tracebacks("torch.export"):
         return Program.load(folder / MODEL_PT2).eval()

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.report.report_part import SortedDict
+from prunec.passes.archives import kind_of
 
 MANIFEST_NAME = "manifest.json"
 
@@ -57,8 +58,18 @@ def describe_folder(folder: Path, seed: int | None) -> Manifest:
 
 def file_names(folder: Path) -> list[str]:
     """Every file below `folder` except its manifest, as sorted relative paths with forward slashes."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder).as_posix() for path in paths)
     return sorted(name for name in names if name != MANIFEST_NAME)
+
+
+def strange_kind(folder: Path, name: str) -> str:
+    """What leads elsewhere under a name in a folder, or never ends: "behind a link", "a named pipe"; "" for a file."""
+    path = folder / name
+    if any(step.is_symlink() for step in (path, *path.parents) if folder in step.parents):
+        return "behind a link"
+    kind = kind_of(path)
+    return "" if kind in ("file", "nothing") else kind
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import print_report
+from prunec.compiler.cli.output import note, print_report
 from prunec.compiler.cli.progress_bars import showing_progress
 
 
@@ -27,8 +27,12 @@ def build(
 ) -> int:
     """Build the engine of a bundle on this machine, which has the device or a builder for it."""
     from prunec.compiler.commands.build_bundle import Source, build_bundle
+    from prunec.compiler.project.project import Project
 
-    dense = None if source is None else Source(source, config, options.model_options(model, input_, trust))
+    dense = None
+    if source is not None:
+        Project.find(source, config, note)  # says whose code runs, before anything else
+        dense = Source(source, config, options.model_options(model, input_, trust))
     with showing_progress() as progress:
         report = build_bundle(bundle, source=dense, timing_cache=timing_cache, progress=progress)
     print_report(report, bundle, context.obj)

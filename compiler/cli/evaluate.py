@@ -3,7 +3,7 @@
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import print_json
+from prunec.compiler.cli.output import note, print_json
 
 
 def eval_(
@@ -17,7 +17,7 @@ def eval_(
     """Measure accuracy on the test data: of a checkpoint with torch, of a bundle or ONNX file with ONNX Runtime."""
     from prunec.compiler.commands.evaluate_accuracy import evaluate_path
 
-    result = evaluate_path(path, config=config, model=options.model_options(model, input_, trust))
+    result = evaluate_path(path, config=config, model=options.model_options(model, input_, trust), note=note)
     if as_json:
         print_json(result)
         return

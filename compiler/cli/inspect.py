@@ -43,7 +43,7 @@ def inspect(
         _inspect_onnx(exported, as_json)
         return
     loading = options.model_options(model, input_, trust)
-    inspection = inspect_checkpoint(checkpoint, config=config, model=loading, picture=picture)
+    inspection = inspect_checkpoint(checkpoint, config=config, model=loading, note=note, picture=picture)
     if picture is not None:
         note(f"picture: {picture}")
     if as_json:

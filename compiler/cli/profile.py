@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import print_json, print_table
+from prunec.compiler.cli.output import note, print_json, print_table
 
 
 def profile(
@@ -24,7 +24,8 @@ def profile(
     from prunec.compiler.commands.profile_latency import ProfileSettings, profile_path
 
     settings = ProfileSettings(threads, batch, runs, seed)
-    result = profile_path(path, settings, config=config, model=options.model_options(model, input_, trust))
+    loading = options.model_options(model, input_, trust)
+    result = profile_path(path, settings, config=config, model=loading, note=note)
     if as_json:
         print_json(result)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import print_json, print_table
+from prunec.compiler.cli.output import note, print_json, print_table
 
 
 def verify(
@@ -26,7 +26,8 @@ def verify(
     from prunec.compiler.commands.verify_bundle import verify_bundle
     from prunec.compiler.report.report_text import result_line
 
-    result = verify_bundle(bundle, source=source, config=config, model=options.model_options(model, input_, trust))
+    loading = options.model_options(model, input_, trust)
+    result = verify_bundle(bundle, source=source, config=config, model=loading, note=note)
     if as_json:
         print_json(result.to_json())
         return result.exit_code

@@ -10,6 +10,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX
 from prunec.compiler.bundle.bundle_reader import bundle_onnx, intact_bundle
 from prunec.passes.errors import InputError
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.onnx_reading import read_onnx
 
 
 def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
@@ -21,14 +22,18 @@ def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
             float16.
 
     Raises:
-        InputError: There is nothing at the path, or a folder that is no intact bundle.
+        InputError: There is nothing at the path, a folder that is no intact bundle, or an ONNX file that can't be read
+            or has values outside of its folder.
     """
     if not path.exists():
         raise InputError(f"{path} doesn't exist.", hint="Give a checkpoint, a bundle's folder or an ONNX file.")
     if path.is_dir():
         folder = intact_bundle(path).folder
         return bundle_onnx(folder) if as_deployed else folder / MODEL_ONNX
-    return path if path.suffix == ".onnx" else None
+    if path.suffix != ".onnx":
+        return None
+    read_onnx(path)
+    return path
 
 
 def onnx_inputs(engine: OnnxRuntimeSession, batch: int, seed: int) -> list[NDArray[Any]]:

@@ -79,7 +79,7 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
     Raises:
         PrunecError: The compile can't be done; then nothing is written.
     """
-    project, progress = Project.find(job.checkpoint, job.config), job.settings.progress
+    project, progress = Project.find(job.checkpoint, job.config, note), job.settings.progress
     pipeline = resolve_pipeline(project.config, job.recipe, job.target)
     seed = project.config.recipe.seed if job.recipe.seed is None else job.recipe.seed
     progress.stage("load the checkpoint")

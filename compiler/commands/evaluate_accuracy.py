@@ -1,5 +1,6 @@
 """``prunec eval``: accuracy of a checkpoint, a bundle or an ONNX file on the test data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +34,16 @@ class Evaluation:
     data_sha256: str
 
 
-def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions) -> Evaluation:
-    """Evaluate on the test data that the project file names.
+def evaluate_path(
+    path: Path, *, config: Path | None, model: ModelOptions, note: Callable[[str], None] | None = None
+) -> Evaluation:
+    """Evaluate on the test data that the project file names; ``note`` receives whose code may run.
 
     Raises:
         PrunecError: There are no data, or the path can't be loaded or doesn't fit them.
     """
     exported = onnx_file(path, as_deployed=True)
-    project = Project.find(path, config)
+    project = Project.find(path, config, note)
     if exported is None:
         loaded = project.load(path, model)
         data, objective = project.required_data(), project.objective()

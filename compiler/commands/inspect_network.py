@@ -1,6 +1,7 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,16 +39,28 @@ class Inspection:
 
 
 def inspect_checkpoint(
-    checkpoint: Path, *, config: Path | None, model: ModelOptions, picture: Path | None = None
+    checkpoint: Path,
+    *,
+    config: Path | None,
+    model: ModelOptions,
+    note: Callable[[str], None] | None = None,
+    picture: Path | None = None,
 ) -> Inspection:
     """Load a checkpoint, inspect it, and draw it into a picture (.svg or .html; one that is there is replaced).
+
+    Args:
+        checkpoint: The trained network.
+        config: The project file; by default the one beside the checkpoint, else in the working directory.
+        model: Options on how to read the checkpoint.
+        note: Receiver of the sentence that says whose code may run.
+        picture: The file of the picture; None for none.
 
     Raises:
         PrunecError: The checkpoint can't be loaded, or the picture not written.
     """
     if picture is not None and picture.suffix not in PICTURES:
         raise UsageError(f"{picture} can't be drawn into.", hint=f"Name a file that ends in {' or '.join(PICTURES)}.")
-    loaded = Project.find(checkpoint, config).load(checkpoint, model)
+    loaded = Project.find(checkpoint, config, note).load(checkpoint, model)
     if picture is not None:
         _write_whole(picture, render_picture(loaded.program, picture.suffix))
     return inspect_program(loaded.program, loaded.notes)

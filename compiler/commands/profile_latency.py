@@ -1,6 +1,7 @@
 """``prunec profile``: latency percentiles, and time per operator, under ONNX Runtime on this CPU."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,17 @@ class Profile:
     operators: tuple[OperatorTime, ...]
 
 
-def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, model: ModelOptions) -> Profile:
+def profile_path(
+    path: Path,
+    settings: ProfileSettings,
+    *,
+    config: Path | None,
+    model: ModelOptions,
+    note: Callable[[str], None] | None = None,
+) -> Profile:
     """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model) or an ONNX file.
+
+    ``note`` receives the sentence that says whose code may run.
 
     Raises:
         PrunecError: It can't be loaded or exported.
@@ -44,7 +54,7 @@ def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, 
     exported = onnx_file(path, as_deployed=False)
     if exported is not None:
         return _profile(exported, path, settings)
-    loaded = Project.find(path, config).load(path, model)
+    loaded = Project.find(path, config, note).load(path, model)
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "model.onnx"
         export_onnx(loaded.program, exported)

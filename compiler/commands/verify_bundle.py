@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
-from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx, bundle_problems, bundle_program, read_bundle
+from prunec.compiler.bundle.bundle_reader import (
+    Bundle,
+    bundle_onnx,
+    bundle_problems,
+    bundle_program,
+    check_models,
+    read_bundle,
+)
 from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
@@ -63,18 +70,28 @@ class Verification:
         return {**asdict(self), "exit_code": self.exit_code}
 
 
-def verify_bundle(path: Path, *, source: Path | None, config: Path | None, model: ModelOptions) -> Verification:
-    """Check a bundle; the pruning plan is replayed on its source, the dense checkpoint, where that is given.
+def verify_bundle(
+    path: Path,
+    *,
+    source: Path | None,
+    config: Path | None,
+    model: ModelOptions,
+    note: Callable[[str], None] | None = None,
+) -> Verification:
+    """Check a bundle; the pruning plan is replayed on its source, the dense checkpoint, where that is given;
+    ``note`` receives the sentence that says whose code may run.
 
     Raises:
         PrunecError: The bundle or the source can't be read at all.
     """
+    project = None if source is None else Project.find(source, config, note)
     bundle = read_bundle(path)
     hashes = _check(lambda: _hashes(bundle), "hashes")
     if hashes.verdict == "failed":
         why = "not tried: the bundle isn't intact."
         names = ("2:4 sparsity", "ONNX against torch", "engine")
         return Verification(str(path), (hashes, *(Check(name, "skipped", why) for name in names)))
+    check_models(bundle)
     program = bundle_program(bundle.folder)
     checks = [
         hashes,
@@ -82,8 +99,8 @@ def verify_bundle(path: Path, *, source: Path | None, config: Path | None, model
         _check(lambda: _numerics(bundle, program), "ONNX against torch"),
         _engine(bundle, program),
     ]
-    if source is not None:
-        dense = Project.find(source, config).load(source, model).program
+    if source is not None and project is not None:
+        dense = project.load(source, model).program
         checks += [
             _check(lambda: same_source(bundle, dense), "source"),
             _check(lambda: _replay(bundle, dense, program), "plan replayed on the source"),

@@ -13,6 +13,7 @@ from prunec.calibration.data import Data, load_data
 from prunec.calibration.user_code import import_callable
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
 from prunec.compiler.project.config import MAX_SIZE, Config, checked_reference, find_config, load_config
+from prunec.compiler.project.named_code import check_place, named_code
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
@@ -58,13 +59,28 @@ class Project:
     config: Config
 
     @classmethod
-    def find(cls, near: Path | None = None, config: Path | None = None) -> "Project":
+    def find(
+        cls, near: Path | None = None, config: Path | None = None, note: Callable[[str], None] | None = None
+    ) -> "Project":
         """The project of a checkpoint, or of the working directory.
+
+        Args:
+            near: The checkpoint.
+            config: The project file that the user pointed to, whose code runs wherever it lies.
+            note: Receiver of the sentence that says whose code may run.
 
         Raises:
             UsageError: The project file that is asked for doesn't exist, or is wrong.
+            InputError: One that wasn't asked for names code, and lies in a bundle or an unpacked archive.
         """
-        return cls(load_config(find_config(near, config)))
+        path = find_config(near, config)
+        project = cls(load_config(path))
+        if path is not None and (code := named_code(project.config)):
+            if config is None:
+                check_place(path.absolute(), code)
+            if note is not None:
+                note(f"code of the project file {path} runs: {', '.join(code)}")
+        return project
 
     def load(self, checkpoint: Path, options: ModelOptions) -> LoadedCheckpoint:
         """Read and capture a checkpoint.

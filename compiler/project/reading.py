@@ -2,7 +2,8 @@
 
 A ``state_dict`` and safetensors are read without running any code from them. A pickled module and a ``.pt2`` archive
 can run whatever their author put there, so they are read only if the caller trusts them. A ``.pt2`` that lies in a
-bundle, unchanged since its manifest was written, needs no such word; that proves that it is whole, not who made it.
+bundle, unchanged since its manifest was written, needs no such word where all of it is plain data: the manifest proves
+that it is whole, not who made it.
 """
 
 import re
@@ -18,8 +19,10 @@ from safetensors.torch import load_file
 
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
+from prunec.passes.archives import check_regular, check_zip, untrusted
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
+from prunec.passes.tensors import check_stored
 
 #: Messages of torch where weights_only met something that is no tensor or plain value.
 _UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
@@ -29,7 +32,7 @@ _STARTS = (b"PK", b"\x80")
 
 
 def check_file(path: Path) -> None:
-    """Raise `InputError` where there is no file with something in it that may be read."""
+    """Raise `InputError` where there is no file with something in it that may be read, and can be without harm."""
     try:
         if path.is_dir():
             raise InputError(
@@ -39,10 +42,10 @@ def check_file(path: Path) -> None:
         if not path.exists():
             what = "is a link to nothing" if path.is_symlink() else "doesn't exist"
             raise InputError(f"Checkpoint {path} {what}.", hint=_nearby(path))
+        check_regular(path)
         if path.stat().st_size == 0:
             raise InputError(f"Checkpoint {path} is empty (0 bytes).", hint="Copy or save it again.")
-        with path.open("rb"):
-            pass
+        check_zip(path)
     except OSError as error:
         raise InputError(f"Checkpoint {path} can't be read: {error.strerror or error}.") from error
 
@@ -54,17 +57,10 @@ def _nearby(path: Path) -> str | None:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the file is an archive of torch.export; its name decides only where its content can't.
-
-    Raises:
-        InputError: The file is a broken zip archive.
-    """
-    try:
-        if not zipfile.is_zipfile(path):
-            return path.suffix == ".pt2"
-        return _has_entry(path, "/archive_format", "serialized_exported_program.json")
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # bad versions and bad names of entries too
-        raise _corrupt(path, str(error)) from error
+    """Whether the file is an archive of torch.export; its name decides only where its content can't."""
+    return _has_entry(path, "/archive_format", "serialized_exported_program.json") or (
+        path.suffix == ".pt2" and not zipfile.is_zipfile(path)
+    )
 
 
 def check_sums(path: Path) -> None:
@@ -95,26 +91,27 @@ def read_exported(path: Path, trust: bool) -> tuple[Program, tuple[str, ...]]:
     """The program in an archive of torch.export, in eval mode, and notes on it.
 
     Raises:
-        InputError: The file is no such archive, or is neither trusted nor vouched for by the bundle around it.
+        InputError: The file is no such archive, or isn't trusted, and is no unchanged file of a bundle, or not of plain
+            data only.
     """
     if not zipfile.is_zipfile(path):
         raise _corrupt(path, "it is no zip archive, as .pt2 files are")
     notes = () if trust else (_vouched(path),)
     with without_tracebacks("torch.export"):
-        return Program.load(path).eval(), notes
+        return Program.load(path, trust=trust).eval(), notes
 
 
 def _vouched(path: Path) -> str:
-    """A note that the bundle around an archive vouches for it, or the reason why it isn't loaded."""
+    """A note that an archive is as its bundle was written, or the error that says why it isn't loaded."""
     try:
         entry = Manifest.model_validate_json((path.parent / MANIFEST_NAME).read_bytes()).files.get(path.name)
     except (OSError, ValueError):  # no manifest of a bundle
         entry = None
     if entry is None:
-        raise _untrusted(path, "a .pt2 archive: torch.export's loader may unpickle, and so run, what is in it")
+        raise untrusted(path, "a .pt2 archive: torch.export's loader may unpickle, and so run, what is in it")
     sha256 = file_sha256(path)
     if sha256 != entry.sha256:
-        raise _untrusted(
+        raise untrusted(
             path,
             f"a .pt2 archive that is not the one its bundle was written with: its sha256 is {sha256[:12]}..., "
             f"in {MANIFEST_NAME} {entry.sha256[:12]}...",
@@ -134,7 +131,7 @@ def read_content(path: Path, trust: bool) -> object:
         except (SafetensorError, OSError, ValueError) as error:
             raise _corrupt(path, str(error)) from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A file that can't be read raises nearly anything: EOFError, KeyError, RuntimeError, UnpicklingError.
         text = str(error)
@@ -148,8 +145,10 @@ def read_content(path: Path, trust: bool) -> object:
         if not trust:
             match = _GLOBAL.search(text)
             what = f", {match[1]} for one" if match else ""
-            raise _untrusted(path, f"pickled objects other than tensors{what}") from error
-    return _unpickle(path)
+            raise untrusted(path, f"pickled objects other than tensors{what}") from error
+        return _unpickle(path)
+    check_stored(content, path)
+    return content
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -168,7 +167,9 @@ def _start(path: Path) -> bytes:
 
 
 def _has_entry(path: Path, *names: str) -> bool:
-    """Whether the name of some entry of an archive ends like one of these."""
+    """Whether the file is a zip archive, and the name of some entry in it ends like one of these."""
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith(names) for name in archive.namelist())
 
@@ -194,12 +195,4 @@ def _corrupt(path: Path, why: str) -> InputError:
     return InputError(
         f"Checkpoint {path} can't be read: {why}.",
         hint="It may be truncated or corrupt, or no PyTorch checkpoint. Copy or save it again.",
-    )
-
-
-def _untrusted(path: Path, what: str) -> InputError:
-    return InputError(
-        f"{path} holds {what}. Loading such a file can run any code that its author put there.",
-        hint="Save the state_dict instead (torch.save(model.state_dict(), ...)) and name a factory; "
-        "or, if you trust where the file is from, add --trust-checkpoint.",
     )

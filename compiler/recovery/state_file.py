@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from prunec.compiler.recovery.processes import Processes
+from prunec.passes.archives import check_zip
 from prunec.passes.errors import InputError, first_line
+from prunec.passes.tensors import check_stored
 
 Identity = Mapping[str, object]
 
@@ -86,10 +88,12 @@ class StateFile:
 
     def _held(self) -> tuple[Identity, dict[str, Any]] | None:
         path = self.options.path
-        if self.processes.rank != 0 or not path.is_file():
+        if self.processes.rank != 0 or not path.exists():
             return None
+        check_zip(path)
         try:
             held = torch.load(path, weights_only=True, map_location="cpu")
+            check_stored(held, path)
             return held["identity"], held["state"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise InputError(
