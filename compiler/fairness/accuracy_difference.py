@@ -1,7 +1,6 @@
 """How far apart the accuracies of two runs are, and how much of that may be chance."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean, stdev
@@ -15,7 +14,7 @@ from prunec.compiler.fairness.run_card import Accuracy
 CONFIDENCE = 0.95
 #: Runs that a deviation needs at least: where a card gives one and not their number, it is taken of so many.
 _FEWEST_RUNS = 2
-_NODES = 128
+_NODES, _STEPS = 128, 12
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,13 @@ def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
         angles = angle * (nodes + 1) / 2
         return float(angle / 2 * (weights * np.cos(angles) ** (freedom - 1)).sum())
 
-    return math.sqrt(freedom) * math.tan(_bisected(below, confidence * below(math.pi / 2), math.pi / 2))
+    share, angle = confidence * below(math.pi / 2), 0.0
+    for _ in range(_STEPS):  # of Newton's method: the integral bends down, so that it comes from below without a jump
+        angle += (share - below(angle)) / math.cos(angle) ** (freedom - 1)
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 @cache
 def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes between -1 and 1, and their weights."""
     return np.polynomial.legendre.leggauss(_NODES)
-
-
-def _bisected(rising: Callable[[float], float], value: float, highest: float) -> float:
-    low, high = 0.0, highest
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < value else (low, middle)
-    return low

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunec.compiler.fairness import questions
-from prunec.compiler.fairness.predicates import Predicate, Question
+from prunec.compiler.fairness.asked_once import AskedOnce, Reading
+from prunec.compiler.fairness.predicates import Predicate, all_of
 from prunec.compiler.fairness.run_card import RunCard
 
 #: Levels from the weakest on: level -> (its predicates, what may be said at it).
@@ -29,15 +30,28 @@ RANKED_FROM = "S3.2"
 TOLERANCE = 0.01
 #: The question about a run from scratch and another one, and those that don't count for such a pair.
 _CONCATENATED, _BY_STAGE = "concatenated", ("pB", "pE", "pL", "qE", "qL")
-_QUESTIONS: dict[str, Question] = {
-    "pB": questions.same_base,
-    "pE": questions.same_length,
-    "pL": questions.same_learning_rates,
-    "pH": questions.same_training,
-    "qE": questions.same_pruning_length,
-    "qL": questions.same_pruning,
-    "sA": questions.same_total_epochs,
-    "sB": questions.same_total_cost,
+_TASK, _TRAINED = "same task", ("base", "pretraining", "pruning", "finetuning")
+_QUESTIONS = {
+    _TASK: Reading(
+        questions.same_task,
+        (
+            *("data", "data_sha256", "task", "task_options", "metric", "architecture", "architecture_sha256"),
+            *("structure", "compression", "undeclared"),
+        ),
+    ),
+    "pB": Reading(
+        questions.same_base,
+        ("base", "base_sha256", "base_options", "dense_accuracy", "pretraining", "pretraining_options"),
+    ),
+    "pE": Reading(questions.same_length, ("finetuning",)),
+    "pL": Reading(questions.same_learning_rates, ("finetuning",)),
+    "pH": Reading(questions.same_training, ("finetuning", "training", "distilled", "int8")),
+    "qE": Reading(questions.same_pruning_length, ("pruning", "rounds")),
+    "qL": Reading(questions.same_pruning, ("pruning", "pruning_options")),
+    "sA": Reading(questions.same_total_epochs, _TRAINED),
+    _CONCATENATED: Reading(
+        questions.same_concatenation, (*_TRAINED, "pretraining_options", "pruning_options", "training")
+    ),
 }
 
 
@@ -74,6 +88,30 @@ class PairLevel:
         return [predicate for name, predicate in self.predicates.items() if name not in idle]
 
 
+class PairLevels:
+    """The levels of pairs among some runs, which must be these very objects."""
+
+    def __init__(self, cards: Sequence[RunCard]) -> None:
+        self._ask = {name: AskedOnce(reading, cards) for name, reading in _QUESTIONS.items()}
+
+    def __call__(self, a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLevel:
+        """The highest level at which two of the runs may be compared, and the tags that they share."""
+        answers = {name: ask(a, b) for name, ask in self._ask.items()}
+        task, concatenated = answers.pop(_TASK), answers.pop(_CONCATENATED)
+        predicates = {"p0": all_of(task, questions.same_amount(a, b, tolerance)), **answers}
+        predicates["sB"] = questions.same_total_cost(a, b)
+        truths = {name: predicate.truth for name, predicate in predicates.items()}
+        holding = [level for level, (needs, _) in LEVELS.items() if all(truths[need] for need in needs)]
+        possible = [level for level, (needs, _) in LEVELS.items() if all(truths[need] is not False for need in needs)]
+        if concatenated != questions.NO_CONCATENATION:
+            predicates[_CONCATENATED] = concatenated
+            needed = [truths["p0"], truths["pH"], concatenated.truth]
+            holding = holding[:1] + (["S4.2"] if all(needed) else [])
+            possible = possible[:1] + (["S4.2"] if False not in needed else [])
+        tags = tuple(tag for tag, (needs, _) in TAGS.items() if all(truths[need] for need in needs))
+        return PairLevel(["S0", *holding][-1], ["S0", *possible][-1], tags, predicates)
+
+
 def compare_pair(a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLevel:
     """The highest level at which two runs may be compared, and the tags that they share.
 
@@ -82,18 +120,7 @@ def compare_pair(a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLe
         b: The other.
         tolerance: Share by which the speed-ups, and the shares of weights that aren't zero, may differ.
     """
-    predicates = {"p0": questions.same_task(a, b, tolerance)}
-    predicates |= {name: ask(a, b) for name, ask in _QUESTIONS.items()}
-    truths = {name: predicate.truth for name, predicate in predicates.items()}
-    holding = [level for level, (needs, _) in LEVELS.items() if all(truths[need] for need in needs)]
-    possible = [level for level, (needs, _) in LEVELS.items() if all(truths[need] is not False for need in needs)]
-    if (concatenated := questions.same_concatenation(a, b)) is not None:
-        predicates[_CONCATENATED] = concatenated
-        needed = [truths["p0"], truths["pH"], concatenated.truth]
-        holding = holding[:1] + (["S4.2"] if all(needed) else [])
-        possible = possible[:1] + (["S4.2"] if False not in needed else [])
-    tags = tuple(tag for tag, (needs, _) in TAGS.items() if all(truths[need] for need in needs))
-    return PairLevel(["S0", *holding][-1], ["S0", *possible][-1], tags, predicates)
+    return PairLevels((a, b))(a, b, tolerance)
 
 
 def may_be_ranked(level: str) -> bool:

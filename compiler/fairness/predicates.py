@@ -28,15 +28,19 @@ class Predicate:
 
 
 Question = Callable[[RunCard, RunCard], Predicate]
+_YES = Predicate(True)
 
 
 def judged(truth: bool, *differs: str) -> Predicate:
     """An answer that is known, with what differs where it is no."""
-    return Predicate(truth, () if truth else differs)
+    return _YES if truth else Predicate(truth, differs)
 
 
 def all_of(*answers: Predicate) -> Predicate:
     """Whether all are true: false where one is false, else unknown where one is unknown."""
+    answers = [answer for answer in answers if answer.truth is not True or answer.differs or answer.missing]
+    if not answers:
+        return _YES
     truths = [answer.truth for answer in answers]
     truth = False if False in truths else None if None in truths else True
     differs, missing = (
@@ -90,6 +94,9 @@ def same_options(
         required: Names that must be known of both, beside those that either has.
         part: The part of a card that holds them, of each where they aren't the same, for what a reader is told.
     """
+    first, second = options
+    if first == second and None not in first.values() and first.keys() >= set(required):
+        return _YES
     parts = (part, part) if isinstance(part, str) else part
     answers = []
     for name in dict.fromkeys([*required, *options[0], *options[1]]):

@@ -25,17 +25,30 @@ _STAGES = ("pretraining", "pruning", "finetuning")
 _EPOCH_TOLERANCE = 1e-6
 #: Operations of two runs are equal to this share of the smaller one's, or to so many epochs of dense training.
 _COST_SHARE, _COST_EPOCHS = 0.005, 0.5
+#: The answer about a pair of which not exactly one run was trained from scratch.
+NO_CONCATENATION = Predicate(None)
 
 
-def same_task(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
-    """p0: the same data, metric and dense architecture, compressed alike."""
+def same_task(a: RunCard, b: RunCard) -> Predicate:
+    """A part of p0: the same data, metric and dense architecture, and the same kind of compression."""
+    structure = equal(a, b, "structure")
+    options = [] if structure.truth is False else [_same_known(a, b, "compression")]  # those of it say nothing more
     return all_of(
         _same_data(a, b),
         _same_known(a, b, "task_options"),
         _same_metric(a, b),
         same_identity(a, b, "architecture"),
-        _same_compression(a, b, tolerance),
         _undeclared_are_equal(a, b),
+        structure,
+        *options,
+    )
+
+
+def same_amount(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
+    """The other part of p0: as much is left."""
+    return all_of(
+        _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
+        _no_other_zeros(a, b, tolerance),
     )
 
 
@@ -102,14 +115,14 @@ def same_total_cost(a: RunCard, b: RunCard) -> Predicate:
     return judged(close, f"operations in all, in epochs of dense training: {first:.4g} against {second:.4g}")
 
 
-def same_concatenation(a: RunCard, b: RunCard) -> Predicate | None:
+def same_concatenation(a: RunCard, b: RunCard) -> Predicate:
     """Whether a run that was trained from scratch saw all learning rates that the other run saw, by the same options.
 
-    Such a pair has no base in common; this is how the paper's table 4 uses S4.2. None for other pairs. The options of
-    the two retrainings are another question.
+    Such a pair has no base in common; this is how the paper's table 4 uses S4.2. `NO_CONCATENATION` for other pairs.
+    The options of the two retrainings are another question.
     """
     if a.from_scratch == b.from_scratch or None in (a.from_scratch, b.from_scratch):
-        return None
+        return NO_CONCATENATION
     missing = tuple(
         f"{card.name}: {stage}.learning_rates"
         for card in (a, b)
@@ -155,17 +168,6 @@ def _same_metric(a: RunCard, b: RunCard) -> Predicate:
     if a.metric is not None and b.metric is not None and same_name(a.metric, b.metric):
         return Predicate(True)
     return equal(a, b, "metric")
-
-
-def _same_compression(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
-    structure = equal(a, b, "structure")
-    options = [] if structure.truth is False else [_same_known(a, b, "compression")]  # those of it say nothing more
-    return all_of(
-        structure,
-        *options,
-        _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
-        _no_other_zeros(a, b, tolerance),
-    )
 
 
 def _no_other_zeros(a: RunCard, b: RunCard, tolerance: float) -> Predicate:

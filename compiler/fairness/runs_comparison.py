@@ -10,6 +10,7 @@ from prunec.compiler.fairness.comparison_levels import (
     RANKED_FROM,
     TOLERANCE,
     PairLevel,
+    PairLevels,
     common_level,
     compare_pair,
     may_be_ranked,
@@ -85,10 +86,11 @@ def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsCompa
         raise UsageError(f"Two runs have one name: {', '.join(names)}.", hint="Rename a file, or give names in YAML.")
     own = [card for card in cards if card.arm_of not in names]
     compared = own if len(own) > 1 else list(cards)
-    pairs = [_pair(a, b, tolerance) for a, b in combinations(compared, 2)]
+    levels = PairLevels(cards)
+    pairs = [_pair(a, b, levels(a, b, tolerance)) for a, b in combinations(compared, 2)]
     level, tags = common_level([pair.level for pair in pairs])
     is_ranked = may_be_ranked(level) and not _families(compared)
-    arms = [_pair(run, arm, tolerance) for run, arm in _with_arms(cards)] if len(own) > 1 else []
+    arms = [_pair(run, arm, levels(run, arm, tolerance)) for run, arm in _with_arms(cards)] if len(own) > 1 else []
     return RunsComparison(
         cards=tuple(cards),
         level=level,
@@ -105,8 +107,8 @@ def _with_arms(cards: Sequence[RunCard]) -> Iterator[tuple[RunCard, RunCard]]:
     return ((run, arm) for run in cards for arm in cards if arm.arm_of == run.name)
 
 
-def _pair(a: RunCard, b: RunCard, tolerance: float) -> Pair:
-    return Pair(a.name, b.name, compare_pair(a, b, tolerance), difference(a.accuracy, b.accuracy))
+def _pair(a: RunCard, b: RunCard, level: PairLevel) -> Pair:
+    return Pair(a.name, b.name, level, difference(a.accuracy, b.accuracy))
 
 
 def _verdict(cards: Sequence[RunCard], level: str, *, is_ranked: bool, tolerance: float) -> str:

@@ -202,7 +202,7 @@ def same_rates(a: Sequence[RatePiece], b: Sequence[RatePiece], tolerance: float 
         tolerance: Epochs by which lengths and the times of changes may differ. Rates may differ by this share of the
             larger one, or by this much where they are above 1.
     """
-    if not a or not b:
+    if not a or not b or a == b:
         return len(a) == len(b)
     if abs(a[-1].end - b[-1].end) > tolerance:
         return False
