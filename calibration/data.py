@@ -14,7 +14,7 @@ from prunec.calibration.checks import Scan, check_classes, check_same_shape, sca
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
 from prunec.calibration.loaders import data_functions
-from prunec.calibration.samples import Samples
+from prunec.calibration.samples import DatasetSamples, Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
 from prunec.calibration.strata import choose, shuffled, strata_of
@@ -99,10 +99,11 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     held_out, how = _held_out(train_scan, config, own_validation is not None)
     classes = check_classes(train_scan, others, train_scan.labels[~held_out])
     preprocessing = _preprocessing(config, train_scan)
+    train, test = _as_seen(train, train_scan), _as_seen(test, train_scan)
     fitted = SampleSplit(train, train_scan.positions[~held_out], preprocessing)
     validation = SampleSplit(train, train_scan.positions[held_out], preprocessing)
     if own_validation is not None:
-        validation = SampleSplit(own_validation, others[1].positions, preprocessing)
+        validation = SampleSplit(_as_seen(own_validation, train_scan), others[1].positions, preprocessing)
     return Data(
         train=_augmented(fitted, config, train_scan, folder),
         validation=validation,
@@ -116,6 +117,11 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         split=how,
         name=config.name,
     )
+
+
+def _as_seen(samples: Samples, scanned: Scan) -> Samples:
+    """Samples that must stay of the kind that they were of when they were scanned, where code reads them each time."""
+    return replace(samples, kind=(scanned.shape, scanned.dtype)) if isinstance(samples, DatasetSamples) else samples
 
 
 def _limited(samples: Samples, limit: int | None, seed: int) -> Tensor:

@@ -19,7 +19,8 @@ from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.graphs import arguments
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
-from prunec.runtime.evaluate import call_user_function
+from prunec.passes.user_calls import call_user_code
+from prunec.runtime.evaluate import OBJECTIVE_HINT
 
 #: (outputs, labels) -> the loss, a scalar.
 Loss = Callable[[Any, Any], Tensor]
@@ -134,7 +135,7 @@ class _Collection:
     def _gradients(self, result: Any, labels: Any) -> dict[str, Tensor]:
         """Derivatives of the loss by every parameter; names of one tensor share them."""
         assert self.loss is not None
-        value = call_user_function("loss function", self.loss, result, labels)
+        value = call_user_code("loss function", self.loss, result, labels, hint=OBJECTIVE_HINT)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UsageError(f"The loss function gave {got}, expected one number.")
