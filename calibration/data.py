@@ -23,6 +23,7 @@ from prunec.passes.unknown import Unknown
 
 __all__ = ["Data", "Split", "load_data"]
 
+_NOT_COMPARED = Unknown("the samples were not compared.")
 _NOT_DIVIDED_HERE = Unknown("the data were not divided by prunec.")
 
 
@@ -37,6 +38,8 @@ class Data:
         input_shape: Shape of one sample, without the batch.
         label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
         name: Name of the data in the project file; empty where it has none.
+        test_repeats_train: Share of the test samples whose input is also a training or validation sample's.
+        train_repeats: Share of the training and validation samples whose input is also that of an earlier one.
         augment: Augmentation of the training data, as the project file names it.
         split: How the validation data were chosen, in words.
     """
@@ -52,6 +55,8 @@ class Data:
     label_shape: tuple[int, ...] = ()
     split: str | Unknown = _NOT_DIVIDED_HERE
     name: str = ""
+    test_repeats_train: float | Unknown = _NOT_COMPARED
+    train_repeats: float | Unknown = _NOT_COMPARED
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -116,6 +121,8 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         label_shape=tuple(train_scan.labels.shape[1:]),
         split=how,
         name=config.name,
+        test_repeats_train=float(torch.isin(others[0].keys, train_scan.keys).double().mean()),
+        train_repeats=1 - len(torch.unique(train_scan.keys)) / len(train_scan.keys),
     )
 
 

@@ -15,11 +15,11 @@ from prunec.passes.coupling import analyse
 from prunec.passes.criteria.catalogue import blame, resolve, statistics_of
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
-from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.graphs import arguments
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
-from prunec.passes.user_calls import call_user_code
+from prunec.passes.user_calls import call_user_code, defined_at
 from prunec.runtime.evaluate import OBJECTIVE_HINT
 
 #: (outputs, labels) -> the loss, a scalar.
@@ -138,10 +138,11 @@ class _Collection:
         value = call_user_code("loss function", self.loss, result, labels, hint=OBJECTIVE_HINT)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"The loss function gave {got}, expected one number.")
+            raise InputError(f"The loss function{defined_at(self.loss)} gave {got}, expected one number.")
         if not value.requires_grad:
-            raise UsageError(
-                "The loss function gave a number without gradients.", hint="Leave out detach() and item()."
+            raise InputError(
+                f"The loss function{defined_at(self.loss)} gave a number without gradients.",
+                hint="Leave out detach() and item().",
             )
         if not value.isfinite():
             raise NumericMismatchError(f"The loss on the data is {value.item()}, so that its gradients say nothing.")

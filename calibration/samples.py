@@ -78,7 +78,7 @@ class DatasetSamples:
         return _targets(self.dataset)
 
     def __len__(self) -> int:
-        return call_user_code(f"len() of {self.where}", len, self.dataset)  # type: ignore[no-any-return]
+        return call_user_code(f"len() of {self.where}", len, self.dataset, code=type(self.dataset).__len__)  # type: ignore[no-any-return]
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         inputs, labels = self.reading(indices, lambda: self._batch(indices))
