@@ -23,7 +23,8 @@ from prunec.calibration.augment_options import (
 )
 from prunec.calibration.user_code import import_callable
 from prunec.calibration.vision import torchvision
-from prunec.passes.errors import UsageError, first_line
+from prunec.passes.errors import InputError, UsageError
+from prunec.passes.user_calls import call_user_code, defined_at
 
 
 class Augmentation(Protocol):
@@ -113,7 +114,7 @@ class PerImage:
         return torch.randint(0, 2**63 - 1, (count,), generator=generator)
 
     def apply(self, images: Iterable[Tensor], drawn: Tensor) -> Tensor:
-        """Raise `UsageError` where the transform fails, or gives something else than an image of the same kind."""
+        """Raise `InputError` where the transform fails, or gives something else than an image of the same kind."""
         before = torch.get_rng_state()
         try:
             return torch.stack([self._one(image, seed) for image, seed in zip(images, drawn.tolist(), strict=True)])
@@ -122,17 +123,14 @@ class PerImage:
 
     def _one(self, image: Tensor, seed: int) -> Tensor:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the random numbers of GPUs too
-        try:
-            changed = self.transform(image.clone())  # some write in place, into what may be the data themselves
-        except Exception as error:
-            raise UsageError(
-                f"[data] the augmentation {self.name} failed: {type(error).__name__}: {first_line(error)}",
-                hint="It is called with one image as it is stored, a tensor (channels, height, width).",
-            ) from error
+        hint = "It is called with one image as it is stored, a tensor (channels, height, width)."
+        # Some write in place, into what may be the data themselves.
+        changed = call_user_code(f"augmentation {self.name}", self.transform, image.clone(), hint=hint)
         if not isinstance(changed, Tensor) or changed.shape != self.shape or changed.dtype != image.dtype:
             got = f"{list(changed.shape)} of {changed.dtype}" if isinstance(changed, Tensor) else type(changed).__name__
-            raise UsageError(
-                f"[data] the augmentation {self.name} gave {got}; expected {list(self.shape)} of {image.dtype}."
+            where = defined_at(self.transform)
+            raise InputError(
+                f"The augmentation {self.name}{where} gave {got}; expected {list(self.shape)} of {image.dtype}."
             )
         return changed
 
@@ -141,7 +139,8 @@ def check_repeatable(augment: Augmentation, image: Tensor) -> None:
     """Check that what was drawn decides all: a training that goes on must see the same images.
 
     Raises:
-        UsageError: The augmentation draws random numbers of its own, or `PerImage` can't apply it.
+        InputError: `PerImage` can't apply it.
+        UsageError: The augmentation draws random numbers of its own.
     """
     drawn = augment.draw(1, Generator().manual_seed(0))
     first, second = (augment.apply(image[None], drawn) for _ in range(2))

@@ -14,7 +14,7 @@ from prunec.calibration.checks import Scan, check_classes, check_same_shape, sca
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
 from prunec.calibration.loaders import data_functions
-from prunec.calibration.samples import Samples
+from prunec.calibration.samples import DatasetSamples, Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
 from prunec.calibration.strata import choose, shuffled, strata_of
@@ -23,6 +23,7 @@ from prunec.passes.unknown import Unknown
 
 __all__ = ["Data", "Split", "load_data"]
 
+_NOT_COMPARED = Unknown("the samples were not compared.")
 _NOT_DIVIDED_HERE = Unknown("the data were not divided by prunec.")
 
 
@@ -37,6 +38,8 @@ class Data:
         input_shape: Shape of one sample, without the batch.
         label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
         name: Name of the data in the project file; empty where it has none.
+        test_repeats_train: Share of the test samples whose input is also a training or validation sample's.
+        train_repeats: Share of the training and validation samples whose input is also that of an earlier one.
         augment: Augmentation of the training data, as the project file names it.
         split: How the validation data were chosen, in words.
     """
@@ -52,6 +55,8 @@ class Data:
     label_shape: tuple[int, ...] = ()
     split: str | Unknown = _NOT_DIVIDED_HERE
     name: str = ""
+    test_repeats_train: float | Unknown = _NOT_COMPARED
+    train_repeats: float | Unknown = _NOT_COMPARED
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -99,10 +104,11 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     held_out, how = _held_out(train_scan, config, own_validation is not None)
     classes = check_classes(train_scan, others, train_scan.labels[~held_out])
     preprocessing = _preprocessing(config, train_scan)
+    train, test = _as_seen(train, train_scan), _as_seen(test, train_scan)
     fitted = SampleSplit(train, train_scan.positions[~held_out], preprocessing)
     validation = SampleSplit(train, train_scan.positions[held_out], preprocessing)
     if own_validation is not None:
-        validation = SampleSplit(own_validation, others[1].positions, preprocessing)
+        validation = SampleSplit(_as_seen(own_validation, train_scan), others[1].positions, preprocessing)
     return Data(
         train=_augmented(fitted, config, train_scan, folder),
         validation=validation,
@@ -115,7 +121,14 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         label_shape=tuple(train_scan.labels.shape[1:]),
         split=how,
         name=config.name,
+        test_repeats_train=float(torch.isin(others[0].keys, train_scan.keys).double().mean()),
+        train_repeats=1 - len(torch.unique(train_scan.keys)) / len(train_scan.keys),
     )
+
+
+def _as_seen(samples: Samples, scanned: Scan) -> Samples:
+    """Samples that must stay of the kind that they were of when they were scanned, where code reads them each time."""
+    return replace(samples, kind=(scanned.shape, scanned.dtype)) if isinstance(samples, DatasetSamples) else samples
 
 
 def _limited(samples: Samples, limit: int | None, seed: int) -> Tensor:

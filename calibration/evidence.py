@@ -15,11 +15,12 @@ from prunec.passes.coupling import analyse
 from prunec.passes.criteria.catalogue import blame, resolve, statistics_of
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
-from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.graphs import arguments
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
-from prunec.runtime.evaluate import call_user_function
+from prunec.passes.user_calls import call_user_code, defined_at
+from prunec.runtime.evaluate import OBJECTIVE_HINT
 
 #: (outputs, labels) -> the loss, a scalar.
 Loss = Callable[[Any, Any], Tensor]
@@ -134,13 +135,14 @@ class _Collection:
     def _gradients(self, result: Any, labels: Any) -> dict[str, Tensor]:
         """Derivatives of the loss by every parameter; names of one tensor share them."""
         assert self.loss is not None
-        value = call_user_function("loss function", self.loss, result, labels)
+        value = call_user_code("loss function", self.loss, result, labels, hint=OBJECTIVE_HINT)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"The loss function gave {got}, expected one number.")
+            raise InputError(f"The loss function{defined_at(self.loss)} gave {got}, expected one number.")
         if not value.requires_grad:
-            raise UsageError(
-                "The loss function gave a number without gradients.", hint="Leave out detach() and item()."
+            raise InputError(
+                f"The loss function{defined_at(self.loss)} gave a number without gradients.",
+                hint="Leave out detach() and item().",
             )
         if not value.isfinite():
             raise NumericMismatchError(f"The loss on the data is {value.item()}, so that its gradients say nothing.")

@@ -32,8 +32,7 @@ class FolderSamples(DatasetSamples):
 
     def fetch_whole(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Images (3, height, width) uint8 as they are stored, and labels (N,)."""
-        with self.reading(indices):
-            items = [self.whole[i] for i in indices.tolist()]
+        items = self.reading(indices, lambda: [self.whole[i] for i in indices.tolist()])
         return [image for image, _ in items], torch.tensor([label for _, label in items])
 
 

@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Samples, on_cpu
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
+from prunec.passes.user_calls import call_user_code, defined_at
 
 #: Gives the parts that a data function of this name returns; see `data_functions`.
 CallDataFunction = Callable[[str], Sequence[Any]]
+_ONCE = "An iterator gives its batches once: one that stands for two parts, or was read before, is empty afterwards."
 
 
 def data_functions(folder: Path, seed: int) -> CallDataFunction:
@@ -35,14 +37,11 @@ def data_functions(folder: Path, seed: int) -> CallDataFunction:
     def parts_of(reference: str) -> Sequence[Any]:
         function = import_callable(reference, folder)
         with _seeded(seed):
-            try:
-                parts = function()
-            except Exception as error:
-                raise InputError(f"The data function {reference!r} failed: {type(error).__name__}: {error}") from error
+            parts = call_user_code(f"data function {reference!r}", function)
         if not isinstance(parts, tuple | list) or len(parts) not in (2, 3):
             raise InputError(
-                f"The data function {reference!r} gave a {type(parts).__name__}: expected (training data, test data) "
-                "or (training data, validation data, test data)."
+                f"The data function {reference!r}{defined_at(function)} gave {_counted(parts)}: expected (training "
+                "data, test data) or (training data, validation data, test data)."
             )
         return parts
 
@@ -85,8 +84,12 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+def _counted(parts: Any) -> str:
+    return f"{len(parts)} parts" if isinstance(parts, tuple | list) else f"a {type(parts).__name__}"
+
+
 def _opened(data: Any, where: str) -> Samples:
-    samples = _from_user_data(data, where)
+    samples: Samples = call_user_code(where, _from_user_data, data, where, code=data)
     _check_repeatable(samples, where)
     return samples
 
@@ -94,20 +97,12 @@ def _opened(data: Any, where: str) -> Samples:
 def _from_user_data(data: Any, where: str) -> Samples:
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
         # Its dataset in its own order: a shuffling loader would give another order every time.
-        return _from_dataset(data.dataset, data.collate_fn, where)
+        return DatasetSamples(data.dataset, data.collate_fn, where)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
-        return _from_dataset(data, default_collate, where)
+        return DatasetSamples(data, default_collate, where)
     if isinstance(data, Iterable):
         return _from_batches(data, where)
     raise InputError(f"{where}: {type(data).__name__} is neither a dataset nor an iterable of (input, label) batches.")
-
-
-def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], where: str) -> DatasetSamples:
-    try:
-        len(dataset)
-    except Exception as error:
-        raise InputError(f"{where}: len() of the dataset fails: {type(error).__name__}: {error}") from error
-    return DatasetSamples(dataset, collate, where)
 
 
 def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
@@ -119,14 +114,16 @@ def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
             labels.append(on_cpu(targets))
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}") from error
+        if len(inputs[-1]) != len(labels[-1]):
+            raise InputError(
+                f"{where}: batch {len(inputs) - 1} has {len(inputs[-1])} inputs and {len(labels[-1])} labels."
+            )
     if not inputs:
-        raise InputError(f"{where} gave no batches.")
+        raise InputError(f"{where} gave no batches.", hint=_ONCE)
     try:
         samples = ArraySamples(torch.cat(inputs), torch.cat(labels))
     except RuntimeError as error:
         raise InputError(f"{where}: batches don't fit together: {error}") from error
-    if len(samples.inputs) != len(samples.labels):
-        raise InputError(f"{where} gave {len(samples.inputs)} inputs and {len(samples.labels)} labels.")
     return samples
 
 

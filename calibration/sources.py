@@ -58,14 +58,15 @@ def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArrayS
             "(N,), or maps (N, H, W), with the same N."
         )
     for what, array in (("images", images), ("labels", labels)):
-        if array.dtype.kind not in "uif":
-            raise InputError(f"{where}: {what} are of type {array.dtype}: expected numbers.")
+        if array.dtype.kind not in "uif" or array.itemsize > 8:
+            raise InputError(f"{where}: {what} are of type {array.dtype}: expected numbers of at most 64 bits.")
     return ArraySamples(_tensor(images[:, None] if images.ndim == 3 else images), _tensor(labels))
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # torch can't index unsigned integers of more than one byte.
-    return torch.from_numpy(array.astype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array)
+    # torch can't index unsigned integers of more than one byte, and knows this machine's byte order alone.
+    kind = np.dtype(np.int64) if array.dtype.kind == "u" and array.itemsize > 1 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(array.astype(kind, copy=False))
 
 
 def _from_npz(path: Path, part: Part) -> ArraySamples:

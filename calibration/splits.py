@@ -58,8 +58,15 @@ class Preprocessing:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Float32 inputs (N, C, H, W) from stored ones."""
-        scaled = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        return self.normalised(inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float())
+
+    def normalised(self, scaled: Tensor) -> Tensor:
+        """Inputs of a network from scaled ones, both float32."""
         return (scaled - self.mean) / self.std
+
+    def stored(self, normalised: Tensor) -> Tensor:
+        """The inverse of `normalised`."""
+        return normalised * self.std + self.mean
 
 
 #: Inputs (N, ...) of one shape, or a list of them in shapes of their own, and labels (N, ...), at some positions.

@@ -4,11 +4,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.user_calls import call_user_code
 
 
 def import_callable(reference: str, folder: Path) -> Callable[..., Any]:
@@ -18,13 +20,14 @@ def import_callable(reference: str, folder: Path) -> Callable[..., Any]:
     the import path, so that it finds its neighbours.
 
     Raises:
-        UsageError: There is no such module, it fails while it is loaded, or it has no such callable.
+        InputError: The module fails while it is loaded.
+        UsageError: There is no such module, or it has no such callable.
     """
     module_name, _, name = reference.partition(":")
     module = _load(module_name, folder, reference)
-    value = getattr(module, name, None)
+    value = call_user_code(f"module {module_name!r}", getattr, module, name, None)
     if not callable(value):
-        known = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
+        known = [n for n, value in vars(module).items() if not n.startswith("_") and callable(value)]
         raise UsageError(
             f"{reference!r}: {module.__file__ or module_name} has no callable {name!r}.", hint=did_you_mean(name, known)
         )
@@ -33,18 +36,24 @@ def import_callable(reference: str, folder: Path) -> Callable[..., Any]:
 
 def _load(name: str, folder: Path, reference: str) -> ModuleType:
     path, entry = folder.joinpath(*name.split(".")).with_suffix(".py").resolve(), str(folder.resolve())
+    hint = f"Modules are looked for in {folder}, then among the installed packages."
+    absent = f"{reference!r} can't be loaded: no module {name!r} in {folder}."
+    load = partial(_load_file, path) if path.is_file() else partial(_import, name, absent, hint)
     sys.path.insert(0, entry)
     try:
-        return _load_file(path) if path.is_file() else importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == name.split(".", maxsplit=1)[0]
-        what = f"no module {name!r} in {folder}" if missing else f"{type(error).__name__}: {error}"
-        raise UsageError(
-            f"{reference!r} can't be loaded: {what}.",
-            hint=f"Modules are looked for in {folder}, then among the installed packages.",
-        ) from error
+        return call_user_code(f"module of {reference!r} can't be loaded: it", load)  # type: ignore[no-any-return]
     finally:
-        sys.path.remove(entry)
+        if entry in sys.path:  # which the module may change, too
+            sys.path.remove(entry)
+
+
+def _import(name: str, absent: str, hint: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name.split(".", maxsplit=1)[0]:
+            raise UsageError(absent, hint=hint) from error
+        raise
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -1,6 +1,5 @@
 """Accuracy over an iterable of batches."""
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,10 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.passes.errors import InputError, UsageError, first_line
+from prunec.passes.errors import InputError
+from prunec.passes.user_calls import call_user_code, defined_at
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
 EVALUATION_BATCH = 500
+#: Advice where a loss or a metric fails.
+OBJECTIVE_HINT = "It is called with the network's outputs and the labels of a batch."
 #: (outputs, labels) -> score of each sample, (N,), 0 to 1.
 Metric = Callable[[Tensor, Tensor], Tensor]
 #: Function from arrays in the order of a model's inputs to arrays in the order of its outputs.
@@ -40,8 +42,7 @@ def evaluate(
     """Mean score over all samples of some batches, which are pairs of inputs and labels.
 
     Raises:
-        InputError: There is no sample, or a score is not finite.
-        UsageError: The causes are those of `sample_scores`.
+        InputError: There is no sample, or the cause is one of `sample_scores`.
     """
     total, count = total_score(predict, batches, metric)
     if count == 0:
@@ -67,45 +68,26 @@ def sample_scores(
     """The score of each sample, (N,) for every batch, 0 to 1.
 
     Raises:
-        InputError: A score is not finite.
-        UsageError: The metric fails, or returns something else than a score from 0 to 1 for each sample.
+        InputError: The metric fails, or returns something else than a finite score from 0 to 1 for each sample.
     """
     for inputs, labels in batches:
-        scores = call_user_function("metric", metric, predict(inputs), labels)
-        _check_scores(scores, len(labels))
+        scores = call_user_code("metric", metric, predict(inputs), labels, hint=OBJECTIVE_HINT)
+        _check_scores(scores, len(labels), metric)
         yield scores
 
 
-def call_user_function(what: str, function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a function that the user wrote, and that the message calls ``what``, such as "loss function".
-
-    Raises:
-        UsageError: The function raises an error; the message says where.
-    """
-    try:
-        return function(*arguments)
-    except MemoryError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is here
-        where = f" at {frames[0].filename}:{frames[0].lineno}" if frames else ""
-        raise UsageError(
-            f"The {what} failed{where}: {type(error).__name__}: {first_line(error)}.",
-            hint="It is called with the network's outputs and the labels of a batch.",
-        ) from error
-
-
-def _check_scores(scores: object, count: int) -> None:
+def _check_scores(scores: object, count: int, metric: Metric) -> None:
+    what = f"The metric{defined_at(metric)} gave"
     if not isinstance(scores, Tensor) or scores.shape != (count,):
         got = f"a tensor of shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise UsageError(
-            f"The metric gave {got} for {count} samples; expected a score of each, shape [{count}].",
+        raise InputError(
+            f"{what} {got} for {count} samples; expected a score of each, shape [{count}].",
             hint="Don't take the mean: the samples of all batches are averaged together.",
         )
     if not torch.isfinite(scores).all():
-        raise InputError("The metric gives scores that are not finite.", hint="Check the network's outputs.")
+        raise InputError(f"{what} scores that are not finite.", hint="Check the network's outputs.")
     if scores.min() < 0 or scores.max() > 1:
-        raise UsageError(
-            f"The metric gave scores from {scores.min().item():g} to {scores.max().item():g}; expected 0 to 1.",
+        raise InputError(
+            f"{what} scores from {scores.min().item():g} to {scores.max().item():g}; expected 0 to 1.",
             hint="Scale it: 1 is a perfect sample.",
         )

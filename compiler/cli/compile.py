@@ -15,6 +15,7 @@ from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
 from prunec.passes.errors import UsageError
 from prunec.passes.seeds import MAX_SEED
+from prunec.passes.user_calls import user_code_rules
 
 if TYPE_CHECKING:
     from prunec.compiler.facts.settings import Settings
@@ -126,6 +127,15 @@ def compile_(
         ),
     ] = None,
     timing_cache: options.TimingCache = None,
+    data_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--data-timeout",
+            min=0.001,
+            metavar="S",
+            help="Fail if one call of the project's own code takes longer than so many seconds.",
+        ),
+    ] = None,
     latency_batch: Annotated[
         int, typer.Option("--latency-batch", min=1, max=65536, help="Batch size in latency measurements.")
     ] = 1,
@@ -168,7 +178,8 @@ def compile_(
         loading = options.model_options(model, input_, trust)
         recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
-        report, folder = compile_checkpoint(job, note)
+        with user_code_rules(timeout_s=data_timeout):
+            report, folder = compile_checkpoint(job, note)
     print_report(report, folder, context.obj)
     return report.exit_code
 

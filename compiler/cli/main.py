@@ -1,7 +1,9 @@
 """The application, and the one place where errors become messages and exit codes."""
 
+import contextlib
 import errno
 import io
+import os
 import shlex
 import sys
 import traceback
@@ -22,6 +24,7 @@ from prunec.compiler.cli.schedule import schedule
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
 from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
+from prunec.passes.user_calls import user_code_rules
 
 BUG = 1
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
@@ -60,10 +63,19 @@ def _options(
 
 def main() -> None:
     """Entry point of the ``prunec`` script."""
+    _keep_stdout()
     for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
+
+
+def _keep_stdout() -> None:
+    """Keep standard output for results: what doesn't ask `sys.stdout`, as code in C and children do, goes to stderr."""
+    with contextlib.suppress(OSError):  # one of the two may be closed
+        own = os.fdopen(os.dup(1), "w", buffering=1 if os.isatty(1) else -1, encoding=sys.stdout.encoding)
+        os.dup2(2, 1)
+        sys.stdout = own
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +92,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings are for those who call them; python -W shows them
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
+        with user_code_rules(prints_to=sys.stderr):
+            result = typer.main.get_command(app).main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
         code = result if isinstance(result, int) else 0
     except typer.TyperException as error:  # the command line itself is wrong
         known = arguments[0] in (command.name for command in app.registered_commands)

@@ -14,6 +14,7 @@ from prunec.compiler.project.state_dict import load_state, unwrap
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
+from prunec.passes.user_calls import call_user_code, defined_at
 
 _BATCH = 2
 
@@ -110,15 +111,13 @@ def build_module(model: Callable[[], nn.Module]) -> nn.Module:
     """The network that a factory builds.
 
     Raises:
-        UsageError: The factory fails, or gives something else.
+        InputError: The factory fails, or gives something else.
     """
     name = f"{getattr(model, '__module__', '')}:{getattr(model, '__qualname__', model)}".rpartition(".")[2]
-    try:
-        module = model()
-    except Exception as error:
-        raise UsageError(f"The model factory {name} fails: {type(error).__name__}: {error}") from error
+    module = call_user_code(f"model factory {name}", model, hint="It is called without arguments.")
     if not isinstance(module, nn.Module):
-        raise UsageError(f"The model factory {name} gives {type(module).__name__}, expected a torch.nn.Module.")
+        where = defined_at(model)
+        raise InputError(f"The model factory {name}{where} gives {type(module).__name__}, expected a torch.nn.Module.")
     return module
 
 

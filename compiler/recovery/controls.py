@@ -12,6 +12,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.plan import PruningPlan, apply_plan
 from prunec.passes.program import Program
+from prunec.passes.user_calls import call_user_code
 
 
 def reinitialised(
@@ -29,13 +30,17 @@ def reinitialised(
         initialise: Draws the weights of the pruned network; by default every module's own ``reset_parameters()`` does.
 
     Raises:
+        InputError: The user's function fails.
         UsageError: Some module has parameters of its own and no ``reset_parameters()``.
     """
     pruned = copy.deepcopy(module)
     apply_plan(pruned, plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        (initialise or _reset)(pruned)
+        if initialise is None:
+            _reset(pruned)
+        else:
+            call_user_code("initialise function", initialise, pruned, hint="It is called with the pruned network.")
     return pruned
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from prunec.passes.errors import UsageError
-from prunec.runtime.evaluate import Metric, call_user_function, top1
+from prunec.passes.errors import InputError, PrunecError, UsageError
+from prunec.passes.user_calls import call_user_code, defined_at
+from prunec.runtime.evaluate import OBJECTIVE_HINT, Metric, top1
 
 #: (outputs, labels) -> scalar tensor.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -88,20 +89,20 @@ def label_loss(loss: Loss, outputs: Any, labels: Tensor) -> Tensor:
     """The loss on the labels, a scalar.
 
     Raises:
-        UsageError: The loss function fails, or gives something else than a scalar with a gradient.
+        InputError: The loss function fails, or gives something else than a scalar with a gradient.
     """
-    value = call_user_function("loss function", loss, outputs, labels)
-    check_loss("loss function", value)
+    value = call_user_code("loss function", loss, outputs, labels, hint=OBJECTIVE_HINT)
+    check_loss(f"loss function{defined_at(loss)}", value, InputError)
     return value  # type: ignore[no-any-return]
 
 
-def check_loss(what: str, value: object) -> None:
-    """Raise a `UsageError` that names ``what`` where the value it gave is no scalar tensor with a gradient."""
+def check_loss(what: str, value: object, error: type[PrunecError] = UsageError) -> None:
+    """Raise an error that names ``what`` where the value it gave is no scalar tensor with a gradient."""
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise UsageError(f"The {what} gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
+        raise error(f"The {what} gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
     if not value.requires_grad:
-        raise UsageError(
+        raise error(
             f"The {what} gave a tensor without a gradient: nothing can be learnt from it.",
             hint="Compute it from the outputs with differentiable operators, without detach() or argmax().",
         )

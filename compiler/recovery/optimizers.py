@@ -1,8 +1,7 @@
 """The optimizer of a training: its parameter groups, and the object that steps."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ from prunec.calibration.places import tensor_names
 from prunec.compiler.recovery.attached_hooks import AttachedHooks
 from prunec.compiler.recovery.optimizer_kinds import KINDS, OwnOptimizer
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.passes.errors import PrunecError, UsageError, first_line
+from prunec.passes.errors import UsageError
 from prunec.passes.graphs import calls, operator_name
 from prunec.passes.program import Program
+from prunec.passes.user_calls import call_user_code
 
 _Group = dict[str, Any]
 
@@ -56,20 +56,17 @@ def make_optimizer(program: Program, options: Recover, hooks: AttachedHooks) -> 
     return optimizer
 
 
-@contextmanager
-def blame_own(options: Recover) -> Iterator[None]:
-    """Say of an error within a step that the user's optimizer fails, where the recipe names one."""
-    try:
-        yield
-    except PrunecError:
-        raise
-    except Exception as error:
-        if not isinstance(options.optimizer, OwnOptimizer):
-            raise
-        raise UsageError(
-            f"recover: a step of the optimizer {options.optimizer} failed: {type(error).__name__}: {first_line(error)}",
-            hint="Its step() is called without arguments when the gradients are there; a closure is not given.",
-        ) from error
+def take_step(step: Callable[[Optimizer], object], optimizer: Optimizer, options: Recover) -> None:
+    """Let a function take an optimizer's step.
+
+    Raises:
+        InputError: The optimizer is the user's, and its step fails.
+    """
+    if not isinstance(options.optimizer, OwnOptimizer):
+        step(optimizer)
+        return
+    hint = "Its step() is called without arguments when the gradients are there; a closure is not given."
+    call_user_code(f"step of the optimizer {options.optimizer}", step, optimizer, code=optimizer, hint=hint)
 
 
 def settings_text(optimizer: Optimizer) -> str:
@@ -108,15 +105,8 @@ def _groups(program: Program, options: Recover, hooks: AttachedHooks) -> list[_G
 
 
 def _own(own: OwnOptimizer, groups: list[_Group]) -> Optimizer:
-    try:
-        optimizer = own.make([dict(group) for group in groups])
-    except PrunecError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"recover: the optimizer function {own} failed: {type(error).__name__}: {first_line(error)}",
-            hint="It is called with the list of parameter groups alone.",
-        ) from error
+    hint = "It is called with the list of parameter groups alone."
+    optimizer = call_user_code(f"optimizer function {own}", own.make, [dict(group) for group in groups], hint=hint)
     if not isinstance(optimizer, Optimizer):
         got = type(optimizer).__name__
         raise UsageError(f"recover: the optimizer function {own} gave {got}; expected a torch.optim.Optimizer.")

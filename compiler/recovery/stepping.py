@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from prunec.compiler.recovery.attached_hooks import AttachedHooks
 from prunec.compiler.recovery.networks import Networks
 from prunec.compiler.recovery.objective import Distillation, Objective, label_loss
-from prunec.compiler.recovery.optimizers import blame_own
+from prunec.compiler.recovery.optimizers import take_step
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.running_hook import Batch, Moment
@@ -140,9 +140,8 @@ class Stepper:
         self._mask_gradients()
         if self.options.clip_norm:
             nn.utils.clip_grad_norm_(self.program.module.parameters(), self.options.clip_norm)
-        with blame_own(self.options):
-            for optimizer in stepped:
-                self.scaler.step(optimizer)
+        for optimizer in stepped:
+            take_step(self.scaler.step, optimizer, self.options)
         self.scaler.update()
         self.hooks.after_update(moment)
         self.program.apply_masks()

@@ -15,7 +15,7 @@ from prunec.calibration import collect_evidence
 from prunec.passes import PruneFilters, Sparsify, analyse, check_oracle
 from prunec.passes.criteria import Activation, Evidence, GateGradient, InputMoments, Seen, Statistic, WeightGradient
 from prunec.passes.criteria.units import as_filters
-from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.groups import Group
 from prunec.passes.one_shot import to_rows
 from prunec.passes.policy import Policy
@@ -313,13 +313,13 @@ def test_frozen_and_tied_parameters_are_measured_too() -> None:
         (
             lambda y, t: cross_entropy(y, t, reduction="none"),
             True,
-            UsageError,
+            InputError,
             r"gave shape \[4\], expected one number",
         ),
-        (lambda y, t: 1.0, True, UsageError, "gave float"),
-        (lambda y, t: cross_entropy(y, t).detach(), True, UsageError, "without gradients"),
+        (lambda y, t: 1.0, True, InputError, "gave float"),
+        (lambda y, t: cross_entropy(y, t).detach(), True, InputError, "without gradients"),
         (lambda y, t: cross_entropy(y, t) / 0, True, NumericMismatchError, "inf"),
-        (lambda y, t: y.nothing, True, UsageError, "loss function failed"),
+        (lambda y, t: y.nothing, True, InputError, "loss function failed at"),
     ],
 )
 def test_gradients_that_can_not_be_taken(loss: Any, labels: bool, error: type[Exception], message: str) -> None:

@@ -187,12 +187,12 @@ def test_networks_that_the_data_don_t_fit(
 def test_code_of_the_project_that_ends_the_program(project: Path, refused: Refused) -> None:
     (project / "nets.py").write_text(USER_CODE)
     edit_config(project, "[data]", '[data]\nloss = "nets:leaves"')
-    refused(2, "exit(5)")
+    refused(9, "loss function failed at", "nets.py:", "SystemExit: 5")
     edit_config(project, "model:network", "nets:leaves")
-    refused(2, "exit(5)")
+    refused(9, "model factory leaves failed at", "nets.py:", "SystemExit: 5")
     (project / "others.py").write_text("raise SystemExit(3)")
     edit_config(project, "nets:leaves", "others:loss")
-    refused(2, "can't be loaded", "SystemExit")
+    refused(9, "can't be loaded", "others.py:1: SystemExit: 3")
 
 
 def test_a_speed_up_that_can_t_be_reached_names_the_largest(refused: Refused) -> None:

@@ -334,8 +334,8 @@ def test_weights_without_a_factory_and_factories_that_fail(tmp_path: Path, state
         raise RuntimeError("no such size")
 
     fails(path, UsageError, "weights only", "--model", model=None)
-    fails(path, UsageError, "broken", "no such size", model=broken)
-    fails(path, UsageError, "expected a torch.nn.Module", model=lambda: 3)
+    fails(path, InputError, "broken", "test_loading.py:", "no such size", model=broken)
+    fails(path, InputError, "expected a torch.nn.Module", model=lambda: 3)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what makes the file
