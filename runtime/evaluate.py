@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.errors import InputError, UsageError, first_line
+from prunec.passes.interruption import stoppable
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
 EVALUATION_BATCH = 500
@@ -43,7 +44,7 @@ def evaluate(
         InputError: There is no sample, or a score is not finite.
         UsageError: The causes are those of `sample_scores`.
     """
-    total, count = total_score(predict, batches, metric)
+    total, count = total_score(predict, stoppable(batches), metric)
     if count == 0:
         raise InputError("There is no sample to evaluate.", hint="Check the test data.")
     return total / count
