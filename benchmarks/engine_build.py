@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from benchmarks.tables import finish
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.passes import Program, capture
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.engines.options import EngineOptions

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.tables import finish
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.passes import Program, capture
 from prunec.passes.sparsify import Sparsify
 from tests.architectures.mobilenet_v2 import mobilenet_v2

@@ -19,7 +19,8 @@ from benchmarks.tables import finish
 from prunec.calibration.data import Data
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import reestimate_batchnorm
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.compiler.recovery.recover import Recover, recover
 from prunec.passes import Program, capture
 from prunec.passes.sparsify import Sparsify

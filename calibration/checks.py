@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prunec.calibration.samples import Samples
 from prunec.passes.errors import InputError
+from prunec.passes.interruption import stoppable
 
 _CHUNK = 1024
 _TYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
@@ -58,7 +59,7 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
     labels: list[Tensor] = []
     keys: list[bytes] = []
     kind: tuple[tuple[int, ...], torch.dtype] | None = None
-    for indices in torch.split(positions, _CHUNK):
+    for indices in stoppable(torch.split(positions, _CHUNK)):
         start = int(indices[0])
         inputs, targets = samples.fetch(indices)
         shape, dtype = tuple(inputs.shape[1:]), inputs.dtype

@@ -17,6 +17,7 @@ from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.graphs import arguments
+from prunec.passes.interruption import stoppable
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
 from prunec.passes.user_calls import call_user_code, defined_at
@@ -61,7 +62,7 @@ def collect_evidence(
         raise UsageError(f"The criterion {needs_labels[0]} needs gradients, and there is no loss to take them of.")
     collection = _Collection(program, statistics, loss, policy)
     samples = 0
-    for inputs, labels in batches:
+    for inputs, labels in stoppable(batches):
         if labels is None and needs_labels:
             raise UsageError(f"The criterion {needs_labels[0]} needs labels, and the data have none.")
         given = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -117,7 +118,7 @@ class _Collection:
             result = _Observing(self, labels).run(*inputs)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)
-        for position in range(len(inputs[0])) if self.needs["sample"] else ():
+        for position in stoppable(range(len(inputs[0]))) if self.needs["sample"] else ():
             one, label = pytree.tree_map(
                 lambda leaf, p=position: leaf[p : p + 1] if isinstance(leaf, Tensor) else leaf, (inputs, labels)
             )

@@ -11,6 +11,7 @@ from prunec.passes.base import PassResult
 from prunec.passes.criteria.catalogue import element_criterion, statistics_of
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.interruption import stoppable
 from prunec.passes.masking import masked
 from prunec.passes.one_shot import mean_shift, output_error
 from prunec.passes.program import Program
@@ -95,7 +96,7 @@ def _output_errors(weight: Tensor, new: Tensor, seen: LayerInputs) -> tuple[dict
 def calibration_inputs(batches: Any, count: int) -> Tensor:
     """The first inputs of some batches, (count, ...) or as many as there are."""
     parts: list[Tensor] = []
-    for inputs, _ in batches:
+    for inputs, _ in stoppable(batches):
         parts.append(inputs)
         if sum(map(len, parts)) >= count:
             break

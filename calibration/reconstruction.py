@@ -22,6 +22,7 @@ from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
 from prunec.passes.graphs import arguments
+from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 
 
@@ -79,7 +80,7 @@ def reconstruct(
     runs = [_Steps(program, part) for part in (inputs[:count], inputs[count:])]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
-    for node in program.graph.nodes:
+    for node in stoppable(program.graph.nodes):
         name = names.get(node)
         if name in weights or not changed.isdisjoint(node.all_input_nodes):
             changed.add(node)

@@ -14,6 +14,7 @@ from prunec.calibration.places import tensor_names
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.graphs import arguments, calls
+from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
 
 
@@ -77,6 +78,7 @@ class _Measuring(Interpreter):
 
     @torch.no_grad()
     def run_node(self, n: Node) -> Any:
+        stop_if_asked()
         if names := self.statistics.get(n):
             mean, variance = (self.tensors[name] for name in names)
             set_statistics(mean, variance, self.env[arguments(n)["input"]], names[0])

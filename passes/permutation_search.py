@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunec.passes.interruption import stop_if_asked, stoppable
 from prunec.passes.permutation_kernels import SPLITS, Floats, Indices, anneal, best_splits, split_stripes, stripe_worths
 
 #: Work between two looks at the clock, in pairs of stripes times rows; it takes about a tenth of a second.
@@ -125,7 +126,7 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
         total = reached
         stale = np.flatnonzero(touched[left] | touched[right])
         gains[stale] = 0
-        for start in range(0, len(stale), step):
+        for start in stoppable(range(0, len(stale), step)):
             chunk = stale[start : start + step]
             gain, best = np.empty(len(chunk), dtype=np.float32), np.empty(len(chunk), dtype=np.int64)
             best_splits(x, order, left[chunk], right[chunk], gain, best)
@@ -150,6 +151,7 @@ def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: floa
     scale = float(np.quantile(deviations[deviations > 0], _SMALL) * np.sqrt(x.shape[1]))
     tried = 0
     while tried < exchanges:
+        stop_if_asked()
         count = min(_EXCHANGES, max(1, _CHUNK // x.shape[1]), exchanges - tried)
         first, second = _partners(x, random, count)
         chance = random.random(count, dtype=np.float32)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.errors import InputError
+from prunec.passes.interruption import stoppable
 from prunec.passes.user_calls import call_user_code, defined_at
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
@@ -44,7 +45,7 @@ def evaluate(
     Raises:
         InputError: There is no sample, or the cause is one of `sample_scores`.
     """
-    total, count = total_score(predict, batches, metric)
+    total, count = total_score(predict, stoppable(batches), metric)
     if count == 0:
         raise InputError("There is no sample to evaluate.", hint="Check the test data.")
     return total / count

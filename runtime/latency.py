@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunec.passes.interruption import stoppable
+
 #: Runs something once and returns the milliseconds that it took.
 Timer = Callable[[], float]
 
@@ -64,11 +66,11 @@ def time_runs(timers: Sequence[Timer], runs: int, warmup: int, seed: int) -> NDA
         Milliseconds, (runs, timers).
     """
     for timer in timers:
-        for _ in range(warmup):
+        for _ in stoppable(range(warmup)):
             timer()
     generator = np.random.default_rng(seed)
     result = np.empty((runs, len(timers)))
-    for run in range(runs):
+    for run in stoppable(range(runs)):
         for index in generator.permutation(len(timers)).tolist():
             result[run, index] = timers[index]()
     return result

@@ -9,6 +9,8 @@ RECIPE = "recipe.toml"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 LAYERS = "layers.csv"
+#: File of a training under way in a state folder, by the control arm and the number of its retraining.
+STATE_NAME = "recover-{}.state"
 #: Precision -> ONNX file that an engine of it is built from; of the others it is `MODEL_ONNX`.
 TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx"}
 

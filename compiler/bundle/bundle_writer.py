@@ -1,22 +1,31 @@
 """Bundles: the folder that a compile writes, as a whole or not at all.
 
-Everything is written into a temporary folder beside the destination (same file system) and renamed into place at the
-end. An exception, or Ctrl-C, removes the temporary folder; an older bundle is replaced only at the last moment.
+Everything is written into a hidden folder beside the destination (same file system), which takes its place at the end;
+an older bundle is replaced only then, and one of the two is there at every moment. A lock keeps other runs away; what
+one that was killed has left behind is removed by the next. Imports no torch, so that an output that can't be written is
+refused at once.
 """
 
 import contextlib
 import errno
 import json
-import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from prunec.compiler.bundle.bundle_reader import Bundle
+from prunec.compiler.bundle.bundle_names import STATE_NAME
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder
+from prunec.compiler.bundle.output_lock import OutputLock
+from prunec.compiler.bundle.swap import exchange, restore, written_through
 from prunec.passes.errors import EnvironmentFailure, UsageError
+from prunec.passes.interruption import removed_at_the_latest, stop_if_asked
+
+if TYPE_CHECKING:
+    from prunec.compiler.bundle.bundle_reader import Bundle
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -24,65 +33,133 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 class BundleWriter:
     """Context manager that writes a bundle atomically: ``with BundleWriter(path) as folder: ...``.
 
-    Entering creates the temporary folder, so that a destination that cannot be written is refused before any work.
+    Entering takes the lock of the output and creates the hidden folder, so that a destination that cannot be written is
+    refused before any work.
+
+    Attributes:
+        path: The destination, resolved.
+        folder: Folder for the bundle's files; exists within the context.
+        scratch: Folder for what the bundle is made of and doesn't hold; exists within the context.
+        state_folder: Folder for states of trainings under way, made by whoever writes one.
 
     Args:
         path: The destination; its parent folder must exist.
         force: Whether an existing bundle is replaced. A file or folder that is no bundle never is.
         seed: Seed that the manifest records.
+        ends_training: Whether the states of its trainings are of no use once the bundle is complete.
 
     Raises:
         UsageError: The destination exists and may not be replaced, or can be no folder's name.
-        EnvironmentFailure: The destination cannot be written.
+        EnvironmentFailure: The destination cannot be written, or another run writes it.
     """
 
-    def __init__(self, path: Path, force: bool = False, *, seed: int | None = None) -> None:
-        self.path, self.force, self.seed = _resolved(Path(path)), force, seed
-        self._folder = _sibling(self.path, "tmp")
+    def __init__(
+        self, path: Path, force: bool = False, *, seed: int | None = None, ends_training: bool = False
+    ) -> None:
+        self.path, self.force, self.seed, self.ends_training = _resolved(Path(path)), force, seed, ends_training
+        self._work, self._aside = _hidden(self.path, "tmp"), _hidden(self.path, "old")
+        self.folder, self.scratch = self._work / "bundle", self._work / "scratch"
+        self.state_folder = self.path.with_name(f"{self.path.name}.state")
+        self._held = ExitStack()
 
     def __enter__(self) -> Path:
-        _check_replaceable(self.path, self.force)
         try:
-            self._folder.mkdir()
+            with ExitStack() as stack:
+                lock = OutputLock(_hidden(self.path, "lock"), str(self.path))
+                lock.acquire()
+                stack.callback(lock.release)
+                stack.enter_context(removed_at_the_latest(lock.release))
+                self._remove_leftovers()
+                _check_replaceable(self.path, self.force)
+                stack.callback(shutil.rmtree, self._work, ignore_errors=True)
+                stack.enter_context(removed_at_the_latest(self._remove_work))
+                self.folder.mkdir(parents=True)
+                self.scratch.mkdir()
+                self._held = stack.pop_all()
         except OSError as error:
             raise unwritable(self.path, error) from error
-        return self._folder
+        return self.folder
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._held:  # a failed removal of the hidden folder must not hide the error that led here
             if error is None:
                 self._commit()
             elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                 raise unwritable(self.path, error) from error
-        finally:
-            # Gone already after a commit; elsewhere a failed removal must not hide the error that led here.
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a run that was killed has left; its lock is gone, or this one wouldn't have it."""
+        if self._aside.exists():
+            restore(self.path, self._aside)
+            _remove(self._aside)
+        self._remove_work()
+        for unfinished in self.state_folder.glob(f"{STATE_NAME.format('*')}.unfinished"):
+            unfinished.unlink(missing_ok=True)
+
+    def _remove_work(self) -> None:
+        _remove(self._work)
 
     def _commit(self) -> None:
-        _check_replaceable(self.path, self.force)  # another run may have finished meanwhile
+        stop_if_asked()
+        _check_replaceable(self.path, self.force)  # something else may have come there meanwhile
         try:
-            manifest = describe_folder(self._folder, self.seed)
-            (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
-            _swap_in(self._folder, self.path, replace=self.force)
+            manifest = describe_folder(self.folder, self.seed)
+            (self.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+            written_through(self.folder)
+            stop_if_asked()
+            if self.force and self.path.exists():
+                exchange(self.folder, self.path, self._aside)
+            else:
+                self._rename()
         except OSError as error:
             raise unwritable(self.path, error) from error
+        if self.ends_training:
+            with contextlib.suppress(OSError):  # the bundle is in its place: a leftover is no failure
+                remove_states(self.state_folder)
+
+    def _rename(self) -> None:
+        try:
+            self.folder.rename(self.path)  # one system call, which fails where something has come there
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise _exists(self.path) from error
+            raise
 
 
 @contextlib.contextmanager
-def amend_bundle(bundle: Bundle) -> Iterator[Path]:
-    """Change a bundle by working on a copy that replaces it at the end: yields the copy's folder.
+def amend_bundle(bundle: "Bundle") -> Iterator[BundleWriter]:
+    """Change a bundle by working on a copy that replaces it at the end: yields the writer, whose folder is the copy.
 
     Args:
         bundle: An intact bundle (`intact_bundle`): the new manifest would hide what differs from the old one.
 
     Raises:
-        EnvironmentFailure: The folder cannot be written.
+        EnvironmentFailure: The folder cannot be written, or another run writes it.
     """
-    with BundleWriter(bundle.folder, force=True, seed=bundle.manifest.seed) as folder:
+    writer = BundleWriter(bundle.folder, force=True, seed=bundle.manifest.seed)
+    with writer as folder:
         shutil.copytree(bundle.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME))
-        yield folder
+        yield writer
+
+
+def remove_states(folder: Path) -> None:
+    """Remove the training states of a finished compile, and nothing else that may be there."""
+    if not folder.is_dir():
+        return
+    for file in folder.glob(STATE_NAME.format("*")):
+        file.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link of its name."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _resolved(path: Path) -> Path:
@@ -97,8 +174,8 @@ def _resolved(path: Path) -> Path:
     return resolved
 
 
-def _sibling(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+def _hidden(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{suffix}")
 
 
 def _check_replaceable(path: Path, force: bool) -> None:
@@ -127,27 +204,6 @@ def _is_bundle(path: Path) -> bool:
     except ValueError:
         return False
     return isinstance(document, dict) and document.get("tool") == "prunec"
-
-
-def _swap_in(new: Path, path: Path, *, replace: bool) -> None:
-    """Rename `new` to `path`; an older bundle steps aside and comes back if that fails or is interrupted."""
-    if not replace or not path.exists():
-        try:
-            new.rename(path)  # one system call, which fails where another run has been faster
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise _exists(path) from error
-            raise
-        return
-    aside = _sibling(path, "old")
-    try:
-        path.rename(aside)
-        new.rename(path)
-    except BaseException:
-        if aside.exists() and not path.exists():
-            aside.rename(path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)  # the new bundle is in place: a leftover is no failure
 
 
 def _exists(path: Path) -> UsageError:

@@ -5,10 +5,12 @@ import errno
 import io
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,14 +23,17 @@ from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
+from prunec.compiler.cli.stopping import exit_code, listen
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
 from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
+from prunec.passes.interruption import asked_to_stop
 from prunec.passes.user_calls import user_code_rules
 
 BUG = 1
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
-INTERRUPTED = 130
+#: What Typer gives back for a `KeyboardInterrupt`, which `Stopped` is.
+_INTERRUPTED = 130
 #: The reader of a pipe is gone, as behind `| head`: what the shell gives for programs that this ends.
 BROKEN_PIPE = 141
 #: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
@@ -67,6 +72,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    listen(partial(_last_line, _given(None)))
     sys.exit(run())
 
 
@@ -87,40 +93,67 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    line = shlex.join(["prunec", *arguments]).encode(errors="backslashreplace").decode()
+    arguments = _given(arguments)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' warnings are for those who call them; python -W shows them
     try:
+        application = typer.main.get_command(app)
         with user_code_rules(prints_to=sys.stderr):
-            result = typer.main.get_command(app).main(arguments, prog_name="prunec", standalone_mode=False, obj=line)
+            result = application.main(arguments, prog_name="prunec", standalone_mode=False, obj=_line(arguments))
         code = result if isinstance(result, int) else 0
-    except typer.TyperException as error:  # the command line itself is wrong
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what isn't the machine's fault nor the user's is a bug
+        # Foreign code may turn what was raised to stop it into an error of its own.
+        code = _INTERRUPTED if asked_to_stop() else _failed(error, arguments)
+        if code in (0, BROKEN_PIPE):
+            return code
+    else:
+        if code != _INTERRUPTED:
+            if asked_to_stop():
+                typer.echo("It was too late to stop: the work is complete.", err=True)
+            return code
+    if code == _INTERRUPTED:
+        code = exit_code(asked_to_stop() or signal.SIGINT)
+        typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
+    if line := _last_line(arguments, code):
+        typer.echo(line)
+    return code
+
+
+def _given(arguments: Sequence[str] | None) -> list[str]:
+    return list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+
+
+def _line(arguments: Sequence[str]) -> str:
+    """The command line, as reports and last lines have it."""
+    return shlex.join(["prunec", *arguments]).encode(errors="backslashreplace").decode()
+
+
+def _last_line(arguments: Sequence[str], code: int) -> str:
+    """The last line of a command that judges and was ended by an error; empty for the others."""
+    if arguments[0] not in _JUDGING:
+        return ""
+    from prunec.compiler.report.report_text import result_line
+
+    return result_line(False, [f"exit code {code}"], _line(arguments))
+
+
+def _failed(error: Exception | SystemExit, arguments: Sequence[str]) -> int:
+    """Say what ended a command; the exit code."""
+    if isinstance(error, typer.TyperException):  # the command line itself is wrong
         known = arguments[0] in (command.name for command in app.registered_commands)
         command = f"prunec {arguments[0]}" if known else "prunec"
         typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
-        code = error.exit_code
-    except PrunecError as error:
-        if error.exit_code == 0:  # one of several processes that train together
-            return 0
-        typer.echo(f"Error: {error}", err=True)
-        code = error.exit_code
-    except SystemExit as error:  # not of the command line's own: it gives its codes back
+        return error.exit_code
+    if isinstance(error, PrunecError):
+        if error.exit_code:  # one of several processes that train together ends with 0
+            typer.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, SystemExit):  # not of the command line's own: it gives its codes back
         if isinstance(error.__context__, BrokenPipeError):
             return BROKEN_PIPE
         typer.echo(f"Error: code of the project ended the program: exit({error.code!r}).", err=True)
-        code = UsageError.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug
-        code = _unexpected(error)
-    else:
-        if code != INTERRUPTED:  # which Ctrl-C gives
-            return code
-        typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
-    if arguments[0] in _JUDGING:
-        from prunec.compiler.report.report_text import result_line
-
-        typer.echo(result_line(False, [f"exit code {code}"], line))
-    return code
+        return UsageError.exit_code
+    return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> int:

@@ -9,7 +9,7 @@ import typer
 from prunec.passes.seeds import MAX_SEED
 
 if TYPE_CHECKING:
-    from prunec.compiler.project.project import ModelOptions
+    from prunec.compiler.project.model_options import ModelOptions
 
 _model = partial(typer.Option, rich_help_panel="How to read the checkpoint")
 
@@ -58,6 +58,6 @@ def model_options(factory: str | None, inputs: list[str] | None, trust: bool) ->
     Raises:
         UsageError: An input shape can't be read.
     """
-    from prunec.compiler.project.project import ModelOptions, parse_shape
+    from prunec.compiler.project.model_options import ModelOptions, parse_shape
 
     return ModelOptions(factory, tuple(map(parse_shape, inputs)) if inputs else None, trust)

@@ -1,6 +1,5 @@
 """``prunec build``: the engine of a bundle that was compiled without one, on the device itself."""
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from prunec.compiler.commands.verify_bundle import same_source
 from prunec.compiler.facts.outcome import Built, OnTarget
 from prunec.compiler.facts.progress import Progress
 from prunec.compiler.gates.judging import gates_of, judged_anew
-from prunec.compiler.project.project import ModelOptions, Project, check_fit
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.report.engine_facts import (
     engine_options,
     target_and_engine,
@@ -67,7 +67,8 @@ def build_bundle(
     target, _ = target_and_engine(report)
     options = replace(engine_options(report), timing_cache=timing_cache)
     choose_engine(target, options)
-    with amend_bundle(bundle) as folder:
+    with amend_bundle(bundle) as writer:
+        folder = writer.folder
         progress.stage(f"build the {target} engine")
         if not isinstance(report.engine, Unknown) and not report.engine.path.endswith(".onnx"):
             (folder / report.engine.path).unlink(missing_ok=True)
@@ -79,7 +80,7 @@ def build_bundle(
             report = with_layer_facts(report, built, Unknown("the engine was not run."))
         else:
             progress.stage("measure on the device")
-            on_target = _measured(bundle, program, engine, options, source, progress)
+            on_target = _measured(bundle, program, engine, options, source, progress, writer.scratch)
             report = _with_measurements(report, built, on_target)
         report = judged_anew(report, gates)
         write_report(folder, report)
@@ -93,6 +94,7 @@ def _measured(
     options: EngineOptions,
     source: Source | None,
     progress: Progress,
+    scratch: Path,
 ) -> OnTarget:
     """Measure an engine where it runs, with the batch and the runs of the CPU's figures."""
     report, target, kind = bundle.report, Target.parse(bundle.report.target), load_engine(engine.kind)
@@ -101,19 +103,16 @@ def _measured(
     inputs = random_inputs(program, batch_sizes(program, (batch,))[0], seed)
     settings, onnx = MeasureSettings(runs, seed, threads), bundle_onnx(engine.path.parent)
     dense_onnx, accuracy = None, report.accuracy.engine
-    with tempfile.TemporaryDirectory() as scratch:
-        if source is not None:
-            project = Project.find(source.checkpoint, source.config)
-            network = project.load(source.checkpoint, source.model).program
-            same_source(bundle, network)
-            export_onnx(network, Path(scratch) / MODEL_ONNX)
-            dense_onnx = write_typed(target, Path(scratch) / MODEL_ONNX, Path(scratch))
-            if (data := project.data(seed)) is not None:
-                check_fit(network, data, project.objective())
-                accuracy = engine_accuracy(kind, engine, data, project.objective(), progress)
-        measured = measure(
-            kind, target, engine, onnx, inputs, dense_onnx=dense_onnx, options=options, settings=settings
-        )
+    if source is not None:
+        project = Project.find(source.checkpoint, source.config)
+        network = project.load(source.checkpoint, source.model).program
+        same_source(bundle, network)
+        export_onnx(network, scratch / MODEL_ONNX)
+        dense_onnx = write_typed(target, scratch / MODEL_ONNX, scratch)
+        if (data := project.data(seed)) is not None:
+            check_fit(network, data, project.objective())
+            accuracy = engine_accuracy(kind, engine, data, project.objective(), progress)
+    measured = measure(kind, target, engine, onnx, inputs, dense_onnx=dense_onnx, options=options, settings=settings)
     return OnTarget(measured.latency, measured, accuracy, batch, threads if kind.uses_threads else None)
 
 

@@ -1,25 +1,35 @@
-"""``prunec compile``: from a checkpoint and what its project file and the command line say to a bundle."""
+"""``prunec compile``: from a checkpoint and what its project file and the command line say to a bundle.
 
+Imports no torch, so that a wrong task is refused at once: see `compile_network` for the work.
+"""
+
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from prunec.compiler.bundle.bundle_names import bundle_name
+from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.facts.settings import Settings
+from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.pipeline.recipe import default_recipe, from_recipe
-from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
+from prunec.compiler.project.checkpoint_file import check_file
 from prunec.compiler.project.config import Config
-from prunec.compiler.project.project import ModelOptions, Project, check_fit
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.report.report import Report
-from prunec.compiler.stages.driver import compile_model
-from prunec.passes.errors import UsageError
-from prunec.passes.program import Program
+from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
+from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.runtime.target import Target
+
+if TYPE_CHECKING:
+    from prunec.compiler.report.report import Report
+
+#: What a report takes, most of it the code that draws its charts.
+_REPORT_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,32 @@ class Job:
     force: bool = False
 
 
-def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, Path]:
+@dataclass(frozen=True)
+class Prepared:
+    """A task with what it means: the files that it names are there, and what it asks for can be.
+
+    Attributes:
+        job: The task.
+        config: The project file.
+        pipeline: The steps.
+        settings: The settings, with the seed and what the project file says of the dense training.
+        optimizers: Names of the optimizers that the training may need, as recipes name them.
+        early: Names of the early checkpoints that the pipeline rewinds to.
+    """
+
+    job: Job
+    config: Config
+    pipeline: Pipeline
+    settings: Settings
+    optimizers: frozenset[str]
+    early: tuple[str, ...]
+
+
+def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, Path]":
     """Compile a checkpoint and write its bundle.
+
+    What can be told without the network and its data is checked first, before torch is loaded: the task itself, then
+    that the output can be written and no other run does so.
 
     Args:
         job: The task.
@@ -79,52 +113,62 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
     Raises:
         PrunecError: The compile can't be done; then nothing is written.
     """
-    project, progress = Project.find(job.checkpoint, job.config, note), job.settings.progress
-    pipeline = resolve_pipeline(project.config, job.recipe, job.target)
-    seed = project.config.recipe.seed if job.recipe.seed is None else job.recipe.seed
-    progress.stage("load the checkpoint")
-    loaded = project.load(job.checkpoint, job.model)
-    for text in loaded.notes:
-        note(text)
-    progress.stage("load the data")
-    data, objective = project.data(seed), project.objective()
-    if data is not None:
-        check_fit(loaded.program, data, objective)
+    prepared = prepare(job, note)
     output = job.output or Path(bundle_name(job.checkpoint, str(job.target)))
+    writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
+    _check_space(writer.path, job.checkpoint)
+    with writer if is_main() else nullcontext():
+        from prunec.compiler.commands.compile_network import compile_network
+
+        return compile_network(prepared, writer, note), output
+
+
+def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
+    """Find out what a task means.
+
+    Args:
+        job: The task.
+        note: Receiver of the sentence that says whose code may run.
+
+    Raises:
+        PrunecError: It names files that aren't there, or asks for what can't be.
+    """
+    config = find_project(job.checkpoint, job.config, note)
+    pipeline, dense = resolve_pipeline(config, job.recipe, job.target), config.model.pretraining
     settings = replace(
         job.settings,
-        seed=seed,
-        pretraining=project.pretraining(),
-        pretraining_optimizer=project.pretraining_optimizer(),
-        optimizers=_optimizers(project, pipeline),
-        early=_early(project, pipeline, job.model),
-        model_name=project.config.model.name,
-        module=_module(project, loaded, job) if job.settings.controls else None,
-        initialise=project.initialise(),
+        seed=config.recipe.seed if job.recipe.seed is None else job.recipe.seed,
+        pretraining=None if dense is None else dense.learning_rates(),
+        pretraining_optimizer=None if dense is None else dense.optimizer,
+        model_name=config.model.name,
     )
-    report = compile_model(
-        loaded.program, job.target, pipeline, data, output, objective=objective, settings=settings, force=job.force
-    )
-    return report, output
+    recoveries: list[Recover] = pipeline.of(Recover)
+    optimizers = {str(options.optimizer) for options in recoveries}
+    optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()
+    functions = frozenset(name for name in optimizers if ":" in name)
+    early = tuple(sorted({options.early for options in recoveries} - {""}))
+    check_needs(pipeline, config.data is not None)
+    check_recoveries(pipeline, settings, functions, early)
+    check_controls(pipeline, settings, config.data is not None, functions)
+    for path in (job.checkpoint, *(config.folder / name for name in early)):
+        check_file(path)
+    return Prepared(job, config, pipeline, settings, functions, early)
 
 
-def _module(project: Project, loaded: LoadedCheckpoint, job: Job) -> nn.Module | None:
-    """The network as its factory builds it, else as the checkpoint holds it, for control arms from scratch."""
-    factory = project.factory(job.model)
-    return loaded.module if factory is None else build_module(factory)
+def _check_space(output: Path, checkpoint: Path) -> None:
+    """Refuse a disk that can't hold the dense network once more, as the compile does beside what it makes of it.
 
-
-def _optimizers(project: Project, pipeline: Pipeline) -> dict[str, Callable[..., Any]]:
-    """The functions that make the recoveries' optimizers; the dense training's only where one may be trained by it."""
-    recoveries = pipeline.of(Recover)
-    dense = project.pretraining_optimizer() if recoveries else None
-    return project.optimizers({str(options.optimizer) for options in recoveries} | {dense or ""})
-
-
-def _early(project: Project, pipeline: Pipeline, model: ModelOptions) -> dict[str, Program]:
-    """The early checkpoints that the pipeline rewinds to, by the name that it gives them."""
-    names = {options.early for options in pipeline.of(Recover)} - {""}
-    return {name: project.load(project.config.folder / name, model).program for name in sorted(names)}
+    Raises:
+        EnvironmentFailure: The disk is too full.
+    """
+    needed, folder = checkpoint.stat().st_size + _REPORT_BYTES, output.parent
+    free = shutil.disk_usage(folder).free if folder.is_dir() else needed
+    if free < needed:
+        raise EnvironmentFailure(
+            f"Output {output} can't be written: its disk has {free / 1e6:.0f} MB left, and at least "
+            f"{needed / 1e6:.0f} MB are needed.",
+            hint="Make room, or name another output with -o.",
+        )
 
 
 def resolve_pipeline(config: Config, options: RecipeOptions, target: Target) -> Pipeline:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prunec.calibration.data import Data
 from prunec.compiler.commands.artifacts import onnx_file
-from prunec.compiler.project.project import ModelOptions, Project, check_fit
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from prunec.compiler.bundle.bundle_writer import unwritable
 from prunec.compiler.drawing.picture import render_picture
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.passes.cost import CONVENTION
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.latency import Percentiles, percentiles, time_runs, wall_clock
 from prunec.runtime.onnx_export import export_onnx

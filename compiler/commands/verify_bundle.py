@@ -17,7 +17,8 @@ from prunec.compiler.bundle.bundle_reader import (
 from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
 from prunec.passes.base import PassResult
 from prunec.passes.errors import (

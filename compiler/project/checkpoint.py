@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from prunec.compiler.machine.quiet_libraries import only_without_error
-from prunec.compiler.project.reading import check_file, check_sums, is_exported, read_content, read_exported
+from prunec.compiler.project.checkpoint_file import check_file
+from prunec.compiler.project.reading import check_sums, is_exported, read_content, read_exported
 from prunec.compiler.project.state_dict import load_state, unwrap
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from prunec.calibration.config import SOURCES
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, REPORT
 from prunec.compiler.bundle.manifest import MANIFEST_NAME
-from prunec.compiler.project.config import Config
+from prunec.compiler.project.config import Config, find_config, load_config
 from prunec.passes.errors import InputError
 
 _REFERENCE = re.compile(r"(?<![\w.:])[A-Za-z_][\w.]*:[A-Za-z_]\w*(?![\w.:=])")
@@ -17,6 +17,28 @@ _REFERENCE = re.compile(r"(?<![\w.:])[A-Za-z_][\w.]*:[A-Za-z_]\w*(?![\w.:=])")
 _UNPACKED = ("data.pkl", "archive_format", "archive_version", "serialized_exported_program.json")
 #: Ends of the names of folders that a compile writes: a bundle, and the states of its trainings.
 _WRITTEN = (".bundle", ".bundle.state")
+
+
+def find_project(near: Path | None, config: Path | None, note: Callable[[str], None] | None = None) -> Config:
+    """The project file of a checkpoint, or of the working directory.
+
+    Args:
+        near: The checkpoint.
+        config: The project file that the user pointed to, whose code runs wherever it lies.
+        note: Receiver of the sentence that says whose code may run.
+
+    Raises:
+        UsageError: The project file that is asked for doesn't exist, or is wrong.
+        InputError: One that wasn't asked for names code, and lies in a bundle or an unpacked archive.
+    """
+    path = find_config(near, config)
+    found = load_config(path)
+    if path is not None and (code := named_code(found)):
+        if config is None:
+            check_place(path.absolute(), code)
+        if note is not None:
+            note(f"code of the project file {path} runs: {', '.join(code)}")
+    return found
 
 
 def named_code(config: Config) -> tuple[str, ...]:

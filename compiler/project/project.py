@@ -12,44 +12,14 @@ from torch.utils import _pytree as pytree
 from prunec.calibration.data import Data, load_data
 from prunec.calibration.user_code import import_callable
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
-from prunec.compiler.project.config import MAX_SIZE, Config, checked_reference, find_config, load_config
-from prunec.compiler.project.named_code import check_place, named_code
+from prunec.compiler.project.config import Config, checked_reference
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.objective import Objective
-from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.program import Program
 
 _OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Options of the command line on how to read a checkpoint.
-
-    Attributes:
-        factory: "module:callable", relative to the working directory; overrides the project file's.
-        shapes: Shape of one sample of each input; overrides the project file's.
-        trust: Whether code that the checkpoint brings may run.
-    """
-
-    factory: str | None = None
-    shapes: tuple[tuple[int, ...], ...] | None = None
-    trust: bool = False
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """``1,28,28`` as a tuple.
-
-    Raises:
-        UsageError: The text is something else.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
-        raise UsageError(
-            f"The input shape {text!r} is not of the form 3,224,224.",
-            hint="Give the sizes of one sample, without the batch; repeat --input for several inputs.",
-        )
-    return tuple(map(int, parts))
 
 
 @dataclass(frozen=True)
@@ -73,14 +43,7 @@ class Project:
             UsageError: The project file that is asked for doesn't exist, or is wrong.
             InputError: One that wasn't asked for names code, and lies in a bundle or an unpacked archive.
         """
-        path = find_config(near, config)
-        project = cls(load_config(path))
-        if path is not None and (code := named_code(project.config)):
-            if config is None:
-                check_place(path.absolute(), code)
-            if note is not None:
-                note(f"code of the project file {path} runs: {', '.join(code)}")
-        return project
+        return cls(find_project(near, config, note))
 
     def load(self, checkpoint: Path, options: ModelOptions) -> LoadedCheckpoint:
         """Read and capture a checkpoint.
@@ -124,16 +87,6 @@ class Project:
                 hint='Name it under [data] in prunec.toml: train = "npz:data.npz" and test = "npz:data.npz".',
             )
         return data
-
-    def pretraining(self) -> Schedule | None:
-        """The dense network's own training, None where the project file doesn't tell it."""
-        section = self.config.model.pretraining
-        return None if section is None else section.learning_rates()
-
-    def pretraining_optimizer(self) -> str | None:
-        """The optimizer of that training, None where the project file doesn't tell it."""
-        section = self.config.model.pretraining
-        return None if section is None else section.optimizer
 
     def optimizers(self, names: Iterable[str]) -> dict[str, Callable[..., Any]]:
         """The functions among the names of optimizers, ``module:callable``, by their names.

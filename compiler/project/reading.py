@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
-from prunec.passes.archives import check_regular, check_zip, untrusted
+from prunec.passes.archives import untrusted
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
 from prunec.passes.tensors import check_stored
@@ -29,31 +29,6 @@ _UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
 _GLOBAL = re.compile(r"GLOBAL:? ([\w.]+)")
 #: First bytes of zip archives and pickles.
 _STARTS = (b"PK", b"\x80")
-
-
-def check_file(path: Path) -> None:
-    """Raise `InputError` where there is no file with something in it that may be read, and can be without harm."""
-    try:
-        if path.is_dir():
-            raise InputError(
-                f"Checkpoint {path} is a folder, not a file.",
-                hint="prunec eval, profile, verify and build take the folder that `prunec compile` wrote.",
-            )
-        if not path.exists():
-            what = "is a link to nothing" if path.is_symlink() else "doesn't exist"
-            raise InputError(f"Checkpoint {path} {what}.", hint=_nearby(path))
-        check_regular(path)
-        if path.stat().st_size == 0:
-            raise InputError(f"Checkpoint {path} is empty (0 bytes).", hint="Copy or save it again.")
-        check_zip(path)
-    except OSError as error:
-        raise InputError(f"Checkpoint {path} can't be read: {error.strerror or error}.") from error
-
-
-def _nearby(path: Path) -> str | None:
-    suffixes = (".pt", ".pth", ".pt2", ".safetensors")
-    names = [p.name for p in sorted(path.parent.glob("*")) if p.suffix in suffixes and p.exists()]
-    return f"In {path.parent} there are: {', '.join(names[:5])}." if path.parent.is_dir() and names else None
 
 
 def is_exported(path: Path) -> bool:

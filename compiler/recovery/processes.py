@@ -4,6 +4,7 @@ Hugging Face Accelerate joins them; it isn't loaded where there is one.
 """
 
 import atexit
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from prunec.calibration.splits import Share
 from prunec.compiler.machine.ranks import is_distributed
+from prunec.passes.interruption import asked_to_stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -74,6 +76,12 @@ class Processes:
 
         _accelerator()  # joins the processes
         return list(gather_object([value]))
+
+    def asked_to_stop(self) -> int:
+        """The signal that asked any of the processes to stop, 0 where none has; all look at the same step."""
+        own = asked_to_stop()
+        (anyone,) = self.sums(own)
+        return own or (signal.SIGTERM if anyone else 0)
 
     def from_main(self, value: Value) -> Value:
         """The value that rank 0 passes, in every process."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from prunec.calibration.data import Data
 from prunec.calibration.splits import Split
 from prunec.passes.devices import on_device
+from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import EVALUATION_BATCH, Metric, sample_scores
 
@@ -76,7 +77,7 @@ class Scores:
         network = on_device(program.inference(), device)
 
         def scored(batches: Iterator[tuple[Tensor, Tensor]]) -> NDArray[np.float64]:
-            on = ((inputs.to(device), labels.to(device)) for inputs, labels in batches)
+            on = ((inputs.to(device), labels.to(device)) for inputs, labels in stoppable(batches))
             return torch.cat([scores.double().cpu() for scores in sample_scores(network, on, metric)]).numpy()
 
         return cls(scored(training_sample(data.train)), scored(data.validation.batches(EVALUATION_BATCH)))

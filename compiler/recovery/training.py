@@ -19,13 +19,14 @@ from prunec.compiler.recovery.state_file import StateFile
 from prunec.compiler.recovery.stepping import Stepper
 from prunec.compiler.recovery.tensors import put, snapshot
 from prunec.passes.errors import TrainingDivergedError
+from prunec.passes.interruption import Stopped, stoppable
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import EVALUATION_BATCH, total_score
 
 #: Receives every epoch and the network after it.
 EpochProgress = Callable[[EpochRecord, Program], None]
 #: Fields of a training that a saved state holds as they are.
-_SAVED = ("step", "losses", "scores", "kept", "kept_decisions", "best_epoch")
+_SAVED = ("step", "trained", "losses", "scores", "kept", "kept_decisions", "best_epoch")
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Training:
         seed: Seed of the order of the data and of their augmentation.
         curve: Records of the finished epochs.
         step: Number of steps of the epoch under way that are done.
+        trained: Whether all of them are, with what ends an epoch, so that the network is only to be evaluated.
         losses: Losses of those steps.
         scores: Metric in those steps.
         kept: Tensors of the best epoch so far, where the best is kept.
@@ -55,6 +57,7 @@ class Training:
     seed: int
     curve: list[EpochRecord] = field(default_factory=list)
     step: int = 0
+    trained: bool = False
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
@@ -83,17 +86,17 @@ class Training:
         """Train to the end, from wherever it is.
 
         Raises:
+            Stopped: It was asked for; the state is in the file.
             TrainingDivergedError: The loss or a weight is no longer finite.
         """
-        while len(self.curve) < self.stepper.options.epochs and self.early_end is None:
+        while self.trained or (len(self.curve) < self.stepper.options.epochs and self.early_end is None):
             record, program = self._run_epoch(file)
             self.curve.append(record)
-            self.step, self.losses, self.scores = 0, [], []
+            self.step, self.trained, self.losses, self.scores = 0, False, [], []
             if self.stepper.options.keep == "best" and record.validation >= max(r.validation for r in self.curve):
                 self.best_epoch, self.kept = record.epoch, snapshot(program)
                 self.kept_decisions = self.stepper.hooks.decided()
-            if file is not None:
-                file.write(self.state())
+            self._write(file)
             if progress is not None:
                 progress(record, program)
 
@@ -104,10 +107,34 @@ class Training:
         return program, self.kept_decisions if self.kept else self.stepper.hooks.decided()
 
     def _run_epoch(self, file: StateFile | None) -> tuple[EpochRecord, Program]:
-        options, epoch, started = self.stepper.options, len(self.curve), time.perf_counter()
+        epoch, started = len(self.curve), time.perf_counter()
+        if not self.trained:
+            self._train_epoch(file)
+        self._stop_if_asked(file)
+        program = self.evaluated
+        try:
+            validation, test = (self._evaluate(program, split) for split in (self.data.validation, self.data.test))
+        except Stopped:  # evaluating changes nothing
+            self._write(file)
+            raise
+        record = EpochRecord(
+            epoch=epoch + 1,
+            learning_rate=self.schedule.learning_rate(epoch),
+            train_loss=math.fsum(self.losses) / len(self.losses),
+            train=math.fsum(self.scores) / len(self.scores),
+            validation=validation,
+            test=test,
+            seconds=time.perf_counter() - started,
+        )
+        return record, program
+
+    def _train_epoch(self, file: StateFile | None) -> None:
+        """Take the steps of the epoch under way that are left, and end it."""
+        options, epoch = self.stepper.options, len(self.curve)
         share = self.stepper.processes.share
         batches = self.data.train.batches(options.batch_size, epoch=epoch, seed=self.seed, first=self.step, share=share)
         for inputs, labels in batches:
+            self._stop_if_asked(file)
             if file is not None and file.is_due(self.step):
                 file.write(self.state())
             result = self.stepper.step(inputs, labels, self._moment(self.step))
@@ -118,17 +145,17 @@ class Training:
             self.step += 1
         self.early_end = self.stepper.hooks.end_epoch(self._moment(self.step))
         self._check_weights()
-        program = self.evaluated
-        record = EpochRecord(
-            epoch=epoch + 1,
-            learning_rate=self.schedule.learning_rate(epoch),
-            train_loss=math.fsum(self.losses) / len(self.losses),
-            train=math.fsum(self.scores) / len(self.scores),
-            validation=self._evaluate(program, self.data.validation),
-            test=self._evaluate(program, self.data.test),
-            seconds=time.perf_counter() - started,
-        )
-        return record, program
+        self.trained = True
+
+    def _stop_if_asked(self, file: StateFile | None) -> None:
+        """Stop with all processes at the same step, and keep the state."""
+        if number := self.stepper.processes.asked_to_stop():
+            self._write(file)
+            raise Stopped(number)
+
+    def _write(self, file: StateFile | None) -> None:
+        if file is not None:
+            file.write(self.state())
 
     def _moment(self, step: int) -> Moment:
         """The point in time before a step of the epoch under way, or after the last one."""
@@ -140,7 +167,7 @@ class Training:
         processes = self.stepper.processes
         batches = (
             (inputs.to(processes.device), labels.to(processes.device))
-            for inputs, labels in split.batches(EVALUATION_BATCH, share=processes.share)
+            for inputs, labels in stoppable(split.batches(EVALUATION_BATCH, share=processes.share))
         )
         total, count = processes.sums(*total_score(program, batches, self.stepper.objective.metric))
         return total / count

@@ -1,24 +1,20 @@
 """Control arms and further seeds: the same compile again with one thing changed, up to its accuracy."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
-from prunec.compiler.pipeline.pipeline import Pipeline, Step
+from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
-from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.stages.booking import untrained_entry
-from prunec.compiler.stages.recover_step import check_recoveries
+from prunec.compiler.stages.request_checks import scratch_pipeline
 from prunec.compiler.stages.step_runs import run_steps
-from prunec.passes.errors import PrunecError, UsageError, did_you_mean
+from prunec.passes.errors import PrunecError
 from prunec.passes.frontend import capture
 from prunec.passes.identity import weights_sha256
 from prunec.passes.program import Program
@@ -34,36 +30,6 @@ class _Arm:
     pipeline: Pipeline
     note: str = ""
     from_scratch: bool = False
-
-
-def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool) -> None:
-    """Refuse before any work controls that can't be run.
-
-    Raises:
-        UsageError: A name is unknown, or something is missing that the controls need.
-    """
-    for name in settings.controls:
-        if name not in CONTROLS:
-            raise UsageError(f"There is no control arm {name!r}.", hint=did_you_mean(name, CONTROLS))
-    if not settings.controls and settings.seeds == 1:
-        return
-    what = "Control arms" if settings.controls else "Several seeds"
-    if not has_data:
-        raise UsageError(f"{what} need labelled data.", hint="Name them under [data] in prunec.toml.")
-    if settings.controls and not pipeline.of(Recover):
-        raise UsageError("Control arms need a recovery to repeat.", hint="Add recover to the pipeline.")
-    scratch = [name for name in settings.controls if name.startswith("scratch")]
-    if scratch and (settings.pretraining is None or not settings.pretraining.epochs):
-        raise UsageError(
-            f"The control arm {scratch[0]} is trained as the dense network was, and nothing tells how that was.",
-            hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
-        )
-    if scratch and settings.pretraining is not None and settings.pretraining.epochs:
-        recoveries = pipeline.of(Recover)
-        epochs = math.ceil(settings.pretraining.epochs) + sum(options.epochs for options in recoveries)
-        check_recoveries(_scratch_pipeline(recoveries[-1], settings, epochs), settings)
-    if "random" in settings.controls and not pipeline.of(PruneFilters):
-        raise UsageError("The control arm random needs prune-filters in the pipeline.")
 
 
 def run_seeds(main: StepInput) -> tuple[tuple[SeedRun, ...], bool]:
@@ -122,18 +88,7 @@ def _arm(name: str, main: StepInput) -> _Arm:
         return _Arm(request.dense, _changed(_followed(request.pipeline, followed), PruneFilters, criterion="random"))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
     program, note = _from_scratch(main)
-    return _Arm(program, _scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
-
-
-def _scratch_pipeline(recovery: Recover, settings: Settings, epochs: int) -> Pipeline:
-    """One training as the dense network was trained: nothing teaches, and nothing else takes part."""
-    original, dense_optimizer = settings.pretraining, settings.pretraining_optimizer
-    assert original is not None
-    if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
-        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
-    schedule = _stretched(original, epochs)
-    options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
-    return Pipeline((Step("recover", options),))
+    return _Arm(program, scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
 
 
 def _scratch_epochs(main: StepInput, *, of_operations: bool) -> float:
@@ -161,15 +116,6 @@ def _changed(pipeline: Pipeline, kind: type[PruneFilters | Recover], **options: 
     """A pipeline with other options in its steps of a kind."""
     steps = (replace(s, options=replace(s.options, **options)) if s.name == kind.name else s for s in pipeline.steps)
     return Pipeline(tuple(steps))
-
-
-def _stretched(original: Schedule, epochs: int) -> str:
-    """The dense network's schedule over another length: stages of the same shares, curves of the same kind."""
-    if not isinstance(original, StepSchedule):
-        return original.text
-    assert original.epochs is not None
-    factor = epochs / original.epochs
-    return "step:" + ",".join(f"{start * factor:.12g}={rate:.12g}" for start, rate in original.stages)
 
 
 def _from_scratch(main: StepInput) -> tuple[Program, str]:

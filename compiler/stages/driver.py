@@ -1,7 +1,7 @@
 """The driver: from a program, a target and a pipeline to a bundle and its report."""
 
 import os
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from prunec.calibration.data import Data
@@ -14,19 +14,20 @@ from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, whole_plan
 from prunec.compiler.gates.gate_catalogue import asked_gates
 from prunec.compiler.gates.judging import judged
-from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.machine.ranks import is_distributed, is_main
 from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
 from prunec.compiler.pipeline.recipe import default_recipe, from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
-from prunec.compiler.stages.control_arms import check_controls, run_controls, run_seeds
+from prunec.compiler.stages.control_arms import run_controls, run_seeds
 from prunec.compiler.stages.export_network import export
 from prunec.compiler.stages.measurement import measure
-from prunec.compiler.stages.recover_step import check_recoveries, remove_states
-from prunec.compiler.stages.step_runs import check_needs, dense_fact, run_steps
+from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
+from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
+from prunec.passes.interruption import stop_if_asked, stopping_together
 from prunec.passes.program import Program
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
@@ -76,19 +77,29 @@ def compile_model(
     target = Target.parse(target) if isinstance(target, str) else target
     steps = _pipeline(pipeline, target, data)
     request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
+    writer = BundleWriter(Path(output), force, seed=request.settings.seed, ends_training=True)
+    with writer if is_main() else nullcontext():
+        return compile_request(request, writer)
+
+
+def compile_request(request: Request, writer: BundleWriter) -> Report:
+    """Compile what was asked for into the folder of a bundle's writer, which is entered in the first process.
+
+    Raises:
+        HelperFinished: The training is over; raised in all processes but the first.
+        PrunecError: The compile can't be done.
+    """
     _check(request)
-    state_folder = Path(f"{output}.state")
+    with stopping_together() if is_distributed() else nullcontext():
+        steps = _run_all_steps(request, writer.state_folder)
     if not is_main():
-        _run_all_steps(request, state_folder)
         raise HelperFinished(f"Process {os.environ['RANK']} has helped to train; process 0 writes the bundle.")
-    with BundleWriter(Path(output), force, seed=request.settings.seed) as folder:
-        outcome = _run(request, state_folder, folder)
-        request.settings.progress.stage("report")
-        report = judged(assemble(request, outcome), asked_gates(request.settings), request.settings.allow_unknown)
-        (folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
-        (folder / RECIPE).write_text(recipe_text(request.pipeline, request.settings.seed), encoding="utf-8")
-        write_report(folder, report)
-    remove_states(state_folder)
+    outcome = _finished(request, steps, writer)
+    request.settings.progress.stage("report")
+    report = judged(assemble(request, outcome), asked_gates(request.settings), request.settings.allow_unknown)
+    (writer.folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
+    (writer.folder / RECIPE).write_text(recipe_text(request.pipeline, request.settings.seed), encoding="utf-8")
+    write_report(writer.folder, report)
     return report
 
 
@@ -105,9 +116,9 @@ def _check(request: Request) -> None:
     with ENGINES.blame(engine.name):
         engine.check(request.target, settings.engine_options, settings.latency_batch)
     _check_dimensions(request.dense, settings)
-    check_recoveries(request.pipeline, settings)
+    check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
-    check_controls(request.pipeline, settings, has_data)
+    check_controls(request.pipeline, settings, has_data, settings.optimizers)
     asked_gates(settings)
     for name in settings.print_after:
         check_known(name)
@@ -132,13 +143,15 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
     return Steps(main.program, main.history, *run_seeds(main), run_controls(main))
 
 
-def _run(request: Request, state_folder: Path, folder: Path) -> Outcome:
-    settings, steps = request.settings, _run_all_steps(request, state_folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        dense_onnx = Path(scratch) / MODEL_ONNX
-        exported = export(request, steps.program, folder, dense_onnx)
-        built = Built.nothing("no engine was asked for (--no-engine).")
-        if settings.build_engine:
-            settings.progress.stage(f"build the {request.target} engine")
-            built = build(request.target, settings.engine_options, exported.typed_onnx, folder, steps.program)
-        return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))
+def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
+    """Export, build and measure what the steps have made."""
+    settings, dense_onnx = request.settings, writer.scratch / MODEL_ONNX
+    stop_if_asked()
+    exported = export(request, steps.program, writer.folder, dense_onnx)
+    built = Built.nothing("no engine was asked for (--no-engine).")
+    stop_if_asked()
+    if settings.build_engine:
+        settings.progress.stage(f"build the {request.target} engine")
+        built = build(request.target, settings.engine_options, exported.typed_onnx, writer.folder, steps.program)
+    stop_if_asked()
+    return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))

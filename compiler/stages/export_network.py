@@ -6,6 +6,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_nam
 from prunec.compiler.facts.outcome import Exported
 from prunec.compiler.facts.request import Request
 from prunec.compiler.stages.step_runs import NO_DATA
+from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
@@ -28,8 +29,11 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     settings.progress.stage("export")
     program = program.inference()
     program.save(folder / MODEL_PT2)
+    stop_if_asked()
     export_onnx(program, onnx)
+    stop_if_asked()
     export_onnx(request.dense, dense_onnx)
+    stop_if_asked()
     typed_onnx = write_typed(request.target, onnx, folder)
     return Exported(
         onnx=onnx,

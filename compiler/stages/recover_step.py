@@ -5,87 +5,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 from torch import Tensor
 
 from prunec.calibration.splits import Share, Split
+from prunec.compiler.bundle.bundle_names import STATE_NAME
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
-from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.default_schedule import Choice, choose_schedule
 from prunec.compiler.recovery.epoch_record import EpochRecord
-from prunec.compiler.recovery.named_rows import pruning_epoch
-from prunec.compiler.recovery.optimizer_kinds import (
-    AUTO,
-    KINDS,
-    OwnOptimizer,
-    choose_optimizer,
-    optimizer_title,
-    rates_mean_the_same,
-)
+from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, OwnOptimizer, choose_optimizer
 from prunec.compiler.recovery.recover import StateOptions, recover
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Probe, Recovered, Retraining, Spent
 from prunec.compiler.recovery.scalars import Scalars
-from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.recovery.tensors import put
 from prunec.compiler.recovery.training_start import DenseNetwork
 from prunec.compiler.stages.judge_retraining import judge_retraining
 from prunec.compiler.stages.pass_steps import check_masks
+from prunec.compiler.stages.request_checks import check_optimizer_given
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
-#: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
-_NEAR = 0.01
-#: The schedules that have the learning rates of the dense training.
-_DERIVED = ("ft", "lrw", "wr")
-#: File in a compile's state folder, by the control arm and the number of its retraining.
-_STATE_NAME = "recover-{}.state"
 _ALONE = Share()
-
-
-def check_recoveries(pipeline: Pipeline, settings: Settings) -> None:
-    """Refuse before any work what no retraining can follow.
-
-    Raises:
-        UsageError: A schedule doesn't fit the dense training, the optimizer isn't there, doesn't have an option or has
-            no default schedule, or the early checkpoint to rewind to isn't there.
-    """
-    for options in pipeline.of(Recover):
-        resolved = _with_optimizer(options, settings)
-        if options.schedule == AUTO:
-            choose_schedule(0.0, settings.pretraining, str(resolved.optimizer), settings.pretraining_optimizer)
-            continue
-        parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
-        _check_derived_rates(resolved, settings.pretraining_optimizer)
-        dense, planned = settings.pretraining, pruning_epoch(options.schedule)
-        trained = None if dense is None else dense.epochs
-        if planned is not None and trained is not None and abs(trained - planned) > _NEAR:
-            raise UsageError(
-                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned:g} of its dense "
-                f"training, and this checkpoint was trained for {trained:g} epochs ([model] pretraining).",
-                hint=f"Compile the checkpoint of epoch {planned:g}, or change the schedule.",
-            )
-        if options.early and options.early not in settings.early:
-            raise UsageError(
-                f"recover: the early checkpoint {options.early!r} isn't there.",
-                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file.",
-            )
-
-
-def _check_derived_rates(options: Recover, dense_optimizer: str | None) -> None:
-    optimizer, dense = str(options.optimizer), dense_optimizer or "sgd"
-    known = optimizer in KINDS and dense in KINDS
-    if options.bare_schedule in _DERIVED and known and not rates_mean_the_same(optimizer, dense):
-        raise UsageError(
-            f"recover: the schedule {options.schedule} has the dense training's learning rates, and those of "
-            f"{optimizer_title(dense)} don't fit {optimizer_title(optimizer)}.",
-            hint=f"Name the rates, as in cosine:{KINDS[optimizer].usual_learning_rate:g}, retrain by "
-            f"{optimizer_title(dense)}, or state another optimizer in [model] pretraining.",
-        )
 
 
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
@@ -134,14 +78,12 @@ def _cost(spent: Spent, processes: int) -> StepCost:
     )
 
 
-def remove_states(folder: Path) -> None:
-    """Remove the training states of a finished compile, and nothing else that may be there."""
-    if not folder.is_dir():
-        return
-    for file in folder.glob(_STATE_NAME.format("*")):
-        file.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _with_optimizer(options: Recover, settings: Settings) -> Recover:
+    """The options with the optimizer that is chosen; in place of a function's name the function."""
+    resolved = options.resolved(settings.pretraining_optimizer)
+    check_optimizer_given(resolved, settings.optimizers)
+    name = str(resolved.optimizer)
+    return resolved if name in KINDS else replace(resolved, optimizer=OwnOptimizer(name, settings.optimizers[name]))
 
 
 def _choice(options: Recover, given: StepInput) -> Choice:
@@ -154,27 +96,12 @@ def _choice(options: Recover, given: StepInput) -> Choice:
     )
 
 
-def _with_optimizer(options: Recover, settings: Settings) -> Recover:
-    """The options with the optimizer that is chosen; in place of a function's name the function."""
-    resolved = options.resolved(settings.pretraining_optimizer)
-    name = str(resolved.optimizer)
-    if name in KINDS:
-        return resolved
-    if name not in settings.optimizers or resolved.optimizer != name:
-        raise UsageError(
-            f"recover: the optimizer {name!r} isn't there.",
-            hint="Name it in the pipeline and pass it in Settings.optimizers; `prunec compile` loads it by the project "
-            "file.",
-        )
-    return replace(resolved, optimizer=OwnOptimizer(name, settings.optimizers[name]))
-
-
 def _state_options(given: StepInput) -> StateOptions | None:
     settings, number = given.request.settings, len(given.before(Retraining))
     if given.state_folder is None:
         return None
     name = f"{given.arm.replace(' ', '-')}-{number}" if given.arm else str(number)
-    return StateOptions(given.state_folder / _STATE_NAME.format(name), settings.resume, settings.save_steps)
+    return StateOptions(given.state_folder / STATE_NAME.format(name), settings.resume, settings.save_steps)
 
 
 def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import get_args
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.request import Request
@@ -11,13 +10,12 @@ from prunec.compiler.facts.step_facts import StepCost, StepFact, StepInput, Step
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
-from prunec.compiler.pipeline.step_kind import Needs
 from prunec.compiler.stages.booking import pretraining_entry, step_entries
 from prunec.passes.base import PassResult
 from prunec.passes.dump import program_text
-from prunec.passes.errors import UsageError
 from prunec.passes.figures import plain_figures
 from prunec.passes.identity import weights_sha256
+from prunec.passes.interruption import stoppable
 from prunec.passes.options import is_frozen
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
@@ -30,32 +28,13 @@ _UNCHANGED = Unknown("the step leaves the network's function as it was: see the 
 _HELPING = Unknown("this process only helps to train.")
 
 
-def check_needs(pipeline: Pipeline, has_data: bool) -> None:
-    """Refuse before any work steps that need data where there are none.
-
-    Raises:
-        UsageError: A step looks at training data, and there are none.
-    """
-    for step in pipeline.steps:
-        with STEPS.blame(step.name):
-            needs = step.kind.needs(step.options)
-            if needs not in get_args(Needs):
-                raise ValueError(f"needs {needs!r}; expected one of {', '.join(get_args(Needs))}")
-        if needs != "nothing" and not has_data:
-            what = "labelled training data" if needs == "labels" else "inputs of the training data"
-            raise UsageError(
-                f"The pipeline's step {step} needs {what}, and there is no training data.",
-                hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
-            )
-
-
 def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
     """The input of a step after those of a pipeline: the program that they made, and their facts.
 
     Raises:
         PrunecError: A step can't be done, or its result failed a check.
     """
-    for step in pipeline.steps:
+    for step in stoppable(pipeline.steps):
         output = _run_step(step, given)
         weights = weights_sha256(output.program)
         entries = step_entries(step, given, output, weights)

@@ -117,7 +117,9 @@ def measure(
     nodes = [layer.name for layer in check_sparsity(onnx_path)]
     with ExitStack() as stack:
         stack.enter_context(ENGINES.blame(kind.name))
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(dir=None if dense_onnx is None else dense_onnx.parent))
+        )
 
         def opened(info: EngineInfo) -> Session:
             return stack.enter_context(kind.open(info, settings.threads))

@@ -262,7 +262,7 @@ def test_bugs_show_where_they_are_and_exit_1(prunec: Prunec, project: Path, monk
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("index out of thin air")
 
-    monkeypatch.setattr("prunec.compiler.commands.compile_checkpoint.compile_model", broken)
+    monkeypatch.setattr("prunec.compiler.commands.compile_network.compile_request", broken)
     outcome = prunec(*COMPILE)
     assert outcome.code == 1
     assert "Traceback" in outcome.err
@@ -274,7 +274,7 @@ def test_a_full_disk_is_no_bug(prunec: Prunec, project: Path, monkeypatch: pytes
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr("prunec.compiler.commands.compile_checkpoint.compile_model", full)
+    monkeypatch.setattr("prunec.compiler.commands.compile_network.compile_request", full)
     outcome = prunec(*COMPILE)
     assert outcome.code == 10
     assert "No space left" in outcome.err

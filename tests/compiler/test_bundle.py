@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.compiler.bundle import bundle_writer as writer
+from prunec.compiler.bundle import swap
 from prunec.compiler.bundle.bundle_names import bundle_name
 from prunec.compiler.bundle.bundle_reader import read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter, amend_bundle
@@ -111,7 +112,7 @@ def test_the_old_bundle_survives_an_interrupt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize("step", [1, 2])
-def test_the_old_bundle_survives_a_failed_swap(
+def test_the_old_bundle_survives_a_failed_swap_where_names_cannot_be_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: int
 ) -> None:
     path = write_bundle(tmp_path / "m.bundle")
@@ -122,6 +123,7 @@ def test_the_old_bundle_survives_a_failed_swap(
             raise error
         return rename(self, target)
 
+    monkeypatch.setattr(swap, "_exchanged", lambda *_: False)
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else EnvironmentFailure):
         write_bundle(path, force=True, model=b"new")
@@ -135,10 +137,10 @@ def test_a_missing_parent_is_found_up_front(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_parent_is_found_up_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> None:
+    def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(EnvironmentFailure, match="Permission denied") as caught, BundleWriter(tmp_path / "m.bundle"):
         pytest.fail("entered")
     assert caught.value.exit_code == 10
@@ -151,21 +153,21 @@ def test_a_full_disk_is_an_environment_failure(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_another_run_that_finished_first_is_kept(tmp_path: Path) -> None:
+def test_what_comes_there_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "m.bundle"
+    other = write_bundle(tmp_path / "other.bundle")
     with pytest.raises(UsageError, match="exists already"), BundleWriter(path) as folder:
         (folder / "model.onnx").write_bytes(b"second")
-        write_bundle(path)
+        other.rename(path)
     assert (path / "model.onnx").read_bytes() == b"weights"
     assert names(tmp_path) == ["m.bundle"]
 
 
-def test_another_run_that_finishes_during_the_commit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, describe = tmp_path / "m.bundle", writer.describe_folder
+def test_what_comes_there_during_the_commit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, describe, other = tmp_path / "m.bundle", writer.describe_folder, write_bundle(tmp_path / "other.bundle")
 
     def describe_slowly(folder: Path, seed: int | None) -> Manifest:
-        monkeypatch.setattr(writer, "describe_folder", describe)
-        write_bundle(path)
+        other.rename(path)
         return describe(folder, seed)
 
     monkeypatch.setattr(writer, "describe_folder", describe_slowly)
@@ -243,8 +245,8 @@ def test_manifest_round_trip(seed: int | None, files: dict[str, bytes]) -> None:
 
 def test_amend_adds_a_file_and_keeps_the_rest(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "m.bundle")
-    with amend_bundle(read_bundle(path)) as folder:
-        (folder / "engine.plan").write_bytes(b"engine")
+    with amend_bundle(read_bundle(path)) as writing:
+        (writing.folder / "engine.plan").write_bytes(b"engine")
     bundle = read_bundle(path)
     assert list(bundle.manifest.files) == ["data/part", "engine.plan", "model.onnx", "report.json"]
     assert bundle.check_hashes() == []
@@ -255,8 +257,8 @@ def test_amend_adds_a_file_and_keeps_the_rest(tmp_path: Path) -> None:
 def test_an_interrupted_amend_changes_nothing(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "m.bundle")
     before = (path / "manifest.json").read_bytes()
-    with pytest.raises(KeyboardInterrupt), amend_bundle(read_bundle(path)) as folder:
-        (folder / "model.onnx").write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt), amend_bundle(read_bundle(path)) as writing:
+        (writing.folder / "model.onnx").write_bytes(b"half")
         raise KeyboardInterrupt
     assert (path / "manifest.json").read_bytes() == before
     assert read_bundle(path).check_hashes() == []

@@ -23,7 +23,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepFact, StepInput
 from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
-from prunec.compiler.project.project import ModelOptions
+from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.recovery.optimizer_kinds import OwnOptimizer
 from prunec.compiler.recovery.recover import recover

@@ -17,7 +17,7 @@ from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.drawing.report_page import sparse_kernel_words
 from prunec.compiler.facts.progress import Silent
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.project.project import ModelOptions
+from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes import Program, capture

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Project
 from prunec.passes import Program, Sparsify, capture
 from prunec.passes.two_four import eligibility
 from prunec.runtime.engines import EngineOptions, SizeRange

@@ -1,0 +1,72 @@
+"""Ctrl-C and SIGTERM on the command line: the first asks the work to stop, the second of its kind ends it at once.
+
+A thread hears of the signals, so that they are answered while the main thread is within a foreign call. Python's own
+handlers would run after it, and what they raise is lost where Python happens to be in a finaliser.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from prunec.passes.interruption import ask_to_stop, remove_leftovers
+
+#: What a shell adds to the number of the signal that ended a program.
+_ENDED_BY = 128
+_TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+def exit_code(number: int) -> int:
+    """The exit code of a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    return _ENDED_BY + number
+
+
+def listen(last_words: Callable[[int], str]) -> None:
+    """Answer Ctrl-C and SIGTERM from here to the end of this process, whose main thread calls this.
+
+    Args:
+        last_words: The last line on standard output for an exit code, where a second signal ends the process.
+    """
+    heard, tell = os.pipe()
+    os.set_blocking(tell, False)
+    for number in _TITLES:
+        signal.signal(number, _note)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=_answer, args=(heard, last_words), name="signals", daemon=True).start()
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    """Ask to stop, also where code of the user's has another descriptor told of signals."""
+    ask_to_stop(number)
+
+
+def _answer(heard: int, last_words: Callable[[int], str]) -> None:
+    before: set[int] = set()
+    while told := os.read(heard, 1):
+        number = told[0]
+        if number not in _TITLES:
+            continue
+        if number in before:
+            _end_at_once(number, last_words)
+        before.add(number)
+        again = "Press Ctrl-C again" if number == signal.SIGINT else "Send it again"
+        _say(sys.__stderr__, f"{_TITLES[signal.Signals(number)]}: stopping at the next step. {again} to stop at once.")
+        ask_to_stop(number)
+
+
+def _end_at_once(number: int, last_words: Callable[[int], str]) -> None:
+    with contextlib.suppress(OSError):  # the next run removes what is left
+        remove_leftovers()
+    _say(sys.__stderr__, "Stopped at once: no result was written.")
+    if line := last_words(exit_code(number)):
+        _say(sys.__stdout__, line)
+    os._exit(exit_code(number))
+
+
+def _say(stream: object, text: str) -> None:
+    """Print a line past Python's buffers, whose lock the main thread may hold."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # nobody reads it, or the stream is closed
+        os.write(stream.fileno(), f"{text}\n".encode(errors="backslashreplace"))  # type: ignore[attr-defined]

@@ -1,0 +1,155 @@
+"""Refusals of what can't be asked for, from the request alone, before any work. Imports no torch."""
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import get_args
+
+from prunec.compiler.facts.control_names import CONTROLS
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.pipeline.pipeline import Pipeline, Step
+from prunec.compiler.pipeline.step_kind import Needs
+from prunec.compiler.recovery.default_schedule import choose_schedule
+from prunec.compiler.recovery.named_rows import pruning_epoch
+from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
+from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
+from prunec.compiler.recovery.schedules import parse_schedule
+from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.prune_filters import PruneFilters
+
+#: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
+_NEAR = 0.01
+#: The schedules that have the learning rates of the dense training.
+_DERIVED = ("ft", "lrw", "wr")
+
+
+def check_needs(pipeline: Pipeline, has_data: bool) -> None:
+    """Refuse before any work steps that need data where there are none.
+
+    Raises:
+        UsageError: A step looks at training data, and there are none.
+    """
+    for step in pipeline.steps:
+        with STEPS.blame(step.name):
+            needs = step.kind.needs(step.options)
+            if needs not in get_args(Needs):
+                raise ValueError(f"needs {needs!r}; expected one of {', '.join(get_args(Needs))}")
+        if needs != "nothing" and not has_data:
+            what = "labelled training data" if needs == "labels" else "inputs of the training data"
+            raise UsageError(
+                f"The pipeline's step {step} needs {what}, and there is no training data.",
+                hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
+            )
+
+
+def check_recoveries(
+    pipeline: Pipeline, settings: Settings, optimizers: Collection[str], early: Collection[str]
+) -> None:
+    """Refuse before any work what no retraining can follow.
+
+    Args:
+        pipeline: The steps.
+        settings: How the dense network was trained.
+        optimizers: Names of the functions of the user's that make optimizers.
+        early: Names of the early checkpoints.
+
+    Raises:
+        UsageError: A schedule doesn't fit the dense training, the optimizer isn't there, doesn't have an option or has
+            no default schedule, or the early checkpoint to rewind to isn't there.
+    """
+    for options in pipeline.of(Recover):
+        resolved = options.resolved(settings.pretraining_optimizer)
+        check_optimizer_given(resolved, optimizers)
+        if options.schedule == AUTO:
+            choose_schedule(0.0, settings.pretraining, str(resolved.optimizer), settings.pretraining_optimizer)
+            continue
+        parse_schedule(options.schedule, epochs=options.epochs, original=settings.pretraining)
+        _check_derived_rates(resolved, settings.pretraining_optimizer)
+        dense, planned = settings.pretraining, pruning_epoch(options.schedule)
+        trained = None if dense is None else dense.epochs
+        if planned is not None and trained is not None and abs(trained - planned) > _NEAR:
+            raise UsageError(
+                f"The schedule {options.schedule!r} is for a network pruned at epoch {planned:g} of its dense "
+                f"training, and this checkpoint was trained for {trained:g} epochs ([model] pretraining).",
+                hint=f"Compile the checkpoint of epoch {planned:g}, or change the schedule.",
+            )
+        if options.early and options.early not in early:
+            raise UsageError(
+                f"recover: the early checkpoint {options.early!r} isn't there.",
+                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file.",
+            )
+
+
+def _check_derived_rates(options: Recover, dense_optimizer: str | None) -> None:
+    optimizer, dense = str(options.optimizer), dense_optimizer or "sgd"
+    known = optimizer in KINDS and dense in KINDS
+    if options.bare_schedule in _DERIVED and known and not rates_mean_the_same(optimizer, dense):
+        raise UsageError(
+            f"recover: the schedule {options.schedule} has the dense training's learning rates, and those of "
+            f"{optimizer_title(dense)} don't fit {optimizer_title(optimizer)}.",
+            hint=f"Name the rates, as in cosine:{KINDS[optimizer].usual_learning_rate:g}, retrain by "
+            f"{optimizer_title(dense)}, or state another optimizer in [model] pretraining.",
+        )
+
+
+def check_optimizer_given(options: Recover, optimizers: Collection[str]) -> None:
+    """Refuse the name of an optimizer that is neither one of prunec's nor of a function of the user's."""
+    name = str(options.optimizer)
+    if name not in KINDS and (name not in optimizers or options.optimizer != name):
+        raise UsageError(
+            f"recover: the optimizer {name!r} isn't there.",
+            hint="Name it in the pipeline and pass it in Settings.optimizers; `prunec compile` loads it by the project "
+            "file.",
+        )
+
+
+def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool, optimizers: Collection[str]) -> None:
+    """Refuse before any work controls that can't be run.
+
+    Raises:
+        UsageError: A name is unknown, or something is missing that the controls need.
+    """
+    for name in settings.controls:
+        if name not in CONTROLS:
+            raise UsageError(f"There is no control arm {name!r}.", hint=did_you_mean(name, CONTROLS))
+    if not settings.controls and settings.seeds == 1:
+        return
+    what = "Control arms" if settings.controls else "Several seeds"
+    if not has_data:
+        raise UsageError(f"{what} need labelled data.", hint="Name them under [data] in prunec.toml.")
+    if settings.controls and not pipeline.of(Recover):
+        raise UsageError("Control arms need a recovery to repeat.", hint="Add recover to the pipeline.")
+    scratch = [name for name in settings.controls if name.startswith("scratch")]
+    if scratch and (settings.pretraining is None or not settings.pretraining.epochs):
+        raise UsageError(
+            f"The control arm {scratch[0]} is trained as the dense network was, and nothing tells how that was.",
+            hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
+        )
+    if scratch and settings.pretraining is not None and settings.pretraining.epochs:
+        recoveries = pipeline.of(Recover)
+        epochs = math.ceil(settings.pretraining.epochs) + sum(options.epochs for options in recoveries)
+        check_recoveries(scratch_pipeline(recoveries[-1], settings, epochs), settings, optimizers, ())
+    if "random" in settings.controls and not pipeline.of(PruneFilters):
+        raise UsageError("The control arm random needs prune-filters in the pipeline.")
+
+
+def scratch_pipeline(recovery: Recover, settings: Settings, epochs: int) -> Pipeline:
+    """One training as the dense network was trained: nothing teaches, and nothing else takes part."""
+    original, dense_optimizer = settings.pretraining, settings.pretraining_optimizer
+    assert original is not None
+    if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
+        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
+    schedule = _stretched(original, epochs)
+    options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
+    return Pipeline((Step("recover", options),))
+
+
+def _stretched(original: Schedule, epochs: int) -> str:
+    """The dense network's schedule over another length: stages of the same shares, curves of the same kind."""
+    if not isinstance(original, StepSchedule):
+        return original.text
+    assert original.epochs is not None
+    factor = epochs / original.epochs
+    return "step:" + ",".join(f"{start * factor:.12g}={rate:.12g}" for start, rate in original.stages)

@@ -1,0 +1,116 @@
+"""Requests to stop: who asks, and the places in long work where it is good to do so.
+
+A request is a flag, looked at between steps and batches: an exception that a signal's handler raises would be lost
+wherever Python swallows it, as in finalisers and the callbacks of weak references. The command line sets it; in
+programs that call prunec nobody does, and their own signals work as they always do. Imports nothing slow.
+"""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class Stopped(KeyboardInterrupt):
+    """The work ended at a place where it was good to, since a signal had asked for it.
+
+    Args:
+        number: The number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@dataclass
+class _Request:
+    """The request to stop of this process, and what is to be done when one comes.
+
+    Attributes:
+        number: The signal that asked; 0 where none has.
+        together: Whether processes train together, which must stop at the same step and ask each other there.
+        helpers: Functions that end what works for this process, such as a child.
+        leftovers: Functions that remove what must not stay behind if the process is ended where it stands.
+    """
+
+    number: int = 0
+    together: bool = False
+    helpers: list[Callable[[], object]] = field(default_factory=list)
+    leftovers: list[Callable[[], object]] = field(default_factory=list)
+
+
+_request = _Request()
+
+
+def ask_to_stop(number: int) -> None:
+    """Ask this process to stop at the next good place, as a signal of this number does; helpers are ended at once."""
+    _request.number = _request.number or number
+    for end in reversed(_request.helpers.copy()):
+        end()
+
+
+def asked_to_stop() -> int:
+    """The number of the signal that asked this process to stop, 0 where none has."""
+    return _request.number
+
+
+def stop_if_asked() -> None:
+    """Mark a place where it is good to stop; processes that train together ask each other at theirs.
+
+    Raises:
+        Stopped: A signal has asked for it.
+    """
+    if _request.number and not _request.together:
+        raise Stopped(_request.number)
+
+
+def stoppable(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, before each of which it is good to stop: see `stop_if_asked`."""
+    for item in items:
+        stop_if_asked()
+        yield item
+
+
+@contextmanager
+def stopping_together() -> Iterator[None]:
+    """Leave it to the steps of a training to stop, where all of its processes agree."""
+    before, _request.together = _request.together, True
+    try:
+        yield
+    finally:
+        _request.together = before
+
+
+@contextmanager
+def ended_at_request(end: Callable[[], object]) -> Iterator[None]:
+    """Have a helper ended as soon as a stop is asked for, by a function that may be called from another thread."""
+    with _listed(_request.helpers, end):
+        if _request.number:
+            end()
+        yield
+
+
+@contextmanager
+def removed_at_the_latest(remove: Callable[[], object]) -> Iterator[None]:
+    """Have leftovers removed, by a function that may be called from another thread, if the process is cut short."""
+    with _listed(_request.leftovers, remove):
+        yield
+
+
+def remove_leftovers() -> None:
+    """Remove what must not stay behind, in the reverse order: the process is about to be ended where it stands."""
+    for remove in reversed(_request.leftovers.copy()):
+        remove()
+
+
+@contextmanager
+def _listed(functions: list[Callable[[], object]], function: Callable[[], object]) -> Iterator[None]:
+    functions.append(function)
+    try:
+        yield
+    finally:
+        functions.remove(function)
