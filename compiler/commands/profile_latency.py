@@ -6,12 +6,12 @@ from pathlib import Path
 
 from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
 from prunec.compiler.project.project import ModelOptions, Project
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
-from prunec.runtime.latency import Percentiles, percentiles, time_runs, wall_clock
+from prunec.runtime import children
+from prunec.runtime.engines.remote import open_onnx
+from prunec.runtime.latency import Percentiles
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.profile import OperatorTime, profile_onnx
 
-_WARMUP = 20
 _PROFILED_RUNS = 20
 
 
@@ -52,8 +52,9 @@ def profile_path(path: Path, settings: ProfileSettings, *, config: Path | None, 
 
 
 def _profile(exported: Path, path: Path, settings: ProfileSettings) -> Profile:
-    engine = OnnxRuntimeSession(exported, settings.threads)
-    inputs = onnx_inputs(engine, settings.batch, settings.seed)
-    times = time_runs([wall_clock(lambda: engine(*inputs))], settings.runs, _WARMUP, settings.seed)
-    operators = profile_onnx(exported, inputs, settings.threads, _PROFILED_RUNS)
-    return Profile(str(path), settings, percentiles(times[:, 0]), tuple(operators))
+    with open_onnx(exported, settings.threads) as session:
+        inputs = onnx_inputs(session, settings.batch, settings.seed)
+        latency_ms = session.latency_ms(inputs, settings.runs, settings.seed)
+    profiled = exported.absolute(), inputs, settings.threads, _PROFILED_RUNS
+    operators = children.call(f"ONNX Runtime profiled {exported.name}", profile_onnx, *profiled)
+    return Profile(str(path), settings, latency_ms, tuple(operators))

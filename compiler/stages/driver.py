@@ -8,7 +8,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.facts.outcome import Built, Outcome, Steps
+from prunec.compiler.facts.outcome import Built, Exported, Outcome, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, whole_plan
@@ -28,6 +28,7 @@ from prunec.compiler.stages.recover_step import check_recoveries, remove_states
 from prunec.compiler.stages.step_runs import check_needs, dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
 from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
@@ -133,12 +134,18 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
 
 
 def _run(request: Request, state_folder: Path, folder: Path) -> Outcome:
-    settings, steps = request.settings, _run_all_steps(request, state_folder)
+    steps = _run_all_steps(request, state_folder)
     with tempfile.TemporaryDirectory() as scratch:
         dense_onnx = Path(scratch) / MODEL_ONNX
         exported = export(request, steps.program, folder, dense_onnx)
-        built = Built.nothing("no engine was asked for (--no-engine).")
-        if settings.build_engine:
-            settings.progress.stage(f"build the {request.target} engine")
-            built = build(request.target, settings.engine_options, exported.typed_onnx, folder, steps.program)
+        built = _built(request, exported, folder, steps.program)
         return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))
+
+
+def _built(request: Request, exported: Exported, folder: Path, program: Program) -> Built:
+    if not request.settings.build_engine:
+        return Built.nothing("no engine was asked for (--no-engine).")
+    if isinstance(exported.typed_onnx, Unknown):
+        return Built.nothing(exported.typed_onnx.reason)
+    request.settings.progress.stage(f"build the {request.target} engine")
+    return build(request.target, request.settings.engine_options, exported.typed_onnx, folder, program)
