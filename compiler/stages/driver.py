@@ -16,7 +16,7 @@ from prunec.compiler.gates.gate_catalogue import asked_gates
 from prunec.compiler.gates.judging import judged
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
-from prunec.compiler.pipeline.recipe import default_recipe, from_recipe, recipe_text
+from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
@@ -95,7 +95,7 @@ def compile_model(
 
 def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:
     if pipeline is None:
-        return from_recipe(default_recipe(has_data=data is not None), target)
+        return from_recipe({}, target, has_data=data is not None)
     return parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
 
 
