@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.recipe import from_recipe
 from prunec.compiler.project.project import Project
+from prunec.compiler.project.recipe_request import RecipeOptions
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.unknown import Unknown
 from prunec.runtime.target import Target
@@ -55,7 +56,7 @@ def main() -> None:
 def drop_points(changes: dict[str, object], seed: int) -> float:
     """Accuracy of the dense network less that of the recovered one, with some of the recovery's options changed."""
     project = Project.find(EXAMPLE, _CONFIG)
-    steps = from_recipe(project.config.recipe.tables(), _TARGET).steps
+    steps = from_recipe(project.config.recipe.by_step, _TARGET, has_data=True).steps
     pipeline = Pipeline(tuple(_changed(step, changes) for step in steps))
     with tempfile.TemporaryDirectory() as folder:
         job = Job(

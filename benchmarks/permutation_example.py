@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.pipeline.recipe import from_recipe
 from prunec.compiler.project.project import Project
+from prunec.compiler.project.recipe_request import RecipeOptions
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import Unknown
 from prunec.runtime.target import Target
@@ -51,9 +52,9 @@ def main() -> None:
 def compiled(checkpoint: Path, permute: bool) -> Report:
     """The example's recipe, with or without permutation."""
     config = EXAMPLE.with_name("prunec.toml")
-    tables = Project.find(EXAMPLE).config.recipe.tables()
+    tables = Project.find(EXAMPLE).config.recipe.by_step
     assert tables is not None
-    steps = from_recipe(tables, _TARGET).steps
+    steps = from_recipe(tables, _TARGET, has_data=True).steps
     pipeline = Pipeline(tuple(step for step in steps if permute or step.name != "permute"))
     with tempfile.TemporaryDirectory() as folder:
         job = Job(

@@ -42,6 +42,10 @@ class MissingDependencyError(PrunecError):
     exit_code = 4
 
 
+class NativeCrashError(MissingDependencyError):
+    """A library's native code died in the process that it was run in."""
+
+
 class AccuracyGateError(PrunecError):
     """Accuracy below the limit that was asked for."""
 

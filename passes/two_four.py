@@ -5,7 +5,7 @@ sparse tensor cores read (NVIDIA TensorRT developer guide, "Sparsity").
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,10 @@ from prunec.passes.ratios import matches
 
 @dataclass(frozen=True)
 class LayerEligibility:
-    """Whether a layer, by its module path, can carry 2:4 sparsity; the reason is empty where it can."""
+    """Whether a layer, by its module path, can carry 2:4 sparsity; the reason is empty where it can.
+
+    `valid` says whether its weight holds 2:4 as it is, where that was looked at (`with_weights`).
+    """
 
     layer: str
     operator: str
@@ -28,6 +31,7 @@ class LayerEligibility:
     shape: tuple[int, ...]
     eligible: bool
     reason: str
+    valid: bool = False
 
 
 def eligibility(program: Program, ignore: Sequence[str] = ()) -> list[LayerEligibility]:
@@ -41,6 +45,12 @@ def eligibility(program: Program, ignore: Sequence[str] = ()) -> list[LayerEligi
             entry = LayerEligibility(layer.name, layer.operator, layer.weight, layer.shape, not reason, reason)
             by_weight[layer.weight] = entry
     return list(by_weight.values())
+
+
+def with_weights(layers: Sequence[LayerEligibility], program: Program) -> list[LayerEligibility]:
+    """The layers of a program, each with whether its weight holds 2:4."""
+    parameters = program.parameters()
+    return [replace(layer, valid=layer.eligible and is_two_four(parameters[layer.weight])) for layer in layers]
 
 
 def _reason(layer: Layer, parameters: dict[str, nn.Parameter], ignore: Sequence[str]) -> str:

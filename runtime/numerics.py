@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from prunec.passes.dimensions import batch_size
 from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
 
 
@@ -45,8 +45,10 @@ def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
 
     Raises:
         NumericMismatchError: The causes are those of `difference_from_torch`.
+        NativeCrashError: ONNX Runtime dies.
     """
-    return difference_from_torch(OnnxRuntimeSession(onnx_path), program, (2, 3), seed)
+    with open_onnx(onnx_path) as session:
+        return difference_from_torch(session, program, (2, 3), seed)
 
 
 @torch.no_grad()

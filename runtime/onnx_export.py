@@ -13,7 +13,6 @@ from typing import Any
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Graph
@@ -21,8 +20,9 @@ from torch.fx import Graph
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.graphs import arguments, calls
 from prunec.passes.program import Program
+from prunec.runtime import children
+from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 
-_LARGEST_FILE_BYTES = 2_000_000_000
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
@@ -35,6 +35,7 @@ def export_onnx(program: Program, path: Path) -> None:
 
     Raises:
         UnsupportedModelError: An operator has no ONNX form.
+        NativeCrashError: The ONNX checker dies of the file, which is there.
     """
     exported = program.export()
     outputs = len(exported.graph_signature.user_outputs)
@@ -54,6 +55,7 @@ def export_onnx(program: Program, path: Path) -> None:
         _name_batch(model.graph)
     strip_metadata(model)
     save_onnx(model, path)
+    children.call(f"the ONNX checker read {path.name}", check_onnx, path.absolute())
 
 
 def _prepared(exported: ExportedProgram) -> ExportedProgram:
@@ -159,25 +161,3 @@ def _name_batch(graph: onnx.GraphProto) -> None:
         for dim in info.type.tensor_type.shape.dim:
             if symbol and dim.dim_param:
                 dim.dim_param = dim.dim_param.replace(symbol, "batch")
-
-
-def strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove what differs between machines or means nothing to a runtime: traces, scopes, names of rules."""
-    graph = model.graph
-    graph.name = "prunec"
-    for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        item.ClearField("doc_string")
-        item.ClearField("metadata_props")
-    for function in model.functions:
-        for part in (function, *function.node):
-            part.ClearField("metadata_props")
-
-
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, the same bytes for the same model, and check it; above 2 GB its weights go beside it."""
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer if not uses_external_data(tensor))
-    if size < _LARGEST_FILE_BYTES:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    else:
-        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
-    onnx.checker.check_model(path, full_check=True)

@@ -1,18 +1,21 @@
-"""Typed forms of a float32 ONNX model for strongly typed builders: 16 bits inside, float32 inputs and outputs."""
+"""Typed forms of a float32 ONNX model for strongly typed builders: 16 bits inside, float32 inputs and outputs.
+
+Imports no torch: the shape inference and the checker of ONNX are native code, which runs in a process of its own.
+"""
 
 import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import ml_dtypes
 import onnx
-import torch
 from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from prunec.passes.errors import NumericMismatchError
-from prunec.runtime.onnx_export import save_onnx, strip_metadata
+from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 
 _LARGEST_FLOAT16 = 65504
 #: First opset in which convolutions and pools are declared for bfloat16.
@@ -33,6 +36,7 @@ def to_fp16(source: Path, destination: Path) -> None:
             hint="Compile for fp32 or bf16.",
         )
     save_onnx(_half(model), destination)
+    check_onnx(destination)
 
 
 def to_bf16(source: Path, destination: Path) -> None:
@@ -55,6 +59,7 @@ def to_bf16(source: Path, destination: Path) -> None:
             if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.BFLOAT16
     save_onnx(half, destination)
+    check_onnx(destination)
 
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,6 +91,5 @@ def _largest(tensor: onnx.TensorProto) -> float:
 
 def _fill_bf16(tensor: onnx.TensorProto, source: onnx.TensorProto) -> None:
     """Give a constant the values of another one, rounded to bfloat16."""
-    values = torch.from_numpy(numpy_helper.to_array(source).astype("float32")).to(torch.bfloat16)
-    raw = values.view(torch.int16).numpy().tobytes()
+    raw = numpy_helper.to_array(source).astype("float32").astype(ml_dtypes.bfloat16).tobytes()
     tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, TensorProto.BFLOAT16, list(tensor.dims), raw, raw=True))

@@ -5,7 +5,7 @@ product's second operand.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from prunec.passes.errors import InputError, first_line
 from prunec.passes.fours import at_most_two_of_four
+from prunec.passes.two_four_words import TwoFourState, two_four_state
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: Input channels and filters from which 2:4 usually pays.
@@ -104,6 +105,15 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
     }
     values = _Values(constants, {output: node for node in graph.node for output in node.output})
     return [_check(node, values) for node in graph.node if node.op_type in _WEIGHTED]
+
+
+def weight_states(layers: Sequence[LayerSparsity]) -> list[TwoFourState]:
+    """The 2:4 state of every weight, once: products of two activations are no layers, and hold none."""
+    by_weight: dict[str, LayerSparsity] = {}
+    for layer in layers:
+        if layer.weight and by_weight.get(layer.weight, layer).eligible:  # used twice: eligible in both uses
+            by_weight[layer.weight] = layer
+    return [two_four_state(layer.eligible, layer.valid) for layer in by_weight.values()]
 
 
 def likely_to_gain(operator: str, shape: tuple[int, ...], axis: int, dtype: str) -> tuple[bool, str]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from prunec.calibration.user_code import import_callable
-from prunec.compiler.commands.compile_checkpoint import RecipeOptions, resolve_pipeline
 from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import compare_pair
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.project.config import Config, load_config
+from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes import capture
@@ -29,7 +29,7 @@ MACS = {
 
 
 def steps(config: Config) -> tuple[PruneFilters, Recover]:
-    pipeline = resolve_pipeline(config, RecipeOptions(), Target.parse("a100-dense"))
+    pipeline = resolve_recipe(config, RecipeOptions(), Target.parse("a100-dense")).pipeline
     pruning, recovery = (step.options for step in pipeline.steps)
     assert isinstance(pruning, PruneFilters)
     assert isinstance(recovery, Recover)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from prunec.compiler.bundle.manifest import MANIFEST_NAME
+from prunec.runtime.target import Target
+
 MODEL_ONNX = "model.onnx"
 MODEL_PT2 = "model.pt2"
 PLAN = "plan.json"
@@ -20,6 +23,8 @@ def typed_name(precision: str) -> str:
     return TYPED_ONNX.get(precision, MODEL_ONNX)
 
 
-def bundle_name(checkpoint_path: Path, target_text: str) -> str:
-    """``<checkpoint stem>.<target>.bundle``, with ``:`` as ``_``."""
-    return f"{checkpoint_path.stem}.{target_text}.bundle".replace(":", "_")
+def default_output(checkpoint: Path, target: Target) -> Path:
+    """``<checkpoint stem>.<target>.bundle``, with ``:`` as ``_``, beside a checkpoint or the bundle that it lies in."""
+    name = f"{checkpoint.stem}.{target}.bundle".replace(":", "_")
+    folder = checkpoint.parent
+    return (folder.parent if (folder / MANIFEST_NAME).exists() else folder) / name

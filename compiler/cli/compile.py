@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_report
+from prunec.compiler.cli.output import note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
@@ -19,6 +19,7 @@ from prunec.passes.user_calls import user_code_rules
 
 if TYPE_CHECKING:
     from prunec.compiler.facts.settings import Settings
+    from prunec.compiler.project.recipe_request import RecipeOptions
     from prunec.runtime.engines.options import EngineOptions
     from prunec.runtime.target import Target
 
@@ -54,6 +55,9 @@ def compile_(
     speedup: Annotated[float | None, _recipe("--speedup", help="Dense MACs over compiled MACs.")] = None,
     ratio: Annotated[float | None, _recipe("--ratio", help="Fraction of filters to remove in every group.")] = None,
     epochs: Annotated[int | None, _recipe("--epochs", min=0, help="Epochs of recovery; 0 for none.")] = None,
+    dry_run: Annotated[
+        bool, _recipe("--dry-run", help="Print the resolved recipe, with where each value is from, and stop.")
+    ] = False,
     seed: Annotated[int | None, _recipe("--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")] = None,
     resume: Annotated[
         bool, _training("--resume", help="Go on with the training of a compile that was stopped.")
@@ -80,7 +84,12 @@ def compile_(
     ] = None,
     output: Annotated[
         Path | None,
-        _gates("--output", "-o", readable=False, help="Folder of the bundle; CHECKPOINT.TARGET.bundle by default."),
+        _gates(
+            "--output",
+            "-o",
+            readable=False,
+            help="Folder of the bundle; CHECKPOINT.TARGET.bundle beside the checkpoint by default.",
+        ),
     ] = None,
     force: Annotated[bool, _gates("--force", help="Replace an existing bundle.")] = False,
     no_engine: Annotated[bool, _gates("--no-engine", help="Write the bundle without an engine.")] = False,
@@ -173,15 +182,39 @@ def compile_(
         )
         settings = replace(settings, verify_each=verify_each or settings.verify_each)
         _check_names(settings, parsed, pipeline)
-        from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+        from prunec.compiler.project.recipe_request import RecipeOptions
+
+        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
+        if dry_run:
+            _print_recipe(checkpoint, config, parsed, recipe, output)
+            return 0
+        from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
 
         loading = options.model_options(model, input_, trust)
-        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
         with user_code_rules(timeout_s=data_timeout):
             report, folder = compile_checkpoint(job, note)
     print_report(report, folder, context.obj)
     return report.exit_code
+
+
+def _print_recipe(
+    checkpoint: Path, config: Path | None, target: "Target", options: "RecipeOptions", output: Path | None
+) -> None:
+    """Print what a compile would do; neither the checkpoint nor the data are read, and no code of the project runs."""
+    from prunec.compiler.bundle.bundle_names import default_output
+    from prunec.compiler.project.config import find_config, load_config
+    from prunec.compiler.project.recipe_request import resolve_recipe
+
+    found = load_config(find_config(checkpoint, config))
+    recipe = resolve_recipe(found, options, target)
+    for text in recipe.notes:
+        note(text)
+    folder, place = output or default_output(checkpoint, target), "default" if output is None else "--output"
+    general = [("", "target", str(target), "--target"), ("", "output", str(folder), place)]
+    rows = [(row.step, row.option, row.value, row.source) for row in recipe.rows]
+    print_table(f"Recipe, {found.path or 'without a prunec.toml'}", ("step", "option", "value", "from"), general + rows)
+    typer.echo(f"Pipeline: {recipe.pipeline}\nNothing was compiled (--dry-run).")
 
 
 def _check_names(settings: "Settings", target: "Target", pipeline: str | None) -> None:

@@ -9,6 +9,7 @@ import typer
 from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note, print_json, print_table
 from prunec.passes.errors import UsageError
+from prunec.passes.two_four_words import two_four_state, two_four_words
 
 if TYPE_CHECKING:
     from prunec.compiler.commands.inspect_network import Inspection
@@ -55,14 +56,13 @@ def inspect(
 
 
 def _inspect_onnx(path: Path, as_json: bool) -> None:
-    from prunec.runtime.onnx_sparsity import check_sparsity
+    from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
 
     layers = check_sparsity(path)
     if as_json:
         print_json(layers)
         return
-    valid, eligible = sum(layer.valid for layer in layers), sum(layer.eligible for layer in layers)
-    title = f"{path.name}: 2:4 in {valid} of {eligible} layers that can hold it"
+    title = f"{path.name}: {two_four_words(weight_states(layers))}"
     columns = ("layer", "operator", "weight", "axis", "C", "K", "groups", "type", "2:4", "why not", "likely to gain")
     print_table(title, columns, [_onnx_row(layer) for layer in layers])
 
@@ -70,8 +70,8 @@ def _inspect_onnx(path: Path, as_json: bool) -> None:
 def _onnx_row(layer: "LayerSparsity") -> tuple[str, ...]:
     sizes = (layer.axis, layer.input_channels, layer.output_channels, layer.groups)
     gain = f"{'yes' if layer.likely_to_gain else 'no'}: {layer.gain_rule}" if layer.eligible else ""
-    valid = "yes" if layer.valid else "no"
-    return layer.layer, layer.operator, _sizes(layer.shape), *map(str, sizes), layer.dtype, valid, layer.reason, gain
+    state = two_four_state(layer.eligible, layer.valid)
+    return layer.layer, layer.operator, _sizes(layer.shape), *map(str, sizes), layer.dtype, state, layer.reason, gain
 
 
 def _print(result: "Inspection") -> None:
@@ -89,9 +89,12 @@ def _print(result: "Inspection") -> None:
     if result.unknown_operators:
         unknown = [(name, str(count)) for name, count in result.unknown_operators.items()]
         print_table("operators without a rule, which freeze what they touch", ("operator", "calls"), unknown)
-    layers = [(x.layer, x.operator, _sizes(x.shape), "yes" if x.eligible else "no", x.reason) for x in result.two_four]
-    eligible = sum(layer.eligible for layer in result.two_four)
-    print_table(f"2:4 in {eligible} of {len(layers)} layers", ("layer", "operator", "weight", "2:4", "why not"), layers)
+    states = [two_four_state(layer.eligible, layer.valid) for layer in result.two_four]
+    layers = [
+        (layer.layer, layer.operator, _sizes(layer.shape), state, layer.reason)
+        for layer, state in zip(result.two_four, states, strict=True)
+    ]
+    print_table(two_four_words(states), ("layer", "operator", "weight", "2:4", "why not"), layers)
 
 
 def _sizes(shape: Sequence[int]) -> str:

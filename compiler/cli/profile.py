@@ -35,7 +35,14 @@ def profile(
         f"({runs} runs, batch {batch}, {threads} thread{'s' * (threads > 1)})\n"
     )
     rows = [
-        (time.operator, time.layer or time.name, f"{time.latency_ms:.4f}", f"{100 * time.share:.1f} %")
+        (
+            time.operator,
+            time.layer or time.name,
+            f"{time.latency_ms:.4f}",
+            f"{100 * time.share:.1f} %",
+            result.two_four.get(time.layer, ""),
+        )
         for time in sorted(result.operators, key=lambda time: -time.latency_ms)
     ]
-    print_table("operators, slowest first", ("operator", "layer", "ms", "share"), rows)
+    print_table("operators, slowest first", ("operator", "layer", "ms", "share", "2:4"), rows)
+    typer.echo(result.two_four_words)

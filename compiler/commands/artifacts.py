@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX
 from prunec.compiler.bundle.bundle_reader import bundle_onnx, intact_bundle
 from prunec.passes.errors import InputError
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.engines.remote import RemoteSession
 from prunec.runtime.onnx_reading import read_onnx
 
 
@@ -36,7 +36,7 @@ def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
     return path
 
 
-def onnx_inputs(engine: OnnxRuntimeSession, batch: int, seed: int) -> list[NDArray[Any]]:
+def onnx_inputs(session: RemoteSession, batch: int, seed: int) -> list[NDArray[Any]]:
     """Standard normal float32 inputs of a model.
 
     Raises:
@@ -44,10 +44,11 @@ def onnx_inputs(engine: OnnxRuntimeSession, batch: int, seed: int) -> list[NDArr
     """
     generator = np.random.default_rng(seed)
     result: list[NDArray[Any]] = []
-    for name, shape in zip(engine.input_names, engine.input_shapes, strict=True):
-        if any(not isinstance(size, int) for size in shape[1:]):
+    for name, shape in zip(*session.sizes(), strict=True):
+        fixed = tuple(size for size in shape[1:] if isinstance(size, int))
+        if len(fixed) != len(shape[1:]):
             raise InputError(f"Input {name!r} has the shape {list(shape)}: only the batch may be dynamic.")
         if shape and isinstance(shape[0], int) and shape[0] != batch:
             raise InputError(f"Input {name!r} has its batch fixed to {shape[0]}.", hint=f"Use --batch {shape[0]}.")
-        result.append(generator.standard_normal((batch, *shape[1:]) if shape else ()).astype(np.float32))
+        result.append(generator.standard_normal((batch, *fixed) if shape else ()).astype(np.float32))
     return result

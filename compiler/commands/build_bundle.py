@@ -24,6 +24,7 @@ from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.export_network import write_typed
 from prunec.compiler.stages.measurement import engine_accuracy
+from prunec.passes.errors import MissingDependencyError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.catalogue import choose_engine, load_engine
@@ -74,9 +75,11 @@ def build_bundle(
             (folder / report.engine.path).unlink(missing_ok=True)
         program = bundle_program(folder)
         built = build(target, options, bundle_onnx(folder), folder, program)
+        if isinstance(built.engine, Unknown):
+            raise MissingDependencyError(built.engine.reason, hint="The bundle is as it was.")
         report = with_engine(report, built)
-        engine = known(built.engine)
-        if engine is None or not engine.run_on_device or engine.kind == OnnxRuntime.name:
+        engine = built.engine
+        if not engine.run_on_device or engine.kind == OnnxRuntime.name:
             report = with_layer_facts(report, built, Unknown("the engine was not run."))
         else:
             progress.stage("measure on the device")

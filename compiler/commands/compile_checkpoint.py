@@ -8,21 +8,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prunec.compiler.bundle.bundle_names import bundle_name
+from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
-from prunec.compiler.pipeline.recipe import default_recipe, from_recipe
+from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.project.checkpoint_file import check_file
 from prunec.compiler.project.config import Config
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.named_code import find_project
+from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
-from prunec.passes.errors import EnvironmentFailure, UsageError
+from prunec.passes.errors import EnvironmentFailure
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:
@@ -30,25 +30,6 @@ if TYPE_CHECKING:
 
 #: What a report takes, most of it the code that draws its charts.
 _REPORT_BYTES = 10_000_000
-
-
-@dataclass(frozen=True)
-class RecipeOptions:
-    """The recipe's options on the command line; None leaves an option to the project file.
-
-    Attributes:
-        pipeline: The whole pipeline as text.
-        speedup: Dense over compiled MACs.
-        ratio: Fraction of filters to remove in every group.
-        epochs: Length of the recovery finetune; 0 leaves it out.
-        seed: Seed of every random choice.
-    """
-
-    pipeline: str | None = None
-    speedup: float | None = None
-    ratio: float | None = None
-    epochs: int | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +43,7 @@ class Job:
         model: Options on how to read the checkpoint.
         recipe: The recipe's options on the command line.
         settings: Measurements and gates; the seed is the recipe's, the dense training the project file's.
-        output: Folder of the bundle; ``<checkpoint stem>.<target>.bundle`` in the working directory by default.
+        output: Folder of the bundle; ``<checkpoint stem>.<target>.bundle`` beside the checkpoint by default.
         force: Whether an existing bundle is replaced.
     """
 
@@ -114,7 +95,7 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
         PrunecError: The compile can't be done; then nothing is written.
     """
     prepared = prepare(job, note)
-    output = job.output or Path(bundle_name(job.checkpoint, str(job.target)))
+    output = job.output or default_output(job.checkpoint, job.target)
     writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
     _check_space(writer.path, job.checkpoint)
     with writer if is_main() else nullcontext():
@@ -128,16 +109,19 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
 
     Args:
         job: The task.
-        note: Receiver of the sentence that says whose code may run.
+        note: Receiver of the sentences that say whose code may run, and what a reader of the recipe may not expect.
 
     Raises:
         PrunecError: It names files that aren't there, or asks for what can't be.
     """
     config = find_project(job.checkpoint, job.config, note)
-    pipeline, dense = resolve_pipeline(config, job.recipe, job.target), config.model.pretraining
+    recipe = resolve_recipe(config, job.recipe, job.target)
+    for text in recipe.notes:
+        note(text)
+    pipeline, dense = recipe.pipeline, config.model.pretraining
     settings = replace(
         job.settings,
-        seed=config.recipe.seed if job.recipe.seed is None else job.recipe.seed,
+        seed=recipe.seed,
         pretraining=None if dense is None else dense.learning_rates(),
         pretraining_optimizer=None if dense is None else dense.optimizer,
         model_name=config.model.name,
@@ -169,53 +153,3 @@ def _check_space(output: Path, checkpoint: Path) -> None:
             f"{needed / 1e6:.0f} MB are needed.",
             hint="Make room, or name another output with -o.",
         )
-
-
-def resolve_pipeline(config: Config, options: RecipeOptions, target: Target) -> Pipeline:
-    """The pipeline that the project file and the command line ask for.
-
-    Where the project file has no recipe: half the MACs, and a recovery finetune if it names data.
-
-    Raises:
-        UsageError: They contradict each other, or there can be no such pipeline.
-    """
-    text = options.pipeline if options.pipeline is not None else config.recipe.pipeline
-    if text is not None:
-        _refuse_overrides(options)
-        pipeline = parse_pipeline(text)
-    else:
-        tables = config.recipe.by_step or default_recipe(has_data=config.data is not None)
-        pipeline = from_recipe(_overridden(tables, options), target)
-    if target.sparse and not any(step.name == "sparsify" for step in pipeline.steps):
-        raise UsageError(
-            f"Target {target} asks for 2:4, and the pipeline has no sparsify.",
-            hint=f"Add sparsify to it, or compile for {target.device}-dense-{target.precision}.",
-        )
-    return pipeline
-
-
-def _refuse_overrides(options: RecipeOptions) -> None:
-    for name in ("speedup", "ratio", "epochs"):
-        if getattr(options, name) is not None:
-            raise UsageError(
-                f"--{name} changes the recipe's tables, but here a pipeline in text form says what is done.",
-                hint=f"Write it into the pipeline instead of giving --{name}.",
-            )
-
-
-def _overridden(tables: dict[str, dict[str, Any]], options: RecipeOptions) -> dict[str, dict[str, Any]]:
-    """The recipe's tables with the flags laid over them; a flag without a table makes one."""
-    if options.speedup is not None and options.ratio is not None:
-        raise UsageError("--speedup and --ratio exclude each other.", hint="Give one of the two.")
-    result = {name: dict(table) for name, table in tables.items()}
-    for key, other in (("speedup", "ratio"), ("ratio", "speedup")):
-        value = getattr(options, key)
-        if value is not None:
-            table = result.setdefault("prune-filters", {})
-            table.pop(other, None)
-            table[key] = value
-    if options.epochs == 0:
-        result.pop("recover", None)
-    elif options.epochs is not None:
-        result.setdefault("recover", {})["epochs"] = options.epochs
-    return result

@@ -10,7 +10,7 @@ from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
 
 
@@ -58,11 +58,17 @@ def evaluate_path(
 
 
 def _evaluate_onnx(path: Path, data: Data, objective: Objective) -> float:
-    engine = OnnxRuntimeSession(path, threads=0)
-    shape = engine.input_shapes[0]
-    if len(engine.input_shapes) != 1 or tuple(shape[1:]) != data.input_shape:
+    with open_onnx(path, threads=0) as session:
+        batches = data.test.batches(_batch(path, session.sizes()[1], data))
+        return evaluate(predictor(session), batches, objective.metric)
+
+
+def _batch(path: Path, shapes: list[tuple[int | str, ...]], data: Data) -> int:
+    """The batch in which an ONNX file with inputs of these sizes can be evaluated."""
+    shape = shapes[0]
+    if len(shapes) != 1 or tuple(shape[1:]) != data.input_shape:
         raise InputError(
-            f"{path} takes inputs of shape {[list(s[1:]) for s in engine.input_shapes]}, and the data hold samples of "
+            f"{path} takes inputs of shape {[list(s[1:]) for s in shapes]}, and the data hold samples of "
             f"shape {list(data.input_shape)}.",
             hint="Check that the project file beside it names the data of this network, or give --config.",
         )
@@ -72,4 +78,4 @@ def _evaluate_onnx(path: Path, data: Data, objective: Objective) -> float:
             f"{path} runs at a batch of {batch} only, and the {len(data.test)} test images are no multiple of it.",
             hint="Set limit_test under [data] in prunec.toml to a multiple.",
         )
-    return evaluate(predictor(engine), data.test.batches(batch), objective.metric)
+    return batch

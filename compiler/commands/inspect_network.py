@@ -14,7 +14,7 @@ from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.group_summary import GroupSummary, macs_by_weight, summarise_group
 from prunec.passes.program import Program
-from prunec.passes.two_four import LayerEligibility, eligibility
+from prunec.passes.two_four import LayerEligibility, eligibility, with_weights
 
 #: Forms that a picture may have.
 PICTURES = (".html", ".svg")
@@ -94,6 +94,6 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         prunable=tuple(summarise_group(group, macs) for group in coupling.groups),
         frozen=tuple(summarise_group(group, macs) for group in coupling.frozen),
         unknown_operators=dict(coupling.unknown_operators),
-        two_four=tuple(eligibility(program)),
+        two_four=tuple(with_weights(eligibility(program), program)),
         notes=notes,
     )

@@ -1,19 +1,21 @@
 """``prunec profile``: latency percentiles, and time per operator, under ONNX Runtime on this CPU."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Project
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
-from prunec.runtime.latency import Percentiles, percentiles, time_runs, wall_clock
+from prunec.passes.two_four_words import TwoFourState, two_four_state, two_four_words
+from prunec.runtime import children
+from prunec.runtime.engines.remote import open_onnx
+from prunec.runtime.latency import Percentiles
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
 from prunec.runtime.profile import OperatorTime, profile_onnx
 
-_WARMUP = 20
 _PROFILED_RUNS = 20
 
 
@@ -29,12 +31,23 @@ class ProfileSettings:
 
 @dataclass(frozen=True)
 class Profile:
-    """Latency of a model; `operators` are what ONNX Runtime really runs, after its fusions."""
+    """Latency of a model.
+
+    Attributes:
+        path: File or folder that was profiled.
+        settings: Settings of the measurement.
+        latency_ms: Latency, in milliseconds.
+        operators: What ONNX Runtime really runs, after its fusions.
+        two_four: State of each layer with a weight, by its path.
+        two_four_words: Those states in short.
+    """
 
     path: str
     settings: ProfileSettings
     latency_ms: Percentiles
     operators: tuple[OperatorTime, ...]
+    two_four: Mapping[str, TwoFourState]
+    two_four_words: str
 
 
 def profile_path(
@@ -63,8 +76,11 @@ def profile_path(
 
 
 def _profile(exported: Path, path: Path, settings: ProfileSettings) -> Profile:
-    engine = OnnxRuntimeSession(exported, settings.threads)
-    inputs = onnx_inputs(engine, settings.batch, settings.seed)
-    times = time_runs([wall_clock(lambda: engine(*inputs))], settings.runs, _WARMUP, settings.seed)
-    operators = profile_onnx(exported, inputs, settings.threads, _PROFILED_RUNS)
-    return Profile(str(path), settings, percentiles(times[:, 0]), tuple(operators))
+    with open_onnx(exported, settings.threads) as session:
+        inputs = onnx_inputs(session, settings.batch, settings.seed)
+        latency_ms = session.latency_ms(inputs, settings.runs, settings.seed)
+    profiled = exported.absolute(), inputs, settings.threads, _PROFILED_RUNS
+    operators = children.call(f"ONNX Runtime profiled {exported.name}", profile_onnx, *profiled)
+    layers = check_sparsity(exported)
+    states = {layer.layer: two_four_state(layer.eligible, layer.valid) for layer in layers if layer.weight}
+    return Profile(str(path), settings, latency_ms, tuple(operators), states, two_four_words(weight_states(layers)))

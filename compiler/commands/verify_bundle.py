@@ -35,11 +35,12 @@ from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.measuring import compare_with_torch
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_sparsity import check_sparsity
+from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
 
 _SEED = 0
 
@@ -124,12 +125,13 @@ def _hashes(bundle: Bundle) -> str:
 
 
 def _sparsity(bundle: Bundle) -> str:
-    exported = {entry.layer: entry for entry in check_sparsity(bundle_onnx(bundle.folder))}
+    layers = check_sparsity(bundle_onnx(bundle.folder))
+    exported = {entry.layer: entry for entry in layers}
     sparsities = {layer.name: known(layer.sparsity) for layer in bundle.report.layers}
     claimed = [name for name, sparsity in sparsities.items() if sparsity is not None and sparsity.valid]
     if wrong := [name for name in claimed if name not in exported or not exported[name].valid]:
         raise SparsityGateError(f"the report says 2:4, the ONNX model doesn't hold it: {', '.join(wrong[:3])}")
-    return f"{len(claimed)} layers are 2:4 in the ONNX model, as the report says"
+    return f"{two_four_words(weight_states(layers))}, as the report says"
 
 
 def _numerics(bundle: Bundle, program: Program) -> str:

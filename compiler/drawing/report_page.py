@@ -12,6 +12,7 @@ from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import extension_rows
+from prunec.passes.two_four_words import two_four_state
 from prunec.passes.unknown import known
 
 
@@ -47,13 +48,12 @@ def render_html(report: Report) -> str:
 
 
 def two_four_words(layer: LayerPart) -> tuple[str, str]:
-    """State of a layer's 2:4 sparsity as (kind, words); kind is one of good, bad, plain."""
+    """State of a layer's 2:4 sparsity as (kind, words); kind is "good" or "plain"."""
     sparsity = known(layer.sparsity)
     if sparsity is None:
         return "plain", headline_figures.NOT_MEASURED
-    if sparsity.valid:
-        return "good", "valid"
-    return ("bad", sparsity.reason or "eligible, but not 2:4") if sparsity.eligible else ("plain", sparsity.reason)
+    state = two_four_state(sparsity.eligible, sparsity.valid)
+    return ("good" if sparsity.valid else "plain"), f"{state}{': ' if sparsity.reason else ''}{sparsity.reason}"
 
 
 def sparse_kernel_words(layer: LayerPart) -> str:

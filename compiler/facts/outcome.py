@@ -19,8 +19,8 @@ class Exported:
 
     Attributes:
         onnx: The float32 file.
-        typed_onnx: The file that the engine is built from, typed as the target asks.
-        difference_from_torch: Largest relative difference of ONNX Runtime from torch.
+        typed_onnx: The file that the engine is built from, typed as the target asks; unknown where ONNX died of it.
+        difference_from_torch: Largest relative difference of ONNX Runtime from torch; unknown where it died.
         sparsity: The 2:4 sparsity of the exported layers.
         accuracy: Metric on the test data under ONNX Runtime.
         dense_bytes: Size of the dense network's float32 file.
@@ -28,8 +28,8 @@ class Exported:
     """
 
     onnx: Path
-    typed_onnx: Path
-    difference_from_torch: float
+    typed_onnx: Path | Unknown
+    difference_from_torch: float | Unknown
     sparsity: tuple[LayerSparsity, ...]
     accuracy: float | Unknown
     dense_bytes: int

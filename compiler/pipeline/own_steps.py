@@ -11,14 +11,24 @@ from prunec.runtime.target import Target
 
 #: Filters kept at least in every group where a recipe doesn't say otherwise.
 MIN_CHANNELS = 8
+#: Dense MACs over pruned MACs, where a recipe says neither a ratio nor a speed-up.
+DEFAULT_SPEEDUP = 2.0
+#: Epochs of the recovery finetune, where a recipe doesn't say them.
+DEFAULT_EPOCHS = 20
 _LOST_FOR_GOOD = "after the last finetune cost accuracy that nothing wins back"
 _MEASURED_ON = "what it changes is what the batch norms' statistics are measured on"
 _SHIFTED = "removing channels shifts the fours of input channels that"
 _TORN = "so that it is 2:4 no more"
 
 
-def _rounded_widths(target: Target, _: Tables) -> Mapping[str, object]:
-    return {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
+def _half_the_macs(target: Target, tables: Tables) -> Mapping[str, object]:
+    widths = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
+    is_asked = any(name in tables.get("prune-filters", {}) for name in ("ratio", "speedup"))
+    return widths if is_asked else {"speedup": DEFAULT_SPEEDUP, **widths}
+
+
+def _default_length(_target: Target, _tables: Tables) -> Mapping[str, object]:
+    return {"epochs": DEFAULT_EPOCHS}
 
 
 def _dense_layers(_: Target, tables: Tables) -> Mapping[str, object]:
@@ -51,7 +61,8 @@ _OWN = (
         needs=_criterion_needs,
         accuracy="pruned",
         measures_accuracy=True,
-        defaults=_rounded_widths,
+        defaults=_half_the_macs,
+        default_sources={"round_to": "target"},
     ),
     StepKind(
         name="permute",
@@ -60,6 +71,7 @@ _OWN = (
         summary="reorder channels so that 2:4 keeps more magnitude",
         after=(After("prune-filters", f"{_SHIFTED} an order was searched for"),),
         defaults=_dense_layers,
+        default_sources={"ignore": "[recipe.sparsify]"},
     ),
     StepKind(
         name="sparsify",
@@ -97,6 +109,7 @@ _OWN = (
         accuracy="recovered",
         measures_accuracy=True,
         place="",
+        defaults=_default_length,
     ),
 )
 #: Steps in every pipeline of recipe tables for a target that asks for 2:4, and in no other.
@@ -143,10 +156,17 @@ def _problem(name: str, kind: object) -> str:
     return "" if all(isinstance(rule, After) for rule in kind.after) else "has an order that isn't told by After(...)"
 
 
-def in_recipe_order(names: Mapping[str, object], *, sparse: bool) -> list[StepKind]:
-    """The steps of a pipeline that is made of these recipe tables, in its order, for a target that may ask for 2:4."""
+def steps_of_recipe(tables: Tables, target: Target, has_data: bool) -> dict[str, str]:
+    """The steps that run where a recipe doesn't list them, in their order, each with what decides that.
+
+    Filters are pruned; channels are permuted and weights masked where the target asks for 2:4, and not elsewhere; the
+    network is retrained where there are data. Of other steps those run that have a table.
+    """
     order = list(_OWN)
-    for kind in (step_kind(name) for name in names if name not in OWN_STEPS):
+    for kind in (step_kind(name) for name in tables if name not in OWN_STEPS):
         places = [position for position, other in enumerate(order) if other.name == kind.place]
         order.insert(places[0] if places else len(order), kind)
-    return [kind for kind in order if (sparse if kind.name in _OF_SPARSE_TARGETS else kind.name in names)]
+    decided = {name: f"table [recipe.{name}]" for name in tables if name not in _OF_SPARSE_TARGETS}
+    decided |= {"prune-filters": "default"} | ({"recover": "default"} if has_data else {})
+    decided |= dict.fromkeys(_OF_SPARSE_TARGETS, "target") if target.sparse else {}
+    return {kind.name: decided[kind.name] for kind in order if kind.name in decided}

@@ -1,36 +1,59 @@
 """Recipes: the tables of prunec.toml as a pipeline, and a pipeline as the recipe.toml that gives it again."""
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from prunec.compiler.pipeline.own_steps import STEPS, in_recipe_order, step_kind
-from prunec.compiler.pipeline.pipeline import Pipeline, check_known, make_step
+from prunec.compiler.pipeline.own_steps import STEPS, step_kind, steps_of_recipe
+from prunec.compiler.pipeline.pipeline import Pipeline, Step, check_known, make_step
 from prunec.compiler.pipeline.step_kind import Tables
 from prunec.runtime.target import Target
 
+LISTED = "[recipe] steps"
 
-def from_recipe(tables: Tables, target: Target) -> Pipeline:
-    """The pipeline that recipe tables ask for: a step for each of them, and on sparse targets permute and sparsify.
 
-    Widths are rounded to the target's channel multiple, and at least `MIN_CHANNELS` filters kept per group, unless the
-    table says otherwise.
+@dataclass(frozen=True)
+class RecipeStep:
+    """A step of a recipe.
+
+    Attributes:
+        step: The step.
+        decided_by: What decides that it runs: "default", "target", a table's name, or `LISTED`.
+        defaults: Options that its table doesn't give, with what decides them: "default", "target", a table's name.
+    """
+
+    step: Step
+    decided_by: str
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+
+def recipe_steps(
+    tables: Tables, target: Target, has_data: bool = False, listed: Sequence[str] | None = None
+) -> list[RecipeStep]:
+    """The steps that a recipe asks for, each with its defaults where its table doesn't give an option.
+
+    Args:
+        tables: Options by step; a table that is missing leaves all of its step at their defaults.
+        target: The target, which decides whether there is 2:4, and how widths are rounded.
+        has_data: Whether there are labelled data, with which the network is retrained.
+        listed: The steps that run, in their order; None where the defaults decide (`steps_of_recipe`).
 
     Raises:
         UsageError: A step or an option is unknown, or a value is impossible.
     """
-    for name in tables:
+    for name in (*tables, *(listed or ())):
         check_known(name)
-    kinds = in_recipe_order(tables, sparse=target.sparse)
+    running = steps_of_recipe(tables, target, has_data) if listed is None else dict.fromkeys(listed, LISTED)
     # Tables of steps that this target doesn't take are read all the same, so that a mistake in them shows.
-    kinds += [kind for kind in map(step_kind, tables) if kind not in kinds]
-    steps = {kind.name: make_step(kind.name, _options(kind.name, tables, target)) for kind in kinds}
-    return Pipeline(tuple(steps[kind.name] for kind in in_recipe_order(tables, sparse=target.sparse)))
+    made = {name: _made(name, tables, target) for name in (*running, *tables)}
+    return [RecipeStep(made[name][0], decided_by, made[name][1]) for name, decided_by in running.items()]
 
 
-def default_recipe(has_data: bool) -> dict[str, dict[str, Any]]:
-    """Tables of the recipe where none is given: half the MACs, and a recovery finetune where there are data for it."""
-    tables: dict[str, dict[str, Any]] = {"prune-filters": {"speedup": 2.0}}
-    return {**tables, "recover": {"epochs": 20}} if has_data else tables
+def from_recipe(
+    tables: Tables, target: Target, has_data: bool = False, listed: Sequence[str] | None = None
+) -> Pipeline:
+    """The pipeline of `recipe_steps`."""
+    return Pipeline(tuple(each.step for each in recipe_steps(tables, target, has_data, listed)))
 
 
 def recipe_text(pipeline: Pipeline, seed: int) -> str:
@@ -40,7 +63,11 @@ def recipe_text(pipeline: Pipeline, seed: int) -> str:
     return f"[recipe]\nseed = {seed}\npipeline = {quoted}\n"
 
 
-def _options(name: str, tables: Tables, target: Target) -> dict[str, object]:
+def _made(name: str, tables: Tables, target: Target) -> tuple[Step, dict[str, str]]:
+    """A step, and what decides the options that its table doesn't give."""
     given = {key.replace("-", "_"): value for key, value in tables.get(name, {}).items()}
+    kind = step_kind(name)
     with STEPS.blame(name):
-        return {**step_kind(name).defaults(target, tables), **given}
+        defaults = kind.defaults(target, tables)
+    sources = {key: kind.default_sources.get(key, "default") for key in defaults if key not in given}
+    return make_step(name, {**defaults, **given}), sources

@@ -5,7 +5,7 @@ Imports nothing that is slow to load: kinds are read by the command line.
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prunec.runtime.target import Target
@@ -67,6 +67,7 @@ class StepKind:
         place: Name of the own step before which it stands in a pipeline that is made of recipe tables; empty for the
             end.
         defaults: (target, all tables) -> options that its recipe table has where it doesn't give them.
+        default_sources: What decides such a default, where it isn't the step alone, by the option's name.
     """
 
     name: str
@@ -79,6 +80,7 @@ class StepKind:
     measures_accuracy: bool = False
     place: str = "recover"
     defaults: Callable[[Target, Tables], Mapping[str, object]] = no_defaults
+    default_sources: Mapping[str, str] = field(default_factory=dict)
 
     def options_class(self) -> type[Any]:
         """The class of its options."""

@@ -24,6 +24,7 @@ from pydantic import (
 
 from prunec.calibration.config import DataConfig
 from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.project.recipe_check import check_recipe
 from prunec.compiler.recovery.optimizer_kinds import check_optimizer
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
 from prunec.passes.errors import UsageError, did_you_mean
@@ -155,10 +156,18 @@ class DataSection(create_model("_DataFields", __base__=_Section, **_DATA_FIELDS)
 
 
 class RecipeSection(_Section):
-    """[recipe]: a pipeline as text, or a table for each of its steps, by the step's name."""
+    """[recipe]: a pipeline as text, or tables of its steps' options, by the step's name.
+
+    Attributes:
+        seed: Seed of every random choice.
+        pipeline: The whole pipeline as text.
+        steps: The steps that run, in their order; by default those of `steps_of_recipe`.
+        by_step: The tables of the steps' options.
+    """
 
     seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED)
     pipeline: str | None = None
+    steps: tuple[str, ...] | None = None
     by_step: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="before")
@@ -225,11 +234,7 @@ def load_config(path: Path | None) -> Config:
         raise _explained(path, error) from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
-    if config.recipe.pipeline is not None and config.recipe.by_step:
-        raise UsageError(
-            f"{path}: [recipe] has both a pipeline and a table [recipe.{next(iter(config.recipe.by_step))}].",
-            hint="Keep one of the two: the pipeline holds the options of its steps.",
-        )
+    check_recipe(path, config.recipe.pipeline, config.recipe.steps, config.recipe.by_step)
     config._path = path.resolve()
     return config
 
@@ -270,5 +275,5 @@ def _known(where: list[str]) -> list[str]:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         section = next(option for option in options if option is not type(None))
     if section is RecipeSection:
-        return ["seed", "pipeline", *STEPS.names()]
+        return ["seed", "pipeline", "steps", *STEPS.names()]
     return list(section.model_fields)

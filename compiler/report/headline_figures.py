@@ -7,6 +7,7 @@ from prunec.compiler.report.diagnosis_words import diagnosis_rows
 from prunec.compiler.report.engine_parts import GatePart, LatencyPart
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import ControlPart, RecoveryPart
+from prunec.passes.two_four_words import TwoFourState, two_four_counts, two_four_state
 from prunec.passes.unknown import Unknown, known, reason_of
 
 NOT_MEASURED = "not measured"
@@ -47,10 +48,14 @@ def measured_latency(report: Report) -> tuple[LatencyPart, str] | None:
     return None
 
 
-def two_four_counts(report: Report) -> tuple[int, int]:
-    """Layers that are valid 2:4, and layers that may be."""
-    sparsities = [sparsity for layer in report.layers if (sparsity := known(layer.sparsity)) is not None]
-    return sum(s.valid for s in sparsities), sum(s.eligible for s in sparsities)
+def two_four_states(report: Report) -> list[TwoFourState] | Unknown:
+    """Which layers are 2:4, could be and cannot be; older reports of dense networks don't tell."""
+    states = []
+    for layer in report.layers:
+        if isinstance(layer.sparsity, Unknown):
+            return layer.sparsity
+        states.append(two_four_state(layer.sparsity.eligible, layer.sparsity.valid))
+    return states
 
 
 def headline(report: Report) -> list[Figure]:
@@ -86,10 +91,11 @@ def _accuracy_figure(report: Report) -> Figure:
 
 
 def _two_four_figure(report: Report) -> Figure:
-    valid, eligible = two_four_counts(report)
-    skipped = len(report.layers) - eligible
-    detail = "all layers can be 2:4" if skipped == 0 else f"{skipped} of {len(report.layers)} layers cannot be 2:4"
-    return Figure("2:4 layers", f"{valid} / {eligible}", detail)
+    states = two_four_states(report)
+    if isinstance(states, Unknown):
+        return Figure("2:4 layers", NOT_MEASURED, states.reason, measured=False)
+    are, could, cannot = two_four_counts(states)
+    return Figure("2:4 layers", f"{are} of {len(states)}", f"{could} could be, {cannot} cannot be")
 
 
 def _size_figure(report: Report) -> Figure:

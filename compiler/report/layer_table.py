@@ -23,19 +23,19 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
     by_layer: dict[str, list[LayerSparsity]] = {}
     for entry in exported.sparsity:
         by_layer.setdefault(entry.layer, []).append(entry)
-    sparsity = _sparsity(steps, by_layer) if steps.program.masks else {}
+    sparsity = _sparsity(steps, by_layer)
     before, after = request.dense.layers(), steps.program.layers()
     rows = {}
     # No step adds or removes a layer; one that folds weights names some anew.
     for dense, compiled in zip(before, after, strict=True):
         calls = [layer for layer in after if layer.weight == compiled.weight]
-        is_sparse = compiled.weight in sparsity and sparsity[compiled.weight].valid
+        is_sparse = sparsity[compiled.weight].valid
         as_compiled, as_dense = (_predicted(request, calls, two_four) for two_four in (is_sparse, False))
         rows[dense.weight] = LayerPart.of(
             dense,
             compiled_shape=compiled.shape,
             kept=compiled.shape[0],
-            sparsity=sparsity.get(compiled.weight, _NOT_SPARSIFIED),
+            sparsity=sparsity[compiled.weight],
             **dict.fromkeys(("dense_ms", "sparse_ms", "gain"), _NOT_RUN),
             predicted_dense_ms=as_dense if isinstance(as_dense, Unknown) else as_dense.ms,
             predicted_ms=as_compiled if isinstance(as_compiled, Unknown) else as_compiled.ms,
@@ -79,7 +79,7 @@ def _layer_sparsity(entry: LayerEligibility, nodes: list[LayerSparsity], steps: 
         entry,
         valid=valid,
         reason=reason,
-        retained_magnitude=retained.get(entry.layer, absent),
+        retained_magnitude=retained.get(entry.layer, None if reason else _NOT_SPARSIFIED),
         retained_unpermuted=order.retained_before.get(entry.layer, unpermuted),
         permutation_gain=order.gain.get(entry.layer, unpermuted),
         efficacy=order.efficacy.get(entry.layer, unpermuted),

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
 
 if TYPE_CHECKING:  # report.py imports pydantic, which the last line of a plain error does not need
@@ -41,8 +42,8 @@ def report_line(report: "Report") -> str:
     gated = any(gate.name == "max_drop_points" for gate in report.gates)
     if not gated and (lost := figures.accuracy_lost_points(report)) is not None:
         words.append(f"accuracy lost {lost:.2f} points")
-    valid, eligible = figures.two_four_counts(report)
-    words.append(f"2:4 in {valid} of {eligible} eligible layers")
+    if not isinstance(states := figures.two_four_states(report), Unknown):
+        words.append(two_four_words(states))
     for gate in report.gates:
         verdict = "" if gate.verdict == "passed" else f" ({gate.verdict})"
         words.append(figures.gate_words(gate).translate(_ASCII) + verdict)

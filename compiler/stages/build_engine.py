@@ -3,18 +3,19 @@
 from pathlib import Path
 
 from prunec.compiler.facts.outcome import Built
-from prunec.passes.errors import MissingDependencyError, NumericMismatchError
+from prunec.passes.errors import MissingDependencyError, NativeCrashError, NumericMismatchError
 from prunec.passes.program import Program
 from prunec.runtime.engines.building import build_engine
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.measuring import compare_with_torch, not_run_here
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind
 from prunec.runtime.target import Target
 
 
 def build(target: Target, options: EngineOptions, typed_onnx: Path, folder: Path, program: Program) -> Built:
-    """Build the engine of a target into a folder; where this machine can't build it, tell the reason.
+    """Build the engine of a target into a folder; tell the reason where this machine can't, or the library dies of it.
 
     Args:
         target: Target of the engine.
@@ -29,13 +30,13 @@ def build(target: Target, options: EngineOptions, typed_onnx: Path, folder: Path
     """
     try:
         kind = choose_engine(target, options)
+        engine = build_engine(kind, target, typed_onnx, folder, options)
+        size_bytes = engine.path.stat().st_size
+        if not engine.run_on_device:
+            return Built(engine, size_bytes, not_run_here(kind, target))
+        difference = _compared(kind, engine, program)
     except MissingDependencyError as error:
         return Built.nothing(str(error).replace("\n", " "))
-    engine = build_engine(kind, target, typed_onnx, folder, options)
-    size_bytes = engine.path.stat().st_size
-    if not engine.run_on_device:
-        return Built(engine, size_bytes, not_run_here(kind, target))
-    difference = compare_with_torch(kind, engine, program)
     with ENGINES.blame(kind.name):
         limit = kind.tolerance(target.precision)
     if not difference < limit:
@@ -44,3 +45,13 @@ def build(target: Target, options: EngineOptions, typed_onnx: Path, folder: Path
             hint=f"It was built by {engine.built_by}. Nothing was written.",
         )
     return Built(engine, size_bytes, difference)
+
+
+def _compared(kind: EngineKind, engine: EngineInfo, program: Program) -> float:
+    """The engine's difference from torch; one that dies when it is run is taken away, unless it is the model itself."""
+    try:
+        return compare_with_torch(kind, engine, program)
+    except NativeCrashError:
+        if kind.file_name is not None:
+            engine.path.unlink()
+        raise

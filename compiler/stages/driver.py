@@ -8,7 +8,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.facts.outcome import Built, Outcome, Steps
+from prunec.compiler.facts.outcome import Built, Exported, Outcome, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, whole_plan
@@ -16,7 +16,7 @@ from prunec.compiler.gates.gate_catalogue import asked_gates
 from prunec.compiler.gates.judging import judged
 from prunec.compiler.machine.ranks import is_distributed, is_main
 from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
-from prunec.compiler.pipeline.recipe import default_recipe, from_recipe, recipe_text
+from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
@@ -29,6 +29,7 @@ from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
 from prunec.passes.interruption import stop_if_asked, stopping_together
 from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
@@ -105,7 +106,7 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
 
 def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None) -> Pipeline:
     if pipeline is None:
-        return from_recipe(default_recipe(has_data=data is not None), target)
+        return from_recipe({}, target, has_data=data is not None)
     return parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
 
 
@@ -145,13 +146,19 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
     """Export, build and measure what the steps have made."""
-    settings, dense_onnx = request.settings, writer.scratch / MODEL_ONNX
+    dense_onnx = writer.scratch / MODEL_ONNX
     stop_if_asked()
     exported = export(request, steps.program, writer.folder, dense_onnx)
-    built = Built.nothing("no engine was asked for (--no-engine).")
     stop_if_asked()
-    if settings.build_engine:
-        settings.progress.stage(f"build the {request.target} engine")
-        built = build(request.target, settings.engine_options, exported.typed_onnx, writer.folder, steps.program)
+    built = _built(request, exported, writer.folder, steps.program)
     stop_if_asked()
     return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))
+
+
+def _built(request: Request, exported: Exported, folder: Path, program: Program) -> Built:
+    if not request.settings.build_engine:
+        return Built.nothing("no engine was asked for (--no-engine).")
+    if isinstance(exported.typed_onnx, Unknown):
+        return Built.nothing(exported.typed_onnx.reason)
+    request.settings.progress.stage(f"build the {request.target} engine")
+    return build(request.target, request.settings.engine_options, exported.typed_onnx, folder, program)

@@ -1,6 +1,10 @@
 """The stage that writes the compiled network as model.pt2 and ONNX files, and compares them with torch."""
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_name
 from prunec.compiler.facts.outcome import Exported
@@ -9,8 +13,9 @@ from prunec.compiler.stages.step_runs import NO_DATA
 from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
-from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
+from prunec.runtime import children
+from prunec.runtime.engines.remote import open_onnx, survived
+from prunec.runtime.evaluate import EVALUATION_BATCH, Metric, evaluate, predictor
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
@@ -30,28 +35,35 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     program = program.inference()
     program.save(folder / MODEL_PT2)
     stop_if_asked()
-    export_onnx(program, onnx)
+    checked = survived(partial(export_onnx, program, onnx))
     stop_if_asked()
-    export_onnx(request.dense, dense_onnx)
+    survived(partial(export_onnx, request.dense, dense_onnx))  # what dies of it dies where it is timed, too
     stop_if_asked()
-    typed_onnx = write_typed(request.target, onnx, folder)
+    typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
+    compared = partial(onnx_vs_torch, program, onnx, seed=settings.seed)
     return Exported(
         onnx=onnx,
         typed_onnx=typed_onnx,
-        difference_from_torch=onnx_vs_torch(program, onnx, seed=settings.seed),
-        sparsity=tuple(check_sparsity(typed_onnx)),
-        accuracy=_accuracy(request, typed_onnx),
+        difference_from_torch=checked if isinstance(checked, Unknown) else survived(compared),
+        sparsity=tuple(check_sparsity(onnx if isinstance(typed_onnx, Unknown) else typed_onnx)),
+        accuracy=typed_onnx if isinstance(typed_onnx, Unknown) else _accuracy(request, typed_onnx),
         dense_bytes=dense_onnx.stat().st_size,
         compiled_bytes=onnx.stat().st_size,
     )
 
 
 def write_typed(target: Target, source: Path, folder: Path) -> Path:
-    """Write the form of a float32 model that the target's precision asks for; for float32 it is the model itself."""
+    """Write the form of a float32 model that the target's precision asks for; for float32 it is the model itself.
+
+    Raises:
+        NumericMismatchError: A weight is beyond the precision's range.
+        NativeCrashError: ONNX's native code dies of the model.
+    """
     if target.precision not in _CONVERTERS:
         return source
     destination = folder / typed_name(target.precision)
-    _CONVERTERS[target.precision](source, destination)
+    stage = f"ONNX converted {source.name} to {target.precision}"
+    children.call(stage, _CONVERTERS[target.precision], source.absolute(), destination.absolute())
     return destination
 
 
@@ -61,5 +73,15 @@ def _accuracy(request: Request, typed_onnx: Path) -> float | Unknown:
     if request.target.precision == "bf16":
         return Unknown("ONNX Runtime has no bfloat16 convolutions on CPUs.")
     request.settings.progress.stage("accuracy, exported")
-    predict = predictor(OnnxRuntimeSession(typed_onnx, threads=0))
-    return evaluate(predict, request.data.test.batches(EVALUATION_BATCH), request.objective.metric)
+    batches, metric = request.data.test.batches(EVALUATION_BATCH), request.objective.metric
+    return survived(lambda: onnx_accuracy(typed_onnx, batches, metric))
+
+
+def onnx_accuracy(path: Path, batches: Iterable[tuple[Tensor, Tensor]], metric: Metric) -> float:
+    """Metric of an ONNX file under ONNX Runtime.
+
+    Raises:
+        NativeCrashError: ONNX Runtime dies of it.
+    """
+    with open_onnx(path, threads=0) as session:
+        return evaluate(predictor(session), batches, metric)

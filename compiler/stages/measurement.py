@@ -16,13 +16,14 @@ from prunec.compiler.stages.export_network import write_typed
 from prunec.compiler.stages.step_runs import NO_DATA
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
-from prunec.runtime.engines.measuring import MeasureSettings, not_run_here
+from prunec.runtime.engines.measuring import Measurement, MeasureSettings, not_run_here
 from prunec.runtime.engines.measuring import measure as measure_engine
 from prunec.runtime.engines.names import ENGINES
-from prunec.runtime.engines.onnxruntime import OnnxRuntime, OnnxRuntimeSession
+from prunec.runtime.engines.onnxruntime import OnnxRuntime
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.engines.remote import RemoteSession, open_onnx, survived
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
-from prunec.runtime.latency import LatencyComparison, compare_latency, wall_clock
+from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import batch_sizes, random_inputs
 from prunec.runtime.target import Target
 
@@ -36,7 +37,7 @@ def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path
     settings.progress.stage("measure latency")
     inputs = random_inputs(request.dense, batch_sizes(request.dense, (settings.latency_batch,))[0], settings.seed)
     timing = MeasureSettings(settings.latency_runs, settings.seed, settings.threads)
-    on_cpu = _latency_on_cpu(dense_onnx, exported.onnx, inputs, timing)
+    on_cpu = survived(partial(_latency_on_cpu, dense_onnx, exported.onnx, inputs, timing))
     kind = preferred_engine(target, settings.engine_options)
     unmeasured = _why_unmeasured(kind, target, built)
     threads = settings.threads if kind.uses_threads else None
@@ -49,13 +50,20 @@ def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path
     if isinstance(built.engine, Unknown) or not built.engine.run_on_device:
         missing = built.engine if isinstance(built.engine, Unknown) else unmeasured
         return on_target(unmeasured, unmeasured, missing if request.data is not None else NO_DATA), on_this_cpu(on_cpu)
-    dense_onnx, typed_onnx = write_typed(target, dense_onnx, dense_onnx.parent), exported.typed_onnx
-    options = settings.engine_options
-    measured = measure_engine(
-        kind, target, built.engine, typed_onnx, inputs, dense_onnx=dense_onnx, options=options, settings=timing
-    )
-    accuracy = engine_accuracy(kind, built.engine, request.data, request.objective, settings.progress)
-    return on_target(measured.latency, measured, accuracy), on_this_cpu(on_cpu)
+    engine, typed_onnx = built.engine, exported.typed_onnx
+    assert not isinstance(typed_onnx, Unknown)  # the engine was built from it
+
+    def measured() -> Measurement:
+        dense = write_typed(target, dense_onnx, dense_onnx.parent)
+        options = settings.engine_options
+        return measure_engine(
+            kind, target, engine, typed_onnx, inputs, dense_onnx=dense, options=options, settings=timing
+        )
+
+    figures = survived(measured)
+    accuracy = survived(partial(engine_accuracy, kind, engine, request.data, request.objective, settings.progress))
+    latency = figures if isinstance(figures, Unknown) else figures.latency
+    return on_target(latency, figures, accuracy), on_this_cpu(on_cpu)
 
 
 def engine_accuracy(
@@ -66,7 +74,7 @@ def engine_accuracy(
         return NO_DATA
     progress.stage("accuracy, engine")
     batch = engine.ranges["batch"].largest if "batch" in engine.ranges else EVALUATION_BATCH
-    with ENGINES.blame(kind.name), kind.open(engine, threads=0) as session:
+    with ENGINES.blame(kind.name), RemoteSession(engine, kind.title, threads=0) as session:
         return evaluate(predictor(session), data.test.batches(batch), objective.metric)
 
 
@@ -81,5 +89,5 @@ def _why_unmeasured(kind: EngineKind, target: Target, built: Built) -> Unknown:
 def _latency_on_cpu(
     dense: Path, compiled: Path, inputs: Sequence[NDArray[Any]], timing: MeasureSettings
 ) -> LatencyComparison:
-    timers = [wall_clock(partial(OnnxRuntimeSession(path, timing.threads), *inputs)) for path in (dense, compiled)]
-    return compare_latency(*timers, runs=timing.runs, seed=timing.seed)
+    with open_onnx(dense, timing.threads) as first, open_onnx(compiled, timing.threads) as second:
+        return second.compared_with(first, inputs, timing.runs, timing.seed)

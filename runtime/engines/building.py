@@ -1,8 +1,11 @@
-"""Building an engine with any kind, and checking what the kind gives back."""
+"""Building an engine with any kind, in the process of native code, and checking what the kind gives back."""
 
 from pathlib import Path
+from typing import Any
 
 from prunec.passes.errors import UsageError
+from prunec.runtime import children
+from prunec.runtime.engines import served
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind
@@ -15,11 +18,14 @@ def build_engine(kind: EngineKind, target: Target, onnx_path: Path, folder: Path
     Raises:
         UsageError: As `EngineKind.build`, or a plug-in's engine fails, or isn't there when it is built.
         UnsupportedModelError: The library refuses the model.
+        NativeCrashError: The library dies.
     """
+    stage = f"{kind.title} built an engine of {onnx_path.name}"
+    paths = onnx_path.absolute(), folder.absolute()
     with ENGINES.blame(kind.name):
-        engine = kind.build(target, onnx_path, folder, options)
+        engine: Any = children.call(stage, served.build, kind.name, target, *paths, options)
         if not isinstance(engine, EngineInfo):
             raise UsageError(f"The engine {kind.name!r} built {engine!r}; expected an EngineInfo.")
         if not engine.path.is_file():
             raise UsageError(f"The engine {kind.name!r} wrote no file: there is no {engine.path.name} in {folder}.")
-    return engine
+        return kind.on_this_machine(target, engine)

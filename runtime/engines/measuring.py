@@ -1,26 +1,23 @@
 """Comparing an engine with torch and with the dense network's engine, and timing its layers, for any kind."""
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.building import build_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.options import EngineOptions
-from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.engines.remote import RemoteSession
 from prunec.runtime.gpu_state import GpuState
-from prunec.runtime.latency import LatencyComparison, Timer, compare_latency
+from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import difference_from_torch
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
@@ -79,10 +76,10 @@ def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, s
 
     Raises:
         NumericMismatchError: Outputs are not finite, or all but zero.
-        MissingDependencyError: The engine can't be loaded here.
+        MissingDependencyError: The engine can't be loaded here, or its library dies (`NativeCrashError`).
     """
     batch = engine.ranges["batch"].nearest(_COMPARED_BATCH) if "batch" in engine.ranges else _COMPARED_BATCH
-    with ENGINES.blame(kind.name), kind.open(engine) as session:
+    with ENGINES.blame(kind.name), RemoteSession(engine, kind.title) as session:
         return difference_from_torch(session, program, (batch,), seed)
 
 
@@ -110,7 +107,7 @@ def measure(
         settings: Number and order of the measurements.
 
     Raises:
-        MissingDependencyError: The engine can't be loaded here.
+        MissingDependencyError: The engine can't be loaded here, or its library dies (`NativeCrashError`).
     """
     options, settings = options or EngineOptions(), settings or MeasureSettings()
     dense_target = replace(target, pattern="dense")
@@ -121,53 +118,25 @@ def measure(
             stack.enter_context(tempfile.TemporaryDirectory(dir=None if dense_onnx is None else dense_onnx.parent))
         )
 
-        def opened(info: EngineInfo) -> Session:
-            return stack.enter_context(kind.open(info, settings.threads))
+        def opened(info: EngineInfo) -> RemoteSession:
+            return stack.enter_context(RemoteSession(info, kind.title, settings.threads))
 
-        def built(path: Path, name: str) -> Session:
+        def built(path: Path, name: str) -> RemoteSession:
             folder = scratch / name
             folder.mkdir()
             return opened(build_engine(kind, dense_target, path, folder, options))
 
-        def timer(session: Session) -> Timer:
-            return partial(_checked_ms, kind, session.timer(*inputs))
-
-        def node_times(session: Session) -> Mapping[str, float] | Unknown:
-            return _checked_times(kind, session.node_times_ms(inputs, nodes, _PROFILED_RUNS))
+        def node_times(session: RemoteSession) -> Mapping[str, float] | Unknown:
+            return session.node_times_ms(inputs, nodes, _PROFILED_RUNS)
 
         compiled = opened(engine)
         latency: LatencyComparison | Unknown = _NO_DENSE
         if dense_onnx is not None:
             dense = built(dense_onnx, "dense")
-            latency = compare_latency(timer(dense), timer(compiled), runs=settings.runs, seed=settings.seed)
+            latency = compiled.compared_with(dense, inputs, settings.runs, settings.seed)
         gpu = kind.gpu_state()
         dense_ms = times_ms = node_times(compiled)
         if target.sparse:
             dense_ms = node_times(built(onnx_path, "without_sparse_kernels"))
         sparse_ms = times_ms if target.sparse else Unknown(kind.why_no_sparse_kernels(target))
         return Measurement(latency, dense_ms, sparse_ms, compiled.sparse_kernels(nodes), gpu)
-
-
-def _checked_ms(kind: EngineKind, timer: Timer) -> float:
-    """The milliseconds of one inference, by a timer of the kind's.
-
-    Raises:
-        UsageError: They are no finite number above 0.
-    """
-    milliseconds: Any = timer()
-    if not (isinstance(milliseconds, int | float | np.number) and 0 < milliseconds < math.inf):
-        raise UsageError(f"A timer of the engine {kind.name!r} gave {milliseconds!r}; expected milliseconds above 0.")
-    return float(milliseconds)
-
-
-def _checked_times(kind: EngineKind, times_ms: Any) -> Mapping[str, float] | Unknown:
-    """The milliseconds by node that a session of the kind tells.
-
-    Raises:
-        UsageError: They are neither unknown nor finite numbers of at least 0.
-    """
-    values = times_ms.values() if isinstance(times_ms, Mapping) else [None]
-    is_table = all(isinstance(ms, int | float | np.number) and 0 <= ms < math.inf for ms in values)
-    if not is_table and not isinstance(times_ms, Unknown):
-        raise UsageError(f"The engine {kind.name!r} told {times_ms!r}; expected milliseconds by node.")
-    return times_ms  # type: ignore[no-any-return]

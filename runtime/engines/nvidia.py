@@ -3,9 +3,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.unknown import Unknown
@@ -13,8 +11,10 @@ from prunec.runtime.engines.options import FLAGS, EngineOptions
 from prunec.runtime.engines.protocol import NO_WORD, EngineInfo, EngineKind
 from prunec.runtime.engines.tensorrt_build import build_plan
 from prunec.runtime.engines.tensorrt_run import TensorRTSession, gpu_name
-from prunec.runtime.gpu_state import GpuState, gpu_state
 from prunec.runtime.target import Target
+
+if TYPE_CHECKING:
+    from prunec.runtime.gpu_state import GpuState
 
 #: Compute capabilities that TensorRT-RTX builds for without a GPU.
 AHEAD_OF_TIME = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0))
@@ -22,6 +22,8 @@ AHEAD_OF_TIME = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0))
 
 def has_device(target: Target) -> bool:
     """Whether a GPU of the target's compute capability is visible."""
+    import torch
+
     if not torch.cuda.is_available():
         return False
     visible = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
@@ -78,13 +80,18 @@ class NvidiaEngine(EngineKind):
             kind=self.name,
             path=path,
             builder=built.builder,
-            run_on_device=self.runs_here(target),
-            gpu=None if capabilities else gpu_name(),
+            run_on_device=False,
             compute_capabilities=capabilities,
             ranges=built.ranges,
             sparsity=built.sparsity or self.silence,
             notes=self.notes(target),
             seconds=time.perf_counter() - started,
+        )
+
+    def on_this_machine(self, target: Target, engine: EngineInfo) -> EngineInfo:
+        """The engine with the GPU that it was built on, which torch knows, and the process that builds has none of."""
+        return replace(
+            engine, run_on_device=self.runs_here(target), gpu=None if engine.built_ahead_of_time else gpu_name()
         )
 
     def runs_here(self, target: Target) -> bool:
@@ -94,9 +101,11 @@ class NvidiaEngine(EngineKind):
         """The engine, which is loaded onto the GPU when the session is entered."""
         return TensorRTSession(engine.path, self.name, engine.built_by)
 
-    def gpu_state(self) -> GpuState | Unknown:
+    def gpu_state(self) -> "GpuState | Unknown":
+        from prunec.runtime import gpu_state
+
         try:
-            return gpu_state()
+            return gpu_state.gpu_state()
         except MissingDependencyError as error:
             return Unknown(str(error).replace("\n", " "))
 

@@ -2,6 +2,8 @@
 
 An *engine kind* is a library that runs compiled networks. It knows which targets it serves, whether it can build here,
 and how to build, open, compare and time; a *session* is one of its engines, loaded. `catalogue` knows all kinds.
+Engines are built, loaded, run and timed in the process of native code (`prunec.runtime.children`), where no torch is
+imported and a crash costs nothing; all else of a kind is asked in the process of the compile.
 """
 
 from abc import ABC, abstractmethod
@@ -168,6 +170,10 @@ class EngineKind(ABC):
             UnsupportedModelError: The library refuses the model.
             UsageError: The options don't fit the model.
         """
+
+    def on_this_machine(self, target: Target, engine: EngineInfo) -> EngineInfo:
+        """A built engine, with what only the process that asked for it knows of this machine."""
+        return engine
 
     def runs_here(self, target: Target) -> bool:
         """Whether an engine for a target can be run on this machine."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from prunec.passes.errors import MissingDependencyError, first_line
@@ -101,7 +100,7 @@ class TensorRTSession(Session):
     def _named(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self._runner.get_input_metadata(), inputs, strict=True))
 
-    def _on_gpu(self, inputs: tuple[NDArray[Any], ...]) -> dict[str, torch.Tensor]:
+    def _on_gpu(self, inputs: tuple[NDArray[Any], ...]) -> dict[str, Any]:
         return self._named(tuple(to_gpu(array) for array in inputs))
 
 
@@ -117,9 +116,13 @@ def open_runner(path: Path, library: str) -> Any:
     return TrtRunner(EngineFromBytes(BytesFromPath(str(path))))
 
 
-def to_gpu(array: NDArray[Any]) -> torch.Tensor:
-    """An array on the GPU."""
-    return torch.from_numpy(array).cuda()
+def to_gpu(array: NDArray[Any]) -> Any:
+    """An array on the GPU, as Polygraphy holds it."""
+    from polygraphy.cuda import DeviceArray
+    from polygraphy.datatype import DataType
+
+    held = DeviceArray(array.shape, DataType.from_dtype(array.dtype))
+    return held.copy_from(np.ascontiguousarray(array))
 
 
 def _profiler(trt: Any, times: dict[str, list[float]]) -> Any:
@@ -141,4 +144,6 @@ def _installed(library: str) -> str:
 
 def gpu_name() -> str | None:
     """Name of the GPU that engines run on; None where there is none."""
+    import torch
+
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

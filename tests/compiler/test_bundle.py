@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from prunec.compiler.bundle import bundle_writer as writer
 from prunec.compiler.bundle import swap
-from prunec.compiler.bundle.bundle_names import bundle_name
+from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_reader import read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter, amend_bundle
 from prunec.compiler.bundle.manifest import Manifest
 from prunec.passes.errors import EnvironmentFailure, InputError, UsageError
+from prunec.runtime.target import Target
 from tests.compiler.sample_report import sample_report
 
 
@@ -31,7 +32,9 @@ def names(folder: Path) -> list[str]:
 
 
 def test_bundle_name() -> None:
-    assert bundle_name(Path("runs/model.v2.pt"), "a100-2:4-fp16") == "model.v2.a100-2_4-fp16.bundle"
+    target = Target.parse("a100-2:4")
+    assert default_output(Path("runs/model.v2.pt"), target) == Path("runs/model.v2.a100-2_4-fp16.bundle")
+    assert default_output(Path("model.pt"), target) == Path("model.a100-2_4-fp16.bundle")
 
 
 def test_a_bundle_is_written_whole(tmp_path: Path) -> None:

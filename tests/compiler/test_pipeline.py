@@ -251,7 +251,7 @@ def test_a_plug_in_that_can_not_be_a_step_is_refused(tmp_path: Path, name: str, 
 def test_a_plug_in_stands_before_its_place(tmp_path: Path) -> None:
     with installed(tmp_path, "prunec.steps", odd=f"{ODD}STEP"):
         pipeline = from_recipe({"odd": {"does": "x"}, "recover": {"epochs": 1}}, Target.parse("a100-2:4"))
-        assert [step.name for step in pipeline.steps] == ["permute", "sparsify", "odd", "recover"]
+        assert [step.name for step in pipeline.steps] == ["prune-filters", "permute", "sparsify", "odd", "recover"]
 
 
 def test_what_a_step_needs_follows_from_its_options() -> None:
@@ -274,7 +274,8 @@ def test_a_recipe_is_composed_for_its_target() -> None:
     dense = from_recipe(tables, Target.parse("a100"))
     assert [step.name for step in dense.steps] == ["prune-filters", "recover"]
     assert dense.steps[0].options.round_to == 8
-    assert [step.name for step in from_recipe({}, Target.parse("a100-2:4")).steps] == ["permute", "sparsify"]
+    alone = from_recipe({}, Target.parse("a100-2:4"))
+    assert [step.name for step in alone.steps] == ["prune-filters", "permute", "sparsify"]
 
 
 def test_a_recipe_s_own_rounding_counts() -> None:

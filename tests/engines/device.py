@@ -9,12 +9,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from prunec.runtime.engines import choose_engine, nvidia, tensorrt, tensorrt_run
+from prunec.runtime import gpu_state
+from prunec.runtime.engines import building, choose_engine, nvidia, tensorrt, tensorrt_run
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo
 from prunec.runtime.gpu_state import GpuState
 from prunec.runtime.target import Target
 from tests.engines.fake_tensorrt import FakeRunner, fake_tensorrt
+from tests.here import native_code_here
 
 GPU = "NVIDIA H100 80GB HBM3"
 STATE = GpuState(
@@ -47,11 +49,12 @@ def pretend_device(
         monkeypatch.setattr(module, "gpu_name", lambda: GPU)
     monkeypatch.setattr(tensorrt_run, "to_gpu", torch.from_numpy)
     monkeypatch.setattr(tensorrt_run, "open_runner", partial(FakeRunner, fused=fused))
-    monkeypatch.setattr(nvidia, "gpu_state", lambda: STATE)
+    monkeypatch.setattr(gpu_state, "gpu_state", lambda: STATE)
+    native_code_here(monkeypatch)
     return trt
 
 
 def build_engine(target: Target, onnx_path: Path, folder: Path, options: EngineOptions | None = None) -> EngineInfo:
     """Build with the engine kind that the target gets."""
     options = options or EngineOptions()
-    return choose_engine(target, options).build(target, onnx_path, folder, options)
+    return building.build_engine(choose_engine(target, options), target, onnx_path, folder, options)

@@ -18,6 +18,7 @@ from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.numerics import random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.target import Target
+from tests.here import native_code_here
 from tests.plugins.install import installed
 from tests.runtime.nets import small
 
@@ -57,7 +58,8 @@ def not_numbers(self: FaultySession, *inputs: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def plugged(tmp_path: Path) -> Iterator[None]:
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    native_code_here(monkeypatch)
     with installed(tmp_path / "site", ENGINES.group, faulty=f"{__name__}:Faulty"):
         yield
 

@@ -8,7 +8,7 @@ import pytest
 
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.unknown import Unknown
-from prunec.runtime.engines import nvidia
+from prunec.runtime import gpu_state
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.inspector import EngineLayer, node_times
 from prunec.runtime.engines.measuring import Measurement, MeasureSettings, compare_with_torch, measure
@@ -161,7 +161,7 @@ def test_clocks_that_cannot_be_read_have_a_reason(model: Path, tmp_path: Path, m
     def none() -> None:
         raise MissingDependencyError("GPU clocks need nvidia-ml-py.", hint="pip install nvidia-ml-py")
 
-    monkeypatch.setattr(nvidia, "gpu_state", none)
+    monkeypatch.setattr(gpu_state, "gpu_state", none)
     gpu = measured(model, tmp_path, None).gpu
     assert isinstance(gpu, Unknown)
     assert "pip install nvidia-ml-py" in gpu.reason

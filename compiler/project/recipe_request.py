@@ -1,0 +1,206 @@
+"""The recipe that a project file and the command line ask for together, with where each value is from.
+
+Imports no torch: what is wrong with a recipe shows before anything slow is loaded.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunec.compiler.pipeline.own_steps import DEFAULT_EPOCHS, DEFAULT_SPEEDUP
+from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
+from prunec.compiler.pipeline.recipe import LISTED, RecipeStep, recipe_steps
+from prunec.compiler.project.config import Config
+from prunec.passes.errors import UsageError
+from prunec.passes.options import changed_options, resolved_options
+from prunec.runtime.target import Target
+
+_DEFAULTS = {
+    "prune-filters": f"filters are pruned by default (speedup={DEFAULT_SPEEDUP})",
+    "recover": f"the network is retrained by default (epochs={DEFAULT_EPOCHS})",
+}
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """The recipe's options on the command line; None leaves an option to the project file.
+
+    Attributes:
+        pipeline: The whole pipeline as text.
+        speedup: Dense over compiled MACs.
+        ratio: Fraction of filters to remove in every group.
+        epochs: Length of the recovery finetune; 0 leaves it out.
+        seed: Seed of every random choice.
+    """
+
+    pipeline: str | None = None
+    speedup: float | None = None
+    ratio: float | None = None
+    epochs: int | None = None
+    seed: int | None = None
+
+    @property
+    def flags(self) -> dict[str, tuple[str, object]]:
+        """The step and the value of each flag that was given and sets an option of a step, by the option's name."""
+        given = {
+            "speedup": ("prune-filters", self.speedup),
+            "ratio": ("prune-filters", self.ratio),
+            "epochs": ("recover", self.epochs),
+        }
+        return {name: (step, value) for name, (step, value) in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RecipeRow:
+    """One value of a resolved recipe: the option of a step, or the step itself where the option is empty."""
+
+    step: str
+    option: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with nothing left open: its pipeline, its seed, where each value is from, and remarks for the user."""
+
+    pipeline: Pipeline
+    seed: int
+    rows: tuple[RecipeRow, ...]
+    notes: tuple[str, ...]
+
+
+def resolve_recipe(config: Config, options: RecipeOptions, target: Target) -> ResolvedRecipe:
+    """The recipe that the project file and the command line ask for.
+
+    Raises:
+        UsageError: They contradict each other, or there can be no such pipeline.
+    """
+    recipe, places = config.recipe, _Places(config.path)
+    seed = recipe.seed if options.seed is None else options.seed
+    seed_source = places.of("recipe", "seed") or "default" if options.seed is None else "--seed"
+    rows = [RecipeRow("", "seed", str(seed), seed_source)]
+    text = options.pipeline if options.pipeline is not None else recipe.pipeline
+    if text is not None:
+        _refuse_overrides(options)
+        pipeline, notes = parse_pipeline(text), tuple[str, ...]()
+        source = places.of("recipe", "pipeline") if options.pipeline is None else "--pipeline"
+        for step in pipeline.steps:
+            rows += _rows(step, source, dict.fromkeys(changed_options(step.options), source))
+    else:
+        steps = _composed(config, options, target)
+        pipeline, notes = Pipeline(tuple(each.step for each in steps)), _notes(config, options, steps)
+        for each in steps:
+            rows += _rows(each.step, _decided_by(each, places), _sources(each, config, options, places))
+        rows += _idle(config, steps, target)
+    if target.sparse and not any(step.name == "sparsify" for step in pipeline.steps):
+        raise UsageError(
+            f"Target {target} asks for 2:4, and the pipeline has no sparsify.",
+            hint=f"Add sparsify to it, or compile for {target.device}-dense-{target.precision}.",
+        )
+    return ResolvedRecipe(pipeline, seed, tuple(rows), notes)
+
+
+class _Places:
+    """Lines of a project file, for people: where none can be told for sure, the table's name stands."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._name = "" if path is None else path.name
+        self._lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+
+    def of(self, table: str, key: str = "") -> str:
+        """Place of a table, or of a key in it; empty where the file has neither."""
+        current, found, header = "", [], []
+        for number, line in enumerate(self._lines, start=1):
+            if match := re.match(r"\s*\[\s*([\w.\-\"' ]+?)\s*\]", line):
+                current = re.sub(r"[\"' ]", "", match[1])
+                header += [number] if current == table else []
+            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line.replace("-", "_")):
+                found.append(number)
+        lines = found if key else header
+        if len(lines) == 1:
+            return f"{self._name} line {lines[0]}"
+        return f"{self._name} [{table}]" if header else ""
+
+
+def _composed(config: Config, options: RecipeOptions, target: Target) -> list[RecipeStep]:
+    if options.speedup is not None and options.ratio is not None:
+        raise UsageError("--speedup and --ratio exclude each other.", hint="Give one of the two.")
+    listed, tables = config.recipe.steps, {name: dict(table) for name, table in config.recipe.by_step.items()}
+    if options.epochs == 0:
+        tables.pop("recover", None)
+        listed = None if listed is None else tuple(name for name in listed if name != "recover")
+    for name, (step, value) in options.flags.items():
+        if (step, value) == ("recover", 0):
+            continue
+        if listed is not None and step not in listed:
+            raise UsageError(
+                f"--{name} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
+            )
+        _lay_over(tables.setdefault(step, {}), name, value)
+    has_data = config.data is not None and options.epochs != 0
+    return recipe_steps(tables, target, has_data, listed)
+
+
+def _lay_over(table: dict[str, Any], name: str, value: object) -> None:
+    """Give a table an option of the command line, in the place of the one that it excludes."""
+    for excluded in {"speedup": ("ratio",), "ratio": ("speedup",)}.get(name, ()):
+        table.pop(excluded, None)
+    table[name] = value
+
+
+def _refuse_overrides(options: RecipeOptions) -> None:
+    for name in options.flags:
+        raise UsageError(
+            f"--{name} changes the recipe's tables, but here a pipeline in text form says what is done.",
+            hint=f"Write it into the pipeline instead of giving --{name}.",
+        )
+
+
+def _notes(config: Config, options: RecipeOptions, steps: list[RecipeStep]) -> tuple[str, ...]:
+    """One line where a file has tables of other steps and doesn't list the steps: some run that it doesn't name."""
+    tables = config.recipe.by_step
+    asked = {step for step, _ in options.flags.values()}
+    unnamed = [each.step.name for each in steps if each.decided_by == "default" and each.step.name not in asked]
+    unnamed = [name for name in unnamed if name not in tables]
+    if not tables or config.recipe.steps is not None or not unnamed:
+        return ()
+    others = ", ".join(f'"{each.step.name}"' for each in steps if each.step.name not in unnamed)
+    missing = " and ".join(f"[recipe.{name}]" for name in unnamed)
+    what = " and ".join(_DEFAULTS[name] for name in unnamed)
+    return (f"{config.path} has no {missing}: {what}. For the others alone: steps = [{others}] under [recipe].",)
+
+
+def _decided_by(each: RecipeStep, places: _Places) -> str:
+    if each.decided_by == LISTED:
+        return places.of("recipe", "steps")
+    if each.decided_by in ("default", "target"):
+        return each.decided_by
+    return places.of(f"recipe.{each.step.name}") or "the command line"
+
+
+def _sources(each: RecipeStep, config: Config, options: RecipeOptions, places: _Places) -> dict[str, str]:
+    """What decides the options of a step that aren't at the defaults of their class."""
+    name = each.step.name
+    flags = {key: f"--{key}" for key, (step, _) in options.flags.items() if step == name}
+    table = [key.replace("-", "_") for key in config.recipe.by_step.get(name, {})]
+    given = {key: places.of(f"recipe.{name}", key) or f"[recipe.{name}]" for key in table}
+    return {**each.defaults, **given, **flags}
+
+
+def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[RecipeRow]:
+    values = resolved_options(step.options).values
+    return [RecipeRow(step.name, "", "runs", decided_by)] + [
+        RecipeRow(step.name, key, str(value), sources.get(key.partition(".")[0], "default"))
+        for key, value in values.items()
+    ]
+
+
+def _idle(config: Config, steps: list[RecipeStep], target: Target) -> list[RecipeRow]:
+    """Tables of steps that don't run on this target."""
+    running = {each.step.name for each in steps}
+    idle = [name for name in config.recipe.by_step if name not in running]
+    why = {"recover": "--epochs 0"}
+    return [RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4")) for name in idle]

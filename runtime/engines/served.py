@@ -1,0 +1,122 @@
+"""Engines in the process of native code: what `remote` asks for there. Imports no torch.
+
+Sessions stay here, each under a number; arrays and figures travel. Latency is measured by loops that run here, so that
+no travel between the processes is timed, or comes between two measurements.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.errors import UsageError
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.catalogue import load_engine
+from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
+from prunec.runtime.latency import LatencyComparison, Percentiles, Timer, compare_latency, percentiles, time_runs
+from prunec.runtime.target import Target
+
+_WARMUP = 20
+_numbers = itertools.count()
+_open: dict[int, tuple[EngineKind, Session]] = {}
+
+
+def build(kind: str, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> Any:
+    """`EngineKind.build` of the kind of a name."""
+    with ENGINES.blame(kind):
+        return load_engine(kind).build(target, onnx_path, folder, options)
+
+
+def open_session(kind: str, engine: EngineInfo, threads: int) -> int:
+    """Load an engine by the kind of a name; the number of its session."""
+    with ENGINES.blame(kind):
+        loaded = load_engine(kind)
+        session = loaded.open(engine, threads).__enter__()
+    number = next(_numbers)
+    _open[number] = loaded, session
+    return number
+
+
+def close_session(number: int) -> None:
+    """Free the engine of a session."""
+    kind, session = _open.pop(number)
+    with ENGINES.blame(kind.name):
+        session.__exit__(None, None, None)
+
+
+def run(number: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """One inference of a session."""
+    kind, session = _open[number]
+    with ENGINES.blame(kind.name):
+        return session(*inputs)
+
+
+def sizes(number: int) -> tuple[list[str], list[tuple[int | str, ...]]]:
+    """Names and sizes of the inputs of a session of ONNX Runtime; a dynamic size is its name."""
+    session: Any = _open[number][1]
+    return session.input_names, session.input_shapes
+
+
+def latency_ms(number: int, inputs: Sequence[NDArray[Any]], runs: int, seed: int) -> Percentiles:
+    """Latency of a session by its own timer, in milliseconds."""
+    with ENGINES.blame(_open[number][0].name):
+        return percentiles(time_runs([_timer(number, inputs)], runs, _WARMUP, seed)[:, 0])
+
+
+def compare(dense: int, compiled: int, inputs: Sequence[NDArray[Any]], runs: int, seed: int) -> LatencyComparison:
+    """Latency of two sessions of one kind, measured in turns by their own timers."""
+    with ENGINES.blame(_open[compiled][0].name):
+        return compare_latency(_timer(dense, inputs), _timer(compiled, inputs), runs=runs, seed=seed)
+
+
+def node_times_ms(
+    number: int, inputs: Sequence[NDArray[Any]], nodes: Sequence[str], runs: int
+) -> Mapping[str, float] | Unknown:
+    """`Session.node_times_ms` of a session."""
+    kind, session = _open[number]
+    with ENGINES.blame(kind.name):
+        return _checked_times(kind, session.node_times_ms(inputs, nodes, runs))
+
+
+def sparse_kernels(number: int, nodes: Sequence[str]) -> Mapping[str, bool]:
+    """`Session.sparse_kernels` of a session."""
+    kind, session = _open[number]
+    with ENGINES.blame(kind.name):
+        return session.sparse_kernels(nodes)
+
+
+def _timer(number: int, inputs: Sequence[NDArray[Any]]) -> Timer:
+    kind, session = _open[number]
+    return partial(_checked_ms, kind, session.timer(*inputs))
+
+
+def _checked_ms(kind: EngineKind, timer: Timer) -> float:
+    """The milliseconds of one inference, by a timer of the kind's.
+
+    Raises:
+        UsageError: They are no finite number above 0.
+    """
+    milliseconds: Any = timer()
+    if not (isinstance(milliseconds, int | float | np.number) and 0 < milliseconds < math.inf):
+        raise UsageError(f"A timer of the engine {kind.name!r} gave {milliseconds!r}; expected milliseconds above 0.")
+    return float(milliseconds)
+
+
+def _checked_times(kind: EngineKind, times_ms: Any) -> Mapping[str, float] | Unknown:
+    """The milliseconds by node that a session of the kind tells.
+
+    Raises:
+        UsageError: They are neither unknown nor finite numbers of at least 0.
+    """
+    values = times_ms.values() if isinstance(times_ms, Mapping) else [None]
+    is_table = all(isinstance(ms, int | float | np.number) and 0 <= ms < math.inf for ms in values)
+    if not is_table and not isinstance(times_ms, Unknown):
+        raise UsageError(f"The engine {kind.name!r} told {times_ms!r}; expected milliseconds by node.")
+    return times_ms  # type: ignore[no-any-return]
