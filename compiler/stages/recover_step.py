@@ -34,6 +34,7 @@ from prunec.compiler.recovery.tensors import put
 from prunec.compiler.recovery.training_start import DenseNetwork
 from prunec.compiler.stages.judge_retraining import judge_retraining
 from prunec.compiler.stages.pass_steps import check_masks
+from prunec.passes.base import Aim
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
@@ -113,8 +114,19 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
     )
     beside = () if fact.probe is None else (_beside(fact.probe, result.processes),)
     return StepOutput(
-        result.program, fact=fact, cost=_cost(result.spent, result.processes), options=options, beside=beside
+        result.program,
+        fact=fact,
+        cost=_cost(result.spent, result.processes),
+        options=options,
+        beside=beside,
+        aim=_aim(result),
     )
+
+
+def _aim(result: Recovered) -> Aim:
+    """The epochs that were asked for and trained; a hook that ends a training is part of what was asked for."""
+    trained = len(result.curve)
+    return Aim("epochs trained", result.options.epochs if result.early_end is None else trained, trained)
 
 
 def _beside(probe: Probe, processes: int) -> Beside:
