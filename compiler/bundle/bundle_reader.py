@@ -1,18 +1,22 @@
 """Reading bundles: manifest, report, and the programs in them."""
 
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, PLAN, REPORT, TYPED_ONNX
-from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, file_sha256
+from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import InputError, first_line
-from prunec.passes.program import Program
+
+if TYPE_CHECKING:  # imports torch, which comparing runs does without
+    from prunec.passes.program import Program
 
 #: Files that every bundle has, besides its report.
 _NEEDED = (MODEL_ONNX, MODEL_PT2, PLAN)
@@ -33,8 +37,11 @@ class Bundle:
         present, expected = set(file_names(self.folder)), self.manifest.files
         problems = [f"{name}: missing" for name in expected if name not in present]
         problems += [f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())]
+        problems += [f"{name}: {what}" for name in (MANIFEST_NAME, *expected) if (what := _oddity(self.folder / name))]
         for name in (name for name in expected if name in present):
             path, entry = self.folder / name, expected[name]
+            if _oddity(path):
+                continue
             try:
                 size, sha256 = path.stat().st_size, file_sha256(path)
             except OSError as error:
@@ -45,6 +52,15 @@ class Bundle:
             elif sha256 != entry.sha256:
                 problems.append(f"{name}: changed, sha256 {sha256[:12]}... where it says {entry.sha256[:12]}...")
         return problems
+
+
+def _oddity(path: Path) -> str:
+    """What is at a path, in words, where that is anything else than a plain file; empty for one, or for nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISREG(mode) else "a link" if stat.S_ISLNK(mode) else "no plain file"
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -89,11 +105,13 @@ def bundle_problems(bundle: Bundle) -> list[str]:
     return bundle.check_hashes() + absent
 
 
-def bundle_program(folder: Path) -> Program:
+def bundle_program(folder: Path) -> "Program":
     """The compiled program of a bundle whose hashes were checked.
 
     A matching hash proves that the bundle is whole, not who made it: its ``.pt2`` can run code when it is loaded.
     """
+    from prunec.passes.program import Program
+
     with without_tracebacks("torch.export"):
         return Program.load(folder / MODEL_PT2).eval()
 

@@ -1,12 +1,12 @@
 """The manifest of a bundle: every file with its hash and size, the tools that made it, the seed."""
 
-import hashlib
 import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.report.report_part import SortedDict
 
@@ -56,12 +56,9 @@ def describe_folder(folder: Path, seed: int | None) -> Manifest:
 
 
 def file_names(folder: Path) -> list[str]:
-    """Every file below `folder` except its manifest, as sorted relative paths with forward slashes."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return sorted(name for name in names if name != MANIFEST_NAME)
+    """Everything below `folder` but plain folders and the manifest, as sorted relative paths with forward slashes.
 
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Links are named and not followed, those to folders too.
+    """
+    entries = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for path in entries if (name := path.relative_to(folder).as_posix()) != MANIFEST_NAME)

@@ -8,7 +8,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.facts.outcome import Built, Outcome, Steps
+from prunec.compiler.facts.outcome import NO_ENGINE_ASKED, Built, Outcome, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, whole_plan
@@ -137,7 +137,7 @@ def _run(request: Request, state_folder: Path, folder: Path) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         dense_onnx = Path(scratch) / MODEL_ONNX
         exported = export(request, steps.program, folder, dense_onnx)
-        built = Built.nothing("no engine was asked for (--no-engine).")
+        built = Built.nothing(NO_ENGINE_ASKED)
         if settings.build_engine:
             settings.progress.stage(f"build the {request.target} engine")
             built = build(request.target, settings.engine_options, exported.typed_onnx, folder, steps.program)
