@@ -17,7 +17,7 @@ from prunec.passes.one_shot import mean_shift, output_error
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import eligibility, layer_stats, two_four_mask
+from prunec.passes.two_four import eligibility, layer_stats, two_four_aim, two_four_mask
 
 #: Share of the inputs that no weight is chosen by.
 _HELD_BACK = 0.25
@@ -76,7 +76,7 @@ def sparsify_by_inputs(
     stats: list[dict[str, Any]] = [
         {**layer_stats(layer, before, masks), **errors.get(layer.weight, {})} for layer in layers
     ]
-    return PassResult(result, bool(masks), {"layers": stats})
+    return PassResult(result, bool(masks), {"layers": stats}, aim=two_four_aim(layers))
 
 
 def _output_errors(weight: Tensor, new: Tensor, seen: LayerInputs) -> tuple[dict[str, float], Tensor | None]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.passes.base import PassResult
+from prunec.passes.base import Aim, PassResult
 from prunec.passes.cost import layer_name
 from prunec.passes.coupling import Coupling, Group, analyse
 from prunec.passes.criteria.catalogue import blame
@@ -62,17 +63,40 @@ class Amount:
     speedup: float | None
     rounding: Rounding
 
+    def aim(self, dense_macs: int, macs: int, groups: Sequence[Group], widths: NDArray[np.int64]) -> Aim:
+        """What was asked of these groups, before widths are rounded, and what became of it.
+
+        Ratios ask for units of groups, which are filters with all that is coupled to them; the options that round
+        widths, or keep a number of filters, are named where they keep more.
+        """
+        if self.speedup is not None:
+            return Aim("MACs removed", dense_macs * (1 - 1 / self.speedup), dense_macs - macs)
+        ratios = [self._ratio(group) for group in groups]
+
+        def removed(rounding: Rounding) -> int:
+            return sum(group.count - rounding.kept(group, r) for group, r in zip(groups, ratios, strict=True))
+
+        asked, got = removed(Rounding()), sum(group.count for group in groups) - int(widths.sum())
+        if not asked and isinstance(self.ratio, Mapping) and any(self.ratio.values()):
+            return Aim("filters removed", 1, 0, "the layers that the ratios name can't be pruned")
+        alone = {"round_to": Rounding(self.rounding.round_to), "min_channels": Rounding(1, self.rounding.min_channels)}
+        keeping = [f"{name}={getattr(rounding, name)}" for name, rounding in alone.items() if removed(rounding) < asked]
+        reason = f"{' and '.join(keeping)} kept the others" if keeping and got < asked else ""
+        return Aim("filters removed", asked, got, reason)
+
+    def _ratio(self, group: Group) -> Fraction:
+        assert self.ratio is not None
+        return group_ratio(group, self.ratio) if isinstance(self.ratio, Mapping) else exact(self.ratio)
+
     def widths(self, program: Program, coupling: Coupling, positions: Sequence[int]) -> NDArray[np.int64]:
         """Units kept in every group, int64 (groups,); all where a group isn't at one of the positions."""
         if self.speedup is not None:
             model = MacModel.of(program, coupling)
             return widths_for_speedup(model, coupling.groups, positions, self.speedup, self.rounding)
-        assert self.ratio is not None
         kept = np.array([group.count for group in coupling.groups], dtype=np.int64)
         for position in positions:
             group = coupling.groups[position]
-            ratio = group_ratio(group, self.ratio) if isinstance(self.ratio, Mapping) else exact(self.ratio)
-            kept[position] = self.rounding.kept(group, ratio)
+            kept[position] = self.rounding.kept(group, self._ratio(group))
         return kept
 
 
@@ -108,7 +132,9 @@ def prune_filters(
         cut = {name: plan.select(name, value) for name, value in values.items()}
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
-    return PassResult(pruned, bool(plan.kept), _stats(program, pruned, coupling, widths, macs), plan, compensated)
+    stats = _stats(program, pruned, coupling, widths, macs)
+    aim = amount.aim(macs, stats["macs"], [coupling.groups[position] for position in positions], widths[positions])
+    return PassResult(pruned, bool(plan.kept), stats, plan, compensated, aim)
 
 
 def kept_units(criterion: ScoresUnits | SelectsUnits, group: Group, evidence: Evidence, count: int) -> Kept:

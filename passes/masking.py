@@ -12,7 +12,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.tensors import with_values
-from prunec.passes.two_four import eligibility, layer_stats, two_four_mask
+from prunec.passes.two_four import eligibility, layer_stats, two_four_aim, two_four_mask
 
 
 def mask_layers(program: Program, ignore: tuple[str, ...], criterion: ScoresElements, evidence: Evidence) -> PassResult:
@@ -26,7 +26,8 @@ def mask_layers(program: Program, ignore: tuple[str, ...], criterion: ScoresElem
         weights[name], masks[name] = masked(criterion, tensors[name].detach(), replace(evidence, layer=name))
     result = program.with_tensors(with_values(tensors, weights))
     result.masks |= masks
-    return PassResult(result, bool(masks), {"layers": [layer_stats(layer, tensors, masks) for layer in layers]})
+    stats = {"layers": [layer_stats(layer, tensors, masks) for layer in layers]}
+    return PassResult(result, bool(masks), stats, aim=two_four_aim(layers))
 
 
 def masked(criterion: ScoresElements, weight: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunec.passes.base import Aim
 from prunec.passes.cost import Layer
 from prunec.passes.fours import at_most_two_of_four
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.ratios import matches
+
+_NO_MULTIPLE = "input channels are no multiple of 4"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class LayerEligibility:
     eligible: bool
     reason: str
     valid: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether 2:4 is asked of it: it wasn't left out by name, and there are sparse kernels for its kind."""
+        return self.eligible or self.reason.endswith(_NO_MULTIPLE)
 
 
 def eligibility(program: Program, ignore: Sequence[str] = ()) -> list[LayerEligibility]:
@@ -64,8 +72,15 @@ def _reason(layer: Layer, parameters: dict[str, nn.Parameter], ignore: Sequence[
     if layer.groups != 1:
         return f"grouped convolution ({layer.groups} groups)"
     if channels % 4:
-        return f"{channels} input channels are no multiple of 4"
+        return f"{channels} {_NO_MULTIPLE}"
     return ""
+
+
+def two_four_aim(layers: Sequence[LayerEligibility]) -> Aim:
+    """The layers that masking is asked to make 2:4, one at least, and those that can be."""
+    got, asked = sum(layer.eligible for layer in layers), sum(layer.asked for layer in layers)
+    reasons = dict.fromkeys(layer.reason for layer in layers if layer.reason)
+    return Aim("layers made 2:4", max(1, asked), got, ", ".join(reasons) if got < max(1, asked) else "")
 
 
 def two_four_mask(scores: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ PUBLIC = {
         *("LoadedCheckpoint", "Objective", "Program", "Report", "Settings", "Target", "apply_plan", "capture"),
         *("compile_model", "load_checkpoint"),
     },
-    "prunec.compiler.facts": {"StepCost", "StepInput", "StepOutput"},
+    "prunec.compiler.facts": {"Aim", "StepCost", "StepInput", "StepOutput"},
     "prunec.compiler.fairness": {
         *("Comparison", "RunCard", "compare_pair", "comparison_level", "read_cards", "report_card")
     },

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, PLAN, REPORT, TYPED_ONNX
-from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, file_sha256, strange_kind
+from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, strange_kind
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import InputError, first_line
-from prunec.passes.program import Program
-from prunec.runtime.onnx_reading import read_onnx
+
+if TYPE_CHECKING:  # imports torch, which comparing runs does without
+    from prunec.passes.program import Program
 
 #: Files that every bundle has, besides its report.
 _NEEDED = (MODEL_ONNX, MODEL_PT2, PLAN)
@@ -34,10 +36,11 @@ class Bundle:
         present, expected = set(file_names(self.folder)), self.manifest.files
         problems = [f"{name}: missing" for name in expected if name not in present]
         problems += [f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())]
+        strange = ((name, strange_kind(self.folder, name)) for name in (MANIFEST_NAME, *expected))
+        problems += [f"{name}: {what}, not a file of the bundle" for name, what in strange if what]
         for name in (name for name in expected if name in present):
             path, entry = self.folder / name, expected[name]
-            if strange := strange_kind(self.folder, name):
-                problems.append(f"{name}: {strange}, not a file of the bundle")
+            if strange_kind(self.folder, name):
                 continue
             try:
                 size, sha256 = path.stat().st_size, file_sha256(path)
@@ -103,12 +106,14 @@ def check_models(bundle: Bundle) -> None:
     Raises:
         InputError: One can't be read, or has values outside of the bundle or larger than what it stores.
     """
+    from prunec.runtime.onnx_reading import read_onnx
+
     for name in bundle.manifest.files:
         if name.endswith(".onnx"):
             read_onnx(bundle.folder / name)
 
 
-def bundle_program(folder: Path) -> Program:
+def bundle_program(folder: Path) -> "Program":
     """The compiled program of a bundle whose hashes were checked.
 
     A matching hash proves that the bundle is whole, not who made it: a ``.pt2`` of other things than plain data is
@@ -117,6 +122,8 @@ def bundle_program(folder: Path) -> Program:
     Raises:
         InputError: It can't be read, or could run code of its author.
     """
+    from prunec.passes.program import Program
+
     with without_tracebacks("torch.export"):
         return Program.load(folder / MODEL_PT2).eval()
 

@@ -1,12 +1,12 @@
 """The manifest of a bundle: every file with its hash and size, the tools that made it, the seed."""
 
-import hashlib
 import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.report.report_part import SortedDict
 from prunec.passes.archives import kind_of
@@ -70,9 +70,3 @@ def strange_kind(folder: Path, name: str) -> str:
         return "behind a link"
     kind = kind_of(path)
     return "" if kind in ("file", "nothing") else kind
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,6 +112,10 @@ def compile_(
     allow_unknown: Annotated[
         bool, _gates("--allow-unknown", help="Let a gate pass that can't be measured here.")
     ] = False,
+    allow_noop: Annotated[
+        bool,
+        _gates("--allow-noop", help="Let a step pass that did nothing, or less than half, of what it was asked for."),
+    ] = False,
     gate: Annotated[
         list[str] | None,
         _gates("--gate", metavar="NAME{limit=...}", help="Another gate, such as a plug-in's; repeatable."),
@@ -171,6 +175,7 @@ def compile_(
             require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
             gates=tuple(gate or ()),
             allow_unknown=allow_unknown,
+            allow_noop=allow_noop,
             command=context.obj,
             resume=resume,
             save_steps=save_steps,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from prunec.compiler.cli.output import note
 from prunec.compiler.facts.progress import Silent
 from prunec.compiler.machine.ranks import is_main
 
@@ -63,6 +64,9 @@ class _Lines:
     def text(self, title: str, lines: str) -> None:
         typer.echo(f"--- {title}\n{lines}", err=True)
 
+    def note(self, text: str) -> None:
+        note(text)
+
     def _print(self, text: str) -> None:
         typer.echo(f"[{time.monotonic() - self._start:6.1f} s] {text}", err=True)
 
@@ -86,6 +90,11 @@ class _Bars:
         from rich.text import Text
 
         self._bars.console.print(Text(f"--- {title}\n{lines}"), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self._bars.console.print(Text(f"Note: {text}"), soft_wrap=True)
 
     def finish(self) -> None:
         """The current stage is over."""

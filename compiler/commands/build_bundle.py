@@ -7,7 +7,7 @@ from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx, bundle_program, intact_bundle
 from prunec.compiler.bundle.bundle_writer import amend_bundle
-from prunec.compiler.commands.verify_bundle import same_source
+from prunec.compiler.commands.verify_source import same_source
 from prunec.compiler.facts.outcome import Built, OnTarget
 from prunec.compiler.facts.progress import Progress
 from prunec.compiler.gates.judging import gates_of, judged_anew

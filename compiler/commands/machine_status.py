@@ -30,6 +30,7 @@ _PURPOSES = {
     "polygraphy": ("building and running NVIDIA engines", "pip install polygraphy"),
     "tensorrt": ("engine.plan, on a machine with the GPU", "pip install 'prunec[tensorrt]'"),
     "tensorrt_rtx": ("engine.rtx, ahead of time without the GPU", "pip install tensorrt-rtx-cu12"),
+    "plotly": ("charts of report.html", "pip install plotly"),
     "pynvml": ("GPU clocks and power", "pip install nvidia-ml-py"),
 }
 

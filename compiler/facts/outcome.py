@@ -12,6 +12,9 @@ from prunec.runtime.engines.protocol import EngineInfo
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.onnx_sparsity import LayerSparsity
 
+#: Why there is no engine where the user wanted none.
+NO_ENGINE_ASKED = "no engine was asked for (--no-engine)."
+
 
 @dataclass(frozen=True)
 class Exported:

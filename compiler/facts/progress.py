@@ -15,6 +15,9 @@ class Progress(Protocol):
     def text(self, title: str, lines: str) -> None:
         """A text that was asked for, such as a program after a step."""
 
+    def note(self, text: str) -> None:
+        """A remark that the user should read, as a sentence."""
+
 
 class Silent:
     """Shows nothing."""
@@ -26,4 +29,7 @@ class Silent:
         """Show nothing."""
 
     def text(self, title: str, lines: str) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
         """Show nothing."""

@@ -37,6 +37,7 @@ class Settings:
         require_sparse_percent: Limit of the sparsity gate, percent of the layers that hold 2:4.
         gates: Further gates as text, such as gates of plug-ins: ``NAME{limit=...}``.
         allow_unknown: Whether a gate passes whose value can't be measured.
+        allow_noop: Whether a step may reach nothing of what it was asked for, or less than half.
         command: The command line, for the report.
         model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
@@ -67,6 +68,7 @@ class Settings:
     require_sparse_percent: float | None = None
     gates: tuple[str, ...] = ()
     allow_unknown: bool = False
+    allow_noop: bool = False
     command: str = ""
     model_name: str = ""
     pretraining: Schedule | None = None

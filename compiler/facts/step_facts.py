@@ -12,6 +12,7 @@ from prunec.compiler.facts.ledger import LedgerEntry, MacsPerSample
 from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.recovery.rate_pieces import RatePiece
+from prunec.passes.base import Aim
 from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -85,6 +86,9 @@ class StepOutput:
         cost: The cost of the step; None for none, or where the step looks at data for one that isn't known.
         options: The options that were followed, where they say more than those that were given; None where not.
         beside: Work whose weights were thrown away.
+        aim: The amount that it was asked for, and what it reached; None where it is asked for no amount of anything.
+            Less than half of it fails the compile, unless the settings allow that.
+        note: A remark for the user, as a sentence; empty for none.
     """
 
     program: Program
@@ -96,6 +100,8 @@ class StepOutput:
     cost: StepCost | None = None
     options: object = None
     beside: tuple[Beside, ...] = ()
+    aim: Aim | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ class StepFact:
     plan: PruningPlan | None = None
     fact: object = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    aim: Aim | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

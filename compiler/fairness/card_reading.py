@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from prunec.compiler.bundle.bundle_names import REPORT
+from prunec.compiler.bundle.bundle_reader import intact_bundle
 from prunec.compiler.fairness.report_cards import arm_cards, report_card, seed_card
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.report.report import Report
@@ -28,7 +29,7 @@ def read_cards(path: Path) -> list[RunCard]:
             ``#scratch-b``, one of its seeds, such as ``#seed-1``, or a run of a YAML file.
 
     Raises:
-        InputError: The file can't be read, or is none of these.
+        InputError: The file can't be read, is none of these, or is a bundle whose files differ from its manifest.
         UsageError: It has no run of that name.
     """
     whole, is_one, name = str(path).rpartition(_ONE_OF)
@@ -69,7 +70,7 @@ def _named(path: Path, name: str) -> RunCard:
 
 
 def _text(path: Path) -> tuple[Path, str]:
-    file = path / REPORT if path.is_dir() else path
+    file = intact_bundle(path).folder / REPORT if path.is_dir() else path
     try:
         return file, file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

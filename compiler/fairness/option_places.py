@@ -90,7 +90,8 @@ SETTINGS_PLACES: Mapping[str, str] = {
     "model_name": _NAME,
     **dict.fromkeys(("threads", "latency_batch", "latency_runs"), _LATENCY),
     **dict.fromkeys(("build_engine", "engine_options"), _ENGINE),
-    **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates", "allow_unknown"), _LIMIT),
+    **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates"), _LIMIT),
+    **dict.fromkeys(("allow_unknown", "allow_noop"), _LIMIT),
 }
 
 #: Option in a ledger -> its name on cards, where that is another.

@@ -6,13 +6,20 @@ from typing import Any
 
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.gates.gate import Gate
-from prunec.compiler.gates.own_gates import EngineBuilt, MaxDropPoints, MaxOnnxVsTorch, MinSpeedup, RequireSparsePercent
+from prunec.compiler.gates.own_gates import (
+    EngineBuilt,
+    MaxDropPoints,
+    MaxOnnxVsTorch,
+    MinDonePercent,
+    MinSpeedup,
+    RequireSparsePercent,
+)
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.notation import Item, parse_items
 from prunec.passes.options import with_options
 from prunec.passes.plugins import Catalogue
 
-_OWN = (MaxOnnxVsTorch, EngineBuilt, MaxDropPoints, MinSpeedup, RequireSparsePercent)
+_OWN = (MaxOnnxVsTorch, EngineBuilt, MinDonePercent, MaxDropPoints, MinSpeedup, RequireSparsePercent)
 #: Exit codes that a gate may have: 0 is success, 1 a bug of prunec, and shells give those above.
 _EXIT_CODES = range(2, 126)
 GATES = Catalogue("gate", "prunec.gates", {kind.name: f"{kind.__module__}:{kind.__qualname__}" for kind in _OWN})
@@ -26,6 +33,7 @@ def asked_gates(settings: Settings) -> list[Gate]:
         MissingDependencyError: A plug-in's gate can't be imported, or is none.
     """
     gates: list[Gate] = [MaxOnnxVsTorch(), *([EngineBuilt()] if settings.build_engine else [])]
+    gates.append(MinDonePercent(0) if settings.allow_noop else MinDonePercent())
     limits = {kind: getattr(settings, kind.name) for kind in (MaxDropPoints, MinSpeedup, RequireSparsePercent)}
     gates += [kind(limit) for kind, limit in limits.items() if limit is not None]
     gates += [gate_of(item) for text in settings.gates for item in parse_items(text)]

@@ -45,7 +45,7 @@ def gates_of(report: Report) -> list[tuple[Gate, bool]]:
         UsageError: A gate of a plug-in isn't installed.
         MissingDependencyError: A plug-in's gate can't be imported.
     """
-    gates = [(_gate(row), row.allow_unknown) for row in report.gates]
+    gates = [(gate_of_row(row), row.allow_unknown) for row in report.gates]
     if all(gate.name != EngineBuilt.name for gate, _ in gates):
         gates.append((EngineBuilt(), False))
     return gates
@@ -78,6 +78,12 @@ def _value(gate: Gate, report: Report) -> float | Unknown:
     return float(value)
 
 
-def _gate(row: GatePart) -> Gate:
+def gate_of_row(row: GatePart) -> Gate:
+    """The gate that a row of a report tells of.
+
+    Raises:
+        UsageError: A gate of a plug-in isn't installed.
+        MissingDependencyError: A plug-in's gate can't be imported.
+    """
     (item,) = parse_items(row.asked) if row.asked else (Item(row.name, {"limit": row.limit}),)
     return gate_of(item)

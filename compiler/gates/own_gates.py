@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from prunec.compiler.report.network_parts import AimPart
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import (
     AccuracyGateError,
@@ -16,6 +17,8 @@ from prunec.passes.errors import (
 from prunec.passes.unknown import Unknown, known
 
 MAX_ONNX_VS_TORCH_RELATIVE_ERROR = 1e-4
+#: Share of what a step was asked for that it must reach.
+MIN_DONE_PERCENT = 50.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,26 @@ class EngineBuilt:
     def value(self, report: Report) -> float | Unknown:
         """The number of engines."""
         return float(known(report.engine) is not None)
+
+
+@dataclass(frozen=True)
+class MinDonePercent:
+    """Every step reaches at least this share of what it was asked for."""
+
+    limit: float = MIN_DONE_PERCENT
+    name: ClassVar[str] = "min_done_percent"
+    exit_code: ClassVar[int] = SparsityGateError.exit_code
+    label: ClassVar[str] = "done of what was asked"
+    unit: ClassVar[str] = " %"
+
+    def value(self, report: Report) -> float | Unknown:
+        """Percent of the step that reached least; 100 where no step was asked for an amount."""
+        if isinstance(report.steps, Unknown):
+            return report.steps
+        aims = [step.aim for step in report.steps]
+        if unknown := [aim for aim in aims if isinstance(aim, Unknown)]:
+            return unknown[0]
+        return 100 * min((aim.share for aim in aims if isinstance(aim, AimPart)), default=1.0)
 
 
 @dataclass(frozen=True)

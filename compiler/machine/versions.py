@@ -14,6 +14,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
+    "plotly": ("plotly",),
     "pynvml": ("nvidia-ml-py", "pynvml"),
 }
 

@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_sha256
+from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
 from prunec.passes.archives import untrusted
 from prunec.passes.errors import InputError

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prunec.compiler.facts.outcome import Built, OnTarget, OnThisCpu
 from prunec.compiler.machine.environment import find_gpus, processor
+from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.report.engine_parts import EnginePart, EnvironmentPart, GpuStatePart, LatencyPart
 from prunec.compiler.report.network_parts import LayerPart
@@ -125,6 +126,7 @@ def _engine_part(engine: EngineInfo) -> EnginePart:
     return EnginePart.of(
         engine,
         path=engine.path.name,
+        sha256=file_sha256(engine.path),
         compute_capabilities=[f"{major}.{minor}" for major, minor in engine.compute_capabilities],
         dimensions={name: str(sizes) for name, sizes in engine.ranges.items()},
     )

@@ -50,12 +50,13 @@ class GatePart(Part):
 class EnginePart(Part):
     """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle.
 
-    `builder` is library and version, `gpu` what it was built on. One built ahead of time is for
-    `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest.
+    `sha256` is the hash of its file, `builder` library and version, `gpu` what it was built on. One built ahead of time
+    is for `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest.
     """
 
     kind: str
     path: str
+    sha256: Maybe[str] = NOT_RECORDED
     builder: Maybe[str] = NOT_RECORDED
     gpu: Annotated[str | None, NullMeans("built without a GPU")] = None
     built_ahead_of_time: bool

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part, SortedDict
@@ -151,11 +151,28 @@ class LayerPart(Part):
     onnx_nodes: tuple[str, ...] = ()
 
 
+class AimPart(Part):
+    """The amount that a step was asked for, 0 where nothing was, and what it reached; `reason` says what kept the rest.
+
+    `what` is counted.
+    """
+
+    what: str
+    asked: Annotated[float, Field(ge=0)]
+    got: Annotated[float, Field(ge=0)]
+    reason: str
+
+    @property
+    def share(self) -> float:
+        """Reached over asked, 1 where nothing was asked for."""
+        return self.got / self.asked if self.asked else 1.0
+
+
 class StepPart(Part):
     """The network after one step of the pipeline; the first is the dense network, named "dense".
 
     `nonzero_weights` counts the weights of convolutions and linear layers that are not zero, `predicted_ms` is the
-    sum of the layers' rooflines, `accuracy` a fraction on the test data.
+    sum of the layers' rooflines, `accuracy` a fraction on the test data. `note` is a remark on what it did.
     """
 
     name: str
@@ -163,3 +180,5 @@ class StepPart(Part):
     nonzero_weights: Count
     predicted_ms: Maybe[float]
     accuracy: Maybe[Fraction]
+    aim: Annotated[Maybe[AimPart] | None, NullMeans("the step is asked for no amount of anything")] = NOT_RECORDED
+    note: Annotated[str | None, NullMeans("there is nothing to remark")] = None

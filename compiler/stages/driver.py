@@ -8,7 +8,7 @@ from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.facts.outcome import Built, Exported, Outcome, Steps
+from prunec.compiler.facts.outcome import NO_ENGINE_ASKED, Built, Exported, Outcome, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepInput, whole_plan
@@ -157,7 +157,7 @@ def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
 
 def _built(request: Request, exported: Exported, folder: Path, program: Program) -> Built:
     if not request.settings.build_engine:
-        return Built.nothing("no engine was asked for (--no-engine).")
+        return Built.nothing(NO_ENGINE_ASKED)
     if isinstance(exported.typed_onnx, Unknown):
         return Built.nothing(exported.typed_onnx.reason)
     request.settings.progress.stage(f"build the {request.target} engine")

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from prunec.calibration.batchnorm import ReestimateBatchNorm
 from prunec.calibration.evidence import collect_evidence
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
-from prunec.calibration.statistics import reestimate_batchnorm
+from prunec.calibration.statistics import batch_norms, reestimate_batchnorm
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
@@ -26,13 +26,16 @@ from prunec.passes.two_four import is_two_four
 
 #: Samples per batch where gradients are taken.
 _BATCH = 64
+_NOTHING_TO_FOLD = "no weight of the network is computed: nothing was folded."
+_NO_BETTER_ORDER = "no order of channels was found in which 2:4 keeps more magnitude: all keep theirs."
+_NO_BATCH_NORMS = "the network has no batch norm with running statistics: nothing was measured."
 
 
 def fold(options: FoldParameters, given: StepInput) -> StepOutput:
     """Make computed weights plain ones; the network stays the same function."""
     given.request.settings.progress.stage("fold parameters")
     result = options.run(given.program)
-    return StepOutput(result.program, result.modified)
+    return StepOutput(result.program, result.modified, note="" if result.modified else _NOTHING_TO_FOLD)
 
 
 def prune(options: PruneFilters, given: StepInput) -> StepOutput:
@@ -51,9 +54,8 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
     fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1)
     cost = _evidence_cost(before, evidence)
-    return StepOutput(
-        result.program, result.modified, result.plan, result.compensated, fact, cost=cost, options=options
-    )
+    output = StepOutput(result.program, result.modified, result.plan, result.compensated, fact, aim=result.aim)
+    return replace(output, cost=cost, options=options)
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:
@@ -61,7 +63,8 @@ def permute(options: Permute, given: StepInput) -> StepOutput:
     given.request.settings.progress.stage(f"permute channels, at most {options.seconds:g} s")
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     result = options.run(given.program)
-    return StepOutput(result.program, result.modified, result.plan, fact=Permuted.of(result.stats), options=options)
+    fact, note = Permuted.of(result.stats), "" if result.modified else _NO_BETTER_ORDER
+    return StepOutput(result.program, result.modified, result.plan, fact=fact, options=options, note=note)
 
 
 def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
@@ -78,12 +81,14 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
     check_masks(result.program)
     layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
     fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
-    return StepOutput(result.program, result.modified, fact=fact, cost=cost)
+    return StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim)
 
 
 def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
     """Measure the statistics of batch norms anew."""
     given.request.settings.progress.stage("re-estimate batch norms")
+    if not batch_norms(given.program):
+        return StepOutput(given.program, modified=False, cost=StepCost(), note=_NO_BATCH_NORMS)
     inputs = calibration_inputs(given.batches(options.samples), options.samples)
     result = reestimate_batchnorm(given.program, inputs)
     return StepOutput(result.program, result.modified, cost=StepCost(samples=len(inputs)))

@@ -25,6 +25,7 @@ from prunec.compiler.recovery.training_start import DenseNetwork
 from prunec.compiler.stages.judge_retraining import judge_retraining
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.compiler.stages.request_checks import check_optimizer_given
+from prunec.passes.base import Aim
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
@@ -57,8 +58,19 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
     )
     beside = () if fact.probe is None else (_beside(fact.probe, result.processes),)
     return StepOutput(
-        result.program, fact=fact, cost=_cost(result.spent, result.processes), options=options, beside=beside
+        result.program,
+        fact=fact,
+        cost=_cost(result.spent, result.processes),
+        options=options,
+        beside=beside,
+        aim=_aim(result),
     )
+
+
+def _aim(result: Recovered) -> Aim:
+    """The epochs that were asked for and trained; a hook that ends a training is part of what was asked for."""
+    trained = len(result.curve)
+    return Aim("epochs trained", result.options.epochs if result.early_end is None else trained, trained)
 
 
 def _beside(probe: Probe, processes: int) -> Beside:

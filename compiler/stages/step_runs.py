@@ -7,11 +7,12 @@ from dataclasses import replace
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepCost, StepFact, StepInput, StepOutput
+from prunec.compiler.gates.own_gates import MIN_DONE_PERCENT
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.stages.booking import pretraining_entry, step_entries
-from prunec.passes.base import PassResult
+from prunec.passes.base import Aim, PassResult
 from prunec.passes.dump import program_text
 from prunec.passes.figures import plain_figures
 from prunec.passes.identity import weights_sha256
@@ -39,6 +40,8 @@ def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
         weights = weights_sha256(output.program)
         entries = step_entries(step, given, output, weights)
         fact = _fact(given.request, step, output, weights, entries)
+        if fact.note and not given.arm:
+            given.request.settings.progress.note(f"{step}: {fact.note}")
         given = replace(given, program=output.program, history=(*given.history, fact))
     return given
 
@@ -75,6 +78,10 @@ def _check_output(before: Program, output: StepOutput) -> None:
         raise TypeError(f"its figures are a {type(output.figures).__name__}, expected a mapping")
     if not isinstance(output.cost, StepCost | None):
         raise TypeError(f"its cost is a {type(output.cost).__name__}, expected a StepCost")
+    if not isinstance(output.aim, Aim | None):
+        raise TypeError(f"its aim is a {type(output.aim).__name__}, expected an Aim")
+    if not isinstance(output.note, str):
+        raise TypeError(f"its note is a {type(output.note).__name__}, expected text")
     if output.options is not None and not is_frozen(output.options):
         raise TypeError(f"its options are a {type(output.options).__name__}, expected a frozen dataclass")
     if output.program.training:
@@ -84,6 +91,17 @@ def _check_output(before: Program, output: StepOutput) -> None:
             raise ValueError(
                 f"the program that it gave back has the {what} {of(output.program)}, expected {of(before)}"
             )
+
+
+def _note(output: StepOutput) -> str | None:
+    """What the user should know of a step's result, as a sentence."""
+    aim, half = output.aim, MIN_DONE_PERCENT / 100
+    if output.note or aim is None or (aim.asked and aim.share >= half):
+        return output.note or None
+    if not aim.asked:
+        return f"it is asked for no {aim.what}: the network stays as it was."
+    why = f" ({aim.reason})" if aim.reason else ""
+    return f"{aim.got:g} of {aim.asked:g} {aim.what}{why}, less than {MIN_DONE_PERCENT:g} % of what was asked for."
 
 
 def _operators(program: Program) -> list[str]:
@@ -111,6 +129,8 @@ def _fact(
         plan=output.plan,
         fact=output.fact,
         figures=plain_figures(output.figures),
+        aim=output.aim,
+        note=_note(output),
     )
 
 

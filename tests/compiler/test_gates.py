@@ -275,7 +275,9 @@ def test_a_figure_that_is_not_finite_fails_also_where_unknown_ones_pass() -> Non
 
 
 def test_gates_that_are_asked_for() -> None:
-    assert [gate.name for gate in asked_gates(Settings())] == ["max_onnx_vs_torch_relative_error", "engine"]
+    assert [gate.name for gate in asked_gates(Settings())] == [
+        "max_onnx_vs_torch_relative_error", "engine", "min_done_percent"
+    ]  # fmt: skip
     settings = Settings(build_engine=False, max_drop_points=1, gates=("min_speedup{limit=2}",))
     assert asked_gates(settings)[1:] == [MaxDropPoints(1), MinSpeedup(2.0)]
     with pytest.raises(UsageError, match="asked for twice"):

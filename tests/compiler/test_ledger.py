@@ -14,7 +14,7 @@ from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler import Program, Settings, capture, compile_model
 from prunec.compiler.bundle.bundle_reader import read_bundle
-from prunec.compiler.commands.verify_bundle import same_source
+from prunec.compiler.commands.verify_source import same_source
 from prunec.compiler.recovery.rate_pieces import joined, same_rates
 from prunec.compiler.recovery.schedules import parse_schedule, untrained
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain

@@ -1,0 +1,188 @@
+"""The documents of a bundle: the files that are there, and what they say, held against the report and the program."""
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prunec.compiler.bundle.bundle_names import (
+    LAYERS,
+    MODEL_ONNX,
+    MODEL_PT2,
+    PLAN,
+    RECIPE,
+    REPORT,
+    REPORT_PAGE,
+    TYPED_ONNX,
+    typed_name,
+)
+from prunec.compiler.bundle.bundle_reader import Bundle
+from prunec.compiler.bundle.manifest import MANIFEST_NAME
+from prunec.compiler.commands.verify_checks import NotCheckedError, refuse
+from prunec.compiler.commands.verify_report import unique_layers
+from prunec.compiler.drawing.report_page import render_html
+from prunec.compiler.machine.versions import tool_version
+from prunec.compiler.report.engine_facts import target_and_engine
+from prunec.compiler.report.network_parts import LayerPart
+from prunec.compiler.report.report import Report
+from prunec.compiler.report.report_text import layers_csv
+from prunec.passes.errors import InputError, MissingDependencyError, UsageError
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.target import Target
+
+#: Weights of models above 2 GB.
+_WEIGHTS_BESIDE = ".data"
+#: What draws report.html.
+_DRAWN_BY = ("prunec", "plotly")
+
+
+def check_files(bundle: Bundle) -> str:
+    """Say that a bundle has the files that its report asks for, and no others.
+
+    Raises:
+        InputError: One is missing, or there is another file, link or folder.
+    """
+    typed = _typed(bundle.report)
+    needed = {MODEL_ONNX, MODEL_PT2, PLAN, RECIPE, REPORT, LAYERS, *typed, *_engine(bundle.report)}
+    models = {MODEL_ONNX, *(typed or TYPED_ONNX.values())}  # any, where the target is of a plug-in that isn't here
+    allowed = {REPORT_PAGE, *models, *(f"{name}{_WEIGHTS_BESIDE}" for name in models)}
+    there = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*")} - {MANIFEST_NAME}
+    problems = [f"{name} is missing" for name in sorted(needed - there)]
+    problems += [f"{name} is no file of a bundle" for name in sorted(there - needed - allowed)]
+    refuse(str(bundle.folder), problems)
+    return f"{len(there)} files, all of which a bundle has"
+
+
+def _typed(report: Report) -> set[str]:
+    """Name of the ONNX file that the engine is built from; none where the target's plug-in isn't installed."""
+    try:
+        return {typed_name(Target.parse(report.target).precision)}
+    except (UsageError, MissingDependencyError):
+        return set()
+
+
+def _engine(report: Report) -> set[str]:
+    """Name of the engine's file.
+
+    Raises:
+        InputError: It is none that an engine of its kind has.
+    """
+    if isinstance(report.engine, Unknown):
+        return set()
+    path = report.engine.path
+    try:
+        target, kind = target_and_engine(report)
+        names = {kind.file_name or typed_name(target.precision)}
+    except MissingDependencyError:
+        names = {path} if Path(path).name == path else set()
+    if path not in names:
+        expected = " or ".join(names) or "a file of the bundle"
+        raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected}")
+    return names
+
+
+def check_plan(bundle: Bundle, program: Program) -> str:
+    """Say that the plan keeps as much of every tensor as the program has of it, and what the report's layers have.
+
+    Raises:
+        InputError: It is no plan, or that of another network.
+    """
+    tensors = program.tensors()
+    plan = PruningPlan.from_json(_text(bundle, PLAN)).for_ties(tensors)
+    problems = []
+    for name, dims in plan.kept.items():
+        shape = tuple(tensors[name].shape) if name in tensors else ()
+        for dim, indices in dims.items():
+            if not 0 <= dim < len(shape) or len(indices) != shape[dim]:
+                problems.append(f"it keeps {len(indices)} of dimension {dim} of {name}, which has shape {shape}")
+            elif len(set(indices)) < len(indices) or min(indices) < 0:
+                problems.append(f"it keeps indices of dimension {dim} of {name} twice, or below 0")
+    for row, layer in zip(bundle.report.layers, unique_layers(program), strict=False):
+        if layer.weight in tensors and not _fits(row, plan.kept.get(layer.weight, {})):
+            problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
+    refuse(PLAN, problems)
+    return f"{len(plan.kept)} tensors have the sizes that the plan keeps"
+
+
+def _fits(row: LayerPart, kept: Mapping[int, Sequence[int]]) -> bool:
+    """Whether indices by dimension make a layer's compiled shape of its dense one."""
+    if len(row.shape) != len(row.compiled_shape):
+        return False
+    whole = all(row.shape[d] == row.compiled_shape[d] for d in range(len(row.shape)) if d not in kept)
+    return whole and all(max(indices, default=0) < row.shape[d] for d, indices in kept.items() if d < len(row.shape))
+
+
+def check_recipe(bundle: Bundle) -> str:
+    """Say that the recipe is that of the report.
+
+    Raises:
+        InputError: It can't be read, or differs.
+    """
+    try:
+        recipe = tomllib.loads(_text(bundle, RECIPE))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{RECIPE} can't be read: {error}") from error
+    seed = bundle.report.runs[0].seed if bundle.report.runs else None
+    expected = {"recipe": {"seed": seed, "pipeline": bundle.report.pipeline}}
+    if recipe != expected:
+        raise InputError(f"{RECIPE} holds {recipe}, the report {expected}")
+    if bundle.manifest.seed != seed:
+        raise InputError(f"{MANIFEST_NAME} has the seed {bundle.manifest.seed}, the report {seed}")
+    return "the seed and the pipeline of the report"
+
+
+def check_layers(bundle: Bundle) -> str:
+    """Say that layers.csv holds the layers of the report.
+
+    A column that the table lacks, which an older prunec wrote, must be empty in the report too.
+
+    Raises:
+        InputError: A cell differs.
+    """
+    expected = list(csv.DictReader(io.StringIO(layers_csv(bundle.report.layers))))
+    try:
+        got = list(csv.DictReader(io.StringIO(_text(bundle, LAYERS))))
+    except csv.Error as error:
+        raise InputError(f"{LAYERS} can't be read: {error}") from error
+    if len(got) != len(expected):
+        raise InputError(f"{LAYERS} has {len(got)} rows, the report {len(expected)} layers")
+    problems = [
+        f"{column} of {row['name']} is {other.get(column, '')!r}, in the report {row.get(column, '')!r}"
+        for row, other in zip(expected, got, strict=True)
+        for column in row.keys() | other.keys()
+        if row.get(column, "") != other.get(column, "")
+    ]
+    refuse(LAYERS, sorted(problems))
+    return f"{len(got)} layers as in the report"
+
+
+def check_page(bundle: Bundle) -> str:
+    """Say that report.html shows the report: drawn again, it is the same.
+
+    Raises:
+        InputError: It differs.
+        NotCheckedError: There is none, or other versions drew it, so that it can't be compared.
+    """
+    versions = bundle.manifest.versions
+    if REPORT_PAGE not in bundle.manifest.files:
+        raise NotCheckedError("the bundle has none")
+    if _text(bundle, REPORT_PAGE) == render_html(bundle.report):
+        return "it shows the report"
+    if others := [tool for tool in _DRAWN_BY if versions.get(tool) != tool_version(tool)]:
+        raise NotCheckedError(f"not compared: drawn by another version of {' and '.join(others)}")
+    raise InputError(f"{REPORT_PAGE} doesn't show what report.json holds")
+
+
+def _text(bundle: Bundle, name: str) -> str:
+    """The text of one of a bundle's files.
+
+    Raises:
+        InputError: It can't be read, or is no text.
+    """
+    try:
+        return (bundle.folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{name} can't be read: {error}") from error

@@ -1,0 +1,94 @@
+"""The ONNX files and the engine of a bundle, held against its program."""
+
+import tempfile
+from pathlib import Path
+
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2
+from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
+from prunec.compiler.commands.verify_checks import NotCheckedError
+from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
+from prunec.compiler.machine.versions import tool_version
+from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
+from prunec.compiler.stages.export_network import write_typed
+from prunec.passes.errors import MissingDependencyError, NumericMismatchError, UsageError
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.measuring import compare_with_torch
+from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.numerics import onnx_vs_torch
+from prunec.runtime.onnx_difference import onnx_difference
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.target import Target
+
+_SEED = 0
+#: What decides how a network becomes an ONNX file.
+_EXPORTED_BY = ("torch", "onnx", "onnxscript", "onnxruntime", "prunec")
+
+
+def check_weights(bundle: Bundle, program: Program) -> str:
+    """Say that the ONNX files hold the program: exported again, it gives the same operators and weights.
+
+    Raises:
+        NumericMismatchError: They differ.
+        NotCheckedError: They have another form, which other versions gave them.
+    """
+    typed = bundle_onnx(bundle.folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = Path(scratch) / MODEL_ONNX
+        export_onnx(program, fresh)
+        _compare(bundle, fresh, bundle.folder / MODEL_ONNX)
+        if typed.name == MODEL_ONNX:
+            return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}"
+        _compare(bundle, write_typed(Target.parse(bundle.report.target), fresh, Path(scratch)), typed)
+    return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}"
+
+
+def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
+    difference = onnx_difference(fresh, stored)
+    if difference is None:
+        return
+    text = f"{stored.name} isn't what {MODEL_PT2} is exported to: {difference.text}"
+    others = [tool for tool in _EXPORTED_BY if bundle.manifest.versions.get(tool) != tool_version(tool)]
+    if difference.is_structural and others:
+        raise NotCheckedError(f"{text}; it was exported by another version of {' and '.join(others)}")
+    raise NumericMismatchError(text)
+
+
+def check_outputs(bundle: Bundle, program: Program) -> str:
+    """Say that ONNX Runtime computes what torch does.
+
+    Raises:
+        NumericMismatchError: The outputs differ.
+    """
+    error = onnx_vs_torch(program, bundle.folder / MODEL_ONNX, seed=_SEED)
+    return _within(error, MAX_ONNX_VS_TORCH_RELATIVE_ERROR, MODEL_ONNX, MODEL_PT2)
+
+
+def check_engine(bundle: Bundle, program: Program) -> str:
+    """Say that the engine, loaded and run, computes what torch does.
+
+    Raises:
+        NumericMismatchError: The outputs differ.
+        MissingDependencyError: The engine can't be loaded, though this machine runs such.
+        NotCheckedError: There is none, or this machine doesn't run it.
+    """
+    engine = bundle.report.engine
+    if isinstance(engine, Unknown):
+        raise NotCheckedError(f"the bundle has none: {engine.reason}")
+    try:
+        target, kind = target_and_engine(bundle.report)
+    except (UsageError, MissingDependencyError) as error:
+        raise NotCheckedError(error.message) from error
+    with ENGINES.blame(kind.name):
+        runs_here, limit = kind.runs_here(target), kind.tolerance(target.precision)
+    if not runs_here:
+        raise NotCheckedError(f"{engine.path} runs on {target.info.title} only, which isn't here")
+    stored = stored_engine(engine, bundle.folder)
+    return _within(compare_with_torch(kind, stored, program), limit, engine.path, "torch")
+
+
+def _within(error: float, limit: float, what: str, reference: str) -> str:
+    text = f"{what} differs from {reference} by {error:.1e} (relative), allowed {limit:g}"
+    if not error < limit:
+        raise NumericMismatchError(text)
+    return text

@@ -1,0 +1,76 @@
+"""The dense checkpoint of a bundle: whether it is its source, and what the bundle's plan makes of it."""
+
+from prunec.compiler.bundle.bundle_names import PLAN, REPORT
+from prunec.compiler.bundle.bundle_reader import Bundle
+from prunec.compiler.commands.verify_checks import refuse
+from prunec.compiler.machine.versions import tool_version
+from prunec.compiler.pipeline.pipeline import parse_pipeline
+from prunec.passes.base import PassResult
+from prunec.passes.errors import InputError, NumericMismatchError
+from prunec.passes.fold import FoldParameters
+from prunec.passes.identity import architecture_sha256, weights_sha256
+from prunec.passes.oracle import TOLERANCE, check_oracle
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.unknown import Unknown
+
+
+def same_source(bundle: Bundle, dense: Program) -> str:
+    """Say that a dense program is what a bundle was compiled from.
+
+    Raises:
+        InputError: The dense program is another.
+    """
+    model, has_ledger = bundle.report.model, not isinstance(bundle.report.ledger, Unknown)
+    expected = model.source_sha256
+    # Reports without a ledger have the fingerprint of all tensors of the checkpoint, used or not.
+    got = weights_sha256(dense) if has_ledger else dense.origin
+    if got != expected:
+        raise InputError(f"the checkpoint's weights have sha256 {got[:12]}, the bundle's source {expected[:12]}")
+    is_exported_alike = bundle.report.environment.versions.get("torch") == tool_version("torch")
+    if has_ledger and is_exported_alike and architecture_sha256(dense) != model.architecture_sha256:
+        raise InputError("the checkpoint's weights are the bundle's source's, but its network has other operators")
+    return f"the checkpoint is the bundle's source, sha256 {expected[:12]}"
+
+
+def check_dense_figures(bundle: Bundle, dense: Program) -> str:
+    """Say that the report's figures of the dense network are those of the checkpoint.
+
+    Raises:
+        InputError: Some differ.
+    """
+    report = bundle.report
+    figures = {
+        "macs.dense": (report.macs.dense, dense.macs()),
+        "parameters.dense": (report.parameters.dense, dense.parameter_count()),
+    }
+    wrong = {path: values for path, values in figures.items() if values[0] != values[1]}
+    refuse(REPORT, [f"{path} is {told}, the checkpoint has {got}" for path, (told, got) in wrong.items()])
+    return f"{len(figures)} figures of the dense network are the checkpoint's"
+
+
+def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
+    """Say that the plan makes a network of the compiled one's shapes of the dense one, which equals the zeroed one.
+
+    Raises:
+        InputError: The plan doesn't fit the network.
+        NumericMismatchError: The shapes, or the outputs, differ.
+    """
+    plan = PruningPlan.from_json((bundle.folder / PLAN).read_text(encoding="utf-8"))
+    for options in parse_pipeline(bundle.report.pipeline).of(FoldParameters):
+        dense = options.run(dense).program
+    replayed = apply_plan_to_program(dense, plan)
+    got = {name: tuple(tensor.shape) for name, tensor in replayed.parameters().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in compiled.parameters().items()}
+    if wrong := [name for name in expected if got.get(name) != expected[name]]:
+        first = f"{wrong[0]}: got {got.get(wrong[0])}, in the bundle {expected[wrong[0]]}"
+        raise NumericMismatchError(f"{len(wrong)} parameters differ in shape, {first}")
+    if not plan.kept:
+        return "nothing was pruned"
+    result = PassResult(replayed, modified=True, plan=plan)
+    report = check_oracle(dense, result, dense.example_args, dense.example_kwargs)
+    error = f"{report.masked_max_relative_error:.1e}, allowed {TOLERANCE:g}"
+    if not report.passed:
+        raise NumericMismatchError(f"the replay differs from the zeroed dense network by {error}")
+    return f"{len(plan.kept)} tensors pruned to the bundle's shapes; oracle {error}"

@@ -1,0 +1,61 @@
+"""What differs between two ONNX files that should hold the same network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from prunec.passes.errors import InputError, first_line
+
+#: Largest difference of a weight, over the largest magnitude of its tensor: machines round folded weights otherwise.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class OnnxDifference:
+    """The first difference of two files in words, and whether it is one of operators or shapes, not of weights."""
+
+    text: str
+    is_structural: bool
+
+
+def onnx_difference(expected: Path, got: Path) -> OnnxDifference | None:
+    """The first difference of two files that is more than rounding; None where there is none.
+
+    Raises:
+        InputError: A file can't be read.
+    """
+    first, second = (_graph(path) for path in (expected, got))
+    for a, b in zip_longest(_described(first), _described(second), fillvalue=("nothing", b"")):
+        if a != b:
+            return OnnxDifference(f"{b[0]} where {a[0]} is expected", is_structural=True)
+    for a, b in zip(first.initializer, second.initializer, strict=True):
+        want, have = (numpy_helper.to_array(tensor).astype(np.float64) for tensor in (a, b))
+        limit = _ROUNDING * np.abs(want).max(initial=0.0)
+        if not np.allclose(have, want, rtol=0, atol=limit, equal_nan=True):
+            return OnnxDifference(
+                f"the weight {b.name} differs by {np.abs(have - want).max():.2g}", is_structural=False
+            )
+    return None
+
+
+def _graph(path: Path) -> onnx.GraphProto:
+    try:
+        return onnx.load(path).graph
+    except Exception as error:
+        raise InputError(f"{path} can't be read as an ONNX file: {first_line(error)}.") from error
+
+
+def _described(graph: onnx.GraphProto) -> Iterator[tuple[str, bytes]]:
+    """Inputs, outputs, weights without their values, and nodes: in words, and all that they are."""
+    for value in (*graph.input, *graph.output):
+        yield f"the value {value.name}", value.SerializeToString(deterministic=True)
+    for weight in graph.initializer:
+        shape = list(weight.dims)
+        yield f"the weight {weight.name} {shape}", f"{weight.name} {weight.data_type} {shape}".encode()
+    for node in graph.node:
+        yield f"the operator {node.op_type} {node.name}", node.SerializeToString(deterministic=True)
