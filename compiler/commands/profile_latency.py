@@ -1,12 +1,11 @@
 """``prunec profile``: latency percentiles, and time per operator, under ONNX Runtime on this CPU."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.project import ModelOptions, Note, Project
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.latency import Percentiles, percentiles, time_runs, wall_clock
 from prunec.runtime.onnx_export import export_onnx
@@ -37,12 +36,7 @@ class Profile:
 
 
 def profile_path(
-    path: Path,
-    settings: ProfileSettings,
-    *,
-    config: Path | None,
-    model: ModelOptions,
-    note: Callable[[str], None] | None = None,
+    path: Path, settings: ProfileSettings, *, config: Path | None, model: ModelOptions, note: Note = None
 ) -> Profile:
     """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model) or an ONNX file.
 

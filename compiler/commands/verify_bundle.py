@@ -17,7 +17,7 @@ from prunec.compiler.bundle.bundle_reader import (
 from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
-from prunec.compiler.project.project import ModelOptions, Project
+from prunec.compiler.project.project import ModelOptions, Note, Project
 from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
 from prunec.passes.base import PassResult
 from prunec.passes.errors import (
@@ -71,12 +71,7 @@ class Verification:
 
 
 def verify_bundle(
-    path: Path,
-    *,
-    source: Path | None,
-    config: Path | None,
-    model: ModelOptions,
-    note: Callable[[str], None] | None = None,
+    path: Path, *, source: Path | None, config: Path | None, model: ModelOptions, note: Note = None
 ) -> Verification:
     """Check a bundle; the pruning plan is replayed on its source, the dense checkpoint, where that is given;
     ``note`` receives the sentence that says whose code may run.

@@ -103,6 +103,7 @@ def read_exported(path: Path, trust: bool) -> tuple[Program, tuple[str, ...]]:
 
 def _vouched(path: Path) -> str:
     """A note that an archive is as its bundle was written, or the error that says why it isn't loaded."""
+    check_regular(path.parent / MANIFEST_NAME)
     try:
         entry = Manifest.model_validate_json((path.parent / MANIFEST_NAME).read_bytes()).files.get(path.name)
     except (OSError, ValueError):  # no manifest of a bundle
