@@ -288,7 +288,8 @@ def test_no_operator_that_is_let_pass_takes_a_path() -> None:
         schema.name
         for schema in torch._C._jit_get_all_schemas()
         for argument in schema.arguments
-        if schema.name.startswith(("aten::", "prims::")) and "str" in str(argument.type)
+        if schema.name.startswith(("aten::", "prims::"))
+        and "str" in str(argument.type)
         and any(word in argument.name for word in ("file", "path", "url", "uri", "module", "code", "library"))
     }
     assert named == {"aten::from_file", "aten::save"}
