@@ -1,4 +1,4 @@
-"""Reading .pt2 archives that somebody made to run code: each kind of payload is refused, and runs where it is trusted."""
+"""Archives that somebody made to run code: each kind of payload is refused, and runs where it is trusted."""
 
 import contextlib
 import io
