@@ -274,12 +274,37 @@ def test_other_expressions_are_not(text: str, around: str) -> None:
         ("builtins.dict", '["a", "b c"]', True),
         ("builtins.dict", '["a\\"b"]', False),
         ("collections.defaultdict", "null", False),
-        ("collections.namedtuple", '"os.stat_result"', False),
+        ("collections.defaultdict", {"default_factory_module": "os", "default_factory_name": "mkdir"}, False),
+        ("no.such.Type", '{"a": 1}', False),
+        ("torch.Size", "null", True),
         ("builtins.dict", '[{"__enum__": true, "fqn": "this:x", "name": "x"}]', False),
     ],
 )
 def test_structures_are_tuples_lists_and_dicts(kind: str, context: str, plain: bool) -> None:
     assert is_plain_structure(json.dumps([1, {"type": kind, "context": context, "children_spec": []}])) == plain
+
+
+def test_a_class_that_a_library_registered_comes_back(tmp_path: Path) -> None:
+    """As networks of transformers give: it is known here, and where it isn't, the file can't be read."""
+
+    @dataclass
+    class Output:
+        logits: torch.Tensor
+
+    torch.export.register_dataclass(Output, serialized_type_name="test_pt2_archive.Output")
+
+    class Gives(nn.Module):
+        def forward(self, images: torch.Tensor) -> Output:
+            return Output(images + 1)
+
+    path = tmp_path / "model.pt2"
+    capture(Gives(), (torch.zeros(2, 3),)).save(path)
+    assert torch.equal(Program.load(path)(torch.zeros(4, 3)).logits, torch.ones(4, 3))
+    name = b"test_pt2_archive.Output"
+    with zipfile.ZipFile(path) as archive:
+        stored = {entry: archive.read(entry).replace(name, name[::-1]) for entry in archive.namelist()}
+    with pytest.raises(InputError, match="not registered"):
+        Program.load(written(stored, path))
 
 
 def test_no_operator_that_is_let_pass_takes_a_path() -> None:
