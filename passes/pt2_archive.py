@@ -215,8 +215,8 @@ def _levels(level: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _is_plain_level(kind: str | None, context: Any, keys: re.Pattern[str]) -> bool:
     if kind is None or kind == _NAMED_TUPLE:  # a leaf, or a class that must be registered under the text
         return context is None or isinstance(context, str)
-    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(kind))
-    if known is not None and known.from_dumpable_context is not None:
+    known = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(kind)
+    if known is not None and pytree.SUPPORTED_SERIALIZED_TYPES[known].from_dumpable_context is not None:
         return False
     return _is_plain_context(json.loads(context), keys)
 
