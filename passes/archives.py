@@ -29,7 +29,7 @@ def kind_of(path: Path) -> str:
     """What stands at a path, a link followed: "file", "folder", "nothing", or in words what can't be read as a file."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "nothing"
     words = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return words.get(stat.S_IFMT(mode), "a device")

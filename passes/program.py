@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule
 
 from prunec.passes import cost
 from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
-from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.errors import PrunecError, UnsupportedModelError
 from prunec.passes.exported import read_exported
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
 from prunec.passes.normalise import make_views_reshapes
@@ -200,17 +200,19 @@ class Program:
 
         Raises:
             InputError: The file is not a readable ``.pt2`` archive, or isn't trusted and could run code.
+            UnsupportedModelError: It holds no example inputs, or a name or a nested graph that prunec can't take.
         """
         if not trust:
             check_plain(Path(path))
         try:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
-            example, masks = read_inputs(note), read_masks(note)
+            program = from_exported(exported, read_inputs(note))
+            program.masks = read_masks(note)
+        except PrunecError:
+            raise
         except Exception as error:
             raise unreadable(Path(path), error) from error
-        program = from_exported(exported, example)
-        program.masks = masks
         for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
             setattr(program, name, tuple(note.get(name, ())))
         return program

@@ -46,12 +46,7 @@ _NAME, _QUOTED = re.compile(r"[\w.]*"), re.compile(r"[^\"'\\\x00-\x1f]*")
 _QUOTED_KEYS = frozenset({"parameter_name", "buffer_name", "buffer_to_mutate", "tensor_constant_name", "fqn", "config"})
 #: Keys of texts that are only ever values: arguments of operators, and notes of the exporter.
 _VALUES = frozenset({"as_string", "as_strings", "metadata", "torch_version", "guards_code"})
-_CONTAINERS = frozenset(
-    {
-        *("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"),
-        *("torch.fx.immutable_collections.immutable_list", "torch.fx.immutable_collections.immutable_dict"),
-    }
-)
+_NAMED_TUPLE = "collections.namedtuple"
 _FUNCTIONS = frozenset(
     {
         *("Symbol", "Dummy", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Mod", "Min", "Max", "Abs", "floor"),
@@ -62,6 +57,7 @@ _FUNCTIONS = frozenset(
     }
 )
 _POWERS = frozenset({"Pow", "PowByNatural", "FloatPow"})
+_NUMBERS = frozenset({"Integer", "Rational"})
 _EXPRESSION_NODES = (
     *(ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Call, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare),
     *(ast.operator, ast.unaryop, ast.cmpop),
@@ -192,19 +188,20 @@ def _exponents(node: ast.AST) -> list[ast.expr]:
 
 def _unsigned(node: ast.expr) -> ast.expr:
     """A number without its sign and without ``Integer(...)`` around it."""
-    if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Name) and node.func.id == "Integer":
+    if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Name) and node.func.id in _NUMBERS:
         node = node.args[0]
     return node.operand if isinstance(node, ast.UnaryOp) else node
 
 
 def is_plain_structure(text: str, keys: re.Pattern[str] = _QUOTED) -> bool:
-    """Whether the text of a pytree's structure names tuples, lists and dicts only, whose keys match a pattern.
+    """Whether the text of a pytree's structure names containers that this process knows already, with plain keys.
 
-    Others import modules: enumerations and default factories are looked up by name.
+    Tuples, lists and dicts are known, and what imported libraries registered. Enumerations among the keys, and default
+    factories, would be looked up by name, which imports modules.
     """
     try:
         _, root = json.loads(text)
-        return all(_is_plain_level(level, keys) for level in _levels(root))
+        return all(_is_plain_level(level["type"], level["context"], keys) for level in _levels(root))
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
@@ -215,13 +212,16 @@ def _levels(level: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _levels(child)
 
 
-def _is_plain_level(level: dict[str, Any], keys: re.Pattern[str]) -> bool:
-    if level["type"] is None:
-        return level["context"] is None
-    context = json.loads(level["context"])
-    if level["type"] not in _CONTAINERS:
+def _is_plain_level(kind: str | None, context: Any, keys: re.Pattern[str]) -> bool:
+    if kind is None or kind == _NAMED_TUPLE:  # a leaf, or a class that must be registered under the text
+        return context is None or isinstance(context, str)
+    known = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(kind)
+    if known is not None and pytree.SUPPORTED_SERIALIZED_TYPES[known].from_dumpable_context is not None:
         return False
-    return context is None or (
-        isinstance(context, list)
-        and all(isinstance(k, int) or (isinstance(k, str) and keys.fullmatch(k) is not None) for k in context)
-    )
+    return _is_plain_context(json.loads(context), keys)
+
+
+def _is_plain_context(context: Any, keys: re.Pattern[str]) -> bool:
+    if isinstance(context, list):
+        return all(_is_plain_context(item, keys) for item in context)
+    return context is None or isinstance(context, int) or (isinstance(context, str) and bool(keys.fullmatch(context)))

@@ -42,12 +42,12 @@ def read_inputs(note: Mapping[str, Any]) -> Inputs | None:
     """The example inputs in a note; None in the notes of 0.1.0, whose archives hold them pickled.
 
     Raises:
-        ValueError: Their structure has other parts than tuples, lists and dicts, or shape and bytes of one don't fit.
+        ValueError: Their structure isn't known to be plain, or shape and bytes of one don't fit.
     """
     if (example := note.get("inputs")) is None:
         return None
     if not is_plain_structure(example["structure"]):
-        raise ValueError("the example inputs have a structure other than tuples, lists and dicts")
+        raise ValueError("the structure of the example inputs isn't known to be plain")
     structure = pytree.treespec_loads(example["structure"])
     args, kwargs = pytree.tree_unflatten(list(map(_read, example["leaves"])), structure)
     return tuple(args), dict(kwargs)

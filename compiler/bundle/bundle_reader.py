@@ -36,18 +36,19 @@ class Bundle:
         present, expected = set(file_names(self.folder)), self.manifest.files
         problems = [f"{name}: missing" for name in expected if name not in present]
         problems += [f"{name}: unexpected, not in {MANIFEST_NAME}" for name in sorted(present - expected.keys())]
-        strange = ((name, strange_kind(self.folder, name)) for name in (MANIFEST_NAME, *expected))
-        problems += [f"{name}: {what}, not a file of the bundle" for name, what in strange if what]
+        if strange := strange_kind(self.folder, MANIFEST_NAME):
+            problems.append(f"{MANIFEST_NAME}: {strange}, not a file of the bundle")
         for name in (name for name in expected if name in present):
             path, entry = self.folder / name, expected[name]
-            if strange_kind(self.folder, name):
-                continue
             try:
-                size, sha256 = path.stat().st_size, file_sha256(path)
+                size, strange = path.stat().st_size, strange_kind(self.folder, name)
+                sha256 = "" if strange else file_sha256(path)
             except OSError as error:
                 problems.append(f"{name}: cannot be read, {error.strerror or error}")
                 continue
-            if size != entry.bytes:
+            if strange:
+                problems.append(f"{name}: {strange}, not a file of the bundle")
+            elif size != entry.bytes:
                 problems.append(f"{name}: changed, {size} bytes where the manifest says {entry.bytes}")
             elif sha256 != entry.sha256:
                 problems.append(f"{name}: changed, sha256 {sha256[:12]}... where it says {entry.sha256[:12]}...")

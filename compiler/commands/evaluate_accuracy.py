@@ -1,13 +1,12 @@
 """``prunec eval``: accuracy of a checkpoint, a bundle or an ONNX file on the test data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.calibration.data import Data
 from prunec.compiler.commands.artifacts import onnx_file
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.project import Project, check_fit
+from prunec.compiler.project.project import Note, Project, check_fit
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError
 from prunec.runtime.engines.remote import open_onnx
@@ -35,9 +34,7 @@ class Evaluation:
     data_sha256: str
 
 
-def evaluate_path(
-    path: Path, *, config: Path | None, model: ModelOptions, note: Callable[[str], None] | None = None
-) -> Evaluation:
+def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions, note: Note = None) -> Evaluation:
     """Evaluate on the test data that the project file names; ``note`` receives whose code may run.
 
     Raises:

@@ -1,14 +1,13 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.compiler.bundle.bundle_writer import unwritable
 from prunec.compiler.drawing.picture import render_picture
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.project import Project
+from prunec.compiler.project.project import Note, Project
 from prunec.passes.cost import CONVENTION
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError
@@ -40,12 +39,7 @@ class Inspection:
 
 
 def inspect_checkpoint(
-    checkpoint: Path,
-    *,
-    config: Path | None,
-    model: ModelOptions,
-    note: Callable[[str], None] | None = None,
-    picture: Path | None = None,
+    checkpoint: Path, *, config: Path | None, model: ModelOptions, note: Note = None, picture: Path | None = None
 ) -> Inspection:
     """Load a checkpoint, inspect it, and draw it into a picture (.svg or .html; one that is there is replaced).
 

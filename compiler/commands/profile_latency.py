@@ -1,13 +1,13 @@
 """``prunec profile``: latency percentiles, and time per operator, under ONNX Runtime on this CPU."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.project import Project
+from prunec.compiler.project.project import Note, Project
 from prunec.passes.two_four_words import TwoFourState, two_four_state, two_four_words
 from prunec.runtime import children
 from prunec.runtime.engines.remote import open_onnx
@@ -51,12 +51,7 @@ class Profile:
 
 
 def profile_path(
-    path: Path,
-    settings: ProfileSettings,
-    *,
-    config: Path | None,
-    model: ModelOptions,
-    note: Callable[[str], None] | None = None,
+    path: Path, settings: ProfileSettings, *, config: Path | None, model: ModelOptions, note: Note = None
 ) -> Profile:
     """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model) or an ONNX file.
 

@@ -11,7 +11,7 @@ from prunec.compiler.commands.verify_models import check_engine, check_outputs, 
 from prunec.compiler.commands.verify_report import check_claims, check_gates, check_outcome, check_two_four
 from prunec.compiler.commands.verify_source import check_dense_figures, replay, same_source
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.project import Project
+from prunec.compiler.project.project import Note, Project
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
 
@@ -36,12 +36,7 @@ _OF_PROGRAM: dict[str, Callable[[Bundle, Program], str]] = {
 
 
 def verify_bundle(
-    path: Path,
-    *,
-    source: Path | None,
-    config: Path | None,
-    model: ModelOptions,
-    note: Callable[[str], None] | None = None,
+    path: Path, *, source: Path | None, config: Path | None, model: ModelOptions, note: Note = None
 ) -> Verification:
     """Check a bundle; the pruning plan is replayed on its source, the dense checkpoint, where that is given;
     ``note`` receives the sentence that says whose code may run.

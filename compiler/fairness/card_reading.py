@@ -12,6 +12,7 @@ from prunec.compiler.bundle.bundle_reader import intact_bundle
 from prunec.compiler.fairness.report_cards import arm_cards, report_card, seed_card
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.report.report import Report
+from prunec.passes.archives import check_regular
 from prunec.passes.errors import InputError, UsageError, did_you_mean
 
 __all__ = ["read_cards", "report_card"]
@@ -72,6 +73,7 @@ def _named(path: Path, name: str) -> RunCard:
 def _text(path: Path) -> tuple[Path, str]:
     file = intact_bundle(path).folder / REPORT if path.is_dir() else path
     try:
+        check_regular(file)
         return file, file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         hint = "Give a bundle, a report.json or a YAML file."

@@ -21,6 +21,9 @@ from prunec.passes.program import Program
 
 _OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
 
+#: Receiver of remarks, None where nobody listens.
+Note = Callable[[str], None] | None
+
 
 @dataclass(frozen=True)
 class Project:
@@ -29,9 +32,7 @@ class Project:
     config: Config
 
     @classmethod
-    def find(
-        cls, near: Path | None = None, config: Path | None = None, note: Callable[[str], None] | None = None
-    ) -> "Project":
+    def find(cls, near: Path | None = None, config: Path | None = None, note: Note = None) -> "Project":
         """The project of a checkpoint, or of the working directory.
 
         Args:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest
 from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
-from prunec.passes.archives import untrusted
+from prunec.passes.archives import check_regular, untrusted
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
 from prunec.passes.tensors import check_stored
@@ -79,6 +79,7 @@ def read_exported(path: Path, trust: bool) -> tuple[Program, tuple[str, ...]]:
 
 def _vouched(path: Path) -> str:
     """A note that an archive is as its bundle was written, or the error that says why it isn't loaded."""
+    check_regular(path.parent / MANIFEST_NAME)
     try:
         entry = Manifest.model_validate_json((path.parent / MANIFEST_NAME).read_bytes()).files.get(path.name)
     except (OSError, ValueError):  # no manifest of a bundle
