@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
 
 from prunec.passes import cost
+from prunec.passes.boundary import reading, shortened
 from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
 from prunec.passes.errors import InputError, UnsupportedModelError, first_line
 from prunec.passes.exported import read_exported
@@ -205,13 +206,26 @@ class Program:
                 f"{path} can't be read as a .pt2 archive of torch.export: {first_line(error)}",
                 hint="It may be truncated or corrupt, or written by another version of PyTorch.",
             ) from error
-        program = from_exported(exported)
-        if extra[_EXTRA_FILE]:
-            note = json.loads(extra[_EXTRA_FILE])
-            program.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
-            for name in _LISTS:  # the earliest archives of 0.1.0 don't list the constants
-                setattr(program, name, tuple(note.get(name, ())))
+        with reading(f"The graph of {path}"):
+            program = from_exported(exported)
+            if extra[_EXTRA_FILE]:
+                program._take_note(json.loads(extra[_EXTRA_FILE]))
         return program
+
+    def _take_note(self, note: Mapping[str, Any]) -> None:
+        """Take over what `save` noted beside the graph."""
+        self.masks = {name: _unpack(mask) for name, mask in note["masks"].items()}
+        parameters = self.parameters()
+        for name, mask in self.masks.items():
+            if name not in parameters or mask.shape != parameters[name].shape:
+                raise ValueError(
+                    f"it has a mask for {shortened(name)}, and no parameter of its shape {list(mask.shape)}"
+                )
+        for name in _LISTS:  # the earliest archives of 0.1.0 don't list the constants
+            names = note.get(name, ())
+            if not isinstance(names, list | tuple) or not all(isinstance(entry, str) for entry in names):
+                raise ValueError(f"{name} is no list of names")
+            setattr(self, name, tuple(names))
 
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:

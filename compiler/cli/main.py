@@ -1,7 +1,8 @@
 """The application, and the one place where errors become messages and exit codes."""
 
-import errno
+import contextlib
 import io
+import os
 import shlex
 import sys
 import traceback
@@ -24,7 +25,6 @@ from prunec.compiler.cli.verify import verify
 from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
 
 BUG = 1
-_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
 INTERRUPTED = 130
 #: The reader of a pipe is gone, as behind `| head`: what the shell gives for programs that this ends.
 BROKEN_PIPE = 141
@@ -60,10 +60,18 @@ def _options(
 
 def main() -> None:
     """Entry point of the ``prunec`` script."""
-    for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # paths need not be text: what can't be encoded is printed escaped
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run())
+        elif stream is None:  # it was closed by who started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end of the process
+    code = run()
+    try:
+        sys.stdout.flush()
+    except OSError:  # what was printed before went through, or has been told of
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -85,38 +93,55 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # the command line itself is wrong
         known = arguments[0] in (command.name for command in app.registered_commands)
         command = f"prunec {arguments[0]}" if known else "prunec"
-        typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
+        _say(f"Error: {error.format_message()}\nTry '{command} --help'.")
         code = error.exit_code
     except PrunecError as error:
         if error.exit_code == 0:  # one of several processes that train together
             return 0
-        typer.echo(f"Error: {error}", err=True)
+        _say(f"Error: {error}")
         code = error.exit_code
     except SystemExit as error:  # not of the command line's own: it gives its codes back
         if isinstance(error.__context__, BrokenPipeError):
             return BROKEN_PIPE
-        typer.echo(f"Error: code of the project ended the program: exit({error.code!r}).", err=True)
+        _say(f"Error: code of the project ended the program: exit({error.code!r}).")
         code = UsageError.exit_code
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: what isn't the machine's fault is a bug
         code = _unexpected(error)
     else:
         if code != INTERRUPTED:  # which Ctrl-C gives
             return code
-        typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
+        _say("Interrupted: no result was written. A training that was under way goes on with --resume.")
     if arguments[0] in _JUDGING:
         from prunec.compiler.report.report_text import result_line
 
-        typer.echo(result_line(False, [f"exit code {code}"], line))
+        _say(result_line(False, [f"exit code {code}"], line), err=False)
     return code
 
 
 def _unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in _MACHINE:
-        typer.echo(f"Error: {error.strerror}: {error.filename or 'no file named'}", err=True)
+    if (failure := _of_the_system(error)) is not None:
+        _say(f"Error: {failure}")
         return EnvironmentFailure.exit_code
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        typer.echo("Error: out of memory.\nUse a machine with more, or a smaller network or batch.", err=True)
-        return EnvironmentFailure.exit_code
-    traceback.print_exception(error)
-    typer.echo("This is a bug of prunec: please report it with the lines above.", err=True)
+    _say("".join(traceback.format_exception(error)))
+    _say("This is a bug of prunec: please report it with the lines above.")
     return BUG
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What the operating system refused, in its own words; None where an error isn't its."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "out of memory.\nUse a machine with more, or a smaller network or batch."
+    if not isinstance(error, OSError):
+        # Libraries in C++ that write through a file of Python's raise their own error where that fails.
+        cause = error.__cause__ or error.__context__
+        return _of_the_system(cause) if isinstance(error, RuntimeError) and isinstance(cause, OSError) else None
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{error.strerror or str(error) or type(error).__name__}: {names or 'no file named'}."
+
+
+def _say(text: str, *, err: bool = True) -> None:
+    """Print a message, where that is possible: the disk that a log lies on may be full."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=err)

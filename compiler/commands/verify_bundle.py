@@ -161,7 +161,7 @@ def same_source(bundle: Bundle, dense: Program) -> str:
 
 
 def _replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
-    plan = PruningPlan.from_json((bundle.folder / PLAN).read_text(encoding="utf-8"))
+    plan = PruningPlan.read(bundle.folder / PLAN)
     for options in parse_pipeline(bundle.report.pipeline).of(FoldParameters):
         dense = options.run(dense).program
     replayed = apply_plan_to_program(dense, plan)

@@ -12,7 +12,14 @@ from torch.utils import _pytree as pytree
 from prunec.calibration.data import Data, load_data
 from prunec.calibration.user_code import import_callable
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
-from prunec.compiler.project.config import MAX_SIZE, Config, checked_reference, find_config, load_config
+from prunec.compiler.project.config import (
+    MAX_SIZE,
+    Config,
+    check_samples_size,
+    checked_reference,
+    find_config,
+    load_config,
+)
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
@@ -43,12 +50,17 @@ def parse_shape(text: str) -> tuple[int, ...]:
         UsageError: The text is something else.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
+    if not all(part.isdecimal() and len(part) < 20 and 0 < int(part) <= MAX_SIZE for part in parts):
         raise UsageError(
             f"The input shape {text!r} is not of the form 3,224,224.",
             hint="Give the sizes of one sample, without the batch; repeat --input for several inputs.",
         )
-    return tuple(map(int, parts))
+    shape = tuple(map(int, parts))
+    try:
+        check_samples_size(shape)
+    except ValueError as error:
+        raise UsageError(f"The input shape {text}: {error}.") from error
+    return shape
 
 
 @dataclass(frozen=True)

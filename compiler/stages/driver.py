@@ -24,7 +24,7 @@ from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import check_controls, run_controls, run_seeds
 from prunec.compiler.stages.export_network import export
 from prunec.compiler.stages.measurement import measure
-from prunec.compiler.stages.recover_step import check_recoveries, remove_states
+from prunec.compiler.stages.recover_step import check_recoveries, refuse_states, remove_states
 from prunec.compiler.stages.step_runs import check_needs, dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
 from prunec.passes.program import Program
@@ -78,6 +78,7 @@ def compile_model(
     request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
     _check(request)
     state_folder = Path(f"{output}.state")
+    refuse_states(state_folder, resume=request.settings.resume, force=force)
     if not is_main():
         _run_all_steps(request, state_folder)
         raise HelperFinished(f"Process {os.environ['RANK']} has helped to train; process 0 writes the bundle.")
