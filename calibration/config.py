@@ -9,6 +9,8 @@ from prunec.passes.seeds import check_seed
 
 #: Sources with a prefix of their own; any other text is "module:callable".
 SOURCES = ("npz", "idx", "imagefolder")
+#: Pixels of a side that images are resized or cut to.
+MAX_PIXELS = 16384
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ class DataConfig:
             raise UsageError(f"[data] mean must be finite and std above 0, got {self.mean} and {self.std}.")
         if not 0 < self.validation_fraction < 1:
             raise UsageError(f"[data] validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
-        for option in ("limit_train", "limit_test", "resize", "crop"):
+        for option, most in (("limit_train", None), ("limit_test", None), ("resize", MAX_PIXELS), ("crop", MAX_PIXELS)):
             value = getattr(self, option)
-            if value is not None and value < 1:
-                raise UsageError(f"[data] {option} must be at least 1, got {value}.")
+            if value is not None and not 1 <= value <= (most or value):
+                limit = f" and at most {most}" if most else ""
+                raise UsageError(f"[data] {option} must be at least 1{limit}, got {value}.")
         if not self.has_folders and (self.resize is not None or self.crop is not None):
             raise UsageError("[data] resize and crop are for image folders, and none is named.")
         check_seed("[data] split_seed", self.split_seed)

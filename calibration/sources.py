@@ -3,7 +3,7 @@
 import gzip
 import math
 import zipfile
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.passes.archives import check_zip
+from prunec.passes.boundary import reading, shortened
 from prunec.passes.errors import InputError
 
+#: Version of the format of arrays -> what reads its header.
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 #: Bytes that one compressed byte can stand for at most.
 _MOST_DEFLATED = 1032
 
@@ -72,26 +75,41 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 def _from_npz(path: Path, part: Part) -> ArraySamples:
     names = (f"{part}_images", f"{part}_labels")
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "doesn't exist"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
         raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
     check_zip(path)
-    try:
-        # Opened here, since numpy leaves a broken file open.
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no zip archive")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise InputError(
-                    f"{path} has no array {missing[0]!r}; it holds {', '.join(archive) or 'nothing'}.",
-                    hint="Expected train_images, train_labels, test_images and test_labels.",
-                )
-            images, labels = archive[names[0]], archive[names[1]]
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{path} can't be read as a NumPy .npz archive: {error}", hint="Write it with numpy.savez_compressed."
-        ) from error
+    with reading(f"The NumPy .npz archive {path}", hint="Write it with numpy.savez_compressed."):
+        images, labels = _read_npz(path, names)
     return _in_memory(images, labels, f"{path} ({part})")
+
+
+def _read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
+    """Arrays of an archive, or nearly any error."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip archive")
+    with zipfile.ZipFile(path) as archive:
+        held = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
+        missing = [name for name in names if name not in held]
+        if missing:
+            raise InputError(
+                f"{path} has no array {missing[0]!r}; it holds {shortened(', '.join(held)) or 'nothing'}.",
+                hint="Expected train_images, train_labels, test_images and test_labels.",
+            )
+        return [_read_npy(archive, held[name]) for name in names]
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array. NumPy takes memory by the word of its header, which must be that of the archive's."""
+    with archive.open(member) as file:
+        read_header = _HEADERS.get(np.lib.format.read_magic(file))
+        if read_header is None:
+            raise ValueError(f"{member.filename} is of another version of the format than numbers are stored in")
+        shape, _, dtype = read_header(file)
+        if (claimed := math.prod(shape) * dtype.itemsize) != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} says that it has {claimed} bytes of values, and has others")
+    with archive.open(member) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _from_idx(folder: Path, part: Part) -> ArraySamples:
@@ -107,18 +125,18 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         raise InputError(
             f"{folder} has no IDX file {name} or {name}.gz.", hint="Paths are relative to the project file."
         )
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(4)
-            if start[:3] != b"\0\0\x08":
-                raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
-            rank = start[3]
-            shape = np.frombuffer(file.read(4 * rank), ">u4", count=rank).tolist()
-            if math.prod(shape) > _MOST_DEFLATED * path.stat().st_size:
-                raise ValueError(f"it has no values for the shape {shape}")
-            # One byte more shows what doesn't fit; the rest of a file that never ends isn't read.
-            values = file.read(math.prod(shape) + 1)
+    with reading(f"The IDX file {path}"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        start = file.read(4)
+        if start[:3] != b"\0\0\x08":
+            raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
+        shape = [int(size) for size in np.frombuffer(file.read(4 * start[3]), ">u4", count=start[3])]
+        count = math.prod(shape)
+        if count > _MOST_DEFLATED * path.stat().st_size:
+            raise ValueError(f"it has no values for the shape {shape}")
+        values = file.read(count + 1)  # no more than it says, whatever a gzip file unpacks to
+        if len(values) != count:
+            raise ValueError(
+                f"it has {'more' if len(values) > count else 'fewer'} than the {count} values that it says"
+            )
         # A copy, since torch wants memory that it may write to.
         return np.frombuffer(values, np.uint8).reshape(shape).copy()
-    except (ValueError, OSError, EOFError, IndexError, zlib.error) as error:
-        raise InputError(f"{path} can't be read as an IDX file: {error}") from error

@@ -88,6 +88,10 @@ class TrainingDivergedError(PrunecError):
     exit_code = 11
 
 
+#: Characters of a name that are compared with known ones.
+_COMPARED = 100
+
+
 def first_line(error: BaseException | None) -> str:
     """First line of a foreign error's message, the name of its type where it has none."""
     text = str(error).strip()
@@ -96,6 +100,6 @@ def first_line(error: BaseException | None) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Hint that names the closest known names, or lists all of them where none is close."""
-    known = list(known)
+    known, name = list(known), name[:_COMPARED]  # which takes time by the square of the length
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."

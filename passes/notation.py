@@ -21,6 +21,8 @@ from prunec.passes.errors import UsageError
 _TOKEN = re.compile(r'\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<bare>[^\s,={}\[\]()"]+)|(?P<mark>[,={}\[\]()]))', re.S)
 _BARE = re.compile(r'[^\s,={}\[\]()"]+')
 REPEAT = "repeat"
+#: Characters of a text.
+_MAX_CHARACTERS = 100_000
 #: Depth of brackets that a text may have; it is beyond any use, and within Python's stack.
 _MAX_DEPTH = 64
 
@@ -85,6 +87,9 @@ class _Reader:
     def __init__(self, text: str, what: str) -> None:
         self.text, self.what = text, what
         self.tokens: list[tuple[str, str, int]] = []  # kind, text, position
+        self.position = self.depth = 0
+        if len(text) > _MAX_CHARACTERS:
+            raise self.error(f"it has {len(text)} characters, and at most {_MAX_CHARACTERS} are read", at=0)
         position, end = 0, len(text.rstrip())
         while position < end:
             match = _TOKEN.match(text, position)
@@ -93,7 +98,6 @@ class _Reader:
             kind = str(match.lastgroup)
             self.tokens.append((kind, match[kind], match.start(kind)))
             position = match.end()
-        self.position = self.depth = 0
 
     def error(self, problem: str, at: int | None = None) -> UsageError:
         if at is None:
@@ -132,7 +136,7 @@ class _Reader:
         try:
             return str(json.loads(text, strict=False))
         except ValueError as error:
-            raise self.error(f"the quoted value {text} is not valid ({error})", at=at) from error
+            raise self.error(f"the quoted value {text[:40]} is not valid ({error})", at=at) from error
 
     @contextmanager
     def deeper(self) -> Iterator[None]:

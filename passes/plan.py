@@ -4,12 +4,14 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunec.passes.boundary import file_bytes, reading, shortened
 from prunec.passes.errors import InputError
 from prunec.passes.tensors import like, named_tensors
 
@@ -20,6 +22,11 @@ SHRINKING = (
 )  # fmt: skip
 #: Key of the sizes in code, beside the tensors' names, in a plan's JSON.
 _SIZES_IN_CODE = "sizes_in_code"
+_MAX_INDEX = 1 << 31
+
+
+#: A plan that names every channel of a network of a billion parameters has some 50 MB.
+_MAX_BYTES = 256 << 20
 
 
 class SizesInCodeWarning(UserWarning):
@@ -57,16 +64,25 @@ class PruningPlan:
         Raises:
             InputError: The text is not a plan.
         """
-        try:
+        with reading("The pruning plan", hint='Expected JSON {"parameter": {"dimension": [kept indices]}}.'):
             raw: dict[str, dict[str, list[int]]] = json.loads(text)
             sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
-            kept = {name: {int(dim): [int(i) for i in ids] for dim, ids in dims.items()} for name, dims in raw.items()}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"The pruning plan can't be read: {error}",
-                hint='Expected JSON {"parameter": {"dimension": [kept indices]}}.',
-            ) from error
+            kept = {
+                name: {int(dim): _indices(f"{name}, dimension {dim}", ids) for dim, ids in dims.items()}
+                for name, dims in raw.items()
+            }
         return cls(kept, sizes)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a plan.json.
+
+        Raises:
+            InputError: The file can't be read, is larger than any plan, or is none.
+        """
+        content = file_bytes(path, _MAX_BYTES, f"The pruning plan {path}")
+        with reading(f"The pruning plan {path}"):
+            return cls.from_json(content.decode())
 
     def then(self, later: "PruningPlan") -> "PruningPlan":
         """The plan that does in one step what this one and then a later one, made for its result, do."""
@@ -119,6 +135,15 @@ class PruningPlan:
         first_names = {id(tensor): name for name, tensor in reversed(tensors.items())}
         selected = {name: self.select(name, tensors[name]) for name in first_names.values()}
         return {name: selected[first_names[id(tensor)]] for name, tensor in tensors.items()}
+
+
+def _indices(where: str, stored: object) -> list[int]:
+    """The kept indices of one dimension, or ValueError: each a whole number that isn't negative, and none twice."""
+    if not isinstance(stored, list) or not all(type(index) is int and 0 <= index < _MAX_INDEX for index in stored):
+        raise ValueError(f"{shortened(where)}: expected a list of whole numbers, each at least 0")
+    if not stored or len(set(stored)) < len(stored):
+        raise ValueError(f"{shortened(where)}: expected indices, none of them twice")
+    return stored
 
 
 def apply_plan(module: nn.Module, plan: PruningPlan) -> None:

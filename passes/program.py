@@ -14,6 +14,7 @@ from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
 
 from prunec.passes import cost
+from prunec.passes.boundary import shortened
 from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
 from prunec.passes.errors import PrunecError, UnsupportedModelError
 from prunec.passes.exported import read_exported
@@ -208,14 +209,27 @@ class Program:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
             program = from_exported(exported, read_inputs(note))
-            program.masks = read_masks(note)
+            program._take_note(note)
         except PrunecError:
             raise
         except Exception as error:
             raise unreadable(Path(path), error) from error
-        for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
-            setattr(program, name, tuple(note.get(name, ())))
         return program
+
+    def _take_note(self, note: Mapping[str, Any]) -> None:
+        """Take over what `save` noted beside the graph."""
+        self.masks = read_masks(note)
+        parameters = self.parameters()
+        for name, mask in self.masks.items():
+            if name not in parameters or mask.shape != parameters[name].shape:
+                raise ValueError(
+                    f"it has a mask for {shortened(name)}, and no parameter of its shape {list(mask.shape)}"
+                )
+        for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
+            names = note.get(name, ())
+            if not isinstance(names, list | tuple) or not all(isinstance(entry, str) for entry in names):
+                raise ValueError(f"{name} is no list of names")
+            setattr(self, name, tuple(names))
 
 
 def _load_trusted(path: str) -> tuple[ExportedProgram, str]:

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from prunec.passes.errors import InputError, first_line
+from prunec.passes.boundary import reading
 from prunec.passes.fours import at_most_two_of_four
 from prunec.passes.two_four_words import TwoFourState, two_four_state
 
@@ -92,10 +92,11 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
     Raises:
         InputError: The file can't be read.
     """
-    try:
-        graph = onnx.load(path).graph
-    except Exception as error:
-        raise InputError(f"{path} can't be read as an ONNX file: {first_line(error)}.") from error
+    with reading(f"The ONNX file {path}"):
+        return _layers(onnx.load(path).graph)
+
+
+def _layers(graph: onnx.GraphProto) -> list[LayerSparsity]:
     # Builders treat the values of Constant nodes like initializers.
     constants = {tensor.name: tensor for tensor in graph.initializer} | {
         node.output[0]: attribute.t

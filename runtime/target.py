@@ -9,6 +9,7 @@ from prunec.runtime.devices import DEVICES, PRECISIONS, Device
 from prunec.runtime.engines.names import ENGINES
 
 PATTERNS = ("dense", "2:4")
+_MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Target:
         Raises:
             UsageError: The causes are those of the constructor, or a part is none of the three.
         """
+        if len(text) > _MAX_CHARACTERS:
+            raise UsageError(f"A target of {len(text)} characters can't be: at most {_MAX_CHARACTERS} are read.")
         name, *parts = text.strip().lower().split("-")
         pattern, precision = "dense", _device(name).default_precision
         if parts and parts[0] in PATTERNS:

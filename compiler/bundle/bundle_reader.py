@@ -11,8 +11,9 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, PLAN, REP
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest, file_names, strange_kind
 from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.quiet_libraries import without_tracebacks
-from prunec.compiler.report.report import Report
-from prunec.passes.errors import InputError, first_line
+from prunec.compiler.report.report import MAX_REPORT_BYTES, Report
+from prunec.passes.boundary import file_bytes, reading, shortened
+from prunec.passes.errors import InputError
 
 if TYPE_CHECKING:  # imports torch, which comparing runs does without
     from prunec.passes.program import Program
@@ -135,15 +136,14 @@ def bundle_onnx(folder: Path) -> Path:
 
 
 def _parsed(path: Path, read: Callable[[bytes], Document]) -> Document:
-    try:
-        return read(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"Bundle file {path} cannot be read: {error.strerror or error}.") from error
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda problem: problem["loc"] != ("schema",))
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise InputError(
-            f"Bundle file {path} is corrupt or of another version: {where}: {first['msg']}.", hint=_COMPILE_AGAIN
-        ) from error
-    except ValueError as error:  # no JSON
-        raise InputError(f"Bundle file {path} is corrupt: {first_line(error)}.", hint=_COMPILE_AGAIN) from error
+    content = file_bytes(path, MAX_REPORT_BYTES, f"Bundle file {path}")
+    with reading(f"Bundle file {path}", hint=_COMPILE_AGAIN):
+        try:
+            return read(content)
+        except ValidationError as error:
+            first = min(error.errors(), key=lambda problem: problem["loc"] != ("schema",))
+            where, said = (shortened(text) for text in (".".join(map(str, first["loc"])), first["msg"]))
+            raise InputError(
+                f"Bundle file {path} is corrupt or of another version: {where or 'the whole file'}: {said}.",
+                hint=_COMPILE_AGAIN,
+            ) from error

@@ -144,6 +144,30 @@ def amend_bundle(bundle: "Bundle") -> Iterator[BundleWriter]:
         yield writer
 
 
+def refuse_states(folder: Path, *, resume: bool, force: bool) -> None:
+    """Refuse to start anew where an earlier compile left the states of its trainings.
+
+    Args:
+        folder: The folder of the states, beside the bundle.
+        resume: Whether the trainings go on from them.
+        force: Whether they are replaced.
+
+    Raises:
+        UsageError: There are states and neither was asked for, or there is something else of the folder's name.
+    """
+    if folder.is_symlink() or folder.exists():
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder} is in the way: it is no folder, and the states of trainings are kept in one.",
+                hint="Remove or rename it, or name another output with -o.",
+            )
+        if not (resume or force) and any(folder.glob(STATE_NAME.format("*"))):
+            raise UsageError(
+                f"{folder} holds the state of a compile that was stopped.",
+                hint="Go on with it by --resume, or start anew, and lose it, by --force.",
+            )
+
+
 def remove_states(folder: Path) -> None:
     """Remove the training states of a finished compile, and nothing else that may be there."""
     if not folder.is_dir():

@@ -1,7 +1,6 @@
 """The application, and the one place where errors become messages and exit codes."""
 
 import contextlib
-import errno
 import io
 import os
 import shlex
@@ -31,7 +30,6 @@ from prunec.passes.interruption import asked_to_stop
 from prunec.passes.user_calls import user_code_rules
 
 BUG = 1
-_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOMEM)
 #: What Typer gives back for a `KeyboardInterrupt`, which `Stopped` is.
 _INTERRUPTED = 130
 #: The reader of a pipe is gone, as behind `| head`: what the shell gives for programs that this ends.
@@ -69,15 +67,25 @@ def _options(
 def main() -> None:
     """Entry point of the ``prunec`` script."""
     _keep_stdout()
-    for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # paths need not be text: what can't be encoded is printed escaped
             stream.reconfigure(errors="backslashreplace")
+        elif stream is None:  # it was closed by who started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end of the process
     listen(partial(_last_line, _given(None)))
-    sys.exit(run())
+    code = run()
+    try:
+        sys.stdout.flush()
+    except OSError:  # what was printed before went through, or has been told of
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _keep_stdout() -> None:
     """Keep standard output for results: what doesn't ask `sys.stdout`, as code in C and children do, goes to stderr."""
+    if sys.stdout is None:  # it was closed by who started this
+        return
     with contextlib.suppress(OSError):  # one of the two may be closed
         own = os.fdopen(os.dup(1), "w", buffering=1 if os.isatty(1) else -1, encoding=sys.stdout.encoding)
         os.dup2(2, 1)
@@ -109,13 +117,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     else:
         if code != _INTERRUPTED:
             if asked_to_stop():
-                typer.echo("It was too late to stop: the work is complete.", err=True)
+                _say("It was too late to stop: the work is complete.")
             return code
     if code == _INTERRUPTED:
         code = exit_code(asked_to_stop() or signal.SIGINT)
-        typer.echo("Interrupted: no result was written. A training that was under way goes on with --resume.", err=True)
+        _say("Interrupted: no result was written. A training that was under way goes on with --resume.")
     if line := _last_line(arguments, code):
-        typer.echo(line)
+        _say(line, err=False)
     return code
 
 
@@ -142,27 +150,44 @@ def _failed(error: Exception | SystemExit, arguments: Sequence[str]) -> int:
     if isinstance(error, typer.TyperException):  # the command line itself is wrong
         known = arguments[0] in (command.name for command in app.registered_commands)
         command = f"prunec {arguments[0]}" if known else "prunec"
-        typer.echo(f"Error: {error.format_message()}\nTry '{command} --help'.", err=True)
+        _say(f"Error: {error.format_message()}\nTry '{command} --help'.")
         return error.exit_code
     if isinstance(error, PrunecError):
         if error.exit_code:  # one of several processes that train together ends with 0
-            typer.echo(f"Error: {error}", err=True)
+            _say(f"Error: {error}")
         return error.exit_code
     if isinstance(error, SystemExit):  # not of the command line's own: it gives its codes back
         if isinstance(error.__context__, BrokenPipeError):
             return BROKEN_PIPE
-        typer.echo(f"Error: code of the project ended the program: exit({error.code!r}).", err=True)
+        _say(f"Error: code of the project ended the program: exit({error.code!r}).")
         return UsageError.exit_code
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
     return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in _MACHINE:
-        typer.echo(f"Error: {error.strerror}: {error.filename or 'no file named'}", err=True)
+    if (failure := _of_the_system(error)) is not None:
+        _say(f"Error: {failure}")
         return EnvironmentFailure.exit_code
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        typer.echo("Error: out of memory.\nUse a machine with more, or a smaller network or batch.", err=True)
-        return EnvironmentFailure.exit_code
-    traceback.print_exception(error)
-    typer.echo("This is a bug of prunec: please report it with the lines above.", err=True)
+    _say("".join(traceback.format_exception(error)))
+    _say("This is a bug of prunec: please report it with the lines above.")
     return BUG
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What the operating system refused, in its own words; None where an error isn't its."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "out of memory.\nUse a machine with more, or a smaller network or batch."
+    if not isinstance(error, OSError):
+        # Libraries in C++ that write through a file of Python's raise their own error where that fails.
+        cause = error.__cause__ or error.__context__
+        return _of_the_system(cause) if isinstance(error, RuntimeError) and isinstance(cause, OSError) else None
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{error.strerror or str(error) or type(error).__name__}: {names or 'no file named'}."
+
+
+def _say(text: str, *, err: bool = True) -> None:
+    """Print a message, where that is possible: the disk that a log lies on may be full."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=err)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunec.compiler.bundle.bundle_names import default_output
-from prunec.compiler.bundle.bundle_writer import BundleWriter
+from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.pipeline import Pipeline
@@ -97,6 +97,7 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     prepared = prepare(job, note)
     output = job.output or default_output(job.checkpoint, job.target)
     writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
+    refuse_states(writer.state_folder, resume=prepared.settings.resume, force=job.force)
     _check_space(writer.path, job.checkpoint)
     with writer if is_main() else nullcontext():
         from prunec.compiler.commands.compile_network import compile_network

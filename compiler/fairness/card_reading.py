@@ -11,12 +11,14 @@ from prunec.compiler.bundle.bundle_names import REPORT
 from prunec.compiler.bundle.bundle_reader import intact_bundle
 from prunec.compiler.fairness.report_cards import arm_cards, report_card, seed_card
 from prunec.compiler.fairness.run_card import RunCard
-from prunec.compiler.report.report import Report
-from prunec.passes.archives import check_regular
+from prunec.compiler.fairness.yaml_text import read_yaml
+from prunec.compiler.report.report import MAX_REPORT_BYTES, Report
+from prunec.passes.boundary import file_bytes, reading, shortened
 from prunec.passes.errors import InputError, UsageError, did_you_mean
 
 __all__ = ["read_cards", "report_card"]
 
+_MAX_YAML_BYTES = 1 << 20
 #: Stands before the name of one run of a file, as in ``RUN.bundle#scratch-b``.
 _ONE_OF = "#"
 
@@ -41,19 +43,18 @@ def read_cards(path: Path) -> list[RunCard]:
 
 def _read(path: Path) -> list[RunCard]:
     file, text = _text(path)
-    try:
-        if file.suffix == ".json":
-            report, name = Report.from_json(text), path.stem
-            return [report_card(report, name), *arm_cards(report, name)]
-        return _yaml_cards(yaml.safe_load(text), file.stem)
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is no YAML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise InputError(f"{file} describes no run: {where}: {first['msg']}.") from error
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON: {error}.") from error
+    with reading(str(file)):
+        try:
+            if file.suffix == ".json":
+                report, name = Report.from_json(text), path.stem
+                return [report_card(report, name), *arm_cards(report, name)]
+            return _yaml_cards(read_yaml(text), file.stem)
+        except yaml.YAMLError as error:
+            raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = shortened(".".join(map(str, first["loc"])) or "the whole file")
+            raise InputError(f"{file} describes no run: {where}: {shortened(first['msg'])}.") from error
 
 
 def _named(path: Path, name: str) -> RunCard:
@@ -72,12 +73,9 @@ def _named(path: Path, name: str) -> RunCard:
 
 def _text(path: Path) -> tuple[Path, str]:
     file = intact_bundle(path).folder / REPORT if path.is_dir() else path
-    try:
-        check_regular(file)
-        return file, file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "Give a bundle, a report.json or a YAML file."
-        raise InputError(f"{file} can't be read: {error}.", hint=hint) from error
+    with reading(str(file), hint="Give a bundle, a report.json or a YAML file."):
+        limit = MAX_REPORT_BYTES if file.suffix == ".json" else _MAX_YAML_BYTES
+        return file, file_bytes(file, limit, str(file)).decode()
 
 
 def _yaml_cards(document: Any, name: str) -> list[RunCard]:

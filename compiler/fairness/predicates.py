@@ -38,13 +38,13 @@ def judged(truth: bool, *differs: str) -> Predicate:
 
 def all_of(*answers: Predicate) -> Predicate:
     """Whether all are true: false where one is false, else unknown where one is unknown."""
-    answers = [answer for answer in answers if answer.truth is not True or answer.differs or answer.missing]
-    if not answers:
+    told = [answer for answer in answers if answer != _YES]
+    if not told:
         return _YES
-    truths = [answer.truth for answer in answers]
+    truths = [answer.truth for answer in told]
     truth = False if False in truths else None if None in truths else True
     differs, missing = (
-        tuple(dict.fromkeys(word for answer in answers for word in getattr(answer, name)))
+        tuple(dict.fromkeys(word for answer in told for word in getattr(answer, name)))
         for name in ("differs", "missing")
     )
     return Predicate(truth, differs, missing)

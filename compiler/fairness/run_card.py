@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from prunec.compiler.fairness.names import same_name, told
 from prunec.compiler.fairness.training_options import CardPart, TrainingOptions, Value, in_setup
+from prunec.compiler.recovery.bounds import MAX_EPOCHS
 from prunec.compiler.recovery.rate_fields import RatePieces
 from prunec.compiler.recovery.rate_pieces import canonical, constant
 from prunec.compiler.recovery.schedules import parse_schedule
@@ -20,6 +21,7 @@ from prunec.passes.errors import UsageError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(ge=0, le=MAX_EPOCHS)]
 Options = dict[str, Value]
 Name = Annotated[str | None, AfterValidator(told)]
 
@@ -39,8 +41,8 @@ class Stage(CardPart):
             rate) where the rate changes, from epoch 0 on, or ``schedule``, its text.
     """
 
-    epochs: NotNegative | None = None
-    scoring_epochs: NotNegative = 0.0
+    epochs: Epochs | None = None
+    scoring_epochs: Epochs = 0.0
     learning_rates: RatePieces | None = None
 
     @model_validator(mode="before")
@@ -50,6 +52,7 @@ class Stage(CardPart):
             return value
         rest = {key: item for key, item in value.items() if key not in ("schedule", "learning_rates")}
         rates, epochs = value.get("learning_rates"), value.get("epochs")
+        epochs = None if epochs is None else _number(epochs)
         if epochs is not None and epochs == value.get("scoring_epochs", 0):
             return rest | {"learning_rates": ()}
         if "schedule" in value:
@@ -57,7 +60,7 @@ class Stage(CardPart):
                 raise ValueError("give a schedule or learning_rates, not both")
             return rest | _parsed(str(value["schedule"]), epochs)
         if isinstance(rates, list | tuple) and rates and isinstance(rates[0], list | tuple):
-            rates = None if epochs is None else _constants(rates, _number(epochs))
+            rates = None if epochs is None else _constants(rates, epochs)
         return rest | {"learning_rates": rates or None}
 
 
@@ -194,7 +197,7 @@ class RunCard(CardPart):
         return self.dense_accuracy - self.accuracy.mean
 
 
-def _parsed(text: str, epochs: Any) -> dict[str, Any]:
+def _parsed(text: str, epochs: float | None) -> dict[str, Any]:
     try:
         schedule = parse_schedule(text, epochs=epochs)
     except UsageError as error:

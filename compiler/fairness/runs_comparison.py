@@ -1,7 +1,7 @@
 """The comparison of several runs: their level, the differences that count, and the winner where there may be one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -64,7 +64,14 @@ class RunsComparison:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         cards = [card.model_dump(mode="json") | {"drop": card.drop} for card in self.cards]
-        return asdict(self) | {"cards": cards}
+        return {**vars(self), "cards": cards, "pairs": list(map(_plain_pair, self.pairs))}
+
+
+def _plain_pair(pair: Pair) -> dict[str, Any]:
+    """What ``asdict`` gives, without its deep copies: there may be many pairs."""
+    predicates = {name: vars(predicate) for name, predicate in pair.level.predicates.items()}
+    apart = None if pair.difference is None else vars(pair.difference)
+    return {**vars(pair), "level": {**vars(pair.level), "predicates": predicates}, "difference": apart}
 
 
 def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsComparison:

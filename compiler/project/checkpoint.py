@@ -12,6 +12,7 @@ from prunec.compiler.machine.quiet_libraries import only_without_error
 from prunec.compiler.project.checkpoint_file import check_file
 from prunec.compiler.project.reading import check_sums, is_exported, read_content, read_exported
 from prunec.compiler.project.state_dict import load_state, unwrap
+from prunec.passes.boundary import reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
@@ -60,12 +61,13 @@ def load_checkpoint(
         UnsupportedModelError: The network doesn't run on the inputs, or can't be captured.
     """
     path = Path(path)
-    check_file(path)
-    exported = is_exported(path)
-    check_sums(path)
+    with reading(f"Checkpoint {path}", hint="It may be truncated or corrupt. Copy or save it again."):
+        check_file(path)
+        exported = is_exported(path)
+        check_sums(path)
+        content, notes = (None, ()) if exported else unwrap(read_content(path, trust))
     if exported:
         return _load_exported(path, input_shapes, trust)
-    content, notes = unwrap(read_content(path, trust))
     if isinstance(content, nn.Module):
         module = content
     else:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
+import math
 import operator
-import tomllib
 import types
 import typing
 from pathlib import Path
@@ -25,14 +25,18 @@ from pydantic import (
 from prunec.calibration.config import DataConfig
 from prunec.compiler.pipeline.own_steps import STEPS
 from prunec.compiler.project.recipe_check import check_recipe
+from prunec.compiler.project.toml_document import read_toml
 from prunec.compiler.recovery.optimizer_kinds import check_optimizer
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
+from prunec.passes.boundary import shortened
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.seeds import MAX_SEED
 
 CONFIG_NAME = "prunec.toml"
 #: Largest size of a dimension that every library takes.
 MAX_SIZE = 2**31 - 1
+#: Values of one sample: 1 GiB of float32.
+MAX_VALUES = 2**28
 Shape = tuple[StrictInt, ...]
 #: pydantic's name of a problem -> what was expected, in words of TOML.
 _EXPECTED = {
@@ -43,6 +47,12 @@ _EXPECTED = {
     "model_type": "a table",
     "dict_type": "a table",
 }
+
+
+def check_samples_size(shape: tuple[int, ...]) -> None:
+    """ValueError where one sample of a shape would take more memory than any network's inputs do."""
+    if math.prod(shape) > MAX_VALUES:
+        raise ValueError(f"one sample would have {math.prod(shape)} values; at most {MAX_VALUES} are taken")
 
 
 def checked_reference(text: str) -> str:
@@ -121,6 +131,8 @@ class ModelSection(_Section):
             raise ValueError("expected one sample's shape, as in [3, 224, 224]")
         if value is not None and not all(1 <= size <= MAX_SIZE for shape in value for size in shape):
             raise ValueError(f"sizes must be at least 1 and at most {MAX_SIZE}")
+        for shape in value or ():
+            check_samples_size(shape)
         return value
 
 
@@ -222,18 +234,14 @@ def load_config(path: Path | None) -> Config:
     """
     if path is None:
         return Config()
+    document = read_toml(path)
+    if isinstance(document.get("recipe"), dict) and "by_step" in document["recipe"]:  # the name is ours alone
+        hint = did_you_mean("by_step", _known(["recipe"]))
+        raise UsageError(f"{path}: [recipe] key 'by_step' is unknown.", hint=hint)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        if isinstance(document.get("recipe"), dict) and "by_step" in document["recipe"]:  # the name is ours alone
-            hint = did_you_mean("by_step", _known(["recipe"]))
-            raise UsageError(f"{path}: [recipe] key 'by_step' is unknown.", hint=hint)
         config = Config.model_validate(document)
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
     except ValidationError as error:
         raise _explained(path, error) from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
     check_recipe(path, config.recipe.pipeline, config.recipe.steps, config.recipe.by_step)
     config._path = path.resolve()
     return config
@@ -264,7 +272,7 @@ def _toml(value: object) -> str:
     """A value as the file may have it."""
     if isinstance(value, dict):
         return "a table"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else shortened(repr(value))
 
 
 def _known(where: list[str]) -> list[str]:

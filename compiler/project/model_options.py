@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from prunec.compiler.project.config import MAX_SIZE
+from prunec.compiler.project.config import MAX_SIZE, check_samples_size
 from prunec.passes.errors import UsageError
 
 
@@ -28,9 +28,14 @@ def parse_shape(text: str) -> tuple[int, ...]:
         UsageError: The text is something else.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= MAX_SIZE for part in parts):
+    if not all(part.isdecimal() and len(part) < 20 and 0 < int(part) <= MAX_SIZE for part in parts):
         raise UsageError(
             f"The input shape {text!r} is not of the form 3,224,224.",
             hint="Give the sizes of one sample, without the batch; repeat --input for several inputs.",
         )
-    return tuple(map(int, parts))
+    shape = tuple(map(int, parts))
+    try:
+        check_samples_size(shape)
+    except ValueError as error:
+        raise UsageError(f"The input shape {text}: {error}.") from error
+    return shape

@@ -8,6 +8,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from prunec.compiler.recovery.bounds import MAX_EPOCHS
 from prunec.compiler.recovery.schedule_curves import StepSchedule
 from prunec.passes.errors import UsageError
 
@@ -71,7 +72,10 @@ def exact_epochs(number: str, text: str) -> Fraction:
         if number.lower().endswith("k"):
             hint = "k is the speed-up: write its number, as in P30/12.06F90,1e-1."
         raise UsageError(f"The schedule {text!r} names {number!r} epochs.", hint=hint)
-    return Fraction(match[1]) / Fraction(match[2] or 1)
+    epochs = Fraction(match[1]) / Fraction(match[2] or 1)
+    if epochs > MAX_EPOCHS:
+        raise UsageError(f"The schedule {text!r} names {number} epochs; there may be {MAX_EPOCHS}.")
+    return epochs
 
 
 def pruning_epoch(text: str) -> float | None:

@@ -7,6 +7,7 @@ import torch
 
 from prunec.calibration.data import Data
 from prunec.calibration.splits import mixed_seed
+from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.hooks import HOOKS, load_hooks
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, Objective
@@ -67,9 +68,10 @@ def recover(
         training = start_training(program, options, data, processes, objective=objective, dense=dense, seed=seed)
         settings = settings_text(training.stepper.optimizer)  # before a step: some keep what they adapt among them
         file = None if state is None else StateFile(state, _identity(training, dense.program), processes)
-        held = None if file is None else file.read()
-        if held is not None:
-            training.restore(held)
+        held = None
+        if file is not None and (held := file.read()) is not None:
+            with file.reading():
+                training.restore(held)
         training.run(file, progress)
     return _recovered(training, settings, resumed=held is not None)
 
@@ -132,7 +134,7 @@ def _identity(training: Training, teacher: Program | None) -> Identity:
         "optimizer": str(options.optimizer),
         "optimizer settings": settings_text(stepper.optimizer),
         "hooks": named_text(HOOKS, *load_hooks(options.hooks)) or "none",
-        "learning rates": " ".join(f"{epoch:g}={rate!r}" for epoch, rate in training.schedule.trace(options.epochs)),
+        "learning rates": " ".join(map(repr, training.schedule.pieces(options.epochs))),
         "seed": training.seed,
         "network": fingerprint({**program.tensors(), **masks}),
         "teacher": "none" if teacher is None else fingerprint(teacher.tensors()),
@@ -144,6 +146,7 @@ def _identity(training: Training, teacher: Program | None) -> Identity:
         "processes": stepper.processes.count,
         "device": stepper.processes.device.type,
         "torch": str(torch.__version__),
+        "prunec": tool_version("prunec"),
     }
 
 

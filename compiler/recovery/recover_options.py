@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, get_args
 
+from prunec.compiler.recovery.bounds import MAX_BATCH, MAX_EPOCHS
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.optimizer_kinds import (
     AUTO,
@@ -102,8 +103,8 @@ class Recover:
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", "".join(self.schedule.split()))  # blanks don't count
         ranges = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 2, "at least 2"),
+            "epochs": (1 <= self.epochs <= MAX_EPOCHS, f"at least 1 and at most {MAX_EPOCHS}"),
+            "batch_size": (2 <= self.batch_size <= MAX_BATCH, f"at least 2 and at most {MAX_BATCH}"),
             "momentum": (0 <= (self.momentum or 0) < 1, "at least 0 and below 1"),
             "nesterov": (not self.nesterov or self.momentum != 0, "false where momentum is 0"),
             "betas": (self.betas is None or _are_decays(self.betas), "two numbers of at least 0 and below 1"),
@@ -115,7 +116,7 @@ class Recover:
             "warmup": (0 <= self.warmup < self.epochs, f"at least 0 and below the {self.epochs} epochs"),
             "clip_norm": (0 <= self.clip_norm < float("inf"), "a norm above 0, or 0 for none"),
             "ema": (0 <= self.ema < 1, "a decay below 1, or 0 for none"),
-            "probe": (self.probe is None or self.probe >= 0, "a number of epochs, or 0 for none"),
+            "probe": (0 <= (self.probe or 0) <= MAX_EPOCHS, f"a number of epochs up to {MAX_EPOCHS}, or 0 for none"),
             "over_pruned_points": (0 < self.over_pruned_points < 100, "above 0 and below 100 points"),
             "early": (bool(self.early) == (self.rewinds_weights), "given for the schedule wr, and only for it"),
             "accumulate": (1 <= self.accumulate <= self.batch_size // 2, "at least 1, with 2 samples a part or more"),

@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
+from prunec.compiler.recovery.bounds import check_bounds
 from prunec.compiler.recovery.named_rows import SCRATCH, NamedRow, exact_epochs, named_row
 from prunec.compiler.recovery.schedule_curves import CosineSchedule, OneCycle, ScaledRestart, Schedule, StepSchedule
 from prunec.passes.errors import UsageError, did_you_mean
@@ -224,8 +225,7 @@ def parse_schedule(text: str, *, epochs: float | None = None, original: Schedule
         OriginalUnknownError: The schedule derives from ``original``, which is not given.
     """
     text = "".join(text.split())
-    if epochs is not None and epochs <= 0:
-        raise UsageError(f"A run must have more than 0 epochs, got {epochs:g}.")
+    check_bounds(text, epochs)
     if _REST.fullmatch(text) is not None:
         return _rest(text, epochs, original)
     if (longer := _LENGTHENED.fullmatch(text)) is not None:
@@ -247,6 +247,7 @@ def untrained() -> Schedule:
 
 def _named(row: NamedRow, written: ScheduleText) -> Schedule:
     """A row of the published tables."""
+    check_bounds(written.text, row.epochs)
     if written.epochs not in (None, row.epochs):
         raise written.error(f"is of {row.epochs} epochs, and the run of {written.epochs:g}.")
     written.learning_rate(row.rate)

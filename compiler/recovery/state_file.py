@@ -1,8 +1,9 @@
 """The state of a training in a file, from which it goes on as if it had never stopped."""
 
 import os
-import pickle
+import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 
 from prunec.compiler.recovery.processes import Processes
 from prunec.passes.archives import check_zip
-from prunec.passes.errors import InputError, first_line
+from prunec.passes.boundary import reading, shortened
+from prunec.passes.errors import InputError
 from prunec.passes.tensors import check_stored
 
 Identity = Mapping[str, object]
@@ -91,18 +93,26 @@ class StateFile:
         if self.processes.rank != 0 or not path.exists():
             return None
         check_zip(path)
-        try:
+        with self.reading():
+            with zipfile.ZipFile(path) as archive:
+                if (broken := archive.testzip()) is not None:  # torch itself doesn't look at the checksums
+                    raise ValueError(f"the checksum of {broken} in it doesn't fit")
             held = torch.load(path, weights_only=True, map_location="cpu")
             check_stored(held, path)
-            return held["identity"], held["state"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise InputError(
-                f"{path} can't be read as the state of a training: {first_line(error)}",
-                hint="Remove it and start anew.",
-            ) from error
+            return _texts(held["identity"]), held["state"]
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Say of what goes wrong within that the file is no state of a training."""
+        return reading(f"The state of a training {self.options.path}", hint="Remove it and start anew.")
+
+
+def _texts(identity: object) -> Identity:
+    if not isinstance(identity, dict) or not all(isinstance(name, str) for name in identity):
+        raise ValueError("it doesn't say which training it is of")
+    return identity
 
 
 def _shown(identity: Identity, key: str) -> str:
     """A value as messages show it, with hashes shortened."""
     text = str(identity.get(key, "not given"))
-    return f"{text[:12]}..." if len(text) == 64 else text
+    return f"{text[:12]}..." if len(text) == 64 else shortened(text)

@@ -14,6 +14,7 @@ from prunec.calibration.splits import steps_per_epoch
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.recovered import EarlyEnd
 from prunec.compiler.recovery.running_hook import Moment
+from prunec.compiler.recovery.saved_training import SavedTraining, check_optimizer_state, check_tensors
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.compiler.recovery.state_file import StateFile
 from prunec.compiler.recovery.stepping import Stepper
@@ -203,21 +204,40 @@ class Training:
             "random": self.stepper.processes.gathered(_random_state()),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the same training."""
-        self.curve = [EpochRecord(**record) for record in state["curve"]]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same training.
+
+        Raises:
+            Exception: The state isn't what `state` gives; nearly any, so that the caller says which file is wrong.
+        """
+        saved = SavedTraining.model_validate(state)
+        self._check_fit(saved)
+        self.curve = saved.curve
         for name in _SAVED:
-            setattr(self, name, state[name])
-        self.earlier_seconds = state["seconds"]
-        self.early_end = None if state["early_end"] is None else EarlyEnd(**state["early_end"])
-        put(self.stepper.program, state["tensors"])
-        self.stepper.optimizer.load_state_dict(state["optimizer"])
-        self.stepper.scaler.load_state_dict(state["scaler"])
-        if self.stepper.average is not None:
-            put(self.stepper.average.program, state["average"]["tensors"])
-            self.stepper.average.updates = state["average"]["updates"]
-        self.stepper.hooks.restore(state["hooks"])
-        _set_random_state(state["random"][self.stepper.processes.rank])
+            setattr(self, name, getattr(saved, name))
+        self.earlier_seconds = saved.seconds
+        self.early_end = saved.early_end
+        put(self.stepper.program, saved.tensors)
+        self.stepper.optimizer.load_state_dict(saved.optimizer)
+        self.stepper.scaler.load_state_dict(saved.scaler)
+        if self.stepper.average is not None and saved.average is not None:
+            put(self.stepper.average.program, saved.average.tensors)
+            self.stepper.average.updates = saved.average.updates
+        self.stepper.hooks.restore(saved.hooks)
+        _set_random_state(saved.random[self.stepper.processes.rank])
+
+    def _check_fit(self, saved: SavedTraining) -> None:
+        """ValueError where a state, whole in itself, isn't of this network, this optimizer or this many epochs."""
+        own = self.stepper.program.tensors()
+        check_tensors(saved.tensors, own, "tensors")
+        for name, stored in (("kept", saved.kept), ("average", saved.average and saved.average.tensors)):
+            if stored:
+                check_tensors(stored, own, name)
+        check_optimizer_state(saved.optimizer, self.stepper.optimizer)
+        if (saved.average is None) != (self.stepper.average is None):
+            raise ValueError("it has an average of the weights where none is kept, or none where one is")
+        if len(saved.curve) > self.stepper.options.epochs or saved.step > self.steps_per_epoch:
+            raise ValueError("it has more epochs or steps than the training")
 
 
 def _random_state() -> list[Tensor]:

@@ -15,6 +15,9 @@ from prunec.compiler.report.ledger_part import LedgerEntryPart
 from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, covers, reasons_of, steps_of, with_unknowns
 from prunec.compiler.report.report_part import Part
 
+#: Size of a report.json that is read; a network of 10,000 layers has one of 20 MB.
+MAX_REPORT_BYTES = 64 << 20
+
 
 class Report(Part):
     """The whole report.

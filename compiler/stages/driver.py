@@ -7,7 +7,7 @@ from pathlib import Path
 from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
-from prunec.compiler.bundle.bundle_writer import BundleWriter
+from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.facts.outcome import NO_ENGINE_ASKED, Built, Exported, Outcome, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
@@ -79,6 +79,7 @@ def compile_model(
     steps = _pipeline(pipeline, target, data)
     request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
     writer = BundleWriter(Path(output), force, seed=request.settings.seed, ends_training=True)
+    refuse_states(writer.state_folder, resume=request.settings.resume, force=force)
     with writer if is_main() else nullcontext():
         return compile_request(request, writer)
 
