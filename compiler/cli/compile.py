@@ -103,6 +103,18 @@ def compile_(
     allow_unknown: Annotated[
         bool, _gates("--allow-unknown", help="Let a gate pass that can't be measured here.")
     ] = False,
+    strict: Annotated[
+        bool,
+        _gates(
+            "--strict",
+            help="Fail if more than 5 points are lost, the network is slower than the dense one on the target, or the "
+            "vendor doesn't support the target, where no other gate covers that.",
+        ),
+    ] = False,
+    allow_implausible: Annotated[
+        bool,
+        _gates("--allow-implausible", help="Go on where the data look otherwise than those of the network's training."),
+    ] = False,
     gate: Annotated[
         list[str] | None,
         _gates("--gate", metavar="NAME{limit=...}", help="Another gate, such as a plug-in's; repeatable."),
@@ -162,6 +174,8 @@ def compile_(
             require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
             gates=tuple(gate or ()),
             allow_unknown=allow_unknown,
+            strict=strict,
+            allow_implausible=allow_implausible,
             command=context.obj,
             resume=resume,
             save_steps=save_steps,

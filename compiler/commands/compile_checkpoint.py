@@ -99,6 +99,7 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> tuple[Report, P
         optimizers=_optimizers(project, pipeline),
         early=_early(project, pipeline, job.model),
         model_name=project.config.model.name,
+        stated_accuracy=project.config.model.accuracy,
         module=_module(project, loaded, job) if job.settings.controls else None,
         initialise=project.initialise(),
     )

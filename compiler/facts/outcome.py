@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.step_facts import StepFact, entries_of
 from prunec.passes.program import Program
@@ -11,6 +12,8 @@ from prunec.runtime.engines.measuring import Measurement
 from prunec.runtime.engines.protocol import EngineInfo
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.onnx_sparsity import LayerSparsity
+
+_NOT_CHECKED = Unknown("the data were not checked.")
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Steps:
         further_seeds: The same steps with further seeds.
         seed_matters: Whether a further seed gave other weights.
         controls: The control arms.
+        plausibility: What the data are to the dense network.
     """
 
     program: Program
@@ -127,6 +131,7 @@ class Steps:
     further_seeds: tuple[SeedRun, ...] = ()
     seed_matters: bool = False
     controls: tuple[ControlRun, ...] = ()
+    plausibility: Plausibility | Unknown = _NOT_CHECKED
 
     @property
     def ledger(self) -> tuple[LedgerEntry, ...]:

@@ -37,6 +37,9 @@ class Settings:
         require_sparse_percent: Limit of the sparsity gate, percent of the layers that hold 2:4.
         gates: Further gates as text, such as gates of plug-ins: ``NAME{limit=...}``.
         allow_unknown: Whether a gate passes whose value can't be measured.
+        strict: Whether doubts that no gate covers fail the compile: accuracy, latency, the vendor's support.
+        allow_implausible: Whether data are taken that look otherwise than those of the network's training.
+        stated_accuracy: The dense network's stated accuracy on the test data, which is checked; None where there is none.
         command: The command line, for the report.
         model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
@@ -67,6 +70,9 @@ class Settings:
     require_sparse_percent: float | None = None
     gates: tuple[str, ...] = ()
     allow_unknown: bool = False
+    strict: bool = False
+    allow_implausible: bool = False
+    stated_accuracy: float | None = None
     command: str = ""
     model_name: str = ""
     pretraining: Schedule | None = None

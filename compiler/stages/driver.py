@@ -24,6 +24,7 @@ from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import check_controls, run_controls, run_seeds
 from prunec.compiler.stages.export_network import export
 from prunec.compiler.stages.measurement import measure
+from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.recover_step import check_recoveries, remove_states
 from prunec.compiler.stages.step_runs import check_needs, dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
@@ -84,7 +85,9 @@ def compile_model(
     with BundleWriter(Path(output), force, seed=request.settings.seed) as folder:
         outcome = _run(request, state_folder, folder)
         request.settings.progress.stage("report")
-        report = judged(assemble(request, outcome), asked_gates(request.settings), request.settings.allow_unknown)
+        settings = request.settings
+        assembled = assemble(request, outcome)
+        report = judged(assembled, asked_gates(settings), settings.allow_unknown, settings.strict)
         (folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
         (folder / RECIPE).write_text(recipe_text(request.pipeline, request.settings.seed), encoding="utf-8")
         write_report(folder, report)
@@ -128,8 +131,9 @@ def _check_dimensions(program: Program, settings: Settings) -> None:
 def _run_all_steps(request: Request, state_folder: Path) -> Steps:
     """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
     seed, history = request.settings.seed, (dense_fact(request),)
+    plausibility = check_plausible(request, history[0])
     main = run_steps(StepInput(request.dense, request, seed, history, state_folder=state_folder), request.pipeline)
-    return Steps(main.program, main.history, *run_seeds(main), run_controls(main))
+    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility)
 
 
 def _run(request: Request, state_folder: Path, folder: Path) -> Outcome:
