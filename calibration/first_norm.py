@@ -113,18 +113,23 @@ class FirstNorm:
         return float(self._distances(given.double().mean(1)[None], given.double().var(1, unbiased=False)[None]))
 
     def fit(self, moments: Moments) -> tuple[AffineChange, float]:
-        """The change of the inputs with the least distance, and that distance."""
-        powers = torch.linspace(-4, 4, 321, dtype=torch.float64)
-        best = torch.zeros(0)
-        for step in (powers[1] - powers[0], (powers[1] - powers[0]) / 20):
-            sizes = 10**powers
-            scales = torch.cat([sizes, -sizes]) if best.numel() == 0 else best.sign() * sizes
+        """The change of the inputs with the least distance, and that distance.
+
+        Many first layers hold filters and their negatives, which see bright and dark alike: the scale is negative only
+        where that is much closer.
+        """
+        (change, distance), (negative, other) = (self._fit(moments, sign) for sign in (1.0, -1.0))
+        return (negative, other) if other < distance / 2 else (change, distance)
+
+    def _fit(self, moments: Moments, sign: float) -> tuple[AffineChange, float]:
+        powers, step = torch.linspace(-4, 4, 321, dtype=torch.float64), 8 / 320
+        for _ in range(2):
+            scales = sign * 10**powers
             shifts = self._shifts(moments, scales)
             distances = self._distances(*moments.statistics(scales, shifts))
             at = int(distances.argmin())
-            best, found = scales[at], (AffineChange(float(scales[at]), float(shifts[at])), float(distances[at]))
-            powers = best.abs().log10() + step * torch.linspace(-1, 1, 41, dtype=torch.float64)
-        return found
+            powers = powers[at] + step * torch.linspace(-1, 1, 41, dtype=torch.float64)
+        return AffineChange(float(scales[at]), float(shifts[at])), float(distances[at])
 
     def _shifts(self, moments: Moments, scales: Tensor) -> Tensor:
         """For each scale the shift that brings the means closest, (K,): least squares, then again without outliers."""

@@ -39,7 +39,7 @@ class Settings:
         allow_unknown: Whether a gate passes whose value can't be measured.
         strict: Whether doubts that no gate covers fail the compile: accuracy, latency, the vendor's support.
         allow_implausible: Whether data are taken that look otherwise than those of the network's training.
-        stated_accuracy: The dense network's stated accuracy on the test data, which is checked; None where there is none.
+        stated_accuracy: The dense network's stated accuracy on the test data, to be checked; None where none is.
         command: The command line, for the report.
         model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
