@@ -176,7 +176,8 @@ def test_the_fit_finds_a_change_that_was_made(program: Program, data: Data, scal
     inputs = next(iter(data.test.batches(64)))[0]
     moments = norm.moments((inputs - shift) / scale)
     assert moments is not None
-    change, distance = norm.fit(moments)
+    (change, distance), (_, inverted) = norm.fits(moments)
+    assert inverted > 2 * distance
     assert change.scale == pytest.approx(scale, rel=0.05)
     assert change.shift == pytest.approx(shift, rel=0.01, abs=0.1)
     assert distance == pytest.approx(norm.distance(inputs), abs=0.02)
