@@ -23,7 +23,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long gpu-check zoo lint types format clean
+.PHONY: help venv demo test test-long gpu-check zoo plausibility lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where th
 zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)
 
+plausibility: $(STAMP) ## check known networks and data for false alarms; downloads 100 MB into plausibility/
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.plausibility plausibility
+
 lint: $(STAMP) ## check style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,4 +76,4 @@ format: $(STAMP) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf .venv build demo zoo *.egg-info
+	rm -rf .venv build demo zoo plausibility *.egg-info

@@ -32,7 +32,7 @@ class AffineChange:
 
 
 @dataclass(frozen=True)
-class Moments:
+class ResponseMoments:
     """First and second moments, float64, by channel of what a batch norm is given by inputs x, by 1 and by 0.
 
     They hold the statistics for every `AffineChange` of the inputs, where all before the batch norm is affine.
@@ -86,8 +86,8 @@ class FirstNorm:
         return None
 
     @torch.no_grad()
-    def moments(self, inputs: Tensor) -> Moments | None:
-        """Moments on inputs (N, ...); None where what comes before the batch norm isn't affine."""
+    def moments(self, inputs: Tensor) -> ResponseMoments | None:
+        """ResponseMoments on inputs (N, ...); None where what comes before the batch norm isn't affine."""
         zero, one = (self._given(torch.full_like(inputs[:1], value)) for value in (0.0, 1.0))
         probe = inputs[:2]
         expected = 2 * (self._given(probe) - zero) + one
@@ -101,7 +101,7 @@ class FirstNorm:
             firsts.append(flat.sum(2))
             seconds.append(flat @ flat.transpose(1, 2))
         count = len(inputs) * zero[0, 0].numel()
-        return Moments(sum(firsts) / count, sum(seconds) / count)  # type: ignore[arg-type]
+        return ResponseMoments(sum(firsts) / count, sum(seconds) / count)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def distance(self, inputs: Tensor) -> float:
@@ -112,21 +112,24 @@ class FirstNorm:
         given = torch.cat([self._given(part).transpose(0, 1).flatten(1) for part in torch.split(inputs, _CHUNK)], dim=1)
         return float(self._distances(given.double().mean(1)[None], given.double().var(1, unbiased=False)[None]))
 
-    def fit(self, moments: Moments) -> tuple[AffineChange, float]:
-        """The change of the inputs with the least distance, and that distance."""
-        powers = torch.linspace(-4, 4, 321, dtype=torch.float64)
-        best = torch.zeros(0)
-        for step in (powers[1] - powers[0], (powers[1] - powers[0]) / 20):
-            sizes = 10**powers
-            scales = torch.cat([sizes, -sizes]) if best.numel() == 0 else best.sign() * sizes
+    def fits(self, moments: ResponseMoments) -> tuple[tuple[AffineChange, float], ...]:
+        """The changes of the inputs with the least distance, and that distance: of positive scale, and of negative.
+
+        Many first layers hold filters and their negatives, which see bright and dark alike: both may fit.
+        """
+        return self._fit(moments, 1.0), self._fit(moments, -1.0)
+
+    def _fit(self, moments: ResponseMoments, sign: float) -> tuple[AffineChange, float]:
+        powers, step = torch.linspace(-4, 4, 321, dtype=torch.float64), 8 / 320
+        for _ in range(2):
+            scales = sign * 10**powers
             shifts = self._shifts(moments, scales)
             distances = self._distances(*moments.statistics(scales, shifts))
             at = int(distances.argmin())
-            best, found = scales[at], (AffineChange(float(scales[at]), float(shifts[at])), float(distances[at]))
-            powers = best.abs().log10() + step * torch.linspace(-1, 1, 41, dtype=torch.float64)
-        return found
+            powers = powers[at] + step * torch.linspace(-1, 1, 41, dtype=torch.float64)
+        return AffineChange(float(scales[at]), float(shifts[at])), float(distances[at])
 
-    def _shifts(self, moments: Moments, scales: Tensor) -> Tensor:
+    def _shifts(self, moments: ResponseMoments, scales: Tensor) -> Tensor:
         """For each scale the shift that brings the means closest, (K,): least squares, then again without outliers."""
         of_x, of_one, of_zero = moments.first.T
         missing = (self.mean - of_zero - scales[:, None] * of_x) / self.variance.sqrt()

@@ -168,11 +168,16 @@ class _Part:
         moments = self.norm.moments(self.given.stored(inputs))
         if moments is None:
             return None
-        change, left = self.norm.fit(moments)
-        if left > distance / 2:
+        stored = self.given.stored(self.inputs)
+        close = [
+            Normalisation(-change.shift / change.scale, 1 / change.scale)
+            for change, left in self.norm.fits(moments)
+            if left < distance / 2
+        ]
+        judged = [(expected, self.score(expected(stored), self.labels)) for expected in close]
+        if not judged:
             return None
-        expected = Normalisation(-change.shift / change.scale, 1 / change.scale)
-        scores = self.score(expected(self.given.stored(self.inputs)), self.labels)
+        expected, scores = max(judged, key=lambda each: float(each[1].double().mean()))
         if _surely(self.scores - scores):  # they work better as they are
             return None
         mistake, numbers = scale_mistake(expected, inputs, self.given)

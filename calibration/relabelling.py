@@ -63,8 +63,12 @@ def _simple(classes: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _matching(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """A number for each label, each once, (classes,): the pairs that come together most often, one after the other."""
+    """A number for each label, each once, (classes,): the pairs that come together most often, one after the other.
+
+    Numbers are those of labels that are there: a class that the network takes for one that isn't is a hard class.
+    """
     counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+    counts[:, torch.bincount(labels, minlength=classes) == 0] = 0
     numbers, free = torch.full((classes,), -1), torch.ones(classes, dtype=torch.bool)
     pairs = counts.nonzero()
     for label, number in pairs[counts[tuple(pairs.T)].argsort(descending=True, stable=True)].tolist():

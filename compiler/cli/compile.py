@@ -116,6 +116,18 @@ def compile_(
         bool,
         _gates("--allow-noop", help="Let a step pass that did nothing, or less than half, of what it was asked for."),
     ] = False,
+    strict: Annotated[
+        bool,
+        _gates(
+            "--strict",
+            help="Fail if more than 5 points are lost, the network is slower than the dense one on the target, or the "
+            "vendor doesn't support the target, where no other gate covers that.",
+        ),
+    ] = False,
+    allow_implausible: Annotated[
+        bool,
+        _gates("--allow-implausible", help="Go on where the data look otherwise than those of the network's training."),
+    ] = False,
     gate: Annotated[
         list[str] | None,
         _gates("--gate", metavar="NAME{limit=...}", help="Another gate, such as a plug-in's; repeatable."),
@@ -176,6 +188,8 @@ def compile_(
             gates=tuple(gate or ()),
             allow_unknown=allow_unknown,
             allow_noop=allow_noop,
+            strict=strict,
+            allow_implausible=allow_implausible,
             command=context.obj,
             resume=resume,
             save_steps=save_steps,

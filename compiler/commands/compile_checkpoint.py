@@ -126,6 +126,7 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
         pretraining=None if dense is None else dense.learning_rates(),
         pretraining_optimizer=None if dense is None else dense.optimizer,
         model_name=config.model.name,
+        stated_accuracy=config.model.accuracy,
     )
     recoveries: list[Recover] = pipeline.of(Recover)
     optimizers = {str(options.optimizer) for options in recoveries}

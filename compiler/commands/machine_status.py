@@ -135,9 +135,11 @@ def device_status(name: str) -> DeviceStatus:
         kind = choose_engine(target, EngineOptions())
         with ENGINES.blame(kind.name):
             ability: Ability = "build and run" if kind.runs_here(target) else "build ahead of time"
+            outside = kind.outside_support(target)
     except (MissingDependencyError, UsageError) as error:
         return DeviceStatus(name, target.info.title, "bundle only", " ".join(filter(None, (error.message, error.hint))))
-    return DeviceStatus(name, target.info.title, ability, f"with {kind.name}")
+    detail = f"with {kind.name}" + (f"; {outside.removesuffix('.')}" if outside else "")
+    return DeviceStatus(name, target.info.title, ability, detail)
 
 
 def doctor_rows(status: MachineStatus) -> list[tuple[str, str, str, str]]:

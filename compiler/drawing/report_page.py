@@ -38,6 +38,7 @@ def render_html(report: Report) -> str:
         retraining=headline_figures.retraining_rows(report),
         ledger=ledger_rows(report),
         extensions=extension_rows(report),
+        warnings=known(report.warnings) or (),
         two_four=two_four_words,
         sparse_kernels=sparse_kernel_words,
         batch=latency.batch if latency is not None else 1,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.step_facts import StepFact, entries_of
 from prunec.passes.program import Program
@@ -14,6 +15,7 @@ from prunec.runtime.onnx_sparsity import LayerSparsity
 
 #: Why there is no engine where the user wanted none.
 NO_ENGINE_ASKED = "no engine was asked for (--no-engine)."
+_NOT_CHECKED = Unknown("the data were not checked.")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Steps:
         further_seeds: The same steps with further seeds.
         seed_matters: Whether a further seed gave other weights.
         controls: The control arms.
+        plausibility: What the data are to the dense network.
     """
 
     program: Program
@@ -130,6 +133,7 @@ class Steps:
     further_seeds: tuple[SeedRun, ...] = ()
     seed_matters: bool = False
     controls: tuple[ControlRun, ...] = ()
+    plausibility: Plausibility | Unknown = _NOT_CHECKED
 
     @property
     def ledger(self) -> tuple[LedgerEntry, ...]:

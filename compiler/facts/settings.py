@@ -38,6 +38,9 @@ class Settings:
         gates: Further gates as text, such as gates of plug-ins: ``NAME{limit=...}``.
         allow_unknown: Whether a gate passes whose value can't be measured.
         allow_noop: Whether a step may reach nothing of what it was asked for, or less than half.
+        strict: Whether doubts that no gate covers fail the compile: accuracy, latency, the vendor's support.
+        allow_implausible: Whether data are taken that look otherwise than those of the network's training.
+        stated_accuracy: The dense network's stated accuracy on the test data, to be checked; None where none is.
         command: The command line, for the report.
         model_name: Name of the dense network, such as "ResNet-50", by which runs are compared with published ones.
         pretraining: The dense network's own training; None where it isn't known, 0 epochs where there was none.
@@ -69,6 +72,9 @@ class Settings:
     gates: tuple[str, ...] = ()
     allow_unknown: bool = False
     allow_noop: bool = False
+    strict: bool = False
+    allow_implausible: bool = False
+    stated_accuracy: float | None = None
     command: str = ""
     model_name: str = ""
     pretraining: Schedule | None = None

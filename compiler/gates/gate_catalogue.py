@@ -5,6 +5,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from prunec.compiler.facts.settings import Settings
+from prunec.compiler.gates.doubts import NotSlower, VendorSupport
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.own_gates import (
     EngineBuilt,
@@ -19,7 +20,16 @@ from prunec.passes.notation import Item, parse_items
 from prunec.passes.options import with_options
 from prunec.passes.plugins import Catalogue
 
-_OWN = (MaxOnnxVsTorch, EngineBuilt, MinDonePercent, MaxDropPoints, MinSpeedup, RequireSparsePercent)
+_OWN = (
+    MaxOnnxVsTorch,
+    EngineBuilt,
+    MinDonePercent,
+    MaxDropPoints,
+    MinSpeedup,
+    RequireSparsePercent,
+    NotSlower,
+    VendorSupport,
+)
 #: Exit codes that a gate may have: 0 is success, 1 a bug of prunec, and shells give those above.
 _EXIT_CODES = range(2, 126)
 GATES = Catalogue("gate", "prunec.gates", {kind.name: f"{kind.__module__}:{kind.__qualname__}" for kind in _OWN})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from prunec.compiler.gates.doubts import doubts, strict_gates
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.gate_catalogue import GATES, gate_of
 from prunec.compiler.gates.own_gates import EngineBuilt
@@ -15,27 +16,31 @@ from prunec.passes.options import changed_options
 from prunec.passes.unknown import Unknown
 
 
-def judged(report: Report, gates: Sequence[Gate], allow_unknown: bool) -> Report:
+def judged(report: Report, gates: Sequence[Gate], allow_unknown: bool, strict: bool = False) -> Report:
     """The report with the verdicts of gates, and the exit code that follows: the lowest of the gates that fail.
 
     Args:
         report: Any report; the gates in it are replaced.
         gates: The gates.
         allow_unknown: Whether a gate passes whose value isn't known.
+        strict: Whether what no gate covers is a gate, too, which passes where its value isn't known.
     """
-    return judged_anew(report, [(gate, allow_unknown) for gate in gates])
+    further = strict_gates(gates) if strict else []
+    return judged_anew(report, [*((gate, allow_unknown) for gate in gates), *((gate, True) for gate in further)])
 
 
 def judged_anew(report: Report, gates: Sequence[tuple[Gate, bool]]) -> Report:
     """The report judged by gates, each with whether it passes where its value isn't known."""
-    rows, failing = [], []
+    rows: list[GatePart] = []
+    failing = []
     for gate, allow_unknown in gates:
         rows.append(judge(gate, report, allow_unknown))
         if rows[-1].verdict == "failed" or (rows[-1].verdict == "unknown" and not allow_unknown):
             failing.append(gate.exit_code)
     code = min(failing, default=0)
     update = {"gates": tuple(rows), "exit_code": code, "status": "FAILED" if code else "PASSED"}
-    return report.model_copy(update=update)
+    report = report.model_copy(update=update)
+    return report.model_copy(update={"warnings": doubts(report)})
 
 
 def gates_of(report: Report) -> list[tuple[Gate, bool]]:

@@ -111,6 +111,7 @@ class ModelSection(_Section):
         initialise: "module:callable" that draws all weights of a network, for control arms from scratch.
         input: Shape of one sample, or a list of shapes for several inputs.
         pretraining: The training of the dense network, where it is known.
+        accuracy: The dense network's accuracy on the test data, 0 to 1, which is then checked.
     """
 
     name: str = ""
@@ -118,6 +119,7 @@ class ModelSection(_Section):
     initialise: Reference | None = None
     input: tuple[Shape, ...] | None = None
     pretraining: PretrainingSection | None = None
+    accuracy: StrictFloat | StrictInt | None = Field(default=None, ge=0, le=1)
 
     @field_validator("input", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from prunec.calibration.data import Data
+from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.outcome import ControlRun, Outcome
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact
@@ -69,6 +70,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         engine=Unknown("not built yet."),
         environment=engine_facts.environment_part(),
         extensions=told_by_plug_ins(history),
+        plausibility=_plausibility(outcome.steps.plausibility),
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)
@@ -98,6 +100,10 @@ def _data(data: Data | None) -> training_parts.DataPart | Unknown:
         validation_images=len(data.validation),
         test_images=len(data.test),
     )
+
+
+def _plausibility(found: Plausibility | Unknown) -> training_parts.PlausibilityPart | Unknown:
+    return found if isinstance(found, Unknown) else training_parts.PlausibilityPart.of(found)
 
 
 def _macs(dense: Program, compiled: Program) -> network_parts.MacsPart:

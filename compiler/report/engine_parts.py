@@ -51,7 +51,8 @@ class EnginePart(Part):
     """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle.
 
     `sha256` is the hash of its file, `builder` library and version, `gpu` what it was built on. One built ahead of time
-    is for `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest.
+    is for `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest. `outside_support`
+    says that the vendor doesn't support the engine on the target; it is empty where the vendor does.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class EnginePart(Part):
     dimensions: Maybe[SortedDict[str]] = NOT_RECORDED
     run_on_device: bool
     notes: tuple[str, ...] = ()
+    outside_support: Maybe[str] = NOT_RECORDED
 
 
 class EngineRequestPart(Part):

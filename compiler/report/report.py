@@ -23,7 +23,8 @@ class Report(Part):
     """The whole report.
 
     `extensions` holds what steps and training hooks of other packages tell, by their names; where several of one name
-    tell something, the second stands under ``NAME#2``, and so on.
+    tell something, the second stands under ``NAME#2``, and so on. `warnings` are what speaks against the result and no
+    gate covers.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -57,10 +58,12 @@ class Report(Part):
     engine: Maybe[engine_parts.EnginePart]
     environment: engine_parts.EnvironmentPart
     extensions: dict[str, Figures] = Field(default_factory=dict)
+    plausibility: Maybe[training_parts.PlausibilityPart] = NOT_RECORDED
+    warnings: Maybe[tuple[str, ...]] = NOT_RECORDED
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (
-        *("command", "environment", "latency", "latency_cpu", "engine", "size_bytes.engine"),
+        *("command", "environment", "latency", "latency_cpu", "engine", "size_bytes.engine", "warnings"),
         "numerics.engine_vs_torch_max_relative_error",
         *("recovery.seconds", "recovery.resumed", "recovery.curve.*.seconds"),
         *("layers.*.dense_ms", "layers.*.sparse_ms", "layers.*.gain"),

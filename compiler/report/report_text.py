@@ -19,15 +19,17 @@ if TYPE_CHECKING:  # report.py imports pydantic, which the last line of a plain 
 _ASCII = str.maketrans({"\u00d7": "x", "→": "->", "≤": "<=", "≥": ">="})  # for terminals of any character set
 
 
-def result_line(passed: bool, figures: Sequence[str], command: str) -> str:
-    """The last line of a run: ``PASSED|FAILED | <figures against their limits> | <command>``.
+def result_line(passed: bool, figures: Sequence[str], command: str, doubts: Sequence[str] = ()) -> str:
+    """The last line of a run: ``PASSED|FAILED | <figures against their limits> | but: <doubts> | <command>``.
 
     Args:
         passed: Whether the exit code is 0.
         figures: Each figure in words, with its limit where there is one.
         command: The command line that was run.
+        doubts: What speaks against a result that passed; without any, that part is left out.
     """
-    return f"{'PASSED' if passed else 'FAILED'} | {', '.join(figures) or 'no figures'} | {command}"
+    but = f"but: {'; '.join(doubts)} | " if passed and doubts else ""
+    return f"{'PASSED' if passed else 'FAILED'} | {', '.join(figures) or 'no figures'} | {but}{command}"
 
 
 def report_line(report: "Report") -> str:
@@ -47,7 +49,7 @@ def report_line(report: "Report") -> str:
     for gate in report.gates:
         verdict = "" if gate.verdict == "passed" else f" ({gate.verdict})"
         words.append(figures.gate_words(gate).translate(_ASCII) + verdict)
-    return result_line(report.passed, words, report.command)
+    return result_line(report.passed, words, report.command, known(report.warnings) or ())
 
 
 def summary_rows(report: "Report") -> list[tuple[str, str]]:
@@ -70,6 +72,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
         rows.append(("Engine", f"{engine.path}, {engine.kind}, {place}"))
     rows += extension_rows(report)
     rows += [(f"Gate {gate.verdict}", figures.gate_words(gate)) for gate in report.gates]
+    rows += [("But", warning) for warning in known(report.warnings) or ()]
     rows += [("Not known", f"{', '.join(paths)}: {reason}") for reason, paths in figures.unknowns(report)]
     return [(label, value.translate(_ASCII)) for label, value in rows]
 
@@ -97,7 +100,7 @@ def summary_table(report: "Report") -> Table:
     table.add_column(overflow="fold")
     for label, value in summary_rows(report):
         status = "bold green" if report.passed else "bold red"
-        style = {"Status": status, "Gate failed": "red", "Not known": "dim"}.get(label, "")
+        style = {"Status": status, "Gate failed": "red", "But": "yellow", "Not known": "dim"}.get(label, "")
         table.add_row(label, Text(value, style=style))
     return table
 

@@ -22,6 +22,18 @@ class DataPart(Part):
     test_images: Count
 
 
+class PlausibilityPart(Part):
+    """The check of the data with the dense network on at most `samples` of each part.
+
+    `distance`: of the test inputs from what the first batch norm saw in training, in its standard deviations, mean over
+    channels. `findings`: likely mistakes in the data in words, which were allowed (`--allow-implausible`).
+    """
+
+    samples: Count
+    distance: Maybe[float]
+    findings: tuple[str, ...]
+
+
 class AccuracyPart(Part):
     """The metric on the test images after each step, fractions 0 to 1.
 

@@ -24,6 +24,7 @@ from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
 from prunec.compiler.stages.export_network import export
 from prunec.compiler.stages.measurement import measure
+from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError
@@ -97,10 +98,11 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
     if not is_main():
         raise HelperFinished(f"Process {os.environ['RANK']} has helped to train; process 0 writes the bundle.")
     outcome = _finished(request, steps, writer)
-    request.settings.progress.stage("report")
-    report = judged(assemble(request, outcome), asked_gates(request.settings), request.settings.allow_unknown)
+    settings = request.settings
+    settings.progress.stage("report")
+    report = judged(assemble(request, outcome), asked_gates(settings), settings.allow_unknown, settings.strict)
     (writer.folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
-    (writer.folder / RECIPE).write_text(recipe_text(request.pipeline, request.settings.seed), encoding="utf-8")
+    (writer.folder / RECIPE).write_text(recipe_text(request.pipeline, settings.seed), encoding="utf-8")
     write_report(writer.folder, report)
     return report
 
@@ -141,8 +143,9 @@ def _check_dimensions(program: Program, settings: Settings) -> None:
 def _run_all_steps(request: Request, state_folder: Path) -> Steps:
     """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
     seed, history = request.settings.seed, (dense_fact(request),)
+    plausibility = check_plausible(request, history[0])
     main = run_steps(StepInput(request.dense, request, seed, history, state_folder=state_folder), request.pipeline)
-    return Steps(main.program, main.history, *run_seeds(main), run_controls(main))
+    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility)
 
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:

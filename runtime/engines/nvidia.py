@@ -85,6 +85,7 @@ class NvidiaEngine(EngineKind):
             ranges=built.ranges,
             sparsity=built.sparsity or self.silence,
             notes=self.notes(target),
+            outside_support=self.outside_support(target),
             seconds=time.perf_counter() - started,
         )
 

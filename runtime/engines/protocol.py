@@ -46,6 +46,7 @@ class EngineInfo:
         ranges: Sizes that it takes, by dynamic dimension; empty where it takes any.
         sparsity: The builder's word on sparse kernels.
         notes: Sentences on the engine that users must know.
+        outside_support: Sentence that the vendor doesn't support it on the target; empty where the vendor does.
         seconds: Duration of the build.
     """
 
@@ -58,6 +59,7 @@ class EngineInfo:
     ranges: Mapping[str, SizeRange] = field(default_factory=dict)
     sparsity: BuilderSparsity | Unknown = NO_WORD
     notes: tuple[str, ...] = ()
+    outside_support: str = ""
     seconds: float = 0.0
 
     @property
@@ -195,6 +197,10 @@ class EngineKind(ABC):
     def gpu_state(self) -> "GpuState | Unknown":
         """Clocks, power and temperature of the GPU that engines run on, now."""
         return Unknown("nothing was measured on a GPU.")
+
+    def outside_support(self, target: Target) -> str:
+        """A sentence where a target lies outside the vendor's support matrix; empty where it doesn't."""
+        return ""
 
     def why_not_timed(self, target: Target) -> str:
         """Why the layers of an engine that wasn't run have no times, as a sentence of the report."""

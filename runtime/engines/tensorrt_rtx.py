@@ -47,6 +47,11 @@ class TensorRTRTX(NvidiaEngine):
         said = ["Built ahead of time by TensorRT-RTX on the CPU; TensorRT itself can't load it."]
         if target.sparse:
             said += ["Kernels are chosen on the device: whether sparse ones are used isn't known before it runs there."]
-        if target.info.compute_capability not in _SUPPORTED:
-            said += [f"{target.info.title} is not in the vendor's support matrix of TensorRT-RTX."]
+        if outside := self.outside_support(target):
+            said += [outside]
         return tuple(said)
+
+    def outside_support(self, target: Target) -> str:
+        if target.info.compute_capability in _SUPPORTED:
+            return ""
+        return f"{target.info.title} is not in the vendor's support matrix of TensorRT-RTX."

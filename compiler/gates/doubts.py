@@ -1,0 +1,98 @@
+"""Doubts: what speaks against a result that no gate was asked to judge. Under ``--strict`` they are gates."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from prunec.compiler.gates.gate import Gate
+from prunec.compiler.gates.own_gates import MaxDropPoints
+from prunec.compiler.report.report import Report
+from prunec.passes.errors import LatencyGateError, MissingDependencyError
+from prunec.passes.unknown import Unknown, known
+
+#: Points of accuracy that may be lost without a word.
+UNASKED_DROP_POINTS = 5.0
+
+
+@dataclass(frozen=True)
+class NotSlower:
+    """The compiled network isn't slower than the dense one, measured on the target, beyond the measurement's error."""
+
+    limit: float = 1
+    name: ClassVar[str] = "not_slower"
+    exit_code: ClassVar[int] = LatencyGateError.exit_code
+    label: ClassVar[str] = "upper end of the measured speed-up"
+    unit: ClassVar[str] = "x"
+
+    def value(self, report: Report) -> float | Unknown:
+        """The upper end of the interval of dense over compiled latency."""
+        return report.latency if isinstance(report.latency, Unknown) else report.latency.speedup_interval[1]
+
+
+@dataclass(frozen=True)
+class VendorSupport:
+    """The target is in the support matrix of the engine's vendor."""
+
+    limit: float = 1
+    name: ClassVar[str] = "vendor_support"
+    exit_code: ClassVar[int] = MissingDependencyError.exit_code
+    label: ClassVar[str] = "engines that the vendor supports on the target"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """1 or 0."""
+        outside = report.engine if isinstance(report.engine, Unknown) else report.engine.outside_support
+        return outside if isinstance(outside, Unknown) else float(not outside)
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """A gate that is there without being asked for, names of gates that cover it, and its failure in words."""
+
+    gate: Gate
+    covered_by: frozenset[str]
+    words: Callable[[Report, float], str]
+
+    def said(self, report: Report) -> str:
+        """The words where the gate fails; empty where it passes, isn't known or is covered."""
+        value = self.gate.value(report)
+        if isinstance(value, Unknown) or self.covered_by & {row.name for row in report.gates}:
+            return ""
+        is_within = value <= self.gate.limit if self.gate.name.startswith("max_") else value >= self.gate.limit
+        return "" if is_within else self.words(report, value)
+
+
+def _slower(report: Report, _: float) -> str:
+    latency = known(report.latency)
+    assert latency is not None, "the gate's value comes from it"
+    return f"slower than the dense network, {latency.speedup:.2f}x"
+
+
+def _outside(report: Report, _: float) -> str:
+    engine = known(report.engine)
+    assert engine is not None, "the gate's value comes from it"
+    return str(known(engine.outside_support)).removesuffix(".")
+
+
+_DOUBTS = (
+    _Doubt(
+        MaxDropPoints(UNASKED_DROP_POINTS),
+        frozenset({MaxDropPoints.name}),
+        lambda report, lost: f"{lost:.2f} points of accuracy lost, and no limit was given (--max-drop-points)",
+    ),
+    _Doubt(NotSlower(), frozenset({NotSlower.name, "min_speedup", "max_latency_ms"}), _slower),
+    _Doubt(VendorSupport(), frozenset({VendorSupport.name}), _outside),
+)
+
+
+def strict_gates(asked: Iterable[Gate]) -> list[Gate]:
+    """The gates that ``--strict`` adds to those that were asked for."""
+    names = {gate.name for gate in asked}
+    return [doubt.gate for doubt in _DOUBTS if not doubt.covered_by & names]
+
+
+def doubts(report: Report) -> tuple[str, ...]:
+    """What speaks against a result in words: implausible data, and what no gate covers."""
+    plausibility = known(report.plausibility)
+    findings = () if plausibility is None else tuple(f"implausible {each}" for each in plausibility.findings)
+    return (*findings, *(words for doubt in _DOUBTS if (words := doubt.said(report))))

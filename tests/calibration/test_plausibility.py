@@ -1,0 +1,228 @@
+"""Mistakes in the preparation of data are named, each by its own words, and data that are right raise no alarm."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from prunec.calibration.data import Data
+from prunec.calibration.first_norm import FirstNorm
+from prunec.calibration.plausibility import Plausibility, check_plausibility
+from prunec.calibration.relabelling import relabellings
+from prunec.calibration.splits import SampleSplit
+from prunec.passes.frontend import capture
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.evaluate import top1, top5
+from tests.calibration.glyphs import CLASSES, MEAN, STD, accuracy, changed, glyph_data, preprocessing, trained
+
+GIVEN, NONE = preprocessing(), preprocessing((0.0,), (1.0,))
+ORDER = torch.tensor([3, 0, 1, 5, 2, 4])
+
+
+def scaled(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 255
+
+
+#: What is done to the data -> words of the finding where a batch norm tells the scale, and where there is none.
+MISTAKES = {
+    "mean and std of 0..255": (
+        lambda data: changed(data, given=preprocessing(tuple(255 * m for m in MEAN), tuple(255 * s for s in STD))),
+        "mean and std of [data] are those of 0..255",
+        "mean and std of [data] are those of 0..255",
+    ),
+    "not normalised": (lambda data: changed(data, given=NONE), "normalisation is missing", "normalisation is missing"),
+    "normalised twice": (
+        lambda data: changed(data, GIVEN),
+        "normalisation is given twice",
+        "normalised though they should not be, or are twice",
+    ),
+    "normalised twice in the data": (
+        lambda data: changed(data, lambda x: GIVEN.normalised(GIVEN(x)), given=NONE),
+        "were normalised twice before they were given",
+        "normalisation is missing, or was done otherwise",
+    ),
+    "0..255 with mean and std of 0..1": (
+        lambda data: changed(data, lambda x: x.float()),
+        "are those of 0..1, and the data lie in 0..255",
+        "are those of 0..1, and the data lie in 0..255",
+    ),
+    "divided by 255 twice": (
+        lambda data: changed(data, lambda x: scaled(x) / 255),
+        "were divided by 255 twice",
+        "mean and std of [data] are those of 0..255",
+    ),
+    "-1..1": (
+        lambda data: changed(data, given=preprocessing((0.5,), (0.5,))),
+        "normalised otherwise than in training",
+        "was done otherwise than in training",
+    ),
+    "inverted": (lambda data: changed(data, lambda x: 255 - x), "(inverted)", "(inverted)"),
+    "BGR": (lambda data: changed(data, lambda x: x.flip(1)), "BGR instead of RGB", "BGR instead of RGB"),
+    "transposed": (lambda data: changed(data, lambda x: x.transpose(2, 3)), "(transposed)", "(transposed)"),
+    "upside down": (lambda data: changed(data, lambda x: x.flip(2)), "upside down", "upside down"),
+    "mirrored": (lambda data: changed(data, lambda x: x.flip(3)), "mirrored", "mirrored"),
+    "reshaped": (
+        lambda data: changed(data, lambda x: x.permute(0, 2, 3, 1).reshape(-1, 3, 12, 12)),
+        "reshape or view was used",
+        "reshape or view was used",
+    ),
+    "off by one": (lambda data: changed(data, labels=lambda y: (y + 1) % CLASSES), "off by one: subtract 1", ""),
+    "in reverse": (lambda data: changed(data, labels=lambda y: CLASSES - 1 - y), "reverse order", ""),
+    "permuted": (lambda data: changed(data, labels=lambda y: ORDER[y]), "0 as 1, 1 as 2, 2 as 4, 3 as 0, 4 as 5", ""),
+    "two exchanged": (
+        lambda data: changed(data, labels=lambda y: torch.tensor([0, 2, 1, 3, 4, 5])[y]),
+        "in another order (1 as 2, 2 as 1)",
+        "",
+    ),
+    "labels of other samples": (lambda data: changed(data, labels=lambda y: y.roll(7)), "belong to other samples", ""),
+    "one class": (
+        lambda data: changed(data, labels=lambda y: torch.full_like(y, 2)),
+        "all samples are of one class",
+        "",
+    ),
+    "the training data as test data": (lambda data: replace(data, test_repeats_train=1.0), "100 % of the samples", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return glyph_data()
+
+
+def program_of(network: nn.Module) -> Program:
+    return capture(network, (torch.zeros(2, 3, 12, 12),))
+
+
+@pytest.fixture(scope="module")
+def program(data: Data) -> Program:
+    network = trained(data, epochs=5)
+    assert accuracy(network, data) > 0.95
+    return program_of(network)
+
+
+@pytest.fixture(scope="module")
+def normless(data: Data) -> Program:
+    network = trained(data, norm=False, epochs=8)
+    assert accuracy(network, data) > 0.9
+    return program_of(network)
+
+
+def findings(program: Program, data: Data) -> tuple[str, ...]:
+    found = check_plausibility(program, data)
+    assert isinstance(found, Plausibility)
+    return found.findings
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named(program: Program, data: Data, mistake: str) -> None:
+    spoil, words, _ = MISTAKES[mistake]
+    (found,) = findings(program, spoil(data))
+    assert words in found
+    assert found.startswith(("training and test data: ", "test data: 100 %"))
+
+
+@pytest.mark.parametrize("mistake", [name for name, (_, _, words) in MISTAKES.items() if words])
+def test_mistakes_are_named_without_batch_norms(normless: Program, data: Data, mistake: str) -> None:
+    spoil, _, words = MISTAKES[mistake]
+    assert any(words in found for found in findings(normless, spoil(data)))
+
+
+def test_data_of_the_training_raise_no_alarm(program: Program, normless: Program, data: Data) -> None:
+    found = check_plausibility(program, data)
+    assert isinstance(found, Plausibility)
+    assert found.findings == ()
+    assert isinstance(found.distance, float)
+    assert found.distance < 0.1
+    without = check_plausibility(normless, data)
+    assert isinstance(without, Plausibility)
+    assert without.findings == ()
+    assert isinstance(without.distance, Unknown)
+
+
+def test_a_mistake_in_the_test_data_alone_is_told_of_them(program: Program, data: Data) -> None:
+    spoilt = replace(data, test=changed(data, lambda x: x.flip(1)).test)
+    (found,) = findings(program, spoilt)
+    assert found.startswith("test data: their channels")
+
+
+def test_networks_that_were_never_trained_are_not_judged(data: Data) -> None:
+    from tests.calibration.glyphs import network
+
+    found = check_plausibility(program_of(network().eval()), changed(data, given=NONE))
+    assert isinstance(found, Unknown)
+    assert "never trained" in found.reason
+
+
+def test_labels_are_looked_at_under_top1_only(program: Program, data: Data) -> None:
+    permuted = changed(data, labels=lambda y: ORDER[y])
+    for metric, count in ((top1, 1), (top5, 0)):
+        found = check_plausibility(program, permuted, metric)
+        assert isinstance(found, Plausibility)
+        assert len([each for each in found.findings if "labels" in each]) == count
+
+
+def test_test_samples_that_repeat_as_training_samples_do_are_no_mistake(program: Program, data: Data) -> None:
+    assert findings(program, replace(data, test_repeats_train=0.3, train_repeats=0.2)) == ()
+    assert len(findings(program, replace(data, test_repeats_train=0.3, train_repeats=0.1))) == 1
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.2, 0.3), (4.0, -1.5), (255.0, 120.0)])
+def test_the_fit_finds_a_change_that_was_made(program: Program, data: Data, scale: float, shift: float) -> None:
+    """Against the change itself: inputs x were (x' - shift) / scale before."""
+    norm = FirstNorm.of(program.inference())
+    assert norm is not None
+    inputs = next(iter(data.test.batches(64)))[0]
+    moments = norm.moments((inputs - shift) / scale)
+    assert moments is not None
+    (change, distance), (_, inverted) = norm.fits(moments)
+    assert inverted > 2 * distance
+    assert change.scale == pytest.approx(scale, rel=0.05)
+    assert change.shift == pytest.approx(shift, rel=0.01, abs=0.1)
+    assert distance == pytest.approx(norm.distance(inputs), abs=0.02)
+
+
+def test_moments_give_the_statistics_of_what_the_network_computes(program: Program, data: Data) -> None:
+    norm = FirstNorm.of(program.inference())
+    assert norm is not None
+    inputs = next(iter(data.test.batches(40)))[0]
+    moments = norm.moments(inputs)
+    assert moments is not None
+    mean, variance = moments.statistics(torch.tensor([0.5]).double(), torch.tensor([2.0]).double())
+    given = norm.before(0.5 * inputs + 2.0)[:, norm.alive].double()
+    assert torch.allclose(mean[0], given.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(variance[0], given.var((0, 2, 3), unbiased=False), atol=1e-4)
+
+
+def test_what_is_not_affine_before_the_first_batch_norm_has_no_moments(data: Data) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(400, 6))
+    norm = FirstNorm.of(program_of(network.eval()))
+    assert norm is not None
+    assert norm.moments(next(iter(data.test.batches(8)))[0]) is None
+
+
+@pytest.mark.parametrize("classes", [2, 10, 300])
+def test_random_predictions_are_explained_by_no_order_of_the_classes(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, labels = (torch.randint(0, classes, (320,), generator=generator) for _ in range(2))
+    assert list(relabellings(predicted, labels, classes)) == []
+    # Nor is a network that gives one answer always.
+    assert list(relabellings(torch.zeros_like(labels), labels, classes)) == []
+
+
+def test_classes_that_are_sorted_as_text_are_named(program: Program) -> None:
+    names = sorted(range(12), key=str)
+    numbers = torch.arange(12).repeat(30)
+    predicted = torch.tensor([names.index(number) for number in numbers.tolist()])
+    assert next(iter(relabellings(predicted, numbers, 12))).words.startswith("one of the two has the classes sorted")
+
+
+def test_samples_are_taken_from_all_of_a_split(data: Data) -> None:
+    """Sorted by class, the first samples hold one class only."""
+    test = data.test
+    assert isinstance(test, SampleSplit)
+    labels = test.samples.labels  # type: ignore[attr-defined]
+    ordered = replace(data, test=replace(test, positions=labels.argsort(stable=True)))
+    program = program_of(trained(data, epochs=1))
+    assert not any("one class" in found for found in findings(program, ordered))
