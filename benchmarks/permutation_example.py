@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+from prunec.compiler.commands.compile_job import Job, RecipeOptions
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.pipeline.recipe import from_recipe

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from prunec.calibration.user_code import import_callable
-from prunec.compiler.commands.compile_checkpoint import RecipeOptions, resolve_pipeline
+from prunec.compiler.commands.compile_checkpoint import resolve_pipeline
+from prunec.compiler.commands.compile_job import RecipeOptions
 from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import compare_pair
 from prunec.compiler.fairness.run_card import RunCard

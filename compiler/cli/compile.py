@@ -163,7 +163,8 @@ def compile_(
         )
         settings = replace(settings, verify_each=verify_each or settings.verify_each)
         _check_names(settings, parsed, pipeline)
-        from prunec.compiler.commands.compile_checkpoint import Job, RecipeOptions, compile_checkpoint
+        from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+        from prunec.compiler.commands.compile_job import Job, RecipeOptions
 
         loading = options.model_options(model, input_, trust)
         recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)

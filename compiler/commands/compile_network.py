@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.commands.compile_checkpoint import Prepared
+from prunec.compiler.commands.compile_job import Prepared
 from prunec.compiler.facts.request import Request
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
 from prunec.compiler.project.project import Project, check_fit
