@@ -47,8 +47,13 @@ _request = _Request()
 
 
 def ask_to_stop(number: int) -> None:
-    """Ask this process to stop at the next good place, as a signal of this number does; helpers are ended at once."""
-    _request.number = _request.number or number
+    """Ask this process to stop at the next good place, as a signal of this number does; helpers are ended at once.
+
+    What asks later changes nothing. Two threads that ask at the same moment may both end the helpers.
+    """
+    if _request.number:
+        return
+    _request.number = int(number)
     for end in reversed(_request.helpers.copy()):
         end()
 

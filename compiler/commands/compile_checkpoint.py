@@ -94,7 +94,7 @@ def _check_space(output: Path, checkpoint: Path) -> None:
     free = shutil.disk_usage(folder).free if folder.is_dir() else needed
     if free < needed:
         raise EnvironmentFailure(
-            f"Output {output} can't be written: its disk has {free / 1e6:.0f} MB left, and at least "
+            f"Output {output} cannot be written: its disk has {free / 1e6:.0f} MB left, and at least "
             f"{needed / 1e6:.0f} MB are needed.",
             hint="Make room, or name another output with -o.",
         )
