@@ -21,6 +21,7 @@ from prunec.compiler.project.config import Config, find_config, load_config
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.passes.errors import EnvironmentFailure, UsageError
+from prunec.passes.interruption import stoppable_anywhere
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
     _check_space(writer.path, job.checkpoint)
     with writer if is_main() else nullcontext():
-        from prunec.compiler.commands.compile_network import compile_network
+        with stoppable_anywhere():  # which takes seconds
+            from prunec.compiler.commands.compile_network import compile_network
 
         return compile_network(prepared, writer, note), output
 

@@ -6,7 +6,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_nam
 from prunec.compiler.facts.outcome import Exported
 from prunec.compiler.facts.request import Request
 from prunec.compiler.stages.step_runs import NO_DATA
-from prunec.passes.interruption import stop_if_asked
+from prunec.passes.interruption import stoppable_anywhere
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
@@ -28,13 +28,11 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     settings, onnx = request.settings, folder / MODEL_ONNX
     settings.progress.stage("export")
     program = program.inference()
-    program.save(folder / MODEL_PT2)
-    stop_if_asked()
-    export_onnx(program, onnx)
-    stop_if_asked()
-    export_onnx(request.dense, dense_onnx)
-    stop_if_asked()
-    typed_onnx = write_typed(request.target, onnx, folder)
+    with stoppable_anywhere():
+        program.save(folder / MODEL_PT2)
+        export_onnx(program, onnx)
+        export_onnx(request.dense, dense_onnx)
+        typed_onnx = write_typed(request.target, onnx, folder)
     return Exported(
         onnx=onnx,
         typed_onnx=typed_onnx,

@@ -12,7 +12,9 @@ from prunec.passes.interruption import (
     remove_leftovers,
     removed_at_the_latest,
     stop_if_asked,
+    stop_where_it_came,
     stoppable,
+    stoppable_anywhere,
     stopping_together,
 )
 
@@ -82,3 +84,30 @@ def test_leftovers_are_removed_in_the_reverse_order() -> None:
     assert removed == ["folder", "lock"]
     remove_leftovers()
     assert removed == ["folder", "lock"]
+
+
+def test_some_work_stops_where_the_signal_comes_and_is_cleaned_up_undisturbed() -> None:
+    stop_where_it_came(signal.SIGINT)  # not where it isn't allowed
+    assert asked_to_stop()
+    with pytest.raises(Stopped), stoppable_anywhere():
+        pytest.fail("entered")
+
+
+def test_a_stop_is_raised_once_and_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moment:
+        def __del__(self) -> None:
+            stop_where_it_came(signal.SIGINT)
+
+    lost: list[BaseException | None] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda what: lost.append(what.exc_value))
+    with pytest.raises(Stopped), stoppable_anywhere():
+        Moment()
+        stop_where_it_came(signal.SIGINT)
+        assert [type(error) for error in lost] == [Stopped]
+
+
+def test_what_is_raised_where_it_came_ends_the_work() -> None:
+    with pytest.raises(Stopped), stoppable_anywhere():
+        stop_where_it_came(signal.SIGTERM)
+        pytest.fail("went on")
+    stop_where_it_came(signal.SIGTERM)

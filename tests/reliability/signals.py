@@ -20,8 +20,8 @@ from tests.reliability.toy import HANGING, Project, Run, faults_after_stop, fini
 
 #: Seconds within which Ctrl-C is answered in words, and obeyed outside of foreign calls.
 ANSWERED, OBEYED = 1.0, 2.0
-#: Stages that are one foreign call: the capture by torch.export, exports to ONNX, the build of an engine.
-FOREIGN = ("load the checkpoint", "export", "build the cpu-fp32 engine", "build the cpu-dense-fp32 engine")
+#: Stages that are one foreign call.
+FOREIGN = ("build the cpu engine",)
 
 
 @dataclass(frozen=True)
