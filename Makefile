@@ -10,6 +10,9 @@ PIP_FLAGS ?=
 JOBS ?= 2
 # Such as: make zoo ZOO="--resume" or ZOO="--only tv:resnet18 timm:mixer_s32_224"
 ZOO ?=
+# Such as: make faults FAULTS="--kills 20 --seed 1"; make signals SIGNALS="--count 50"
+FAULTS ?=
+SIGNALS ?=
 BIN := .venv/bin
 PACKAGES := compiler passes runtime calibration
 
@@ -23,7 +26,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long gpu-check zoo plausibility lint types format clean
+.PHONY: help venv demo test test-long gpu-check zoo plausibility faults signals lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +65,12 @@ zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 
 plausibility: $(STAMP) ## check known networks and data for false alarms; downloads 100 MB into plausibility/
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.plausibility plausibility
+
+faults: $(STAMP) ## kill, starve and double compiles at random moments; 45 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.faults --jobs $(JOBS) $(FAULTS)
+
+signals: $(STAMP) ## interrupt 500 compiles at random moments; 30 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.signals --jobs $(JOBS) $(SIGNALS)
 
 lint: $(STAMP) ## check style and the direction of imports
 	$(BIN)/ruff check .

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
+from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+from prunec.compiler.commands.compile_job import Job
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.recipe import from_recipe

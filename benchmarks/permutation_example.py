@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.tables import finish
-from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
+from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+from prunec.compiler.commands.compile_job import Job
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.pipeline.recipe import from_recipe

@@ -33,12 +33,16 @@ class _Request:
     Attributes:
         number: The signal that asked; 0 where none has.
         together: Whether processes train together, which must stop at the same step and ask each other there.
+        anywhere: Whether it is good to stop at any moment.
+        raised: Whether the request was raised where it came, so that what cleans up after it isn't disturbed.
         helpers: Functions that end what works for this process, such as a child.
         leftovers: Functions that remove what must not stay behind if the process is ended where it stands.
     """
 
     number: int = 0
     together: bool = False
+    anywhere: bool = False
+    raised: bool = False
     helpers: list[Callable[[], object]] = field(default_factory=list)
     leftovers: list[Callable[[], object]] = field(default_factory=list)
 
@@ -47,8 +51,13 @@ _request = _Request()
 
 
 def ask_to_stop(number: int) -> None:
-    """Ask this process to stop at the next good place, as a signal of this number does; helpers are ended at once."""
-    _request.number = _request.number or number
+    """Ask this process to stop at the next good place, as a signal of this number does; helpers are ended at once.
+
+    What asks later changes nothing. Two threads that ask at the same moment may both end the helpers.
+    """
+    if _request.number:
+        return
+    _request.number = int(number)
     for end in reversed(_request.helpers.copy()):
         end()
 
@@ -73,6 +82,36 @@ def stoppable(items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
         stop_if_asked()
         yield item
+
+
+@contextmanager
+def stoppable_anywhere() -> Iterator[None]:
+    """Let a signal stop what is done within at any moment: long work without steps, such as code of the user's.
+
+    What is raised there may be lost, as in finalisers; the flag isn't.
+
+    Raises:
+        Stopped: A signal asks for it.
+    """
+    stop_if_asked()
+    before, _request.anywhere = _request.anywhere, True
+    try:
+        yield
+    finally:
+        _request.anywhere = before
+    stop_if_asked()
+
+
+def stop_where_it_came(number: int) -> None:
+    """Ask to stop from a signal's handler, and do so where that is good at any moment.
+
+    Raises:
+        Stopped: It is.
+    """
+    ask_to_stop(number)
+    if _request.anywhere and not _request.together and not _request.raised:
+        _request.raised = True
+        raise Stopped(_request.number)
 
 
 @contextmanager

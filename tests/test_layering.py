@@ -21,6 +21,7 @@ TORCH_FREE = (
     "prunec.passes.criteria.elements",
     "prunec.passes.criteria.filters",
     "prunec.passes.errors",
+    "prunec.passes.interruption",
     "prunec.passes.fold",
     "prunec.passes.notation",
     "prunec.passes.operators",

@@ -207,7 +207,8 @@ def compile_(
         if dry_run:
             _print_recipe(checkpoint, config, parsed, recipe, output)
             return 0
-        from prunec.compiler.commands.compile_checkpoint import Job, compile_checkpoint
+        from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+        from prunec.compiler.commands.compile_job import Job
 
         loading = options.model_options(model, input_, trust)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from prunec.passes.interruption import ask_to_stop, remove_leftovers
+from prunec.passes.interruption import Stopped, ask_to_stop, remove_leftovers, stop_where_it_came
 
 #: What a shell adds to the number of the signal that ended a program.
 _ENDED_BY = 128
@@ -34,13 +34,20 @@ def listen(last_words: Callable[[int], str]) -> None:
     os.set_blocking(tell, False)
     for number in _TITLES:
         signal.signal(number, _note)
+    sys.unraisablehook = _keep_quiet
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     threading.Thread(target=_answer, args=(heard, last_words), name="signals", daemon=True).start()
 
 
 def _note(number: int, _frame: FrameType | None) -> None:
     """Ask to stop, also where code of the user's has another descriptor told of signals."""
-    ask_to_stop(number)
+    stop_where_it_came(number)
+
+
+def _keep_quiet(lost: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of a request that was raised in a finaliser and lost there: the flag holds it."""
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
 
 
 def _answer(heard: int, last_words: Callable[[int], str]) -> None:

@@ -6,76 +6,27 @@ Imports no torch, so that a wrong task is refused at once: see `compile_network`
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
-from prunec.compiler.facts.settings import Settings
+from prunec.compiler.commands.compile_job import Job, Prepared
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.project.checkpoint_file import check_file
-from prunec.compiler.project.config import Config
-from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.named_code import find_project
-from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
+from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.passes.errors import EnvironmentFailure
-from prunec.runtime.target import Target
+from prunec.passes.interruption import stoppable_anywhere
 
 if TYPE_CHECKING:
     from prunec.compiler.report.report import Report
 
 #: What a report takes, most of it the code that draws its charts.
 _REPORT_BYTES = 10_000_000
-
-
-@dataclass(frozen=True)
-class Job:
-    """One task of ``prunec compile``.
-
-    Attributes:
-        checkpoint: The trained network.
-        target: Target to compile for.
-        config: The project file; by default the one beside the checkpoint, else in the working directory.
-        model: Options on how to read the checkpoint.
-        recipe: The recipe's options on the command line.
-        settings: Measurements and gates; the seed is the recipe's, the dense training the project file's.
-        output: Folder of the bundle; ``<checkpoint stem>.<target>.bundle`` beside the checkpoint by default.
-        force: Whether an existing bundle is replaced.
-    """
-
-    checkpoint: Path
-    target: Target
-    config: Path | None = None
-    model: ModelOptions = field(default_factory=ModelOptions)
-    recipe: RecipeOptions = field(default_factory=RecipeOptions)
-    settings: Settings = field(default_factory=Settings)
-    output: Path | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A task with what it means: the files that it names are there, and what it asks for can be.
-
-    Attributes:
-        job: The task.
-        config: The project file.
-        pipeline: The steps.
-        settings: The settings, with the seed and what the project file says of the dense training.
-        optimizers: Names of the optimizers that the training may need, as recipes name them.
-        early: Names of the early checkpoints that the pipeline rewinds to.
-    """
-
-    job: Job
-    config: Config
-    pipeline: Pipeline
-    settings: Settings
-    optimizers: frozenset[str]
-    early: tuple[str, ...]
 
 
 def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, Path]":
@@ -100,7 +51,8 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     refuse_states(writer.state_folder, resume=prepared.settings.resume, force=job.force)
     _check_space(writer.path, job.checkpoint)
     with writer if is_main() else nullcontext():
-        from prunec.compiler.commands.compile_network import compile_network
+        with stoppable_anywhere():  # which takes seconds
+            from prunec.compiler.commands.compile_network import compile_network
 
         return compile_network(prepared, writer, note), output
 
@@ -151,7 +103,7 @@ def _check_space(output: Path, checkpoint: Path) -> None:
     free = shutil.disk_usage(folder).free if folder.is_dir() else needed
     if free < needed:
         raise EnvironmentFailure(
-            f"Output {output} can't be written: its disk has {free / 1e6:.0f} MB left, and at least "
+            f"Output {output} cannot be written: its disk has {free / 1e6:.0f} MB left, and at least "
             f"{needed / 1e6:.0f} MB are needed.",
             hint="Make room, or name another output with -o.",
         )

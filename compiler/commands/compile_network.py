@@ -6,24 +6,21 @@ from dataclasses import replace
 from torch import nn
 
 from prunec.compiler.bundle.bundle_writer import BundleWriter
-from prunec.compiler.commands.compile_checkpoint import Prepared
+from prunec.compiler.commands.compile_job import Prepared
 from prunec.compiler.facts.request import Request
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.driver import compile_request
-from prunec.passes.interruption import stop_if_asked
 
 
 def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[str], None]) -> Report:
     """Compile the checkpoint of a task; for arguments and errors see `compile_checkpoint`."""
     job, project, progress = prepared.job, Project(prepared.config), prepared.settings.progress
-    stop_if_asked()
     progress.stage("load the checkpoint")
     loaded = project.load(job.checkpoint, job.model)
     for text in loaded.notes:
         note(text)
-    stop_if_asked()
     progress.stage("load the data")
     data, objective = project.data(prepared.settings.seed), project.objective()
     if data is not None:

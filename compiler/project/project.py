@@ -17,6 +17,7 @@ from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
+from prunec.passes.interruption import stoppable_anywhere
 from prunec.passes.program import Program
 
 _OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
@@ -53,7 +54,8 @@ class Project:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
         shapes = options.shapes or self.config.model.input
-        return load_checkpoint(checkpoint, model=self.factory(options), input_shapes=shapes, trust=options.trust)
+        with stoppable_anywhere():
+            return load_checkpoint(checkpoint, model=self.factory(options), input_shapes=shapes, trust=options.trust)
 
     def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:
         """The function that builds the network, None where none is named.
@@ -72,7 +74,8 @@ class Project:
             PrunecError: The data can't be used.
         """
         section = self.config.data
-        return None if section is None else load_data(section.sources(), self.config.folder, seed)
+        with stoppable_anywhere():
+            return None if section is None else load_data(section.sources(), self.config.folder, seed)
 
     def required_data(self, seed: int = 0) -> Data:
         """The project's data.

@@ -10,7 +10,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_nam
 from prunec.compiler.facts.outcome import Exported
 from prunec.compiler.facts.request import Request
 from prunec.compiler.stages.step_runs import NO_DATA
-from prunec.passes.interruption import stop_if_asked
+from prunec.passes.interruption import stoppable_anywhere
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
@@ -33,13 +33,11 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     settings, onnx = request.settings, folder / MODEL_ONNX
     settings.progress.stage("export")
     program = program.inference()
-    program.save(folder / MODEL_PT2)
-    stop_if_asked()
-    checked = survived(partial(export_onnx, program, onnx))
-    stop_if_asked()
-    survived(partial(export_onnx, request.dense, dense_onnx))  # what dies of it dies where it is timed, too
-    stop_if_asked()
-    typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
+    with stoppable_anywhere():
+        program.save(folder / MODEL_PT2)
+        checked = survived(partial(export_onnx, program, onnx))
+        survived(partial(export_onnx, request.dense, dense_onnx))  # what dies of it dies where it is timed, too
+        typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
     compared = partial(onnx_vs_torch, program, onnx, seed=settings.seed)
     return Exported(
         onnx=onnx,

@@ -1,12 +1,15 @@
 """`prunec --help` stays as fast as a bare Typer app, since nothing slow is imported for it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.cli_startup import LIMIT, measure
+from prunec.compiler.cli.main import run
 
 HEAVY = ("torch", "onnx", "numpy", "onnxruntime", "jinja2", "plotly")
 
@@ -52,6 +55,62 @@ def test_what_cannot_be_asked_for_is_told_before_torch_is_loaded(arguments: list
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+TOML = """
+[model]
+factory = "nowhere:network"
+input = [1, 8, 8]
+[recipe.prune-filters]
+ratio = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "code", "words"),
+    [
+        ("speed = 3", [], 2, "key 'speed'|no option|speed"),
+        ("[recipe.recover]\nepochs = 2\nschedule = 'cosin:1'", [], 2, "cosin"),
+        ("[recipe.recover]\nepochs = 2", [], 2, "there is no training data"),
+        ("", ["-t", "a100-2:4", "--pipeline", "prune-filters{ratio=0.5}"], 2, "no sparsify"),
+        ("", ["--control", "nope"], 2, "no control arm"),
+        ("", ["--speedup", "2", "--ratio", "0.5"], 2, "exclude each other"),
+        ("", ["-o", "nowhere/m.bundle"], 10, "mkdir -p"),
+        ("", ["-o", "folder"], 2, "not a prunec bundle"),
+        ("", ["-o", "held"], 10, "Another run writes"),
+        ("", ["-o", "/proc/m.bundle"], 10, "cannot be written"),
+        ("gone", [], 9, "doesn't exist"),
+    ],
+)
+def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
+    tmp_path: Path, change: str, arguments: list[str], code: int, words: str
+) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "prunec.toml").write_text(TOML + (change if change != "gone" else ""))
+    if change == "gone":
+        (tmp_path / "model.pt").unlink()
+    script = (
+        "import sys; from pathlib import Path; from prunec.compiler.cli.main import run\n"
+        "from prunec.compiler.bundle.bundle_writer import BundleWriter\n"
+        "with BundleWriter(Path('held')):\n"
+        f"    assert run({['compile', 'model.pt', '-t', 'cpu', *arguments]}) == {code}\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(words, done.stderr), done.stderr
+    left = {"model.pt", "folder", "prunec.toml", "held"} - ({"model.pt"} if change == "gone" else set())
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_full_disk_is_told_before_torch_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "prunec.toml").write_text(TOML)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    assert run(["compile", "model.pt", "-t", "cpu"]) == 10
+    assert not list(tmp_path.glob("*.bundle"))
 
 
 def test_a_command_line_that_is_no_utf8_is_told_without_a_crash(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,9 @@ def train(
     *state: str,
     seed: int = 0,
     hooks: tuple[str, ...] = (),
+    ask: tuple[int, int] | None = None,
 ) -> Any:
-    text = json.dumps({"options": options, "seed": seed, "hooks": hooks})
+    text = json.dumps({"options": options, "seed": seed, "hooks": hooks, "ask": ask})
     output = folder / f"result-{count}.pt"
     script = [str(ROOT / "tests/recovery/distributed.py"), str(folder), str(output), text, str(int(norm))]
     launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -85,6 +87,20 @@ def test_two_processes_resume_together_and_not_alone(data: Data, tmp_path: Path)
     assert first["losses"] == again["losses"]
     assert all(torch.equal(tensor, again["tensors"][name]) for name, tensor in first["tensors"].items())
     assert "processes was 2 and is 1" in train(1, tmp_path, options, True, state)
+
+
+@pytest.mark.long
+def test_two_processes_stop_at_the_same_step_where_one_is_asked(data: Data, tmp_path: Path) -> None:
+    options = {"epochs": 3, "schedule": "cosine:0.05", "batch_size": 32}
+    whole, state = train(2, tmp_path, options, True), str(tmp_path / "state.pt")
+    stopped = train(2, tmp_path, options, True, state, ask=(1, 7))
+    assert isinstance(stopped, dict), stopped
+    assert stopped["stopped"] == [signal.SIGTERM, signal.SIGINT]
+    assert torch.load(state)["state"]["step"] == 7
+    resumed = train(2, tmp_path, options, True, state)
+    assert isinstance(resumed, dict), resumed
+    assert whole["losses"] == resumed["losses"]
+    assert all(torch.equal(tensor, resumed["tensors"][name]) for name, tensor in whole["tensors"].items())
 
 
 @pytest.mark.long

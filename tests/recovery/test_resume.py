@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ import torch
 
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.recover import EpochRecord, Recover, StateOptions
+from prunec.passes import interruption
 from prunec.passes.errors import InputError
+from prunec.passes.interruption import Stopped as StoppedBySignal
+from prunec.passes.interruption import ask_to_stop
 from prunec.passes.program import Program
+from prunec.runtime.evaluate import top1
 from tests.recovery.networks import OPTIONS, run, same, state
 
 #: Everything that has a state: dropout, momentum, a moving average, the best epoch so far.
@@ -177,3 +182,38 @@ def test_a_state_is_written_within_epochs_too(data: Data, program: Program, tmp_
         state=StateOptions(path, every_steps=5),
     )
     assert sorted(set(seen)) == [5, 10, 15]
+
+
+def asking_at(call: int) -> Any:
+    """The default metric, that asks for a stop when it is called for the n-th time: in steps and in evaluations."""
+    calls = 0
+
+    @wraps(top1)
+    def metric(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            ask_to_stop(signal.SIGTERM)
+        return top1(outputs, labels)
+
+    return metric
+
+
+def test_a_training_that_is_asked_to_stop_goes_on_from_that_very_step(
+    data: Data, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has 17 steps, and an evaluation of either part of the data is one batch."""
+    whole = run(program, data, STATEFUL)
+    for call, step, is_trained in ((1, 1, False), (9, 9, False), (17, 17, True), (18, 17, True), (19, 0, False)):
+        path = tmp_path / f"{call}.state"
+        with monkeypatch.context() as patch:
+            patch.setattr(interruption, "_request", interruption._Request())
+            with pytest.raises(StoppedBySignal) as caught:
+                run(program, data, STATEFUL, metric=asking_at(call), state=StateOptions(path))
+        assert caught.value.number == signal.SIGTERM
+        held = torch.load(path)["state"]
+        assert (held["step"], held["trained"]) == (step, is_trained)
+        resumed = run(program, data, STATEFUL, state=StateOptions(path, resume=True))
+        assert resumed.resumed
+        assert same(state(whole.program), state(resumed.program)), f"asked at call {call}"
+        assert without_seconds(whole.curve) == without_seconds(resumed.curve)

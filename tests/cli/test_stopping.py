@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM: the first is answered in words wherever the main thread is, the second ends it at once."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prunec.compiler.cli.main import run
+
+#: A main thread that never comes back to a place to stop, as within a foreign call.
+BUSY = """
+import sys, time
+from pathlib import Path
+from prunec.compiler.cli.stopping import listen
+from prunec.compiler.bundle.bundle_writer import BundleWriter
+from prunec.passes.interruption import ended_at_request
+listen(lambda code: f"FAILED | {code}")
+with BundleWriter(Path(sys.argv[1])), ended_at_request(lambda: print("helper ended", flush=True)):
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException as error:
+            print("raised", error, flush=True)
+"""
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", BUSY, str(tmp_path / "m.bundle")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_the_first_is_answered_at_once_and_the_second_obeyed_at_once(
+    busy: "subprocess.Popen[str]", tmp_path: Path, number: int, name: str
+) -> None:
+    assert busy.stderr is not None
+    busy.send_signal(number)
+    began = time.monotonic()
+    assert busy.stderr.readline().startswith(f"{name}: stopping at the next step.")
+    assert time.monotonic() - began < 5
+    assert busy.poll() is None
+    assert [path.name for path in tmp_path.iterdir()] != []
+    busy.send_signal(number)
+    out, _ = busy.communicate(timeout=20)
+    assert busy.returncode == 128 + number
+    assert out.splitlines() == ["helper ended", f"FAILED | {128 + number}"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_and_the_sigterm_of_a_launcher_are_one_request(busy: "subprocess.Popen[str]") -> None:
+    """A launcher such as torchrun, in the same terminal, sends SIGTERM for the Ctrl-C that both have got."""
+    assert busy.stderr is not None
+    for number, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):
+        busy.send_signal(number)
+        assert busy.stderr.readline().startswith(name)
+    time.sleep(0.3)
+    assert busy.poll() is None
+
+
+def test_handlers_belong_to_the_command_line_alone() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    assert run(["targets"]) == 0
+    assert [signal.getsignal(number) for number in numbers] == before
