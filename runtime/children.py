@@ -76,7 +76,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._said,
             # The modules that are found here, such as those of plug-ins, are found there.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, self._path))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, self._path))},
             **_OWN_GROUP,
         )
         self._owner = os.getpid()
