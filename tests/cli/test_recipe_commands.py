@@ -21,7 +21,7 @@ def test_a_dry_run_tells_the_recipe_and_does_nothing(project: Path, prunec: Prun
     assert rows["sparsify", "pattern"][-1] == "default"
     assert rows["permute", "runs"][-1] == "target"
     assert rows["output", "model.a100-2_4-fp16.bundle"][-1] == "default"
-    assert "Pipeline: prune-filters{speedup=1.5,round_to=4} permute sparsify recover{" in outcome.out
+    assert "Pipeline: prune-filters{ratio=0.5,round_to=4} permute sparsify recover{" in outcome.out
     assert sorted(project.iterdir()) == before
 
 
