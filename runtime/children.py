@@ -53,7 +53,7 @@ def call(
 def child() -> "Child":
     """The child of this thread, started where there is none that lives and finds the same modules."""
     living: Child | None = getattr(_of_thread, "child", None)
-    if living is None or not living.is_usable():
+    if living is None or not (living.is_alive() and living.finds_our_modules()):
         living = _of_thread.child = Child()
     return living
 
@@ -76,16 +76,20 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._said,
             # The modules that are found here, such as those of plug-ins, are found there.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, self._path))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, self._path))},
             **_OWN_GROUP,
         )
         self._owner = os.getpid()
         weakref.finalize(self, _end, self._process, self._said, self._owner)
         _LIVING.add(self)
 
-    def is_usable(self) -> bool:
-        """Whether it lives, was started by this process and not by one that was forked, and finds the same modules."""
-        return os.getpid() == self._owner and self._process.poll() is None and self._path == sys.path
+    def is_alive(self) -> bool:
+        """Whether it lives, and was started by this process and not by the one that this one was forked from."""
+        return os.getpid() == self._owner and self._process.poll() is None
+
+    def finds_our_modules(self) -> bool:
+        """Whether it looks for modules where this process does, as plug-ins may need."""
+        return self._path == sys.path
 
     def terminate(self) -> None:
         """End it, and what it has started, at once."""

@@ -11,7 +11,7 @@ from prunec.runtime import children
 class Here:
     """Stands for a `prunec.runtime.children.Child`."""
 
-    def is_usable(self) -> bool:
+    def is_alive(self) -> bool:
         return True
 
     def call(self, stage: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

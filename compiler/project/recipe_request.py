@@ -95,7 +95,8 @@ def resolve_recipe(config: Config, options: RecipeOptions, target: Target) -> Re
         for each in steps:
             rows += _rows(each.step, _decided_by(each, places), _sources(each, config, options, places))
         rows += _idle(config, steps, target)
-    if target.sparse and not any(step.name == "sparsify" for step in pipeline.steps):
+    names = [step.name for step in pipeline.steps]  # refuses an order that makes no sense
+    if target.sparse and "sparsify" not in names:
         raise UsageError(
             f"Target {target} asks for 2:4, and the pipeline has no sparsify.",
             hint=f"Add sparsify to it, or compile for {target.device}-dense-{target.precision}.",

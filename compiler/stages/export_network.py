@@ -32,6 +32,7 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     """
     settings, onnx = request.settings, folder / MODEL_ONNX
     settings.progress.stage("export")
+    children.child()  # loads its libraries meanwhile
     program = program.inference()
     with stoppable_anywhere():
         program.save(folder / MODEL_PT2)

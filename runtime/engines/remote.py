@@ -49,7 +49,7 @@ class RemoteSession:
 
     def __exit__(self, *_: object) -> None:
         """Free the engine."""
-        if self._child.is_usable():
+        if self._child.is_alive():
             self._call("freed", served.close_session, self._number)
 
     def __call__(self, *inputs: "NDArray[Any]") -> "list[NDArray[Any]]":

@@ -70,7 +70,7 @@ def test_several_inputs(tmp_path: Path) -> None:
         ("[model]\nfactory = 'resnet'", ["module:callable", "'resnet'"]),
         ("[model]\ninput = [0, 28]", ["at least 1"]),
         ("[recipe]\nseed = 'x'", ["seed", "'x'"]),
-        ("[recipe]\nby_step = 3", ["[recipe]", "'by_step' is unknown", "Known: seed, pipeline"]),
+        ("[recipe]\nby_step = 3", ["[recipe]", "'by_step' is unknown", "Did you mean 'steps'?"]),
         ("[recipe.by_step]\n", ["[recipe]", "'by_step' is unknown"]),
         ("[recipe]\nseed = -1", ["seed", "-1"]),
         ("[recipe]\nseed = 9223372036854775808", ["seed", "9223372036854775807"]),

@@ -1,0 +1,176 @@
+"""Recipes of a project file and the command line together: which steps run, with what, and who said so."""
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from prunec.compiler.pipeline.own_steps import OWN_STEPS
+from prunec.compiler.project.config import Config, load_config
+from prunec.compiler.project.recipe_request import RecipeOptions, ResolvedRecipe, resolve_recipe
+from prunec.passes.errors import UsageError
+from prunec.runtime.target import Target
+
+DATA = '[data]\ntrain = "npz:d.npz"\ntest = "npz:d.npz"\n'
+#: An option of each step's table that leaves its work as it is.
+HARMLESS = {
+    "fold-parameters": "",
+    "prune-filters": "samples = 128",
+    "permute": "seed = 0",
+    "sparsify": "samples = 128",
+    "re-estimate-batchnorm": "",
+    "recover": "epochs = 20",
+}
+
+
+def config(folder: Path, text: str) -> Config:
+    (folder / "prunec.toml").write_text(text)
+    return load_config(folder / "prunec.toml")
+
+
+def resolved(folder: Path, text: str, target: str = "cpu", **options: object) -> ResolvedRecipe:
+    return resolve_recipe(config(folder, text), RecipeOptions(**options), Target.parse(target))  # type: ignore[arg-type]
+
+
+def names(recipe: ResolvedRecipe) -> list[str]:
+    return [step.name for step in recipe.pipeline.steps]
+
+
+@pytest.mark.parametrize("target", ["cpu", "a100-2:4"])
+@pytest.mark.parametrize("data", ["", DATA])
+def test_a_table_turns_no_step_off_and_changes_no_other(tmp_path: Path, target: str, data: str) -> None:
+    """Whatever tables there are, a step without one is as it is without any table."""
+    alone = resolved(tmp_path, data, target).pipeline
+    assert set(HARMLESS) == set(OWN_STEPS)
+    for count in (1, 2, 3):
+        for tables in combinations(HARMLESS, count):
+            text = data + "".join(f"[recipe.{name}]\n{HARMLESS[name]}\n" for name in tables)
+            by_name = {step.name: step for step in resolved(tmp_path, text, target).pipeline.steps}
+            for step in alone.steps:
+                assert by_name[step.name].options == step.options or step.name == "permute", text
+
+
+def test_the_defaults_are_per_step(tmp_path: Path) -> None:
+    assert str(resolved(tmp_path, "").pipeline) == "prune-filters{speedup=2.0,round_to=16,min_channels=8}"
+    recipe = resolved(tmp_path, f"{DATA}[recipe.recover]\nschedule = 'constant:0.1'\n[recipe.sparsify]\n", "a100-2:4")
+    assert names(recipe) == ["prune-filters", "permute", "sparsify", "recover"]
+    assert recipe.pipeline.steps[-1].options.epochs == 20
+    ratio = resolved(tmp_path, "[recipe.prune-filters]\nratio = 0.5").pipeline.steps[0].options
+    assert (ratio.ratio, ratio.speedup) == (0.5, None)
+
+
+def test_steps_says_what_runs(tmp_path: Path) -> None:
+    listed = f'{DATA}[recipe]\nsteps = ["re-estimate-batchnorm", "recover"]\n'
+    assert names(resolved(tmp_path, listed)) == ["re-estimate-batchnorm", "recover"]
+    assert names(resolved(tmp_path, listed, epochs=0)) == ["re-estimate-batchnorm"]
+    assert resolved(tmp_path, listed, epochs=3).pipeline.steps[1].options.epochs == 3
+    assert names(resolved(tmp_path, "[recipe]\nsteps = []")) == []
+    sparse = '[recipe]\nsteps = ["sparsify"]\n[recipe.sparsify]\nignore = ["fc"]\n'
+    assert names(resolved(tmp_path, sparse)) == names(resolved(tmp_path, sparse, "l4-2:4")) == ["sparsify"]
+    assert resolved(tmp_path, listed).notes == resolved(tmp_path, sparse).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ('steps = ["recover"]\n[recipe.sparsify]', {}, "sparsify.* of a step that doesn't run"),
+        ('steps = ["recover"]\n[recipe.prune-filters]\nratio = 0.5', {}, "Add 'prune-filters' to steps"),
+        ('steps = ["prune"]', {}, "has no step 'prune'.\nDid you mean 'prune-filters'"),
+        ('steps = ["recover", "recover"]', {}, "'recover' twice"),
+        ('steps = "recover"', {}, "expected a list"),
+        ('steps = ["recover"]\npipeline = "sparsify"', {}, "both a pipeline and steps"),
+        ('steps = ["recover", "prune-filters"]', {}, "prune-filters after recover"),
+        ('steps = ["recover"]', {"speedup": 2.0}, "--speedup is for prune-filters, which"),
+        ('steps = ["recover"]', {"ratio": 0.5}, "Add 'prune-filters' to it"),
+        ('steps = ["prune-filters"]', {"epochs": 3}, "--epochs is for recover"),
+        ("", {"speedup": 2.0, "ratio": 0.5}, "exclude each other"),
+        ('pipeline = "prune-filters{ratio=0.5}"', {"epochs": 3}, "in text form says what is done"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path: Path, text: str, options: dict[str, float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolved(tmp_path, f"[recipe]\n{text}\n", **options)
+
+
+def test_one_line_where_steps_run_that_the_tables_do_not_name(tmp_path: Path) -> None:
+    (note,) = resolved(tmp_path, f"{DATA}[recipe.recover]\nepochs = 1\n").notes
+    assert "prunec.toml has no [recipe.prune-filters]: filters are pruned by default (speedup=2.0)." in note
+    assert note.endswith('steps = ["recover"] under [recipe].')
+    (note,) = resolved(tmp_path, f"{DATA}[recipe.prune-filters]\nratio = 0.5\n", "l4-2:4").notes
+    assert "the network is retrained by default (epochs=20)" in note
+    assert 'steps = ["prune-filters", "permute", "sparsify"]' in note
+    for quiet, options in (
+        ("", {}),
+        (DATA, {}),
+        ("[recipe.prune-filters]\nratio = 0.5\n", {}),
+        ("[recipe]\nseed = 3\n", {}),
+        ("[recipe.fold-parameters]\n", {"ratio": 0.5}),
+        (f"{DATA}[recipe.prune-filters]\nratio = 0.5\n", {"epochs": 0}),
+        ('[recipe]\npipeline = "prune-filters{ratio=0.5}"\n', {}),
+    ):
+        assert resolved(tmp_path, quiet, **options).notes == (), quiet
+
+
+def test_the_line_s_advice_does_what_it_says(tmp_path: Path) -> None:
+    text = "[recipe.fold-parameters]\n[recipe.sparsify]\nignore = ['fc']\n"
+    (note,) = resolved(tmp_path, text, "a100-2:4").notes
+    advice = note.partition("For the others alone: ")[2].removesuffix(" under [recipe].")
+    told = resolved(tmp_path, f"[recipe]\n{advice}\n{text}", "a100-2:4")
+    assert names(told) == ["fold-parameters", "permute", "sparsify"]
+    assert told.pipeline.steps[1].options.ignore == ("fc",)
+
+
+def test_each_value_has_its_source(tmp_path: Path) -> None:
+    text = (
+        f'{DATA}[recipe]\nseed = 3\n\n[recipe.prune-filters]\nratio = 0.25\n"min-channels" = 2\n'
+        "[recipe.sparsify]\nignore = ['fc']\n[recipe.recover] # short\nepochs = 5\n"
+    )
+    recipe = resolved(tmp_path, text, "a100-2:4", ratio=0.5)
+    source = {(row.step, row.option): (row.value, row.source) for row in recipe.rows}
+    lines = text.splitlines()
+
+    def at(line: str) -> str:
+        return f"prunec.toml line {1 + lines.index(line)}"
+
+    assert source["", "seed"] == ("3", at("seed = 3"))
+    assert source["prune-filters", ""] == ("runs", "default")
+    assert source["prune-filters", "ratio"] == ("0.5", "--ratio")
+    assert source["prune-filters", "min_channels"] == ("2", at('"min-channels" = 2'))
+    assert source["prune-filters", "round_to"] == ("16", "target")
+    assert source["prune-filters", "criterion"] == ("l1", "default")
+    assert source["permute", ""] == source["sparsify", ""] == ("runs", "target")
+    assert source["permute", "ignore"] == ("('fc',)", "[recipe.sparsify]")
+    assert source["sparsify", "ignore"] == ("('fc',)", at("ignore = ['fc']"))
+    assert source["recover", "epochs"] == ("5", at("epochs = 5"))
+    dense = resolved(tmp_path, text, epochs=0)
+    idle = {row.step: row for row in dense.rows if row.value == "doesn't run"}
+    assert idle["sparsify"].source == "cpu asks for no 2:4"
+    assert idle["recover"].source == "--epochs 0"
+
+
+def test_a_pipeline_as_text_is_the_source_of_its_options(tmp_path: Path) -> None:
+    text = '[recipe]\npipeline = "prune-filters{ratio=0.5}"\n'
+    for options, source in (({}, "prunec.toml line 2"), ({"pipeline": "prune-filters{ratio=0.25}"}, "--pipeline")):
+        rows = {row.option: row for row in resolved(tmp_path, text, **options).rows}
+        assert rows[""].source == rows["ratio"].source == source
+        assert rows["criterion"].source == "default"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'recipe.recover.epochs = 5\n[data]\ntrain = "npz:d.npz"\ntest = "npz:d.npz"\n',
+        f"[recipe]\nrecover = {{epochs = 5}}\n{DATA}",
+        f"[recipe.recover]\nepochs = 5\nhooks = '''\nepochs = 7\n'''\n{DATA}",
+    ],
+)
+def test_a_line_that_is_not_sure_is_not_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prunec.toml"
+    path.write_text(text)
+    if "hooks" in text:
+        from prunec.compiler.project.recipe_request import _Places
+
+        assert _Places(path).of("recipe.recover", "epochs") == "prunec.toml [recipe.recover]"
+        return
+    rows = resolved(tmp_path, text).rows
+    assert [row.source for row in rows if row.option == "epochs"] == ["[recipe.recover]"]
