@@ -1,5 +1,6 @@
 """What a report claims, held against the program of its bundle; its gates judged again."""
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from prunec.passes.two_four import eligibility, is_two_four
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.onnx_sparsity import check_sparsity
 
+_ROUNDING = 1e-9
 #: Stands for a latency of 0, which none has.
 _LEAST_MS = 1e-9
 
@@ -42,6 +44,13 @@ class Claim:
     told: object
     found: object
 
+    @property
+    def holds(self) -> bool:
+        """Whether they are equal, floating-point numbers but for rounding."""
+        if isinstance(self.told, float) and isinstance(self.found, float):
+            return math.isclose(self.told, self.found, rel_tol=_ROUNDING)
+        return self.told == self.found
+
 
 def check_claims(bundle: Bundle, program: Program) -> str:
     """Say that the figures of a report are those of the program, as far as the report has them.
@@ -52,7 +61,7 @@ def check_claims(bundle: Bundle, program: Program) -> str:
     claims = [*_network_claims(bundle, program), *_inner_claims(bundle.report), *_step_claims(bundle.report)]
     claims += _layer_claims(bundle.report, program)
     told = [claim for claim in claims if not isinstance(claim.told, Unknown)]
-    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if c.told != c.found])
+    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if not c.holds])
     older = [claim.path for claim in claims if claim.told == NOT_RECORDED]
     return f"{len(told)} figures are as computed anew" + (f"; not recorded: {', '.join(older)}" if older else "")
 
