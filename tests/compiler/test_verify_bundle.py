@@ -18,11 +18,12 @@ from prunec.compiler.commands.verify_checks import Check, ask
 from prunec.compiler.commands.verify_documents import check_files, check_layers, check_page, check_plan, check_recipe
 from prunec.compiler.commands.verify_models import check_weights
 from prunec.compiler.commands.verify_report import check_claims, check_gates, check_outcome, check_two_four
+from prunec.compiler.commands.verify_source import check_dense_figures, replay
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.fairness import read_cards
 from prunec.compiler.project.project import ModelOptions
 from prunec.compiler.stages.driver import compile_model
-from prunec.passes import Program
+from prunec.passes import Program, PruneFilters
 from prunec.passes.errors import InputError
 from tests.runtime.nets import small
 
@@ -278,3 +279,18 @@ def test_an_engine_elsewhere_is_refused(bundle: Path) -> None:
     check = ask("files", lambda: check_files(seal(bundle)))
     assert (check.verdict, check.exit_code) == ("failed", 9)
     assert "the engine is '../other.onnx', expected model.onnx" in check.detail
+
+
+def test_a_plan_that_keeps_other_slices_fails_on_the_source(bundle: Path, program: Program) -> None:
+    """It fits in all its sizes, so that only the weights of the source can tell."""
+    assert "oracle" in replay(read_bundle(bundle), small(), program)
+
+    other = PruneFilters(ratio=0.25, round_to=4, criterion="random").run(small()).plan
+    assert other is not None
+    (bundle / "plan.json").write_text(other.to_json())
+    assert ask("plan", lambda: check_plan(seal(bundle), program)).verdict == "passed"
+    check = ask("replay", lambda: replay(seal(bundle), small(), program))
+    assert (check.verdict, check.exit_code) == ("failed", 8), check
+    assert check_dense_figures(read_bundle(bundle), small())
+    in_report(lambda r: r["parameters"].update(dense=10**6))(bundle)
+    assert ask("dense", lambda: check_dense_figures(seal(bundle), small())).exit_code == 9
