@@ -4,7 +4,6 @@ import csv
 import io
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -77,13 +76,12 @@ def _engine(report: Report) -> set[str]:
     path = report.engine.path
     try:
         target, kind = target_and_engine(report)
-        names = {kind.file_name or typed_name(target.precision)}
+        expected = kind.file_name or typed_name(target.precision)
     except MissingDependencyError:
-        names = {path} if Path(path).name == path else set()
-    if path not in names:
-        expected = " or ".join(names) or "a file of the bundle"
-        raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected}")
-    return names
+        return {path}
+    if path != expected:
+        raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected!r}")
+    return {path}
 
 
 def check_plan(bundle: Bundle, program: Program) -> str:

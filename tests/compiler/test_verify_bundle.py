@@ -267,18 +267,30 @@ def test_whoever_takes_a_bundle_checks_its_hashes(bundle: Path, edit: Edit, word
     assert {check.verdict for check in found.checks[1:]} == {"skipped"}
 
 
-def test_an_engine_elsewhere_is_refused(bundle: Path) -> None:
-    def elsewhere(report: dict[str, Any]) -> None:
+def with_engine(path: str) -> Edit:
+    def change(report: dict[str, Any]) -> None:
         report["target"], report["reasons"] = "cpu", {k: v for k, v in report["reasons"].items() if k != "engine"}
         report["engine"] = {
-            "kind": "onnxruntime", "path": "../other.onnx", "sha256": "0" * 64, "builder": "onnxruntime 1",
-            "built_ahead_of_time": False, "run_on_device": True, "dimensions": {},
+            "kind": "onnxruntime", "path": path, "sha256": "0" * 64, "builder": "onnxruntime 1", "dimensions": {},
+            "built_ahead_of_time": False, "run_on_device": True,
         }  # fmt: skip
 
-    in_report(elsewhere)(bundle)
+    return in_report(change)
+
+
+@pytest.mark.parametrize("path", ["../other.onnx", "/etc/passwd", "..", ".", "", "sub/engine.rtx", "..\\x"])
+def test_an_engine_elsewhere_is_refused(bundle: Path, path: str) -> None:
+    """Whatever reads the report: `prunec build` removes the engine that was there."""
+    with_engine(path)(bundle)
+    with pytest.raises(InputError, match="no name of a file in the bundle"):
+        seal(bundle)
+
+
+def test_an_engine_is_a_file_of_its_kind(bundle: Path) -> None:
+    with_engine("other.onnx")(bundle)
     check = ask("files", lambda: check_files(seal(bundle)))
     assert (check.verdict, check.exit_code) == ("failed", 9)
-    assert "the engine is '../other.onnx', expected model.onnx" in check.detail
+    assert "the engine is 'other.onnx', expected 'model.onnx'" in check.detail
 
 
 def test_a_plan_that_keeps_other_slices_fails_on_the_source(bundle: Path, program: Program) -> None:
