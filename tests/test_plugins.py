@@ -133,7 +133,7 @@ def test_bundles_of_a_plug_in_that_is_gone_can_be_read(
     for bundle, target in (("out", "referencecpu-dense-fp32"), ("cpu", "cpu")):
         listed = json.loads(prunec("verify", bundle, "--json").out)
         assert listed["exit_code"] == 0
-        assert [check["verdict"] for check in listed["checks"]] == ["passed", "passed", "passed", "skipped"]
+        assert [check["name"] for check in listed["checks"] if check["verdict"] != "passed"] == ["engine"]
         why = f"The engine 'reference' of target {target} can't be loaded here"
         assert why in listed["checks"][-1]["detail"]
         refused = prunec("build", bundle)

@@ -4,7 +4,8 @@ import csv
 import io
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+from torch import Tensor
 
 from prunec.compiler.bundle.bundle_names import (
     LAYERS,
@@ -20,7 +21,7 @@ from prunec.compiler.bundle.bundle_names import (
 from prunec.compiler.bundle.bundle_reader import Bundle
 from prunec.compiler.bundle.manifest import MANIFEST_NAME
 from prunec.compiler.commands.verify_checks import NotCheckedError, refuse
-from prunec.compiler.commands.verify_report import unique_layers
+from prunec.compiler.commands.verify_report import names_in_program, unique_layers
 from prunec.compiler.drawing.report_page import render_html
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.report.engine_facts import target_and_engine
@@ -75,13 +76,12 @@ def _engine(report: Report) -> set[str]:
     path = report.engine.path
     try:
         target, kind = target_and_engine(report)
-        names = {kind.file_name or typed_name(target.precision)}
+        expected = kind.file_name or typed_name(target.precision)
     except MissingDependencyError:
-        names = {path} if Path(path).name == path else set()
-    if path not in names:
-        expected = " or ".join(names) or "a file of the bundle"
-        raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected}")
-    return names
+        return {path}
+    if path != expected:
+        raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected!r}")
+    return {path}
 
 
 def check_plan(bundle: Bundle, program: Program) -> str:
@@ -90,18 +90,25 @@ def check_plan(bundle: Bundle, program: Program) -> str:
     Raises:
         InputError: It is no plan, or that of another network.
     """
-    tensors = program.tensors()
-    plan = PruningPlan.from_json(_text(bundle, PLAN)).for_ties(tensors)
+    tensors, plan = program.tensors(), PruningPlan.from_json(_text(bundle, PLAN))
+
+    def is_cut(name: str, tensor: Tensor) -> bool:
+        dims = plan.kept[name]
+        return all(0 <= d < tensor.ndim and len(indices) == tensor.shape[d] for d, indices in dims.items())
+
+    names = names_in_program(plan.kept, program, is_cut)
     problems = []
     for name, dims in plan.kept.items():
-        shape = tuple(tensors[name].shape) if name in tensors else ()
-        for dim, indices in dims.items():
-            if not 0 <= dim < len(shape) or len(indices) != shape[dim]:
-                problems.append(f"it keeps {len(indices)} of dimension {dim} of {name}, which has shape {shape}")
-            elif len(set(indices)) < len(indices) or min(indices) < 0:
-                problems.append(f"it keeps indices of dimension {dim} of {name} twice, or below 0")
+        present = names[name]
+        if present is None or not is_cut(name, tensors[present]):
+            shape = "no such tensor" if present is None else list(tensors[present].shape)
+            kept = {dim: len(indices) for dim, indices in dims.items()}
+            problems.append(f"it keeps so many slices by dimension of {name}: {kept}, and the program has {shape}")
+        elif any(len(set(indices)) < len(indices) or min(indices) < 0 for indices in dims.values()):
+            problems.append(f"it keeps indices of {name} twice, or below 0")
+    by_weight = {present: plan.kept[name] for name, present in names.items() if name == present or present not in names}
     for row, layer in zip(bundle.report.layers, unique_layers(program), strict=False):
-        if layer.weight in tensors and not _fits(row, plan.kept.get(layer.weight, {})):
+        if layer.weight in tensors and not _fits(row, by_weight.get(layer.weight, {})):
             problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
     refuse(PLAN, problems)
     return f"{len(plan.kept)} tensors have the sizes that the plan keeps"

@@ -1,7 +1,10 @@
 """What a report claims, held against the program of its bundle; its gates judged again."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, REPORT
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
@@ -28,6 +31,7 @@ from prunec.passes.two_four import eligibility, is_two_four
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.onnx_sparsity import check_sparsity
 
+_ROUNDING = 1e-9
 #: Stands for a latency of 0, which none has.
 _LEAST_MS = 1e-9
 
@@ -40,6 +44,13 @@ class Claim:
     told: object
     found: object
 
+    @property
+    def holds(self) -> bool:
+        """Whether they are equal, floating-point numbers but for rounding."""
+        if isinstance(self.told, float) and isinstance(self.found, float):
+            return math.isclose(self.told, self.found, rel_tol=_ROUNDING)
+        return self.told == self.found
+
 
 def check_claims(bundle: Bundle, program: Program) -> str:
     """Say that the figures of a report are those of the program, as far as the report has them.
@@ -50,7 +61,7 @@ def check_claims(bundle: Bundle, program: Program) -> str:
     claims = [*_network_claims(bundle, program), *_inner_claims(bundle.report), *_step_claims(bundle.report)]
     claims += _layer_claims(bundle.report, program)
     told = [claim for claim in claims if not isinstance(claim.told, Unknown)]
-    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if c.told != c.found])
+    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if not c.holds])
     older = [claim.path for claim in claims if claim.told == NOT_RECORDED]
     return f"{len(told)} figures are as computed anew" + (f"; not recorded: {', '.join(older)}" if older else "")
 
@@ -58,6 +69,20 @@ def check_claims(bundle: Bundle, program: Program) -> str:
 def unique_layers(program: Program) -> list[Layer]:
     """The layers of a program, each weight once, in the order of a report's rows."""
     return list({layer.weight: layer for layer in program.layers()}.values())
+
+
+def names_in_program(
+    names: Collection[str], program: Program, fits: Callable[[str, Tensor], bool]
+) -> dict[str, str | None]:
+    """The name that each of some tensors has in a program that was read from model.pt2; None where it isn't there.
+
+    Of a tied tensor such a program has one of its names: then it is that of the first tensor which fits.
+    """
+    tensors = program.tensors()
+    return {
+        name: name if name in tensors else next((other for other in tensors if fits(name, tensors[other])), None)
+        for name in names
+    }
 
 
 def _network_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
@@ -133,8 +158,11 @@ def _layer_claims(report: Report, program: Program) -> Iterator[Claim]:
         yield Claim("layers, shapes", sorted(set(told)), sorted(set(found)))
         return
     yield Claim("layers, shapes", told, found)
-    if not is_folded:
-        yield Claim("layers, names", [row.name for row in rows], [layer.name for layer in layers])
+    tensors = program.tensors()
+    for row, layer in zip(rows, layers, strict=False):
+        # Of a tied weight model.pt2 has one name, and of a computed one none.
+        if not is_folded and layer.weight in tensors and f"{row.name}.weight" in tensors:
+            yield Claim(f"layer {row.name}: name", row.name, layer.name)
     by_weight = {entry.weight: entry.eligible for entry in eligibility(program)}
     for row, layer in zip(rows, layers, strict=False):
         yield Claim(f"layer {row.name}: kept", row.kept, layer.shape[0])
@@ -164,10 +192,13 @@ def check_two_four(bundle: Bundle, program: Program) -> str:
         raise SparsityGateError(f"the report says 2:4, the ONNX model doesn't hold it: {', '.join(wrong[:NAMED])}")
     others = [name for name, told in sparsities.items() if told is not None and not told.valid and name in exported]
     refuse(REPORT, [f"{name} is told not to be 2:4, and is" for name in others if exported[name].valid])
-    parameters = program.parameters()
-    for name, mask in program.masks.items():
-        weight = parameters.get(name)
-        if weight is None or weight.shape != mask.shape or bool(weight[~mask].any()) or not is_two_four(weight):
+    tensors, masks = program.tensors(), program.masks
+
+    def holds(name: str, weight: Tensor) -> bool:
+        return weight.shape == masks[name].shape and not bool(weight[~masks[name]].any()) and is_two_four(weight)
+
+    for name, present in names_in_program(masks, program, holds).items():
+        if present is None or not holds(name, tensors[present]):
             raise SparsityGateError(f"the mask of {name} in model.pt2 doesn't hold")
     if bool(program.masks) != any(sparsity is not None for sparsity in sparsities.values()):
         raise InputError(f"model.pt2 has {len(program.masks)} masks, which the report's layers don't tell of")
@@ -190,7 +221,8 @@ def check_gates(report: Report) -> str:
             continue
         again = judge(gate, report, row.allow_unknown)
         if (known(again.value), again.verdict, gate.limit) != (known(row.value), row.verdict, row.limit):
-            raise JudgedError(gate.exit_code, f"{row.name} is told as {row.verdict}, judged again {again.verdict}")
+            told, found = (f"{known(each.value)}, {each.verdict}" for each in (row, again))
+            raise JudgedError(gate.exit_code, f"{row.name} is told as {told}; judged again it is {found}")
         if again.verdict == "failed" or (again.verdict == "unknown" and not again.allow_unknown):
             failing.append((gate.exit_code, row.name))
     if failing and report.passed:

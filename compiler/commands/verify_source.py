@@ -1,19 +1,30 @@
 """The dense checkpoint of a bundle: whether it is its source, and what the bundle's plan makes of it."""
 
+from itertools import takewhile
+
 from prunec.compiler.bundle.bundle_names import PLAN, REPORT
 from prunec.compiler.bundle.bundle_reader import Bundle
 from prunec.compiler.commands.verify_checks import refuse
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
+from prunec.compiler.report.ledger_part import chain
+from prunec.compiler.report.report import Report
 from prunec.passes.base import PassResult
+from prunec.passes.criteria.catalogue import unit_criterion
+from prunec.passes.criteria.protocol import CompensatesUnits
 from prunec.passes.errors import InputError, NumericMismatchError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256, weights_sha256
 from prunec.passes.oracle import TOLERANCE, check_oracle
+from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program
-from prunec.passes.unknown import Unknown
+from prunec.passes.unknown import Unknown, known
+
+#: Steps that keep every value which they don't remove.
+_PLAIN = (PruneFilters.name, Permute.name)
 
 
 def same_source(bundle: Bundle, dense: Program) -> str:
@@ -66,6 +77,9 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     if wrong := [name for name in expected if got.get(name) != expected[name]]:
         first = f"{wrong[0]}: got {got.get(wrong[0])}, in the bundle {expected[wrong[0]]}"
         raise NumericMismatchError(f"{len(wrong)} parameters differ in shape, {first}")
+    expected_sha256 = _weights_after_plan(bundle.report)
+    if expected_sha256 is not None and weights_sha256(replayed) != expected_sha256:
+        raise NumericMismatchError("the plan keeps other slices than those that were kept: the weights differ")
     if not plan.kept:
         return "nothing was pruned"
     result = PassResult(replayed, modified=True, plan=plan)
@@ -74,3 +88,20 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     if not report.passed:
         raise NumericMismatchError(f"the replay differs from the zeroed dense network by {error}")
     return f"{len(plan.kept)} tensors pruned to the bundle's shapes; oracle {error}"
+
+
+def _weights_after_plan(report: Report) -> str | None:
+    """Fingerprint of the weights after the last step that removed or reordered channels.
+
+    None where a step before it changed values otherwise, or the report doesn't tell.
+    """
+    if isinstance(report.ledger, Unknown):
+        return None
+    prunings = parse_pipeline(report.pipeline).of(PruneFilters)
+    if any(isinstance(unit_criterion(options.criterion, options.name), CompensatesUnits) for options in prunings):
+        return None
+    steps = chain(report.ledger)[1:]
+    plain = list(takewhile(lambda entry: entry.stage in _PLAIN, steps))
+    if not plain or any(entry.stage in _PLAIN for entry in steps[len(plain) :]):
+        return None
+    return known(plain[-1].weights_out)

@@ -1,13 +1,21 @@
 """Parts of report.json that tell of the engine, of measurements, of the machine and of gates."""
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Part, SortedDict
 
 Verdict = Literal["passed", "failed", "unknown"]
+
+
+def _file_name(name: str) -> str:
+    """The name of a file beside the report: a path that leads elsewhere would be read, or removed, there."""
+    if not name or PurePath(name).name != name or "\\" in name or name == "..":
+        raise ValueError(f"{name!r} is no name of a file in the bundle")
+    return name
 
 
 class PercentilesPart(Part):
@@ -48,7 +56,7 @@ class GatePart(Part):
 
 
 class EnginePart(Part):
-    """The engine: `kind` is the runtime that loads it, `path` is relative to the bundle.
+    """The engine: `kind` is the runtime that loads it, `path` the name of its file in the bundle.
 
     `sha256` is the hash of its file, `builder` library and version, `gpu` what it was built on. One built ahead of time
     is for `compute_capabilities`. `dimensions` are the sizes it takes, as smallest:tuned:largest. `outside_support`
@@ -56,7 +64,7 @@ class EnginePart(Part):
     """
 
     kind: str
-    path: str
+    path: Annotated[str, AfterValidator(_file_name)]
     sha256: Maybe[str] = NOT_RECORDED
     builder: Maybe[str] = NOT_RECORDED
     gpu: Annotated[str | None, NullMeans("built without a GPU")] = None

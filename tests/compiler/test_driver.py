@@ -310,6 +310,8 @@ def odd_steps(tmp_path: Path) -> Iterator[None]:
         ("no-mapping", "its figures are a int, expected a mapping"),
         ("no-cost", "its cost is a int, expected a StepCost"),
         ("negative-cost", "a cost must be a number of at least 0, got -1"),
+        ("no-aim", "its aim is a int, expected an Aim"),
+        ("no-note", "its note is a int, expected text"),
         ("no-options", "its options are a dict, expected a frozen dataclass"),
         ("exit", "SystemExit: 0"),
         ("training", "is in training form"),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from prunec.compiler.facts import Aim
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline import StepKind, needs_inputs
 from prunec.passes import Program, PruneFilters, capture
@@ -68,6 +69,12 @@ def run(options: Odd, given: StepInput) -> Any:
         return StepOutput(given.program, options={"does": "x"})
     if options.does == "trains":
         return StepOutput(given.program, cost=StepCost(samples=20, epochs=1, steps=2))
+    if options.does == "a-third":
+        return StepOutput(given.program, modified=False, aim=Aim("layers painted", 3, 1, "there was no paint"))
+    if options.does == "no-aim":
+        return StepOutput(given.program, aim=5)  # type: ignore[arg-type]
+    if options.does == "no-note":
+        return StepOutput(given.program, note=5)  # type: ignore[arg-type]
     if options.does in PROGRAMS:
         return StepOutput(PROGRAMS[options.does](given.program))
     return StepOutput(given.program, modified=False, figures=FIGURES.get(options.does, {"told": options.does}))
