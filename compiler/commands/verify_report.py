@@ -28,8 +28,9 @@ from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import weights_sha256
 from prunec.passes.program import Program
 from prunec.passes.two_four import eligibility, is_two_four
+from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
-from prunec.runtime.onnx_sparsity import check_sparsity
+from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
 
 _ROUNDING = 1e-9
 #: Stands for a latency of 0, which none has.
@@ -185,7 +186,8 @@ def check_two_four(bundle: Bundle, program: Program) -> str:
         SparsityGateError: A layer isn't 2:4 that is said to be, or a mask doesn't hold.
         InputError: A layer is 2:4 of which the report says that it isn't.
     """
-    exported = {entry.layer: entry for entry in check_sparsity(bundle_onnx(bundle.folder))}
+    layers = check_sparsity(bundle_onnx(bundle.folder))
+    exported = {entry.layer: entry for entry in layers}
     sparsities = {layer.name: known(layer.sparsity) for layer in bundle.report.layers}
     claimed = [name for name, sparsity in sparsities.items() if sparsity is not None and sparsity.valid]
     if wrong := [name for name in claimed if name not in exported or not exported[name].valid]:
@@ -200,9 +202,9 @@ def check_two_four(bundle: Bundle, program: Program) -> str:
     for name, present in names_in_program(masks, program, holds).items():
         if present is None or not holds(name, tensors[present]):
             raise SparsityGateError(f"the mask of {name} in model.pt2 doesn't hold")
-    if bool(program.masks) != any(sparsity is not None for sparsity in sparsities.values()):
+    if program.masks and not claimed:
         raise InputError(f"model.pt2 has {len(program.masks)} masks, which the report's layers don't tell of")
-    return f"{len(claimed)} layers are 2:4 in the ONNX model, as the report says"
+    return f"{two_four_words(weight_states(layers))}, as the report says"
 
 
 def check_gates(report: Report) -> str:
