@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prunec.passes.errors import NativeCrashError
+from prunec.passes.interruption import ended_at_request
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -44,7 +45,7 @@ def call(
 
     Raises:
         NativeCrashError: The child died; the message holds the signal and the stage.
-        KeyboardInterrupt: `terminate_children` ended it.
+        KeyboardInterrupt: `terminate_children` or a request to stop ended it.
         Exception: What the function raises, as the child raised it.
     """
     return child().call(stage, function, *args, **kwargs)
@@ -107,7 +108,8 @@ class Child:
         start = self._said.seek(0, os.SEEK_END)
         request = pickle.dumps((function, args, kwargs), protocol=pickle.HIGHEST_PROTOCOL)
         try:
-            reply = self._exchange(request)
+            with ended_at_request(self.terminate):
+                reply = self._exchange(request)
         except BaseException:  # KeyboardInterrupt too: nobody waits for the answer any more
             self.terminate()
             self._process.wait()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunec.passes import interruption
 from prunec.passes.errors import InputError, MissingDependencyError, NativeCrashError
 from prunec.runtime import children
 from prunec.runtime.children import call, terminate_children
@@ -94,6 +95,21 @@ def test_one_that_we_end_is_no_crash(tmp_path: Path) -> None:
         call("it waited", native.ignore_signals_and_wait, started)
     thread.join()
     assert call("it ran", native.same, 1) == 1
+
+
+def test_a_request_to_stop_ends_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "_request", type(interruption._request)())
+    started = tmp_path / "started"
+
+    def ask() -> None:
+        until(started.exists)
+        interruption.ask_to_stop(signal.SIGINT)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        call("it waited", native.ignore_signals_and_wait, started)
+    thread.join()
 
 
 def test_an_interrupted_call_leaves_no_child(tmp_path: Path) -> None:
