@@ -45,7 +45,8 @@ def check_file(path: Path) -> None:
         check_regular(path)
         if path.stat().st_size == 0:
             raise InputError(f"Checkpoint {path} is empty (0 bytes).", hint="Copy or save it again.")
-        check_zip(path)
+        with path.open("rb"):
+            check_zip(path)
     except OSError as error:
         raise InputError(f"Checkpoint {path} can't be read: {error.strerror or error}.") from error
 
