@@ -21,8 +21,7 @@ def check_file(path: Path) -> None:
         if path.stat().st_size == 0:
             raise InputError(f"Checkpoint {path} is empty (0 bytes).", hint="Copy or save it again.")
         with path.open("rb"):
-            pass
-        check_zip(path)
+            check_zip(path)
     except OSError as error:
         raise InputError(f"Checkpoint {path} can't be read: {error.strerror or error}.") from error
 

@@ -16,7 +16,7 @@ _REFERENCE = re.compile(r"(?<![\w.:])[A-Za-z_][\w.]*:[A-Za-z_]\w*(?![\w.:=])")
 #: Files that lie in a folder only where an archive of torch was unpacked into it.
 _UNPACKED = ("data.pkl", "archive_format", "archive_version", "serialized_exported_program.json")
 #: Ends of the names of folders that a compile writes: a bundle, and the states of its trainings.
-_WRITTEN = (".bundle", ".bundle.state")
+_WRITTEN = (".bundle", ".state")
 
 
 def find_project(near: Path | None, config: Path | None, note: Callable[[str], None] | None = None) -> Config:
@@ -80,7 +80,7 @@ def check_place(config: Path, code: tuple[str, ...]) -> None:
 def _not_the_users(folder: Path) -> str:
     """What a folder is that its user didn't write, in words; "" for any other."""
     if folder.name.endswith(_WRITTEN) or _has_manifest(folder):
-        return f"the bundle {folder}"
+        return f"the folder {folder}, as prunec compile writes them"
     if any((folder / name).is_file() for name in _UNPACKED):
         return f"the unpacked archive {folder}"
     return ""

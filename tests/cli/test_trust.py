@@ -149,11 +149,11 @@ def test_the_first_line_says_whose_code_runs(project: Path, prunec: Prunec, comm
     assert "model:network" in first
 
 
-@pytest.mark.parametrize("place", ["bundle", "in a bundle", "unpacked", "nested", "named"])
+@pytest.mark.parametrize("place", ["bundle", "in a bundle", "unpacked", "nested", "state"])
 def test_code_that_came_with_a_bundle_or_an_archive_runs_only_where_it_is_pointed_to(
     project: Path, downloaded: Path, prunec: Prunec, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    folder = {"bundle": downloaded, "in a bundle": downloaded / "a" / "b", "named": project / "x.bundle"}.get(
+    folder = {"bundle": downloaded, "in a bundle": downloaded / "a" / "b", "state": project / "x.state"}.get(
         place, project / "archive"
     )
     if place in ("unpacked", "nested"):
