@@ -10,6 +10,8 @@ PIP_FLAGS ?=
 JOBS ?= 2
 # Such as: make zoo ZOO="--resume" or ZOO="--only tv:resnet18 timm:mixer_s32_224"
 ZOO ?=
+# Such as: make fuzz FUZZ="report cards --count 1000"
+FUZZ ?=
 BIN := .venv/bin
 PACKAGES := compiler passes runtime calibration
 
@@ -23,7 +25,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long gpu-check zoo lint types format clean
+.PHONY: help venv demo test test-long fuzz gpu-check zoo lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +54,9 @@ test: $(STAMP) ## run the tests
 
 test-long: $(STAMP) ## run the slower checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS)
+
+fuzz: $(STAMP) ## give every reader 10,000 damaged inputs; at most 45 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers --jobs $(JOBS) $(FUZZ)
 
 gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where there is none
 	$(BIN)/python -m tests.gpu
