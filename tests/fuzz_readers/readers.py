@@ -141,7 +141,9 @@ batch_size = 64
 betas = [0.9, 0.99]
 optimizer = "adamw"
 """
-_TOML_2 = b'[recipe]\npipeline = "prune-filters{ratio=0.5} sparsify recover{epochs=2}"\n[model]\ninput = [[3, 8, 8], [5]]\n'
+_TOML_2 = (
+    b'[recipe]\npipeline = "prune-filters{ratio=0.5} sparsify recover{epochs=2}"\n[model]\ninput = [[3, 8, 8], [5]]\n'
+)
 
 
 def _read_config(path: Path) -> object:
