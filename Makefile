@@ -13,6 +13,8 @@ ZOO ?=
 # Such as: make faults FAULTS="--kills 20 --seed 1"; make signals SIGNALS="--count 50"
 FAULTS ?=
 SIGNALS ?=
+# Such as: make fuzz FUZZ="report cards --count 1000"
+FUZZ ?=
 BIN := .venv/bin
 PACKAGES := compiler passes runtime calibration
 
@@ -26,7 +28,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long gpu-check zoo plausibility faults signals lint types format clean
+.PHONY: help venv demo test test-long fuzz gpu-check zoo plausibility faults signals lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +57,9 @@ test: $(STAMP) ## run the tests
 
 test-long: $(STAMP) ## run the slower checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS)
+
+fuzz: $(STAMP) ## give every reader 10,000 damaged inputs; at most 45 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers --jobs $(JOBS) $(FUZZ)
 
 gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where there is none
 	$(BIN)/python -m tests.gpu

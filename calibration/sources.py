@@ -78,7 +78,7 @@ def _from_npz(path: Path, part: Part) -> ArraySamples:
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
         raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
     check_zip(path)
-    with reading(f"The NumPy .npz archive {path}", hint="Write it with numpy.savez_compressed."):
+    with reading(str(path), "a NumPy .npz archive", hint="Write it with numpy.savez_compressed."):
         images, labels = _read_npz(path, names)
     return _in_memory(images, labels, f"{path} ({part})")
 
@@ -125,7 +125,7 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
         raise InputError(
             f"{folder} has no IDX file {name} or {name}.gz.", hint="Paths are relative to the project file."
         )
-    with reading(f"The IDX file {path}"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with reading(str(path), "an IDX file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         start = file.read(4)
         if start[:3] != b"\0\0\x08":
             raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")

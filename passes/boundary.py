@@ -16,13 +16,16 @@ _SHOWN = 200
 
 
 @contextmanager
-def reading(what: str, *, hint: str | None = None, kind: type[PrunecError] = InputError) -> Iterator[None]:
+def reading(
+    what: str, form: str = "", *, hint: str | None = None, kind: type[PrunecError] = InputError
+) -> Iterator[None]:
     """Turn whatever goes wrong while an input is read into one error that names it.
 
     Errors of prunec's own pass, and so does a lack of memory.
 
     Args:
         what: The input, as a sentence begins with it: "Checkpoint model.pt".
+        form: What it is read as: "a NumPy .npz archive".
         hint: Advice on what to try next.
         kind: Class of the error: `InputError` for files, `UsageError` for what the user wrote.
 
@@ -34,7 +37,8 @@ def reading(what: str, *, hint: str | None = None, kind: type[PrunecError] = Inp
     except (PrunecError, MemoryError):
         raise
     except Exception as error:
-        raise kind(f"{what} can't be read: {reason(error).removesuffix('.')}.", hint=hint) from error
+        read_as = f" as {form}" if form else ""
+        raise kind(f"{what} can't be read{read_as}: {reason(error).removesuffix('.')}.", hint=hint) from error
 
 
 def reason(error: Exception) -> str:

@@ -141,8 +141,8 @@ def _indices(where: str, stored: object) -> list[int]:
     """The kept indices of one dimension, or ValueError: each a whole number that isn't negative, and none twice."""
     if not isinstance(stored, list) or not all(type(index) is int and 0 <= index < _MAX_INDEX for index in stored):
         raise ValueError(f"{shortened(where)}: expected a list of whole numbers, each at least 0")
-    if not stored or len(set(stored)) < len(stored):
-        raise ValueError(f"{shortened(where)}: expected indices, none of them twice")
+    if len(set(stored)) < len(stored):
+        raise ValueError(f"{shortened(where)}: an index stands there twice")
     return stored
 
 

@@ -25,8 +25,7 @@ _STAGES = ("pretraining", "pruning", "finetuning")
 _EPOCH_TOLERANCE = 1e-6
 #: Operations of two runs are equal to this share of the smaller one's, or to so many epochs of dense training.
 _COST_SHARE, _COST_EPOCHS = 0.005, 0.5
-#: The answer about a pair of which not exactly one run was trained from scratch.
-NO_CONCATENATION = Predicate(None)
+NO_CONCATENATION = Predicate(None)  # of a pair of which not exactly one run was trained from scratch
 
 
 def same_task(a: RunCard, b: RunCard) -> Predicate:
@@ -173,8 +172,7 @@ def _same_metric(a: RunCard, b: RunCard) -> Predicate:
 def _no_other_zeros(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
     """Whether as many weights are left; where only filters went, few cards tell of zeros, and there are none."""
     if a.zero_fraction is None or b.zero_fraction is None:
-        is_masked = {a.structure, b.structure} - {FILTERS, "none"}
-        return equal(a, b, "zero_fraction") if is_masked else Predicate(True)
+        return equal(a, b, "zero_fraction") if {a.structure, b.structure} - {FILTERS, "none"} else Predicate(True)
     return _close("share of weights that aren't zero", 1 - a.zero_fraction, 1 - b.zero_fraction, tolerance)
 
 

@@ -103,7 +103,7 @@ class StateFile:
 
     def reading(self) -> AbstractContextManager[None]:
         """Say of what goes wrong within that the file is no state of a training."""
-        return reading(f"The state of a training {self.options.path}", hint="Remove it and start anew.")
+        return reading(str(self.options.path), "the state of a training", hint="Remove it and start anew.")
 
 
 def _texts(identity: object) -> Identity:

@@ -69,6 +69,9 @@ class Outcome:
 
 
 Prunec = Callable[..., Outcome]
+#: (exit code, *words of the message, arguments=...) -> what the command printed
+Refused = Callable[..., Outcome]
+COMPILE = ("compile", "model.pt", "--target", "cpu")
 
 
 @pytest.fixture
@@ -102,6 +105,28 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def refused(project: Path, prunec: Prunec) -> Refused:
+    """A command must fail with a code and say these words, and write nothing."""
+
+    def call(code: int, *words: str, arguments: tuple[object, ...] = COMPILE) -> Outcome:
+        before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
+        outcome = prunec(*arguments)
+        after = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
+        assert outcome.code == code, outcome.err
+        assert "Traceback" not in outcome.err
+        message = outcome.err[outcome.err.index("Error: ") :]
+        assert len(message.strip().splitlines()) <= 2  # what, and what to try next
+        for word in words:
+            assert word in message
+        assert after == before
+        if arguments[0] in ("compile", "verify", "build"):
+            assert outcome.last_line.startswith(f"FAILED | exit code {code} | prunec {arguments[0]}")
+        return outcome
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +12,7 @@ import pytest
 import torch
 
 from prunec.calibration.user_code import import_callable
-from tests.cli.conftest import Outcome, Prunec
-
-#: (exit code, *words of the message, arguments=...) -> what the command printed
-Refused = Callable[..., Outcome]
-COMPILE = ("compile", "model.pt", "--target", "cpu")
-
-
-@pytest.fixture
-def refused(project: Path, prunec: Prunec) -> Refused:
-    """A command must fail with a code and say these words, and write nothing."""
-
-    def call(code: int, *words: str, arguments: tuple[object, ...] = COMPILE) -> Outcome:
-        before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
-        outcome = prunec(*arguments)
-        after = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
-        assert outcome.code == code, outcome.err
-        assert "Traceback" not in outcome.err
-        message = outcome.err[outcome.err.index("Error: ") :]
-        assert len(message.strip().splitlines()) <= 2  # what, and what to try next
-        for word in words:
-            assert word in message
-        assert after == before
-        if arguments[0] in ("compile", "verify", "build"):
-            assert outcome.last_line.startswith(f"FAILED | exit code {code} | prunec {arguments[0]}")
-        return outcome
-
-    return call
+from tests.cli.conftest import COMPILE, Prunec, Refused
 
 
 def edit_config(project: Path, old: str, new: str) -> None:

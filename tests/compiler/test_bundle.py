@@ -204,7 +204,7 @@ def test_hashes_tell_what_was_done(tmp_path: Path) -> None:
         ("manifest.json", b"", "corrupt or of another version"),
         ("manifest.json", b'{"schema": 2, "tool": "prunec"}', "schema: Input should be 1"),
         ("report.json", b'{"schema": 1}', "report.json is corrupt"),
-        ("report.json", b"\xff\xfe", "report.json is corrupt"),
+        ("report.json", b"\xff\xfe", "report.json can't be read"),
     ],
 )
 def test_corrupt_bundles_are_unusable_input(tmp_path: Path, file: str, content: bytes, message: str) -> None:
@@ -225,7 +225,7 @@ def test_what_cannot_be_a_bundle(tmp_path: Path) -> None:
         read_bundle(tmp_path)
     path = write_bundle(tmp_path / "m.bundle")
     (path / "report.json").unlink()
-    with pytest.raises(InputError, match=r"report\.json cannot be read"):
+    with pytest.raises(InputError, match=r"report\.json can't be read"):
         read_bundle(path)
 
 
