@@ -61,12 +61,14 @@ class FirstNorm:
         mean: Running means (C,), float64, of the channels that are alive.
         variance: Running variances (C,), likewise.
         alive: Numbers of these channels.
+        left: Share of their first values, 0 and 1, that may be left in running means and variances after the training.
         before: All of the network that comes before it: from inputs to its inputs (N, channels, ...).
     """
 
     mean: Tensor
     variance: Tensor
     alive: Tensor
+    left: float
     before: GraphModule
 
     @classmethod
@@ -76,14 +78,20 @@ class FirstNorm:
         placeholders = [node for node in graph.nodes if node.op == "placeholder"]
         if len(placeholders) != 1:
             return None
-        for node in _batch_norms(program):
-            mean, variance = (
-                tensors[str(arguments(node)[f"running_{name}"].target)].double() for name in ("mean", "var")
-            )
-            alive = (variance > _DEAD * variance.median()).nonzero().flatten()
-            before = GraphModule(program.module, _up_to(graph, arguments(node)["input"]))
-            return cls(mean[alive], variance[alive], alive, before) if len(alive) else None
-        return None
+        node = next(iter(_batch_norms(program)), None)
+        if node is None:
+            return None
+        bound = arguments(node)
+        mean, variance = (tensors[str(bound[f"running_{name}"].target)].double() for name in ("mean", "var"))
+        alive = (variance > _DEAD * variance.median()).nonzero().flatten()
+        if not len(alive):
+            return None
+        steps = tensors.get(str(bound["running_mean"].target).replace("running_mean", "num_batches_tracked"))
+        # A checkpoint that lost the number of steps, as converted ones do, is taken for one of many.
+        left = (1 - float(bound["momentum"])) ** int(steps) if steps is not None and steps > 0 else 0.0
+        return cls(
+            mean[alive], variance[alive], alive, left, GraphModule(program.module, _up_to(graph, bound["input"]))
+        )
 
     @torch.no_grad()
     def moments(self, inputs: Tensor) -> ResponseMoments | None:
@@ -108,9 +116,13 @@ class FirstNorm:
         """Mean over channels of how far what these inputs give is from what the batch norm saw.
 
         It is measured in the standard deviations that it saw, together with the logarithm of the ratio of deviations.
+        After a short training something is left in running statistics of the mean 0 and the variance 1 that they
+        began with: the share that explains them best counts.
         """
         given = torch.cat([self._given(part).transpose(0, 1).flatten(1) for part in torch.split(inputs, _CHUNK)], dim=1)
-        return float(self._distances(given.double().mean(1)[None], given.double().var(1, unbiased=False)[None]))
+        mean, variance = given.double().mean(1), given.double().var(1, unbiased=False)
+        left = torch.linspace(0, self.left, 9, dtype=torch.float64)[:, None]
+        return float(self._distances((1 - left) * mean, (1 - left) * variance + left).min())
 
     def fits(self, moments: ResponseMoments) -> tuple[tuple[AffineChange, float], ...]:
         """The changes of the inputs with the least distance, and that distance: of positive scale, and of negative.

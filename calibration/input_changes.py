@@ -11,6 +11,7 @@ from prunec.calibration.splits import Preprocessing
 
 #: Factor within which two numbers count as the same.
 _ALIKE = 1.35
+_OF_255 = "mean and std of [data] are those of 0..255, and the data are scaled to 0..1"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -110,6 +111,7 @@ def scale_mistake(expected: Normalisation, inputs: Tensor, given: Preprocessing)
     ratio = expected.std / is_given.std
     cases = (
         (expected.std < 0, "dark and bright are exchanged (inverted)"),
+        (is_given.std > 10 and high < 1.01, _OF_255),
         (nothing_given and _alike(ratio, 1 / 255, 2), "the scale is another one: the network was trained on 0..255"),
         (
             nothing_given and high > 20 and _alike(ratio, 255, 2) and abs(expected.mean) < 60,
@@ -123,7 +125,7 @@ def scale_mistake(expected: Normalisation, inputs: Tensor, given: Preprocessing)
         ),
         (nothing_expected, "the network was trained without the normalisation of [data]"),
         (_alike(ratio, 1 / 255, 1.6) and 0 < high < 0.02, "they were divided by 255 twice"),
-        (_alike(ratio, 1 / 255, 1.6), "mean and std of [data] are those of 0..255, and the data are scaled to 0..1"),
+        (_alike(ratio, 1 / 255, 1.6), _OF_255),
         (_alike(ratio, 255, 1.6), "mean and std of [data] are those of 0..1, and the data lie in 0..255"),
         (True, "they are normalised otherwise than in training"),
     )

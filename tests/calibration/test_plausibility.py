@@ -1,6 +1,7 @@
 """Mistakes in the preparation of data are named, each by its own words, and data that are right raise no alarm."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.evaluate import top1, top5
-from tests.calibration.glyphs import CLASSES, MEAN, STD, accuracy, changed, glyph_data, preprocessing, trained
+from tests.calibration.glyphs import CLASSES, MEAN, STD, accuracy, changed, glyph_data, network, preprocessing, trained
 
 GIVEN, NONE = preprocessing(), preprocessing((0.0,), (1.0,))
 ORDER = torch.tensor([3, 0, 1, 5, 2, 4])
@@ -97,16 +98,16 @@ def program_of(network: nn.Module) -> Program:
 
 @pytest.fixture(scope="module")
 def program(data: Data) -> Program:
-    network = trained(data, epochs=5)
-    assert accuracy(network, data) > 0.95
-    return program_of(network)
+    net = trained(data, epochs=5)
+    assert accuracy(net, data) > 0.95
+    return program_of(net)
 
 
 @pytest.fixture(scope="module")
 def normless(data: Data) -> Program:
-    network = trained(data, norm=False, epochs=8)
-    assert accuracy(network, data) > 0.9
-    return program_of(network)
+    net = trained(data, norm=False, epochs=8)
+    assert accuracy(net, data) > 0.9
+    return program_of(net)
 
 
 def findings(program: Program, data: Data) -> tuple[str, ...]:
@@ -148,8 +149,6 @@ def test_a_mistake_in_the_test_data_alone_is_told_of_them(program: Program, data
 
 
 def test_networks_that_were_never_trained_are_not_judged(data: Data) -> None:
-    from tests.calibration.glyphs import network
-
     found = check_plausibility(program_of(network().eval()), changed(data, given=NONE))
     assert isinstance(found, Unknown)
     assert "never trained" in found.reason
@@ -196,8 +195,8 @@ def test_moments_give_the_statistics_of_what_the_network_computes(program: Progr
 
 
 def test_what_is_not_affine_before_the_first_batch_norm_has_no_moments(data: Data) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(400, 6))
-    norm = FirstNorm.of(program_of(network.eval()))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(400, 6))
+    norm = FirstNorm.of(program_of(net.eval()))
     assert norm is not None
     assert norm.moments(next(iter(data.test.batches(8)))[0]) is None
 
@@ -226,3 +225,17 @@ def test_samples_are_taken_from_all_of_a_split(data: Data) -> None:
     ordered = replace(data, test=replace(test, positions=labels.argsort(stable=True)))
     program = program_of(trained(data, epochs=1))
     assert not any("one class" in found for found in findings(program, ordered))
+
+
+@pytest.mark.parametrize("steps", [2, 8, 30])
+def test_briefly_trained_networks_raise_no_alarm(data: Data, steps: int) -> None:
+    """Their batch norms still hold much of the mean 0 and the variance 1 that they began with."""
+    plain = changed(data, given=NONE)
+    torch.manual_seed(steps)
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, 0.9)
+    for inputs, labels in islice(plain.train.batches(50, epoch=0), steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+    assert findings(program_of(net.eval()), plain) == ()
