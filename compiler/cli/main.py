@@ -8,7 +8,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -68,8 +67,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # paths need not be text: what can't be encoded is printed escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    listen(partial(_last_line, _given(None)))
-    sys.exit(run())
+    codes: list[int] = []
+    listen(lambda code: "" if codes else _last_line(_given(None), code))
+    codes.append(run())
+    sys.exit(codes[0])
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
