@@ -9,7 +9,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -73,13 +72,14 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
         elif stream is None:  # it was closed by who started this
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end of the process
-    listen(partial(_last_line, _given(None)))
-    code = run()
+    codes: list[int] = []
+    listen(lambda code: "" if codes else _last_line(_given(None), code))
+    codes.append(run())
     try:
         sys.stdout.flush()
     except OSError:  # what was printed before went through, or has been told of
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    sys.exit(codes[0])
 
 
 def _keep_stdout() -> None:

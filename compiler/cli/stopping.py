@@ -4,6 +4,7 @@ A thread hears of the signals, so that they are answered while the main thread i
 handlers would run after it, and what they raise is lost where Python happens to be in a finaliser.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -34,9 +35,16 @@ def listen(last_words: Callable[[int], str]) -> None:
     os.set_blocking(tell, False)
     for number in _TITLES:
         signal.signal(number, _note)
+    atexit.register(_ignore)  # as the first, so that it is called as the last
     sys.unraisablehook = _keep_quiet
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     threading.Thread(target=_answer, args=(heard, last_words), name="signals", daemon=True).start()
+
+
+def _ignore() -> None:
+    """Let no signal change the exit code of a process that is done: Python is about to take its handlers away."""
+    for number in _TITLES:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _note(number: int, _frame: FrameType | None) -> None:

@@ -68,6 +68,18 @@ def test_ctrl_c_and_the_sigterm_of_a_launcher_are_one_request(busy: "subprocess.
     assert busy.poll() is None
 
 
+def test_a_signal_after_the_last_line_changes_nothing() -> None:
+    """Python takes its handlers away while it shuts down: a late Ctrl-C would kill what is complete."""
+    script = (
+        "import os; from prunec.compiler.cli.stopping import listen\n"
+        "listen(lambda code: '')\n"
+        "class Late:\n    def __del__(self, kill=os.kill, about=(os.getpid(), 2)): kill(*about)\n"
+        "late = Late(); late.itself = late; print('done'); del late"  # left to the last collection
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
 def test_handlers_belong_to_the_command_line_alone() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
