@@ -112,7 +112,8 @@ def weight_states(layers: Sequence[LayerSparsity]) -> list[TwoFourState]:
     """The 2:4 state of every weight, once: products of two activations are no layers, and hold none."""
     by_weight: dict[str, LayerSparsity] = {}
     for layer in layers:
-        if layer.weight and by_weight.get(layer.weight, layer).eligible:  # used twice: eligible in both uses
+        known = by_weight.get(layer.weight)
+        if layer.weight and (known is None or known.eligible):  # a weight used twice must be eligible in both uses
             by_weight[layer.weight] = layer
     return [two_four_state(layer.eligible, layer.valid) for layer in by_weight.values()]
 

@@ -1,6 +1,8 @@
 """The 2:4 checker on ONNX files, against Polygraphy's."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from torch import nn
 from benchmarks.polygraphy_agreement import polygraphy_says
 from prunec.passes import Sparsify, capture
 from prunec.passes.fours import at_most_two_of_four
+from prunec.passes.two_four import eligibility, with_weights
+from prunec.passes.two_four_words import two_four_state
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
-from prunec.runtime.onnx_sparsity import check_sparsity, likely_to_gain
+from prunec.runtime.onnx_sparsity import check_sparsity, likely_to_gain, weight_states
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
@@ -38,6 +42,29 @@ def test_layers_their_axis_and_reasons(tmp_path: Path) -> None:
     dense = tmp_path / "dense.onnx"
     export_onnx(small(), dense)
     assert not any(entry.valid for entry in check_sparsity(dense))
+
+
+def convolutions() -> nn.Module:
+    """Layers that can't be 2:4 for each reason, and one that is called twice."""
+    twice = nn.Conv2d(16, 16, 1)
+    shapes = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3), twice, twice
+    return nn.Sequential(*shapes, nn.ConvTranspose2d(16, 8, 2), nn.Flatten(), nn.Linear(8 * 27**2, 4))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("network", [convolutions, partial(vit_tiny, 32)])
+def test_the_file_and_the_program_count_the_same_layers(
+    tmp_path: Path, network: Callable[[], nn.Module], sparse: bool
+) -> None:
+    """Products of activations, as in attention, are no layers."""
+    program = capture(network(), (torch.randn(2, 3, 32, 32),))
+    if sparse:
+        program = Sparsify(ignore=("*2",)).run(program).program
+    layers = with_weights(eligibility(program), program)
+    export_onnx(program, tmp_path / "m.onnx")
+    states = weight_states(check_sparsity(tmp_path / "m.onnx"))
+    assert Counter(states) == Counter(two_four_state(layer.eligible, layer.valid) for layer in layers)
+    assert ("is 2:4" in states) == sparse
 
 
 @pytest.mark.parametrize("sparse", [True, False])
