@@ -1,5 +1,6 @@
 """TOML, bounded in size and depth."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from prunec.passes.boundary import file_bytes, reading
 from prunec.passes.errors import UsageError
 
-#: tomllib takes time by the square of a key's parts: 64 KiB of dots take a second.
 _MAX_BYTES = 64 << 10
 _MAX_DEPTH = 32
+#: A key of more parts than tables may lie within each other: tomllib takes time by the square of their number.
+_LONG_KEY = re.compile(rf"(?:\.[ \t]*[\w\"'-]+[ \t]*){{{_MAX_DEPTH}}}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -21,7 +23,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     content = file_bytes(path, _MAX_BYTES, str(path), kind=UsageError)
     with reading(str(path), kind=UsageError):
         try:
-            document = tomllib.loads(content.decode())
+            text = content.decode()
+            if _LONG_KEY.search(text):
+                raise ValueError(f"a key has more than {_MAX_DEPTH} parts")
+            document = tomllib.loads(text)
         except ValueError as error:  # not UTF-8 either
             raise UsageError(f"{path} is not valid TOML: {error}.") from error
         _check_depth(document, _MAX_DEPTH)

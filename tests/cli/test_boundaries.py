@@ -83,10 +83,12 @@ def test_a_state_in_the_way_is_refused(refused: Refused, project: Path, prunec: 
 
 def test_project_files_beyond_any_use(refused: Refused, project: Path) -> None:
     config = project / "prunec.toml"
+    model = "[model]\nfactory = 'model:network'\ninput = [1, 8, 8]\n"
     for text, words in (
         ("x = " + "[" * 3000, "nested"),
+        ("a." * 3000 + "b = 1", "more than 32 parts"),
         ("x" * 100_000, "at most"),
-        ("[data]\ntrain='imagefolder:a'\ntest='imagefolder:a'\ncrop = 1000000000", "crop"),
+        (f"{model}[data]\ntrain='imagefolder:a'\ntest='imagefolder:a'\ncrop = 1000000000", "crop"),
         ("[model]\npretraining = {epochs = 1000000000, schedule = 'cosine:0.1'}", "at most"),
     ):
         config.write_text(text)

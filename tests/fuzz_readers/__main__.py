@@ -38,9 +38,15 @@ def main() -> int:
 
     names = options.readers or list(READERS)
     print(f"{'reader':18} {'inputs':>7} {'faults':>7} {'slowest':>9} {'peak':>9} {'time':>7}  exit codes")
+    left = list(names)
+
+    def watched(name: str) -> Found:
+        share = (end - time.time()) * min(1.0, options.jobs / len(left))  # what one leaves goes to those after it
+        left.remove(name)
+        return _watched(name, options.first, options.count, time.time() + share)
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda name: _watched(name, options.first, options.count, end), names)
-        found = dict(zip(names, results, strict=True))
+        found = dict(zip(names, pool.map(watched, names), strict=True))
     faults = sum(len(one.faults) for one in found.values())
     short = [name for name, one in found.items() if one.read < options.count]
     print(f"{faults} faults" + (f"; fewer inputs than asked for: {', '.join(short)}" if short else ""))

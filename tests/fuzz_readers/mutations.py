@@ -1,5 +1,6 @@
 """Damage to inputs: to their bytes, and to what is in them, so that it gets past checksums and parsers."""
 
+import copy
 import io
 import json
 import re
@@ -104,7 +105,7 @@ def _change(random: Random, container: Any, key: Any) -> None:
     elif kind == 4 and isinstance(value, str):
         container[key] = random.choice((value[1:], value * 2, value.upper(), value + "\n", value[::-1]))
     else:
-        container[key] = random.choice(_ODD)
+        container[key] = copy.deepcopy(random.choice(_ODD))  # a list of them would come to hold itself
 
 
 def of_zip(members: dict[str, Mutate], keep: tuple[str, ...] = ()) -> Mutate:
