@@ -74,7 +74,7 @@ def call_user_code(
     """
     code = function if code is None else code
     try:
-        with _borders():
+        with user_code_borders():
             return _in_time(partial(function, *arguments))
     except (PrunecError, MemoryError):
         raise
@@ -85,6 +85,21 @@ def call_user_code(
             raise
         where = _place_of(error) or defined_at(code)
         raise InputError(f"The {what} failed{where}: {_words(error)}", hint=hint) from error
+
+
+@contextmanager
+def user_code_borders() -> Iterator[None]:
+    """Keep what belongs to the whole process as it is, for code that is the user's only in part, such as a capture."""
+    stream = _RULES.get().prints_to
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    with (
+        warnings.catch_warnings(),
+        nullcontext() if stream is None else redirect_stdout(stream),
+        nullcontext() if numpy is None else numpy.errstate(),
+        nullcontext() if torch is None else _torch_defaults(torch),
+        _DIRECTORY.lent(),
+    ):
+        yield
 
 
 def defined_at(code: object) -> str:
@@ -149,21 +164,6 @@ def _torch_of_this_thread() -> Callable[[], AbstractContextManager[Any]]:
         return stack
 
     return same
-
-
-@contextmanager
-def _borders() -> Iterator[None]:
-    """Keep what belongs to the whole process as it is."""
-    stream = _RULES.get().prints_to
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    with (
-        warnings.catch_warnings(),
-        nullcontext() if stream is None else redirect_stdout(stream),
-        nullcontext() if numpy is None else numpy.errstate(),
-        nullcontext() if torch is None else _torch_defaults(torch),
-        _DIRECTORY.lent(),
-    ):
-        yield
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from prunec.passes.boundary import reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
-from prunec.passes.user_calls import call_user_code, defined_at
+from prunec.passes.user_calls import call_user_code, defined_at, user_code_borders
 
 _BATCH = 2
 
@@ -78,7 +78,7 @@ def load_checkpoint(
         module = module.float()
         notes += (f"The network is of type {other}; it was converted to float32.",)
     inputs = example_inputs if example_inputs is not None else _random_inputs(module, input_shapes, path)
-    with only_without_error():
+    with only_without_error(), user_code_borders():  # forward() may print
         program = capture(module, inputs)
     return LoadedCheckpoint(program, module, notes)
 
