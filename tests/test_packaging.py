@@ -37,7 +37,7 @@ def test_every_dependency_is_pinned() -> None:
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     project = pyproject()["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]  # type: ignore[index]
-    names = {requirement.split(">=")[0].lower() for requirement in wanted}
+    names = {requirement.split(">=")[0].lower().replace("_", "-") for requirement in wanted}
     assert names <= pinned
     assert not any("+" in line for line in lines if "==" in line)  # local builds are found nowhere else
 

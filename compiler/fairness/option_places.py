@@ -91,7 +91,10 @@ SETTINGS_PLACES: Mapping[str, str] = {
     **dict.fromkeys(("threads", "latency_batch", "latency_runs"), _LATENCY),
     **dict.fromkeys(("build_engine", "engine_options"), _ENGINE),
     **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates"), _LIMIT),
-    **dict.fromkeys(("allow_unknown", "allow_noop"), _LIMIT),
+    **dict.fromkeys(("allow_unknown", "allow_noop", "strict"), _LIMIT),
+    **dict.fromkeys(
+        ("allow_implausible", "stated_accuracy"), without_effect("it is asked of the data, not done to them")
+    ),
 }
 
 #: Option in a ledger -> its name on cards, where that is another.

@@ -116,7 +116,7 @@ def build_module(model: Callable[[], nn.Module]) -> nn.Module:
     Raises:
         InputError: The factory fails, or gives something else.
     """
-    name = f"{getattr(model, '__module__', '')}:{getattr(model, '__qualname__', model)}".rpartition(".")[2]
+    name = getattr(model, "__qualname__", repr(model))  # of a module of the project the name is prunec's own
     module = call_user_code(f"model factory {name}", model, hint="It is called without arguments.")
     if not isinstance(module, nn.Module):
         where = defined_at(model)

@@ -33,6 +33,7 @@ class SavedTraining(_Fields):
 
     curve: list[EpochRecord]
     step: Count
+    trained: bool = False
     losses: list[float]
     scores: list[float]
     kept: dict[str, Tensor]

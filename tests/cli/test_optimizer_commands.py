@@ -88,8 +88,8 @@ def test_the_user_s_optimizer_may_be_the_dense_training_s(prunec: Prunec, projec
 @pytest.mark.parametrize(
     ("recover", "pretraining", "words"),
     [
-        ('optimizer = "own:missing"', "", "no callable 'missing'"),
-        ('optimizer = "nowhere:sgd"', "", "no module 'nowhere'"),
+        ('optimizer = "own:missing"\nschedule = "constant:0.01"', "", "no callable 'missing'"),
+        ('optimizer = "nowhere:sgd"\nschedule = "constant:0.01"', "", "no module 'nowhere'"),
         ('optimizer = "own:careful"', "", "no learning rate is known to fit the optimizer own:careful"),
         ('optimizer = "own:careless"\nschedule = "constant:0.01"', "", "gave NoneType; expected a torch.optim"),
         ('optimizer = "adamv"', "", "'adamw'"),

@@ -279,7 +279,7 @@ def test_gates_that_are_asked_for() -> None:
         "max_onnx_vs_torch_relative_error", "engine", "min_done_percent"
     ]  # fmt: skip
     settings = Settings(build_engine=False, max_drop_points=1, gates=("min_speedup{limit=2}",))
-    assert asked_gates(settings)[1:] == [MaxDropPoints(1), MinSpeedup(2.0)]
+    assert asked_gates(settings)[2:] == [MaxDropPoints(1), MinSpeedup(2.0)]
     with pytest.raises(UsageError, match="asked for twice"):
         asked_gates(Settings(max_drop_points=1, gates=("max_drop_points{limit=2}",)))
     with pytest.raises(UsageError, match=r"no gate 'min_speed'.*\n.*min_speedup"):

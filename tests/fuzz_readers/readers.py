@@ -20,16 +20,16 @@ from prunec.compiler.bundle.bundle_reader import bundle_problems, read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.cli.main import run
 from prunec.compiler.commands.artifacts import onnx_inputs
-from prunec.compiler.commands.compile_checkpoint import RecipeOptions, resolve_pipeline
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.config import load_config
+from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover import Recover, StateOptions, recover
 from prunec.passes.frontend import capture
 from prunec.passes.plan import PruningPlan, apply_plan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
+from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
@@ -152,7 +152,7 @@ def _read_config(path: Path) -> object:
         config.data.sources()
     if config.model.pretraining is not None:
         config.model.pretraining.learning_rates().pieces(config.model.pretraining.epochs)
-    return resolve_pipeline(config, RecipeOptions(), Target.parse("a100-2:4"))
+    return resolve_recipe(config, RecipeOptions(), Target.parse("a100-2:4"))
 
 
 _PIPELINES = [
@@ -261,7 +261,7 @@ def _onnx() -> bytes:
 
 def _run_onnx(path: Path) -> object:
     check_sparsity(path)
-    session = OnnxRuntimeSession(path)
+    session = open_onnx(path)
     return session(*onnx_inputs(session, 1, 0))
 
 

@@ -1,6 +1,7 @@
 """Whatever the user's code does, it does to itself: errors, hanging, printing, and what belongs to the process."""
 
 import io
+import signal
 import sys
 import threading
 import time
@@ -63,13 +64,18 @@ def test_what_is_not_the_code_s_own_goes_on(error: BaseException) -> None:
 def test_an_interruption_from_outside_stays_one() -> None:
     import _thread
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def works() -> None:
         _thread.interrupt_main()
         for _ in range(10**6):
             pass
 
-    with pytest.raises(KeyboardInterrupt):
-        call_user_code("loss function", works)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call_user_code("loss function", works)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_errors_in_a_library_name_the_definition_of_what_called_it() -> None:

@@ -214,7 +214,7 @@ def test_networks_that_cannot_be_trained_are_unsupported(program: Program, data:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1 and at most 100000, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"momentum": 1.0}, "momentum must be"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov must be false where momentum is 0"),

@@ -13,7 +13,7 @@ from prunec.compiler.recovery import parse_schedule
 from prunec.compiler.recovery.named_rows import SCRATCH, pruning_epoch, with_speedup
 from prunec.compiler.recovery.rate_pieces import rest, same_rates
 from prunec.compiler.recovery.schedules import OriginalUnknownError, Schedule
-from prunec.compiler.stages.recover_step import check_recoveries
+from prunec.compiler.stages.request_checks import check_recoveries
 from prunec.passes.errors import UsageError
 
 
@@ -382,9 +382,9 @@ def test_runs_of_a_fraction_of_an_epoch() -> None:
 @pytest.mark.parametrize(("row", "trained"), [("P2.49F90,1e-1", 2.49), ("P30/12.06F90,1e-1", 2.49), ("P3F90,1e-1", 3)])
 def test_a_checkpoint_of_a_fraction_of_an_epoch_is_checked(row: str, trained: float) -> None:
     pipeline = parse_pipeline(f'prune-filters{{speedup=2.0}} recover{{epochs=90,schedule="{row}"}}')
-    check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=trained)))
+    check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=trained)), (), ())
     with pytest.raises(UsageError, match=r"trained for 2\.4 epochs"):
-        check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=2.4)))
+        check_recoveries(pipeline, Settings(pretraining=parse_schedule("constant:0.1", epochs=2.4)), (), ())
 
 
 @pytest.mark.parametrize("schedule", ["ft", "lrw", "rest(1):lrw"])
@@ -405,4 +405,4 @@ def test_rates_of_the_dense_training_are_taken_over_where_they_mean_the_same(
     pipeline = parse_pipeline(f'recover{{epochs=3,schedule="{schedule}",optimizer={optimizer}}}')
     settings = Settings(pretraining=parse_schedule("cosine:0.1", epochs=12), pretraining_optimizer=dense)
     with nullcontext() if fits else pytest.raises(UsageError, match="has the dense training's learning rates"):
-        check_recoveries(pipeline, settings)
+        check_recoveries(pipeline, settings, (), ())
