@@ -101,7 +101,7 @@ def _change(random: Random, container: Any, key: Any) -> None:
     elif kind == 2 and isinstance(container, list):
         container.insert(key, value)
     elif kind == 3 and isinstance(value, int | float) and not isinstance(value, bool):
-        container[key] = random.choice((-value, value + 1, value * 1e9, value / 3, int(value) << 40))
+        container[key] = random.choice((-value, value + 1, value * 1e9, value / 3, 1 << 40))
     elif kind == 4 and isinstance(value, str):
         container[key] = random.choice((value[1:], value * 2, value.upper(), value + "\n", value[::-1]))
     else:
