@@ -1,5 +1,6 @@
 """Bounds of what is asked of a training, beyond any use: a slip of the pen shall not take all memory."""
 
+from prunec.passes.boundary import shortened
 from prunec.passes.errors import UsageError
 
 #: Epochs of a training.
@@ -19,7 +20,7 @@ def check_bounds(text: str, epochs: float | None) -> None:
         UsageError: The text or the run is too long, or the run has no epochs.
     """
     if epochs is not None and not 0 < epochs <= MAX_EPOCHS:
-        raise UsageError(f"A run must have more than 0 epochs and at most {MAX_EPOCHS}, got {epochs:g}.")
+        raise UsageError(f"A run must have more than 0 epochs and at most {MAX_EPOCHS}, got {shortened(str(epochs))}.")
     if len(text) > MAX_SCHEDULE_CHARACTERS or text.count("+") > MAX_LENGTHENED:
         raise UsageError(
             f"The schedule {text[:40]!r}... is too long: it has {len(text)} characters, and {text.count('+')} times a "

@@ -289,5 +289,6 @@ def _lengthened(text: str, base: str, more: int, epochs: float | None, original:
         raise UsageError(f"The schedule {text!r} has no first stage of constant learning rate to make longer.")
     first, *later = schedule.stages
     length = None if schedule.epochs is None else schedule.epochs + more
+    check_bounds(text, length)
     stages = (first, *((start + more, rate) for start, rate in later))
     return replace(schedule, text=text, epochs=length, stages=stages)

@@ -63,6 +63,9 @@ def test_a_schedule_of_a_billion_epochs_is_refused_at_once(prunec: Prunec) -> No
     assert prunec("schedule", f"constant:0.1{'+1' * 3000}", "--epochs", "90").code == 2
     assert prunec("schedule", "P1e9F90,0.1").code == 2
     assert prunec("schedule", f"P{'9' * 3000}F90,0.1").code == 2
+    assert prunec("schedule", f"P30F{'9' * 400},0.1").code == 2
+    assert prunec("schedule", f"P30F90,1e-2+{'9' * 400}").code == 2
+    assert prunec("schedule", "constant:0.1", "--epochs", "9" * 400).code == 2
     assert time.perf_counter() - started < 5
 
 
