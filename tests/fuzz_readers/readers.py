@@ -261,8 +261,8 @@ def _onnx() -> bytes:
 
 def _run_onnx(path: Path) -> object:
     check_sparsity(path)
-    session = open_onnx(path)
-    return session(*onnx_inputs(session, 1, 0))
+    with open_onnx(path) as session:
+        return session(*onnx_inputs(session, 1, 0))
 
 
 @cache
