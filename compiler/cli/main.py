@@ -33,6 +33,8 @@ BUG = 1
 _INTERRUPTED = 130
 #: The reader of a pipe is gone, as behind `| head`: what the shell gives for programs that this ends.
 BROKEN_PIPE = 141
+#: What libraries that aren't written in Python say where memory is short; the second while they are loaded.
+_NO_MEMORY = ("can't allocate memory", "failed to map segment")
 #: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
 _JUDGING = ("compile", "verify", "build")
 
@@ -177,7 +179,7 @@ def _unexpected(error: Exception) -> int:
 
 def _of_the_system(error: Exception) -> str | None:
     """What the operating system refused, in its own words; None where an error isn't its."""
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return "out of memory.\nUse a machine with more, or a smaller network or batch."
     if not isinstance(error, OSError):
         # Libraries in C++ that write through a file of Python's raise their own error where that fails.

@@ -57,7 +57,7 @@ def main() -> None:
     try:
         result = run(program, data, Recover(**given["options"], hooks=hooks), seed=given["seed"], **others)
     except Stopped as stopped:
-        everywhere = Processes.join().gathered(stopped.number)
+        everywhere = Processes.join().gathered(int(stopped.number))
         if is_main():
             torch.save({"stopped": everywhere}, output)
         return

@@ -181,7 +181,7 @@ def faults_of_bundle(reference: Path, output: Path) -> list[str]:
     """How a bundle differs from an undisturbed one in what is reproducible, and what else is left."""
     if not output.is_dir():
         return ["no bundle"]
-    found = [line for line in differences(reference, output) if not line.startswith("recovery.resumed:")]
+    found = [line for line in differences(reference, output) if not line.startswith(("recovery.resumed:", "warnings."))]
     found += [name for name in ("model.pt2", "recipe.toml") if digest(reference / name) != digest(output / name)]
     beside = [path.name for path in output.parent.iterdir() if output.name in path.name and path != output]
     return found + ([f"left behind {beside}"] if beside else [])
