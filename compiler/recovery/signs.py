@@ -153,7 +153,7 @@ def probe_rate(
         measured: Scores of both networks, where they are known.
     """
     own, dense = highest_rate(schedule, epochs), dense_rate(original)
-    share = PROBE_SHARE if measured is None else max(PROBE_SHARE, measured.missing_share)
+    share = PROBE_SHARE if measured is None else max(PROBE_SHARE, round(measured.missing_share, 1))
     rate = max(own, share * (dense or usual or own))
     return rounded_rate(rate, math.inf if dense is None else dense)
 

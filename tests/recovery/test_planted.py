@@ -50,7 +50,7 @@ def test_a_tiny_rate_is_under_trained_and_nothing_is_blamed_without_a_probe(tmp_
     case = Case(0.75, "constant:0.0005", 2)
     found = task.run(case.pipeline)
     assert found.diagnosis.verdict == "under-trained"
-    step = "recover{epochs=2,schedule=cosine:0.016,batch_size=50}"
+    step = "recover{epochs=2,schedule=cosine:0.064,batch_size=50}"
     assert found.diagnosis.advice[0] == f"decay the learning rate to zero: {step}"
     blind = task.run(case.pipeline.replace("recover{", "recover{probe=0,"))
     assert blind.diagnosis.verdict == "not known"
