@@ -56,11 +56,14 @@ class StateFile:
         path = self.options.path
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.unfinished")
-        with unfinished.open("wb") as file:
-            torch.save({"identity": dict(self.identity), "state": dict(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                torch.save({"identity": dict(self.identity), "state": dict(state)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:  # a full disk, or Ctrl-C
+            unfinished.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:
         """The state to go on from; None where that isn't wanted or there is no file.
