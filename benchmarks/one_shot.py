@@ -33,8 +33,6 @@ PHOTOS = (
     "retina.jpg", "hubble_deep_field.jpg", "ihc.png",
 )  # fmt: skip
 _CROPS = 10
-#: Wanda takes inputs for uncorrelated, so that its choice may be a little worse: by this much of magnitude's error.
-_WANDA = 1.01
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -48,10 +46,9 @@ def main() -> None:
             wanda, sparsegpt = by_magnitude["output_error"], found["sparsegpt"][layer]["output_error"]
             # SparseGPT sees other inputs than Wanda, behind layers that it masked itself.
             limits = [found[criterion][layer]["output_error_by_magnitude"] for criterion in ("wanda", "sparsegpt")]
-            if not wanda <= _WANDA * limits[0]:
-                missed.append(f"{name} {layer}: Wanda leaves {wanda:.4f}, magnitude {limits[0]:.4f}")
-            if not sparsegpt < limits[1]:
-                missed.append(f"{name} {layer}: SparseGPT leaves {sparsegpt:.4f}, magnitude {limits[1]:.4f}")
+            for criterion, error, limit in zip(("Wanda", "SparseGPT"), (wanda, sparsegpt), limits, strict=True):
+                if not error < limit:
+                    missed.append(f"{name} {layer}: {criterion} leaves {error:.4f}, magnitude {limit:.4f}")
             with_bias = by_magnitude["output_error_by_magnitude_with_bias"]
             rows.append((name, layer, *(f"{value:.4f}" for value in (limits[0], with_bias, wanda, sparsegpt))))
     columns = ("network", "layer", "magnitude", "with its mean made up for", "Wanda", "SparseGPT")

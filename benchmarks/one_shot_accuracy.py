@@ -2,7 +2,7 @@
 
 The networks are the example and a small MobileNet that is trained first, on the example's data. Top-1 on the test
 images, the least and the most over calibration inputs of three seeds. SparseGPT must keep more than magnitude with its
-batch norms measured anew, and Wanda at most two points less, in the mean.
+batch norms measured anew, and Wanda at most a point less, in the mean.
 
 Run from the top folder: python -m benchmarks.one_shot_accuracy
 """
@@ -53,7 +53,7 @@ def main() -> None:
         kept = {c: statistics.mean(run[0] for run in found[c]) for c in ("wanda", "sparsegpt")}
         if kept["sparsegpt"] <= asked:
             missed.append(f"{name}: SparseGPT keeps {kept['sparsegpt']:.1f} %, magnitude {asked:.1f}")
-        if kept["wanda"] < asked - 2:
+        if kept["wanda"] < asked - 1:
             missed.append(f"{name}: Wanda keeps {kept['wanda']:.1f} %, magnitude {asked:.1f}")
     columns = ("network", "criterion", "masked", "batch norms measured anew", f"{options.retrain} epochs")
     finish("Top-1 of 2:4 on the test images", columns, rows, missed)

@@ -2,7 +2,8 @@
 
 A small learning rate or a short schedule doesn't perform worse, it hasn't converged (Wang, Qin, Bai, Fu, "Why is the
 State of Neural Network Pruning so Confusing?", 2023), so pruning is never blamed before a probe has shown that training
-was done. Every figure has its standard error, and counts where it is clear by two of them; else nothing is known.
+was done. Every figure has its standard error, and a fault is found where it is clear by two of them. That nothing more
+is to be won, or nothing is lost, can't be shown so well: there what is expected decides, and one standard error.
 
 Two signs tell what training lacks and what the network lacks: validation accuracy, of which there is little data, and
 the accuracy on the training data, of which there is much. Of the second only a part shows in the first: the dense

@@ -66,7 +66,7 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
-        finally:
+        finally:  # a full disk, or Ctrl-C
             unfinished.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:

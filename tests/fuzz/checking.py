@@ -188,6 +188,7 @@ def mutations_caught(program: Program, result: PassResult, x: Tensor, seed: int)
         expected = zeroed(program, result.plan)(x.clone())
         for name, dim in chosen:
             mutant = result.program.clone()
+            # Positive, so that a rectifier behind them doesn't hide them.
             mutant.tensors()[name].copy_(normal(*mutant.tensors()[name].shape, seed=seed).abs())
             if relative_error(mutant(x.clone()), expected) <= TOLERANCE:
                 continue

@@ -165,6 +165,26 @@ def test_kill_9_ten_times(data: Data, tmp_path: Path) -> None:
     killed(10, tmp_path)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_unfinished_state_is_not_left_behind(
+    data: Data, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path, written = tmp_path / "state.pt", []
+    save = torch.save
+
+    def second_fails(content: object, file: Any) -> None:
+        written.append(content)
+        save(content, file)
+        if len(written) == 2:
+            raise error
+
+    monkeypatch.setattr(torch, "save", second_fails)
+    with pytest.raises(type(error)):
+        run(program, data, OPTIONS, state=StateOptions(path, every_steps=1))
+    assert [found.name for found in tmp_path.glob("state.pt*")] == ["state.pt"]
+    assert torch.load(path)["state"]["step"] == written[0]["state"]["step"]
+
+
 def test_a_state_is_written_within_epochs_too(data: Data, program: Program, tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     seen = []
