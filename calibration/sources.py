@@ -15,6 +15,7 @@ from torch import Tensor
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
+from prunec.calibration.source_files import check_there
 from prunec.passes.archives import check_zip
 from prunec.passes.boundary import reading, shortened
 from prunec.passes.errors import InputError
@@ -44,6 +45,7 @@ def open_source(
         MissingDependencyError: The images lie in folders, and there is no torchvision.
         UsageError: The module or its function doesn't exist.
     """
+    check_there(source, folder)
     kind, _, rest = source.partition(":")
     if kind == "npz":
         return _from_npz(folder / rest, part), None
@@ -74,9 +76,6 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _from_npz(path: Path, part: Part) -> ArraySamples:
     names = (f"{part}_images", f"{part}_labels")
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
-        raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
     check_zip(path)
     with reading(str(path), "a NumPy .npz archive", hint="Write it with numpy.savez_compressed."):
         images, labels = _read_npz(path, names)

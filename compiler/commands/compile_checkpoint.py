@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunec.calibration.source_files import check_sources
 from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.commands.compile_job import Job, Prepared
@@ -18,6 +19,7 @@ from prunec.compiler.project.checkpoint_file import check_file
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.passes.errors import EnvironmentFailure
 from prunec.passes.interruption import stoppable_anywhere
@@ -90,6 +92,10 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
     check_controls(pipeline, settings, config.data is not None, functions)
     for path in (job.checkpoint, *(config.folder / name for name in early)):
         check_file(path)
+    if config.data is not None:
+        check_sources(config.data.sources(), config.folder)
+    if settings.tensorboard is not None:
+        check_tensorboard(settings.tensorboard)
     return Prepared(job, config, pipeline, settings, functions, early)
 
 

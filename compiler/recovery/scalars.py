@@ -1,11 +1,29 @@
-"""Learning curves for TensorBoard."""
+"""Learning curves for TensorBoard. Imports no torch."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.epoch_record import EpochRecord
-from prunec.passes.errors import MissingDependencyError
+from prunec.passes.errors import MissingDependencyError, UsageError
+
+
+def check_tensorboard(folder: Path) -> None:
+    """Refuse a folder that no learning curves can be written to.
+
+    Raises:
+        MissingDependencyError: TensorBoard isn't installed.
+        UsageError: There is something else than a folder at its place.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingDependencyError(
+            "--tensorboard needs the package tensorboard, which isn't installed.",
+            hint="pip install 'prunec[tensorboard]'",
+        )
+    blocking = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if not blocking.is_dir():
+        raise UsageError(f"--tensorboard {folder}: {blocking} is no folder.", hint="Name a folder.")
 
 
 class Scalars:
@@ -13,16 +31,13 @@ class Scalars:
 
     Raises:
         MissingDependencyError: TensorBoard isn't installed.
+        UsageError: There is something else than a folder at its place.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                "--tensorboard needs the package tensorboard, which isn't installed.",
-                hint="pip install 'prunec[tensorboard]'",
-            ) from error
+        check_tensorboard(folder)
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder)) if is_main() else None
 
     def __enter__(self) -> Self:

@@ -80,6 +80,11 @@ ratio = 0.5
         ("", ["-o", "held"], 10, "Another run writes"),
         ("", ["-o", "/proc/m.bundle"], 10, "cannot be written"),
         ("gone", [], 9, "doesn't exist"),
+        ('[data]\ntrain = "npz:data.npz"\ntest = "npz:data.npz"', [], 9, "data file .*data.npz doesn't exist"),
+        ('[data]\ntrain = "idx:model.pt"\ntest = "idx:folder"', [], 9, "model.pt is no folder"),
+        ('[data]\ntrain = "imagefolder:folder"\ntest = "imagefolder:folder"\ncrop = 99999', [], 2, "crop must be"),
+        ("", ["--tensorboard", "model.pt"], 2, "model.pt is no folder"),
+        ("", ["--tensorboard", "model.pt/curves"], 2, "model.pt is no folder"),
     ],
 )
 def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
