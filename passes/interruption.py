@@ -5,6 +5,7 @@ wherever Python swallows it, as in finalisers and the callbacks of weak referenc
 programs that call prunec nobody does, and their own signals work as they always do. Imports nothing slow.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,14 @@ class _Request:
 
 
 _request = _Request()
+
+
+def _forget() -> None:
+    """A process that was forked has nothing to end and to remove: what is on disk and runs is its parent's."""
+    _request.number, _request.helpers, _request.leftovers = 0, [], []
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def ask_to_stop(number: int) -> None:

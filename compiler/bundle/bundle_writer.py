@@ -91,9 +91,9 @@ class BundleWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove what a run that was killed has left; its lock is gone, or this one wouldn't have it."""
-        if self._aside.exists():
+        if not self._aside.is_symlink():
             restore(self.path, self._aside)
-            _remove(self._aside)
+        _remove(self._aside)
         self._remove_work()
         for unfinished in self.state_folder.glob(f"{STATE_NAME.format('*')}.unfinished"):
             unfinished.unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def refuse_states(folder: Path, *, resume: bool, force: bool) -> None:
         UsageError: There are states and neither was asked for, or there is something else of the folder's name.
     """
     if folder.is_symlink() or folder.exists():
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             raise UsageError(
                 f"{folder} is in the way: it is no folder, and the states of trainings are kept in one.",
                 hint="Remove or rename it, or name another output with -o.",

@@ -3,6 +3,7 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from threading import RLock
 
 from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
@@ -34,6 +35,9 @@ from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
+
+#: What torch's exporter traces it keeps in the process: compiles of several threads go one after another.
+_ONE_AT_A_TIME = RLock()
 
 
 class HelperFinished(PrunecError):  # noqa: N818 - no error
@@ -70,7 +74,8 @@ def compile_model(
         The report, also where a gate failed: see its status and exit code.
 
     While it trains, the state is kept beside the bundle, in a folder of its name with ``.state`` added; it is removed
-    when the bundle is complete. Under ``torchrun`` all processes call this; they train together.
+    when the bundle is complete. Compiles of several threads go one after another. Under ``torchrun`` all processes call
+    this; they train together.
 
     Raises:
         HelperFinished: The training is over; raised in all processes but the first.
@@ -81,7 +86,7 @@ def compile_model(
     request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
     writer = BundleWriter(Path(output), force, seed=request.settings.seed, ends_training=True)
     refuse_states(writer.state_folder, resume=request.settings.resume, force=force)
-    with writer if is_main() else nullcontext():
+    with writer if is_main() else nullcontext(), _ONE_AT_A_TIME:
         return compile_request(request, writer)
 
 

@@ -68,6 +68,33 @@ def test_ctrl_c_and_the_sigterm_of_a_launcher_are_one_request(busy: "subprocess.
     assert busy.poll() is None
 
 
+FORKING = """
+import multiprocessing, os, sys, time
+from prunec.compiler.cli.stopping import listen
+from prunec.passes.interruption import asked_to_stop
+listen(lambda code: "last line")
+worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+worker.start()
+"""
+
+
+def test_a_forked_worker_dies_of_its_own_signal_and_tells_nobody() -> None:
+    script = FORKING + "worker.terminate(); worker.join(); time.sleep(0.3); print(worker.exitcode, asked_to_stop())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "-15 0\n"), done.stderr
+
+
+def test_one_ctrl_c_of_a_terminal_is_one_though_workers_get_it_too() -> None:
+    script = FORKING + (
+        "os.setpgrp(); other = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "other.start()\n"
+        "time.sleep(0.3); os.killpg(0, 2); other.join(); time.sleep(0.3); print(other.exitcode != 0, asked_to_stop())\n"
+        "worker.terminate()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "True 2\n"), done.stderr
+
+
 def test_a_signal_after_the_last_line_changes_nothing() -> None:
     """Python takes its handlers away while it shuts down: a late Ctrl-C would kill what is complete."""
     script = (
