@@ -16,14 +16,12 @@ from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.calibration.source_files import check_there
-from prunec.passes.archives import check_zip
+from prunec.passes.archives import check_growth, check_zip
 from prunec.passes.boundary import reading, shortened
 from prunec.passes.errors import InputError
 
 #: Version of the format of arrays -> what reads its header.
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-#: Bytes that one compressed byte can stand for at most.
-_MOST_DEFLATED = 1032
 
 
 def open_source(
@@ -130,12 +128,9 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
             raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
         shape = [int(size) for size in np.frombuffer(file.read(4 * start[3]), ">u4", count=start[3])]
         count = math.prod(shape)
-        if count > _MOST_DEFLATED * path.stat().st_size:
-            raise ValueError(f"it has no values for the shape {shape}")
-        values = file.read(count + 1)  # no more than it says, whatever a gzip file unpacks to
-        if len(values) != count:
-            raise ValueError(
-                f"it has {'more' if len(values) > count else 'fewer'} than the {count} values that it says"
-            )
-        # A copy, since torch wants memory that it may write to.
-        return np.frombuffer(values, np.uint8).reshape(shape).copy()
+        check_growth(path, count)
+        values = np.empty(count, np.uint8)
+        got = file.readinto(values.data)  # no more than it says, whatever a gzip file unpacks to
+        if got != count or file.read(1):
+            raise ValueError(f"it has {'fewer' if got < count else 'more'} than the {count} values that it says")
+        return values.reshape(shape)

@@ -91,7 +91,13 @@ class BundleWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove what a run that was killed has left; its lock is gone, or this one wouldn't have it."""
-        if not self._aside.is_symlink():
+        for leftover in (self._aside, self._work):
+            if leftover.exists() and not leftover.is_symlink() and not leftover.is_dir():
+                raise EnvironmentFailure(
+                    f"Output {self.path} cannot be written: {leftover} is in the way, and no folder of prunec's.",
+                    hint="Remove or rename it, or name another output with -o.",
+                )
+        if not self._aside.is_symlink() and _is_bundle(self._aside):
             restore(self.path, self._aside)
         _remove(self._aside)
         self._remove_work()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_report, print_table
+from prunec.compiler.cli.output import echo, note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
@@ -234,7 +234,7 @@ def _print_recipe(
     general = [("", "target", str(target), "--target"), ("", "output", str(folder), place)]
     rows = [(row.step, row.option, row.value, row.source) for row in recipe.rows]
     print_table(f"Recipe, {found.path or 'without a prunec.toml'}", ("step", "option", "value", "from"), general + rows)
-    typer.echo(f"Pipeline: {recipe.pipeline}\nNothing was compiled (--dry-run).")
+    echo(f"Pipeline: {recipe.pipeline}\nNothing was compiled (--dry-run).")
 
 
 def _check_names(settings: "Settings", target: "Target", pipeline: str | None) -> None:

@@ -19,6 +19,7 @@ from prunec.compiler.cli.compile import compile_
 from prunec.compiler.cli.doctor import doctor
 from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
+from prunec.compiler.cli.output import echo
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
 from prunec.compiler.cli.stopping import exit_code, listen
@@ -52,7 +53,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from prunec.compiler.machine.versions import tool_version
 
-        typer.echo(f"prunec {tool_version('prunec') or '(not installed)'}")
+        echo(f"prunec {tool_version('prunec') or '(not installed)'}")
         raise typer.Exit
 
 
@@ -192,4 +193,4 @@ def _of_the_system(error: Exception) -> str | None:
 def _say(text: str, *, err: bool = True) -> None:
     """Print a message, where that is possible: the disk that a log lies on may be full."""
     with contextlib.suppress(OSError):
-        typer.echo(text, err=err)
+        echo(text, err=err)

@@ -21,7 +21,7 @@ from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
-from prunec.passes.errors import EnvironmentFailure
+from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import stoppable_anywhere
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     """
     prepared = prepare(job, note)
     output = job.output or default_output(job.checkpoint, job.target)
+    if job.output is None and output.is_symlink():  # of whoever packed the folder that the checkpoint came in
+        raise UsageError(f"{output} is a link.", hint="Remove it, or name an output with -o.")
     writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
     refuse_states(writer.state_folder, resume=prepared.settings.resume, force=job.force)
     _check_space(writer.path, job.checkpoint)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.passes.boundary import printable
 from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
 
@@ -101,7 +102,7 @@ def summary_table(report: "Report") -> Table:
     for label, value in summary_rows(report):
         status = "bold green" if report.passed else "bold red"
         style = {"Status": status, "Gate failed": "red", "But": "yellow", "Not known": "dim"}.get(label, "")
-        table.add_row(label, Text(value, style=style))
+        table.add_row(label, Text(printable(value), style=style))
     return table
 
 

@@ -78,6 +78,7 @@ ratio = 0.5
         ("", ["-o", "nowhere/m.bundle"], 10, "mkdir -p"),
         ("", ["-o", "folder"], 2, "not a prunec bundle"),
         ("", ["-o", "held"], 10, "Another run writes"),
+        ("link", [], 2, "model.cpu.bundle is a link"),
         ("", ["-o", "/proc/m.bundle"], 10, "cannot be written"),
         ("gone", [], 9, "doesn't exist"),
         ('[data]\ntrain = "npz:data.npz"\ntest = "npz:data.npz"', [], 9, "data file .*data.npz doesn't exist"),
@@ -92,9 +93,11 @@ def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
 ) -> None:
     (tmp_path / "model.pt").write_bytes(b"weights")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "prunec.toml").write_text(TOML + (change if change != "gone" else ""))
+    (tmp_path / "prunec.toml").write_text(TOML + (change if change not in ("gone", "link") else ""))
     if change == "gone":
         (tmp_path / "model.pt").unlink()
+    if change == "link":
+        (tmp_path / "model.cpu.bundle").symlink_to(tmp_path / "folder/elsewhere")
     script = (
         "import sys; from pathlib import Path; from prunec.compiler.cli.main import run\n"
         "from prunec.compiler.bundle.bundle_writer import BundleWriter\n"
@@ -106,7 +109,8 @@ def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
     assert done.returncode == 0, done.stderr
     assert re.search(words, done.stderr), done.stderr
     left = {"model.pt", "folder", "prunec.toml", "held"} - ({"model.pt"} if change == "gone" else set())
-    assert {path.name for path in tmp_path.iterdir()} == left
+    assert {path.name for path in tmp_path.iterdir()} == left | ({"model.cpu.bundle"} if change == "link" else set())
+    assert not any((tmp_path / "folder").iterdir())
 
 
 def test_a_full_disk_is_told_before_torch_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,15 @@ def test_states_are_not_kept_behind_a_link(tmp_path: Path) -> None:
         refuse_states(tmp_path / "m.bundle.state", resume=True, force=True)
 
 
+@pytest.mark.parametrize("suffix", ["old", "tmp"])
+def test_a_file_in_the_place_of_a_hidden_folder_is_named_and_stays(tmp_path: Path, suffix: str) -> None:
+    theirs = tmp_path / f".m.bundle.{suffix}"
+    theirs.write_text("theirs")
+    with pytest.raises(EnvironmentFailure, match=rf"\.m\.bundle\.{suffix} is in the way"):
+        BundleWriter(tmp_path / "m.bundle").__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
+
+
 def test_a_link_in_the_place_of_what_stepped_aside_is_removed_alone(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / ".m.bundle.old").symlink_to(tmp_path / "theirs")
