@@ -27,6 +27,8 @@ from prunec.passes.interruption import removed_at_the_latest, stop_if_asked
 if TYPE_CHECKING:
     from prunec.compiler.bundle.bundle_reader import Bundle
 
+#: Bytes that are let go before a run cleans up behind itself, which takes some where there are none left.
+_RESERVE = 8 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -61,6 +63,7 @@ class BundleWriter:
         self.folder, self.scratch = self._work / "bundle", self._work / "scratch"
         self.state_folder = self.path.with_name(f"{self.path.name}.state")
         self._held = ExitStack()
+        self._reserve = bytearray()
 
     def __enter__(self) -> Path:
         try:
@@ -75,6 +78,7 @@ class BundleWriter:
                 stack.enter_context(removed_at_the_latest(self._remove_work))
                 self.folder.mkdir(parents=True)
                 self.scratch.mkdir()
+                self._reserve = bytearray(_RESERVE)
                 self._held = stack.pop_all()
         except OSError as error:
             raise unwritable(self.path, error) from error
@@ -83,6 +87,7 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reserve = bytearray()
         with self._held:  # a failed removal of the hidden folder must not hide the error that led here
             if error is None:
                 self._commit()

@@ -25,7 +25,9 @@ from prunec.compiler.cli.schedule import schedule
 from prunec.compiler.cli.stopping import exit_code, listen
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
-from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
+from prunec.compiler.machine.memory_limit import exhausted_limit_mb
+from prunec.compiler.report.last_line import result_line
+from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError, first_line
 from prunec.passes.interruption import asked_to_stop
 from prunec.passes.user_calls import user_code_rules
 
@@ -36,6 +38,7 @@ _INTERRUPTED = 130
 BROKEN_PIPE = 141
 #: What libraries that aren't written in Python say where memory is short; the second while they are loaded.
 _NO_MEMORY = ("can't allocate memory", "failed to map segment")
+_MORE_MEMORY = "Use a machine with more, or a smaller network or batch."
 #: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
 _JUDGING = ("compile", "verify", "build")
 
@@ -143,8 +146,6 @@ def _last_line(arguments: Sequence[str], code: int) -> str:
     """The last line of a command that judges and was ended by an error; empty for the others."""
     if arguments[0] not in _JUDGING:
         return ""
-    from prunec.compiler.report.report_text import result_line
-
     return result_line(False, [f"exit code {code}"], _line(arguments))
 
 
@@ -181,7 +182,9 @@ def _unexpected(error: Exception) -> int:
 def _of_the_system(error: Exception) -> str | None:
     """What the operating system refused, in its own words; None where an error isn't its."""
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
-        return "out of memory.\nUse a machine with more, or a smaller network or batch."
+        return f"out of memory.\n{_MORE_MEMORY}"
+    if (limit_mb := exhausted_limit_mb()) is not None:
+        return f"out of the {limit_mb} MB of memory that are allowed (ulimit -v): {first_line(error)}\n{_MORE_MEMORY}"
     if not isinstance(error, OSError):
         # Libraries in C++ that write through a file of Python's raise their own error where that fails.
         cause = error.__cause__ or error.__context__

@@ -24,7 +24,7 @@ def verify(
 ) -> int:
     """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
     from prunec.compiler.commands.verify_bundle import verify_bundle
-    from prunec.compiler.report.report_text import result_line
+    from prunec.compiler.report.last_line import result_line
 
     loading = options.model_options(model, input_, trust)
     result = verify_bundle(bundle, source=source, config=config, model=loading, note=note)
