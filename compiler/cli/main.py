@@ -156,7 +156,7 @@ def _failed(error: Exception | SystemExit, arguments: Sequence[str]) -> int:
         command = f"prunec {arguments[0]}" if known else "prunec"
         _say(f"Error: {error.format_message()}\nTry '{command} --help'.")
         return error.exit_code
-    if isinstance(error, PrunecError):
+    if isinstance(error, PrunecError) and not _lacks_memory(error):
         if error.exit_code:  # one of several processes that train together ends with 0
             _say(f"Error: {error}")
         return error.exit_code
@@ -181,7 +181,7 @@ def _unexpected(error: Exception) -> int:
 
 def _of_the_system(error: Exception) -> str | None:
     """What the operating system refused, in its own words; None where an error isn't its."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+    if _lacks_memory(error):
         return f"out of memory.\n{_MORE_MEMORY}"
     if (limit_mb := exhausted_limit_mb()) is not None:
         return f"out of the {limit_mb} MB of memory that are allowed (ulimit -v): {first_line(error)}\n{_MORE_MEMORY}"
@@ -191,6 +191,15 @@ def _of_the_system(error: Exception) -> str | None:
         return _of_the_system(cause) if isinstance(error, RuntimeError) and isinstance(cause, OSError) else None
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return f"{error.strerror or str(error) or type(error).__name__}: {names or 'no file named'}."
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is a lack of memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _say(text: str, *, err: bool = True) -> None:
