@@ -20,6 +20,7 @@ from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 _LARGEST_FLOAT16 = 65504
 #: First opset in which convolutions and pools are declared for bfloat16.
 _BF16_OPSET = 22
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def to_fp16(source: Path, destination: Path) -> None:
@@ -60,6 +61,36 @@ def to_bf16(source: Path, destination: Path) -> None:
                 attribute.i = TensorProto.BFLOAT16
     save_onnx(half, destination)
     check_onnx(destination)
+
+
+def to_fp32(source: Path, destination: Path) -> None:
+    """Write the float32 form of a float16- or bfloat16-typed model: its weights as they were rounded, computed exactly.
+
+    ONNX Runtime has no bfloat16 operators on CPUs, and float16 ones for some operators only.
+    """
+    model = onnx.load(source)
+    for graph in _graphs(model.graph):
+        for tensor in _tensors(graph):
+            if tensor.data_type in _HALVES:
+                values = numpy_helper.to_array(tensor).astype("float32")
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            if info.type.tensor_type.elem_type in _HALVES:
+                info.type.tensor_type.elem_type = TensorProto.FLOAT
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.name in ("to", "dtype") and attribute.i in _HALVES:
+                    attribute.i = TensorProto.FLOAT
+    save_onnx(model, destination)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those of its control flow."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
 
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:

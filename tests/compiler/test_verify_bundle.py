@@ -16,8 +16,9 @@ from prunec.compiler.bundle.manifest import describe_folder
 from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.commands.verify_checks import Check, ask
 from prunec.compiler.commands.verify_documents import check_files, check_layers, check_page, check_plan, check_recipe
+from prunec.compiler.commands.verify_gates import check_gates, check_outcome
 from prunec.compiler.commands.verify_models import check_weights
-from prunec.compiler.commands.verify_report import check_claims, check_gates, check_outcome, check_two_four
+from prunec.compiler.commands.verify_report import check_claims, check_two_four
 from prunec.compiler.commands.verify_source import check_dense_figures, replay
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.fairness import read_cards
