@@ -63,8 +63,10 @@ def test_t4_has_no_sparse_tensor_cores(project: Path, prunec: Prunec) -> None:
 def test_build_measures_the_speedup_against_the_source(
     project: Path, prunec: Prunec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = prunec("compile", "model.pt", "-t", "h100-2:4", "--epochs", 0, "-o", "x", "--min-speedup", 1.5)
-    assert outcome.code == 4
+    arguments = ("compile", "model.pt", "-t", "h100-2:4", "--epochs", 0, "-o", "x", "--min-speedup", 1.5)
+    assert prunec(*arguments).code == 6  # whatever comes of it: refused before the checkpoint is loaded
+    assert not (project / "x").exists()
+    assert prunec(*arguments, "--allow-unknown").code == 4
     pretend_device(monkeypatch)
     outcome = prunec("build", "x", "--source", "model.pt", "--timing-cache", project / "timings")
     assert outcome.code == 0, outcome.err
