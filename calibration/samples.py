@@ -87,7 +87,8 @@ class Seen:
         if inputs.is_floating_point() and not inputs.isfinite().all():
             return f"have values that are not finite; {first} shape {self.shape} and type {self.dtype}"
         got, whole = (tuple(labels.shape[1:]), labels.dtype), self._whole_labels()
-        if got[0] != self.label_shape or (len(self.label_dtypes) == 1 and got[1] not in self.label_dtypes):
+        is_other_kind = labels.is_complex() or (len(self.label_dtypes) == 1 and got[1] not in self.label_dtypes)
+        if got[0] != self.label_shape or is_other_kind:
             return f"have labels of shape {got[0]} and type {got[1]}; {first} {whole}"
         wrong = (labels != labels.round()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
         wrong |= ~((labels >= self.labels[0]) & (labels <= self.labels[1]))  # NaN is in no range
