@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.calibration.samples import Samples
+from prunec.calibration.samples import Samples, Seen
 from prunec.passes.errors import InputError
 from prunec.passes.interruption import stoppable
 
@@ -29,6 +29,7 @@ class Scan:
         labels: (N,) int64, or maps of labels (N, H, W).
         positions: (N,) positions of the samples in the source, increasing.
         keys: (N,) int64, random numbers that follow from a seed and the content of each input, not from its position.
+        label_dtypes: Data types of labels as they are stored.
     """
 
     where: str
@@ -37,6 +38,13 @@ class Scan:
     labels: Tensor
     positions: Tensor
     keys: Tensor
+    label_dtypes: frozenset[torch.dtype]
+
+    @property
+    def seen(self) -> Seen:
+        """What later readings of the samples are held to."""
+        extremes = int(self.labels.min()), int(self.labels.max())
+        return Seen(self.shape, self.dtype, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
 
 
 def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes: Callable[[bytes], None]) -> Scan:
@@ -58,6 +66,7 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
         raise InputError(f"{where} holds no samples.")
     labels: list[Tensor] = []
     keys: list[bytes] = []
+    label_dtypes: set[torch.dtype] = set()
     kind: tuple[tuple[int, ...], torch.dtype] | None = None
     for indices in stoppable(torch.split(positions, _CHUNK)):
         start = int(indices[0])
@@ -76,10 +85,11 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
         hash_bytes(stored.tobytes())
         keys += _keys(stored, seed)
         labels.append(_whole_labels(targets, indices, where))
+        label_dtypes.add(targets.dtype)
     joined = torch.cat(labels)
     hash_bytes(joined.numpy().tobytes())
     drawn = torch.from_numpy(np.frombuffer(b"".join(keys), np.int64).copy())
-    return Scan(where, shape, dtype, joined, positions, drawn)
+    return Scan(where, shape, dtype, joined, positions, drawn, frozenset(label_dtypes))
 
 
 def _keys(stored: NDArray[Any], seed: int) -> list[bytes]:

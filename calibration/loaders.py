@@ -131,7 +131,9 @@ def _check_repeatable(samples: Samples, where: str) -> None:
     """The same index must give the same sample: validation is fixed, and a run is a function of its seed."""
     if not isinstance(samples, DatasetSamples) or len(samples) == 0:
         return
-    first = torch.arange(min(4, len(samples)))
+    count = len(samples)
+    samples.fetch(torch.tensor([count - 1]))  # a wrong length shows before all are numbered
+    first = torch.arange(min(4, count))
     if not torch.equal(samples.fetch(first)[0], samples.fetch(first)[0]):
         raise InputError(
             f"{where} gives another input each time the same sample is read: it applies random transforms.",

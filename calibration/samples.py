@@ -12,6 +12,8 @@ from prunec.passes.errors import InputError
 from prunec.passes.user_calls import call_user_code, defined_at
 
 Part = Literal["train", "test"]
+#: Samples of a dataset: beyond those of any labelled one, and few enough to number them.
+MAX_SAMPLES = 10**9
 
 
 class Samples(Protocol):
@@ -59,26 +61,72 @@ class ArraySamples:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What all samples of a part were like when they were first read.
+
+    Attributes:
+        shape: Shape of one input.
+        dtype: Data type of inputs.
+        label_shape: Shape of one label.
+        label_dtypes: Data types of labels, by the batches that they were read in.
+        labels: Smallest and largest label.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    label_shape: tuple[int, ...]
+    label_dtypes: frozenset[torch.dtype]
+    labels: tuple[int, int]
+
+    def difference(self, inputs: Tensor, labels: Tensor) -> str:
+        """What is otherwise in a batch, and how it was first; empty where nothing is."""
+        first = "when they were first read they had"
+        got = (tuple(inputs.shape[1:]), inputs.dtype)
+        if got != (self.shape, self.dtype):
+            return f"have shape {got[0]} and type {got[1]}; {first} shape {self.shape} and type {self.dtype}"
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            return f"have values that are not finite; {first} shape {self.shape} and type {self.dtype}"
+        got, whole = (tuple(labels.shape[1:]), labels.dtype), self._whole_labels()
+        is_other_kind = labels.is_complex() or (len(self.label_dtypes) == 1 and got[1] not in self.label_dtypes)
+        if got[0] != self.label_shape or is_other_kind:
+            return f"have labels of shape {got[0]} and type {got[1]}; {first} {whole}"
+        wrong = (labels != labels.round()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
+        wrong |= ~((labels >= self.labels[0]) & (labels <= self.labels[1]))  # NaN is in no range
+        return f"have the label {labels[wrong][0].item()}; {first} {whole}" if wrong.any() else ""
+
+    def _whole_labels(self) -> str:
+        types = " or ".join(sorted(map(str, self.label_dtypes)))
+        return f"labels {self.labels[0]} to {self.labels[1]} of shape {self.label_shape} and type {types}"
+
+
+@dataclass(frozen=True)
 class DatasetSamples:
     """Samples read from a map-style dataset when they are needed.
 
     Attributes:
         collate: Function that makes a batch, (inputs, labels), of a list of the dataset's items.
         where: The source, as error messages name it.
-        kind: Shape of one input and data type of all, once they were seen: each later batch must be of them.
+        seen: What all samples were like, once they were read: each later batch must be like them.
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
     where: str
-    kind: tuple[tuple[int, ...], torch.dtype] | None = field(default=None, kw_only=True)
+    seen: Seen | None = field(default=None, kw_only=True)
 
     @property
     def known_labels(self) -> Tensor | None:
         return _targets(self.dataset)
 
     def __len__(self) -> int:
-        return call_user_code(f"len() of {self.where}", len, self.dataset, code=type(self.dataset).__len__)  # type: ignore[no-any-return]
+        code = type(self.dataset).__len__
+        count: int = call_user_code(f"len() of {self.where}", len, self.dataset, code=code)
+        if count > MAX_SAMPLES:
+            raise InputError(
+                f"{self.where}{defined_at(code)} says that it has {count} samples; at most {MAX_SAMPLES} are taken.",
+                hint="Return the number of the samples that it gives, or those of one epoch.",
+            )
+        return count
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         inputs, labels = self.reading(indices, lambda: self._batch(indices))
@@ -91,11 +139,7 @@ class DatasetSamples:
         """What is wrong with a batch of so many samples; empty where nothing is."""
         if not len(inputs) == len(labels) == count:
             return f"are {count}, and gave {len(inputs)} inputs and {len(labels)} labels"
-        got = (tuple(inputs.shape[1:]), inputs.dtype)
-        if self.kind is None or (got == self.kind and (not got[1].is_floating_point or inputs.isfinite().all())):
-            return ""
-        said = "values that are not finite" if got == self.kind else f"shape {got[0]} and type {got[1]}"
-        return f"have {said}; when they were first read they had shape {self.kind[0]} and type {self.kind[1]}"
+        return "" if self.seen is None else self.seen.difference(inputs, labels)
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         inputs, labels = map(on_cpu, self.collate([self.dataset[i] for i in indices.tolist()]))

@@ -14,7 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from prunec.passes.errors import InputError, PrunecError, first_line
+from prunec.passes.lent_streams import lent_streams
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _PATHS = sysconfig.get_paths()
@@ -98,7 +99,7 @@ def user_code_borders() -> Iterator[None]:
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     with (
         warnings.catch_warnings(),
-        nullcontext() if stream is None else redirect_stdout(stream),
+        nullcontext() if stream is None else lent_streams(stream),
         nullcontext() if numpy is None else numpy.errstate(),
         nullcontext() if torch is None else _torch_defaults(torch),
         _DIRECTORY.lent(),

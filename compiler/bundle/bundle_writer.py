@@ -21,6 +21,7 @@ from prunec.compiler.bundle.bundle_names import STATE_NAME
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder
 from prunec.compiler.bundle.output_lock import OutputLock
 from prunec.compiler.bundle.swap import exchange, restore, written_through
+from prunec.compiler.machine.writable import try_folder
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import removed_at_the_latest, stop_if_asked
 
@@ -64,6 +65,14 @@ class BundleWriter:
         self.state_folder = self.path.with_name(f"{self.path.name}.state")
         self._held = ExitStack()
         self._reserve = bytearray()
+
+    def check(self) -> None:
+        """Refuse a destination that entering would refuse, other runs aside; takes no lock and leaves nothing there."""
+        try:
+            try_folder(self.path.parent)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        _check_replaceable(self.path, self.force)
 
     def __enter__(self) -> Path:
         try:

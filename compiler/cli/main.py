@@ -17,6 +17,7 @@ from prunec.compiler.cli.build import build
 from prunec.compiler.cli.compare import compare
 from prunec.compiler.cli.compile import compile_
 from prunec.compiler.cli.doctor import doctor
+from prunec.compiler.cli.ending import leave
 from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.output import echo
@@ -85,7 +86,7 @@ def main() -> None:
         sys.stdout.flush()
     except OSError:  # what was printed before went through, or has been told of
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(codes[0])
+    leave(codes[0])
 
 
 def _keep_stdout() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Self
 
 from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.machine.writable import check_folder_can_be_made
 from prunec.compiler.recovery.epoch_record import EpochRecord
-from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.errors import MissingDependencyError
 
 
 def check_tensorboard(folder: Path) -> None:
@@ -15,15 +16,14 @@ def check_tensorboard(folder: Path) -> None:
     Raises:
         MissingDependencyError: TensorBoard isn't installed.
         UsageError: There is something else than a folder at its place.
+        EnvironmentFailure: Nothing can be written there.
     """
     if find_spec("tensorboard") is None:
         raise MissingDependencyError(
             "--tensorboard needs the package tensorboard, which isn't installed.",
             hint="pip install 'prunec[tensorboard]'",
         )
-    blocking = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    if not blocking.is_dir():
-        raise UsageError(f"--tensorboard {folder}: {blocking} is no folder.", hint="Name a folder.")
+    check_folder_can_be_made(folder, f"--tensorboard {folder}")
 
 
 class Scalars:
@@ -32,6 +32,7 @@ class Scalars:
     Raises:
         MissingDependencyError: TensorBoard isn't installed.
         UsageError: There is something else than a folder at its place.
+        EnvironmentFailure: Nothing can be written there.
     """
 
     def __init__(self, folder: Path) -> None:

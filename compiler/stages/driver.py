@@ -16,13 +16,14 @@ from prunec.compiler.facts.step_facts import StepInput, whole_plan
 from prunec.compiler.gates.gate_catalogue import asked_gates
 from prunec.compiler.gates.judging import judged
 from prunec.compiler.machine.ranks import is_distributed, is_main
-from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
+from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
+from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
@@ -32,8 +33,6 @@ from prunec.passes.errors import PrunecError, UsageError
 from prunec.passes.interruption import stop_if_asked, stopping_together
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
-from prunec.runtime.engines.catalogue import preferred_engine
-from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
 
 #: What torch's exporter traces it keeps in the process: compiles of several threads go one after another.
@@ -121,16 +120,12 @@ def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None
 def _check(request: Request) -> None:
     """Refuse early what would fail after all the work."""
     settings, has_data = request.settings, request.data is not None
-    engine = preferred_engine(request.target, settings.engine_options)
-    with ENGINES.blame(engine.name):
-        engine.check(request.target, settings.engine_options, settings.latency_batch)
+    for check in (check_names, check_here):
+        check(request.pipeline, request.target, settings, has_data)
     _check_dimensions(request.dense, settings)
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
-    asked_gates(settings)
-    for name in settings.print_after:
-        check_known(name)
 
 
 def _check_dimensions(program: Program, settings: Settings) -> None:
