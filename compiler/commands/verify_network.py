@@ -222,9 +222,11 @@ def _dense_parameters(program: Program, rows: Mapping[str, LayerPart], kept: Map
 
 
 def _group_claims(group: PruningGroupPart, row: LayerPart) -> Iterator[Claim]:
-    """A group's width and what is kept of it: each of its units is as many filters of the layer that names it."""
+    """A group's units are filters of the layer that names it, one or more each; the layer may have others, too."""
     dim = WEIGHTED[row.operator].filter_dim if row.operator in WEIGHTED else 0
     dense, compiled = row.shape[dim], row.compiled_shape[dim]
     path = f"pruning.groups {group.name}"
-    yield rule(f"{path}: width {group.width} divides the {dense} filters", dense % group.width == 0)
-    yield Claim(f"{path}: kept", group.kept * dense, compiled * group.width)
+    yield rule(f"{path}: width {group.width} <= {dense} filters", group.width <= dense)
+    yield rule(f"{path}: not more are gone than filters", group.width - group.kept <= dense - compiled)
+    if group.width == dense:
+        yield Claim(f"{path}: kept", group.kept, compiled)
