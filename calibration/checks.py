@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.calibration.samples import Samples, Seen
+from prunec.calibration.samples import FirstReading, Samples
 from prunec.passes.errors import InputError
 from prunec.passes.interruption import stoppable
 
@@ -41,10 +41,10 @@ class Scan:
     label_dtypes: frozenset[torch.dtype]
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> FirstReading:
         """What later readings of the samples are held to."""
         extremes = int(self.labels.min()), int(self.labels.max())
-        return Seen(self.shape, self.dtype, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
+        return FirstReading(self.shape, self.dtype, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
 
 
 def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes: Callable[[bytes], None]) -> Scan:

@@ -61,7 +61,7 @@ class ArraySamples:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FirstReading:
     """What all samples of a part were like when they were first read.
 
     Attributes:
@@ -112,7 +112,7 @@ class DatasetSamples:
     dataset: Any
     collate: Callable[[list[Any]], Any]
     where: str
-    seen: Seen | None = field(default=None, kw_only=True)
+    seen: FirstReading | None = field(default=None, kw_only=True)
 
     @property
     def known_labels(self) -> Tensor | None:

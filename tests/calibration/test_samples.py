@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunec.calibration.samples import Seen
+from prunec.calibration.samples import FirstReading
 
 INTEGERS = frozenset({torch.int64})
-PLAIN = Seen((3, 4), torch.float32, (), INTEGERS, (0, 9))
-MAPS = Seen((3, 4), torch.uint8, (4,), INTEGERS, (0, 255))
-MIXED = Seen((3, 4), torch.float32, (), INTEGERS | {torch.float32}, (0, 9))
+PLAIN = FirstReading((3, 4), torch.float32, (), INTEGERS, (0, 9))
+MAPS = FirstReading((3, 4), torch.uint8, (4,), INTEGERS, (0, 255))
+MIXED = FirstReading((3, 4), torch.float32, (), INTEGERS | {torch.float32}, (0, 9))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ MIXED = Seen((3, 4), torch.float32, (), INTEGERS | {torch.float32}, (0, 9))
         (MIXED, torch.ones(2, 3, 4), torch.tensor([1j, 1j]), "have labels of .*complex64"),
     ],
 )
-def test_what_is_otherwise_than_before_is_told(seen: Seen, inputs: Tensor, labels: Tensor, words: str) -> None:
+def test_what_is_otherwise_than_before_is_told(seen: FirstReading, inputs: Tensor, labels: Tensor, words: str) -> None:
     found = seen.difference(inputs, labels)
     assert bool(found) == bool(words)
     assert re.search(words, found), found
