@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class DataPart:
+class ExaminedPart:
     """A sample of one part of the data, in random order, and what the network says of it.
 
     Attributes:
@@ -63,7 +63,9 @@ class DataPart:
     is_changeable: bool
 
     @classmethod
-    def of(cls, name: str, split: Split, examiner: Examiner, norm: FirstNorm | None, is_changeable: bool) -> "DataPart":
+    def of(
+        cls, name: str, split: Split, examiner: Examiner, norm: FirstNorm | None, is_changeable: bool
+    ) -> "ExaminedPart":
         inputs, labels = _sample(split)
         return cls(name, split, inputs, labels, examiner.answers(inputs, labels), examiner, norm, is_changeable)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prunec.calibration.data import Data
 from prunec.calibration.first_norm import FirstNorm, is_untrained
-from prunec.calibration.part_check import SAMPLES, DataPart, Finding
+from prunec.calibration.part_check import SAMPLES, ExaminedPart, Finding
 from prunec.calibration.trials import Examiner
 from prunec.passes.discrete import numbers_of_things
 from prunec.passes.program import Program
@@ -54,14 +54,14 @@ def check_plausibility(program: Program, data: Data, metric: Metric = top1) -> P
     examiner, norm = Examiner(program, metric), FirstNorm.of(program)
     changeable = not any(numbers_of_things(program))
     parts = [
-        DataPart.of(name, split, examiner, norm, changeable)
+        ExaminedPart.of(name, split, examiner, norm, changeable)
         for name, split in (("training", data.train), ("test", data.test))
     ]
     found = [(part, finding) for part in parts if (finding := part.finding()) is not None]
     return Plausibility(SAMPLES, parts[-1].distance, (*_merged(found or _of_others(parts)), *_repeated(data)))
 
 
-def _of_others(parts: Sequence[DataPart]) -> list[tuple[DataPart, Finding]]:
+def _of_others(parts: Sequence[ExaminedPart]) -> list[tuple[ExaminedPart, Finding]]:
     """Parts whose labels belong to other samples, where the network knows the rest, or is sure of answers to all parts.
 
     A network that is sure of a part of its answers and knows nothing has hardly learned.
@@ -71,7 +71,7 @@ def _of_others(parts: Sequence[DataPart]) -> list[tuple[DataPart, Finding]]:
     return found if all(part in accused or part.is_known for part in parts) else []
 
 
-def _merged(findings: Sequence[tuple[DataPart, Finding]]) -> list[str]:
+def _merged(findings: Sequence[tuple[ExaminedPart, Finding]]) -> list[str]:
     """One sentence for a mistake in both parts, with the numbers of the last."""
     parts: dict[str, list[str]] = {}
     for part, finding in findings:
