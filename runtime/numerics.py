@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import batch_size
+from prunec.passes.discrete import numbers_of_things
 from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program
 from prunec.runtime.engines.remote import open_onnx
@@ -18,21 +19,23 @@ from prunec.runtime.evaluate import Predict
 def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.generic]]:
     """Random inputs of a program, in their order; those whose dimension 0 varies have ``batch`` rows.
 
-    Floating-point inputs are standard normal; others repeat the rows of the program's example inputs.
+    Floating-point inputs are standard normal; others, and those that are numbers of things, repeat the rows of the
+    program's example inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = batch_size(program.example_inputs)
 
-    def make(example: Tensor, varies: bool) -> NDArray[np.generic]:
+    def make(example: Tensor, varies: bool, is_discrete: bool) -> NDArray[np.generic]:
         if example.ndim == 0:
             return example.numpy()
         rows = len(example) * batch // samples if varies else len(example)
-        if example.is_floating_point():
+        if example.is_floating_point() and not is_discrete:
             return torch.randn(rows, *example.shape[1:], generator=generator).to(example.dtype).numpy()
         return example[torch.arange(rows) % len(example)].numpy()
 
     varying = [0 in dims for dims in program.dynamic_shapes or [{}] * len(program.example_inputs)]
-    return [make(example, varies) for example, varies in zip(program.example_inputs, varying, strict=True)]
+    kinds = zip(program.example_inputs, varying, numbers_of_things(program), strict=True)
+    return [make(*kind) for kind in kinds]
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
