@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Bytes that are let go before a run cleans up behind itself, which takes some where there are none left.
 _RESERVE = 8 << 20
+_TRIES = 10
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -119,6 +120,10 @@ class BundleWriter:
             unfinished.unlink(missing_ok=True)
 
     def _remove_work(self) -> None:
+        for _ in range(_TRIES):  # another thread of this process may be writing into it
+            with contextlib.suppress(OSError):
+                _remove(self._work)
+                return
         _remove(self._work)
 
     def _commit(self) -> None:

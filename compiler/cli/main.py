@@ -23,7 +23,7 @@ from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.output import echo
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
-from prunec.compiler.cli.stopping import exit_code, listen
+from prunec.compiler.cli.stopping import INTERRUPTED, exit_code, listen
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
 from prunec.compiler.machine.memory_limit import exhausted_limit_mb
@@ -128,7 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return code
     if code == _INTERRUPTED:
         code = exit_code(asked_to_stop() or signal.SIGINT)
-        _say("Interrupted: no result was written. A training that was under way goes on with --resume.")
+        _say(INTERRUPTED)
     if line := _last_line(arguments, code):
         _say(line, err=False)
     return code

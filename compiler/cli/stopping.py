@@ -11,10 +11,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
-from prunec.passes.interruption import Stopped, ask_to_stop, remove_leftovers, stop_where_it_came
+from prunec.passes.interruption import Stopped, ask_to_stop, end_where_endable, remove_leftovers, stop_where_it_came
 
+INTERRUPTED = "Interrupted: no result was written. A training that was under way goes on with --resume."
+_SHOW_CURSOR = "\x1b[?25h"
 #: What a shell adds to the number of the signal that ended a program.
 _ENDED_BY = 128
 _TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -83,17 +86,19 @@ def _answer(heard: int, last_words: Callable[[int], str], results: object) -> No
         if number not in _TITLES:
             continue
         if number in before:
-            _end_at_once(number, last_words, results)
+            _end("Stopped at once: no result was written.", number, last_words, results)
         before.add(number)
         again = "Press Ctrl-C again" if number == signal.SIGINT else "Send it again"
         _say(sys.__stderr__, f"{_TITLES[signal.Signals(number)]}: stopping at the next step. {again} to stop at once.")
         ask_to_stop(number)
+        end_where_endable(partial(_end, INTERRUPTED, number, last_words, results))
 
 
-def _end_at_once(number: int, last_words: Callable[[int], str], results: object) -> None:
+def _end(words: str, number: int, last_words: Callable[[int], str], results: object) -> None:
     with contextlib.suppress(OSError):  # the next run removes what is left
         remove_leftovers()
-    _say(sys.__stderr__, "Stopped at once: no result was written.")
+    cursor = _SHOW_CURSOR if sys.__stderr__ is not None and sys.__stderr__.isatty() else ""  # bars hide it
+    _say(sys.__stderr__, f"{cursor}{words}")
     if line := last_words(exit_code(number)):
         _say(results, line)
     os._exit(exit_code(number))

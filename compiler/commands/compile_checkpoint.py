@@ -23,7 +23,7 @@ from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.passes.errors import EnvironmentFailure, UsageError
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.passes.interruption import endable_anywhere
 
 if TYPE_CHECKING:
     from prunec.compiler.report.report import Report
@@ -51,7 +51,7 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     prepared = prepare(job, note, runs=True)
     output, writer = output_of(prepared)
     with writer if is_main() else nullcontext():
-        with stoppable_anywhere():  # which takes seconds
+        with endable_anywhere():  # which takes seconds
             from prunec.compiler.commands.compile_network import compile_network
 
         return compile_network(prepared, writer, note), output

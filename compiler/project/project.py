@@ -17,7 +17,7 @@ from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.passes.interruption import endable_anywhere, stoppable_anywhere
 from prunec.passes.program import Program
 
 _OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
@@ -54,7 +54,7 @@ class Project:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
         shapes = options.shapes or self.config.model.input
-        with stoppable_anywhere():
+        with endable_anywhere():
             return load_checkpoint(checkpoint, model=self.factory(options), input_shapes=shapes, trust=options.trust)
 
     def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:

@@ -10,7 +10,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_nam
 from prunec.compiler.facts.outcome import Exported
 from prunec.compiler.facts.request import Request
 from prunec.compiler.stages.step_runs import NO_DATA
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.passes.interruption import endable_anywhere
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
@@ -34,7 +34,7 @@ def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -
     settings.progress.stage("export")
     children.child()  # loads its libraries meanwhile
     program = program.inference()
-    with stoppable_anywhere():
+    with endable_anywhere():
         program.save(folder / MODEL_PT2)
         checked = survived(partial(export_onnx, program, onnx))
         survived(partial(export_onnx, request.dense, dense_onnx))  # what dies of it dies where it is timed, too

@@ -68,6 +68,36 @@ def test_ctrl_c_and_the_sigterm_of_a_launcher_are_one_request(busy: "subprocess.
     assert busy.poll() is None
 
 
+TRACING = BUSY.replace("import ended_at_request", "import ended_at_request, endable_anywhere").replace(
+    '    print("ready", flush=True)\n    while True:',
+    '    with endable_anywhere():\n     print("ready", flush=True)\n     while True:',
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_is_to_be_saved_the_first_ends_the_process(tmp_path: Path, number: int) -> None:
+    """No exception is raised in foreign code, which may die of it."""
+    command = [sys.executable, "-c", TRACING, str(tmp_path / "m.bundle")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert out.splitlines() == ["helper ended", f"FAILED | {128 + number}"]
+    assert "Interrupted: no result was written." in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_before_such_a_call_is_raised_at_its_begin() -> None:
+    script = (
+        "import os\nfrom prunec.passes.interruption import *\nask_to_stop(2)\n"
+        "try:\n    with endable_anywhere():\n        print('within')\nexcept Stopped:\n    print('stopped')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
 FORKING = """
 import multiprocessing, os, sys, time
 from prunec.compiler.cli.stopping import listen
