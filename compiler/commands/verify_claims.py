@@ -9,7 +9,7 @@ from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.report.assemble import summarise_runs
-from prunec.compiler.report.engine_facts import engine_kind
+from prunec.compiler.report.engine_facts import target_and_engine
 from prunec.compiler.report.engine_parts import LatencyPart
 from prunec.compiler.report.nulls import NOT_RECORDED
 from prunec.compiler.report.report import Report
@@ -20,7 +20,6 @@ from prunec.passes.oracle import TOLERANCE
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.names import ENGINES
-from prunec.runtime.target import Target
 
 _ROUNDING = 1e-9
 #: Stands for a latency of 0, which none has.
@@ -169,10 +168,19 @@ def _engine(report: Report) -> Iterator[Claim]:
         yield Claim("engine.built_ahead_of_time", engine.built_ahead_of_time, bool(engine.compute_capabilities))
     if report.engine_request.kind:
         yield Claim("engine.kind", engine.kind, report.engine_request.kind)
-    error = known(report.numerics.engine_vs_torch_max_relative_error)
-    if error is not None and engine.kind in ENGINES.own:
-        limit = engine_kind(report).tolerance(Target.parse(report.target).precision)
+    error, limit = known(report.numerics.engine_vs_torch_max_relative_error), _tolerance(report)
+    if error is not None and limit is not None:
         yield rule(f"numerics.engine_vs_torch_max_relative_error is below {limit:g}", 0 <= error < limit)
+
+
+def _tolerance(report: Report) -> float | None:
+    """The largest error of the report's kind of engine; None where it isn't known here, which `check_files` refuses."""
+    try:
+        target, kind = target_and_engine(report)
+    except MissingDependencyError:
+        return None
+    with ENGINES.blame(kind.name):
+        return kind.tolerance(target.precision)
 
 
 _FAMILIES: tuple[Callable[[Report], Iterator[Claim]], ...] = (_sizes, _latencies, _oracle, _pruning, _runs, _engine)

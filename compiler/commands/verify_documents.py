@@ -30,6 +30,7 @@ from prunec.passes.errors import InputError, MissingDependencyError, UsageError
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown, known
+from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
 
 #: Weights of models above 2 GB.
@@ -82,7 +83,9 @@ def _engine(report: Report) -> set[str]:
     expected = kind.file_name or typed_name(target.precision)
     if path != expected:
         raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected!r}")
-    if not kind.serves(target):
+    with ENGINES.blame(kind.name):
+        is_served = kind.serves(target)
+    if not is_served:
         raise InputError(f"{REPORT}: {kind.title} builds no engine for {target}")
     return {path}
 

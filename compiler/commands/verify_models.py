@@ -42,7 +42,11 @@ def check_weights(bundle: Bundle, program: Program) -> str:
         _compare(bundle, fresh, bundle.folder / MODEL_ONNX)
         if typed.name == MODEL_ONNX:
             return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}"
-        _compare(bundle, write_typed(Target.parse(bundle.report.target), fresh, Path(scratch)), typed)
+        try:
+            target = Target.parse(bundle.report.target)
+        except (UsageError, MissingDependencyError) as error:
+            raise NotCheckedError(error.message) from error
+        _compare(bundle, write_typed(target, fresh, Path(scratch)), typed)
     return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}"
 
 
