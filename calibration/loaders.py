@@ -132,10 +132,10 @@ def _check_repeatable(samples: Samples, where: str) -> None:
     if not isinstance(samples, DatasetSamples) or len(samples) == 0:
         return
     count = len(samples)
-    samples.fetch(torch.tensor([count - 1]))  # a wrong length shows before all are numbered
     first = torch.arange(min(4, count))
     if not torch.equal(samples.fetch(first)[0], samples.fetch(first)[0]):
         raise InputError(
             f"{where} gives another input each time the same sample is read: it applies random transforms.",
             hint="Return the data without them, and name augmentations in [data] augment instead.",
         )
+    samples.fetch(torch.tensor([count - 1]))  # a wrong length shows before all are numbered
