@@ -144,7 +144,7 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 def _scale(tensor: Tensor) -> float:
-    """The largest finite magnitude; 1 for whole numbers and flags, which are compared as such, 0 where there is none."""
+    """The largest finite magnitude, 0 where there is none; 1 for whole numbers and flags, which have no scale."""
     if not tensor.is_floating_point():
         return float(tensor.numel() > 0)
     finite = tensor.detach()[tensor.isfinite()]
