@@ -73,7 +73,7 @@ class MaskedInterpreter(Interpreter):
         sources = dict(zip(twin.all_input_nodes, n.all_input_nodes, strict=True))
         inputs = {other: self._cut(self.env[source], self.values[source]) for other, source in sources.items()}
         args, kwargs = torch.fx.node.map_arg((twin.args, twin.kwargs), lambda source: inputs[source])
-        return self._scatter(twin.target(*args, **kwargs), self.values[n])
+        return self._scatter(twin.target(*args, **kwargs), self.values[n])  # type: ignore[operator]
 
     def _cleared(self, value: Any, labels: Value) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or not isinstance(labels, tuple):
