@@ -110,7 +110,7 @@ def reconstruct(
 def _in_batches(program: Program, inputs: Tensor) -> list["_Steps"]:
     """Runs over the inputs: one over all of them, or one for each whole batch where the network fixes its batch."""
     size = len(inputs) if program.batch_is_dynamic else batch_size(program.example_inputs)
-    return [_Steps(program, part) for part in inputs.split(size) if len(part) == size]
+    return [_Steps(program, part) for part in torch.split(inputs, size) if len(part) == size]
 
 
 class _Steps(Interpreter):
