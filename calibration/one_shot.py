@@ -10,6 +10,7 @@ from prunec.calibration.reconstruction import LayerInputs, reconstruct
 from prunec.passes.base import PassResult
 from prunec.passes.criteria.catalogue import element_criterion, statistics_of
 from prunec.passes.criteria.evidence import Evidence, evidence_for
+from prunec.passes.dimensions import batch_size
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.interruption import stoppable
 from prunec.passes.masking import masked
@@ -50,8 +51,11 @@ def sparsify_by_inputs(
             f"sparsify by {criterion.name} takes networks with one input, this one has {len(program.example_inputs)}.",
             hint="criterion=magnitude needs no inputs.",
         )
-    if len(inputs) < 2:
-        raise UsageError(f"sparsify by {criterion.name} needs at least 2 calibration inputs, got {len(inputs)}.")
+    batch = 1 if program.batch_is_dynamic else batch_size(program.example_inputs)
+    if len(inputs) < 2 * batch:
+        raise UsageError(
+            f"sparsify by {criterion.name} needs at least {2 * batch} calibration inputs, got {len(inputs)}."
+        )
     layers = eligibility(program, options.ignore)
     copy = program.clone().eval()
     known = evidence_for(criterion, copy, evidence, measured_later=frozenset({"inputs"}))
@@ -69,7 +73,7 @@ def sparsify_by_inputs(
 
     weights = frozenset(layer.weight for layer in layers if layer.eligible)
     statistics = tuple(s for s in statistics_of([criterion]) if s.looks_at == "inputs")
-    held_back = max(1, int(_HELD_BACK * len(inputs)))
+    held_back = max(batch, int(_HELD_BACK * len(inputs)) // batch * batch)
     reconstruct(copy, inputs, held_back, weights, statistics, solve)
     before = program.tensors()
     result = replace(copy.train() if program.training else copy, masks={**program.masks, **masks})

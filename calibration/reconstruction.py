@@ -9,6 +9,7 @@ channels that shrank would look as if they mattered less to the layers behind.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from prunec.passes.cost import weighted_calls
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
+from prunec.passes.dimensions import batch_size
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -77,7 +79,7 @@ def reconstruct(
     """
     tensors, count = program.tensors(), len(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
-    runs = [_Steps(program, part) for part in (inputs[:count], inputs[count:])]
+    runs = [_in_batches(program, part) for part in (inputs[:count], inputs[count:])]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in stoppable(program.graph.nodes):
@@ -86,7 +88,8 @@ def reconstruct(
             changed.add(node)
         if name in left:
             left.remove(name)
-            calibration, judging = (run.env[next(iter(arguments(node).values()))] for run in runs)
+            read = next(iter(arguments(node).values()))
+            calibration, judging = ([run.env[read] for run in part] for part in runs)
             measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
             judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
             bias = _own_bias(node)
@@ -98,9 +101,16 @@ def reconstruct(
                 tensors[bias].add_(shift.to(tensors[bias].dtype))
         if node in changed and node in norms:
             mean, variance = (tensors[statistic] for statistic in norms[node])
-            set_statistics(mean, variance, runs[0].env[arguments(node)["input"]], norms[node][0])
-        for run in runs:
+            seen = torch.cat([run.env[arguments(node)["input"]] for run in runs[0]])
+            set_statistics(mean, variance, seen, norms[node][0])
+        for run in chain(*runs):
             run.step(node)
+
+
+def _in_batches(program: Program, inputs: Tensor) -> list["_Steps"]:
+    """Runs over the inputs: one over all of them, or one for each whole batch where the network fixes its batch."""
+    size = len(inputs) if program.batch_is_dynamic else batch_size(program.example_inputs)
+    return [_Steps(program, part) for part in torch.split(inputs, size) if len(part) == size]
 
 
 class _Steps(Interpreter):
@@ -116,10 +126,10 @@ class _Steps(Interpreter):
             del self.env[used]
 
 
-def measure_inputs(call: Node, x: Tensor, statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
-    """Results of statistics of the input ``x``, samples first, of a call that `can_unfold` accepts."""
+def measure_inputs(call: Node, parts: Iterable[Tensor], statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
+    """Results of statistics of what a call that `can_unfold` accepts read, in one part or several."""
     states: dict[Statistic, Any] = dict.fromkeys(statistics)
-    for rows in unfolded(call, x):
+    for rows in chain.from_iterable(unfolded(call, part) for part in parts):
         for statistic, state in states.items():
             with blame(statistic):
                 states[statistic] = statistic.update(state, Seen(rows))

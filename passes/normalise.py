@@ -9,7 +9,7 @@ from torch.fx import Graph, GraphModule, Node
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
 from prunec.passes.operators import DROPOUTS
-from prunec.passes.plan import SHRINKING
+from prunec.passes.own_layers import SHRINKING
 
 #: Operators that may return an input, or a view of it, although their schema doesn't say so.
 _MAY_RETURN_INPUT = frozenset((
@@ -167,7 +167,7 @@ def aliased_inputs(node: Node) -> list[Node]:
 
 
 def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
-    """Replace fake tensors, stack traces and source paths by shapes (ints), dtype and module path."""
+    """Replace fake tensors by shapes (ints), dtype and module path; the stack trace stays, in memory only."""
     primes = symbol_primes()
     batch_prime = next(primes)
     symbols: dict[Any, tuple[int, int]] = {}
@@ -203,6 +203,7 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
             "dtype": value.dtype if isinstance(value, torch.Tensor) else None,
             "module": str(stack[-1][0]) if stack else "",
             "in_layer": _is_layer(stack[-1][1]) if stack else True,
+            "trace": node.meta.get("stack_trace") or "",
         }
 
 

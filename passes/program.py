@@ -43,6 +43,7 @@ class Program:
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
+        rewritten_by: Passes that gave its graph another form than the network's own code has, in order.
         training: Whether batch norm and dropout are in their training form.
     """
 
@@ -55,6 +56,7 @@ class Program:
     lost_in_capture: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    rewritten_by: tuple[str, ...] = ()
     training: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -71,11 +71,13 @@ def _product(ties: Ties, node: Node, operands: list[tuple[Node, str]], output: s
 
 
 def _attention_axes(ties: Ties, met: dict[str, Label], terms: list[str], output: str) -> None:
-    """Note the axes of attention: the product sums over a head's dimension, and shared axes may count heads."""
+    """Note the axes of attention: shared axes may count heads, the others are a head's dimension, that of the values
+    among them.
+    """
     for letter, label in met.items():
         shared = all(letter in term for term in terms)
-        for channels in parts(label) if shared else ():
-            (ties.heads if letter in output else ties.head_dims).append(channels.atoms)
+        for channels in parts(label):
+            (ties.heads if shared and letter in output else ties.head_dims).append(channels.atoms)
         if shared and ties.attention == "none":
             ties.freeze(label, "attention stays whole by option")
 
