@@ -255,11 +255,17 @@ def _constants(graph: GraphProto) -> Iterator[TensorProto]:
 
 def _element_types(model: ModelProto) -> dict[str, int]:
     """The element type of every tensor by name, `_NO_TENSOR` for sequences and the like."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: value.type.tensor_type.elem_type or _NO_TENSOR for value in values} | {
-        tensor.name: tensor.data_type for tensor in graph.initializer
-    }
+    graph = model.graph
+    weights = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer]
+    bare = helper.make_model(  # without weights, whose values no type depends on: ONNX takes no more than 2 GB here
+        helper.make_graph(graph.node, graph.name, [*graph.input, *weights], graph.output, value_info=graph.value_info),
+        opset_imports=model.opset_import,
+        functions=model.functions,
+        ir_version=model.ir_version,
+    )
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: value.type.tensor_type.elem_type or _NO_TENSOR for value in values}
 
 
 def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:

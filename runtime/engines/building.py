@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prunec.passes.errors import UsageError
+from prunec.passes.unknown import Unknown
 from prunec.runtime import children
 from prunec.runtime.engines import served
 from prunec.runtime.engines.names import ENGINES
@@ -12,7 +13,7 @@ from prunec.runtime.engines.protocol import EngineInfo, EngineKind
 from prunec.runtime.target import Target
 
 
-def parse_model(kind: EngineKind, onnx_path: Path, options: EngineOptions) -> str:
+def parse_model(kind: EngineKind, onnx_path: Path, options: EngineOptions) -> str | Unknown:
     """`EngineKind.parse`, whose arguments these are besides the kind.
 
     Raises:

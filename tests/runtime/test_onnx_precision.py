@@ -3,12 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-import ml_dtypes
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
 
 from prunec.passes import Program, capture
 from prunec.runtime.engines.protocol import TOLERANCES
@@ -16,6 +12,7 @@ from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from tests.runtime.constructs import CASES
+from tests.runtime.widened import widened
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +28,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
         return program, path
 
     return get
-
-
-def widened(path: Path, destination: Path) -> Path:
-    """A bfloat16 form with float32 in place of bfloat16, which ONNX Runtime can run: the rounded weights stay."""
-    model = onnx.load(path)
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.BFLOAT16:
-            values = numpy_helper.to_array(tensor).view(ml_dtypes.bfloat16).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
-                attribute.i = TensorProto.FLOAT
-    model.graph.ClearField("value_info")
-    onnx.save(model, destination)
-    return destination
 
 
 @pytest.mark.parametrize("name", CASES)
