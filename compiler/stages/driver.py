@@ -24,7 +24,7 @@ from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
 from prunec.compiler.stages.early_checks import check_here, check_names
-from prunec.compiler.stages.export_network import export
+from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
@@ -150,13 +150,15 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
     """Export, build and measure what the steps have made."""
-    dense_onnx = writer.scratch / MODEL_ONNX
+    settings, dense_onnx = request.settings, writer.scratch / MODEL_ONNX
     stop_if_asked()
-    exported = export(request, steps.program, writer.folder, dense_onnx)
+    settings.progress.stage("export")
+    exported = export(request, steps.program, writer.folder)
+    dense_bytes = export_dense(request, dense_onnx)
     stop_if_asked()
     built = _built(request, exported, writer.folder, steps.program)
     stop_if_asked()
-    return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))
+    return Outcome(steps, dense_bytes, exported, built, *measure(request, exported, built, dense_onnx))
 
 
 def _built(request: Request, exported: Exported, folder: Path, program: Program) -> Built:

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from prunec.calibration.plausibility import Plausibility, check_plausibility
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import StepFact
+from prunec.compiler.facts.step_facts import NO_DATA, StepFact
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, label_loss
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.stages.step_runs import NO_DATA
 from prunec.passes.errors import InputError
 from prunec.passes.unknown import Unknown, known
 from prunec.passes.user_calls import defined_at
