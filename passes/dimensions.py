@@ -1,5 +1,6 @@
 """Dimensions of a network's inputs that may vary, as torch.export wants to be told of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,16 +23,18 @@ def batch_size(tensors: Sequence[Tensor]) -> int:
     return next((int(tensor.shape[0]) for tensor in tensors if tensor.ndim), 1)
 
 
-def dynamic_batch(tensors: Sequence[Tensor]) -> DynamicDims:
+def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
     """Dimension 0 of every tensor that has as many samples as the first."""
-    batch, samples = Dim("batch"), batch_size(tensors)
+    samples = batch_size(tensors)
     return tuple({0: batch} if t.ndim and t.shape[0] == samples else {} for t in tensors)
 
 
 def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
     """The dimensions that vary in an exported program; torch.export finds one that is computed from others anew."""
     batch = batch_symbol(exported)
-    dims: dict[str, Dim] = {}
+    sizes = [size for value in _input_values(exported) for size in value.shape if _varies(size)]
+    uses = Counter(str(size.node.expr) for size in sizes)  # type: ignore[union-attr]
+    dims: dict[str, Any] = {}
 
     def dimension(size: Any) -> Any:
         expression = size.node.expr
@@ -41,8 +44,11 @@ def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
             allowed = exported.range_constraints[expression]
             least, most = int(allowed.lower), int(allowed.upper) if allowed.upper < 2**62 else None
             # torch.export says that sizes start at 2, since it never looks at 0 and 1; both are allowed.
+            bounds = {"min": least if least > 2 else None, "max": most}
             name = "batch" if str(expression) == batch else str(expression)
-            dims[str(expression)] = Dim(name, min=least if least > 2 else None, max=most)
+            # Conditions may leave out sizes within the bounds, which a named dimension has to hold for.
+            is_alone = name != "batch" and uses[name] == 1
+            dims[str(expression)] = Dim.AUTO(**bounds) if is_alone else Dim(name, **bounds)
         return dims[str(expression)]
 
     return tuple(
@@ -61,7 +67,7 @@ def batch_symbol(exported: ExportedProgram) -> str | None:
 
 
 def _varies(size: Any) -> bool:
-    return isinstance(size, torch.SymInt)
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _input_values(exported: ExportedProgram) -> list[Tensor]:

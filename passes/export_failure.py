@@ -20,7 +20,7 @@ _UNKNOWN = re.compile(r"\bz?uf?\d+\b")
 
 def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
     """The error to raise instead of one that torch.export raised on a network of the class ``name``."""
-    operator, line = _operator(error), _line(error)
+    operator, line = _operator(error), users_line(error)
     where = "; ".join(part for part in (operator and f"at {operator}", line) if part)
     what = first_line(error).partition(" (unhinted")[0]
     return UnsupportedModelError(
@@ -45,16 +45,22 @@ def _operator(error: BaseException) -> str | None:
     return None
 
 
-def _line(error: BaseException) -> str | None:
-    """The innermost line of code that belongs neither to torch nor to Python nor to prunec."""
+def users_line(error: BaseException) -> str | None:
+    """The innermost line of code that an error passed through and that is the network's own; None where none is."""
     for frame, number in reversed(list(walk_tb(error.__traceback__))):
         code = frame.f_code
-        if _is_users(code.co_filename):
-            text = linecache.getline(code.co_filename, number).strip()
-            return f"{code.co_filename}:{number} in {code.co_name}(): {text!r}" if text else None
+        if is_users(code.co_filename):
+            return described(code.co_filename, number, code.co_name) or None
     return None
 
 
-def _is_users(file: str) -> bool:
+def described(file: str, number: int, function: str) -> str:
+    """A line of code in words, "" where it can't be read."""
+    text = linecache.getline(file, number).strip()
+    return f"{file}:{number} in {function}(): {text!r}" if text else ""
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of Python code belongs neither to torch nor to Python nor to prunec."""
     in_library = file.startswith(_LIBRARY) and not file.startswith(_PACKAGES)
     return not (in_library or file.startswith(("<", _TORCH, _OWN)))

@@ -41,6 +41,7 @@ class Program:
             from, whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out).
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
+        capture_notes: Sentences on what capture had to do or leave: what fixes the batch, or bounds it.
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
         training: Whether batch norm and dropout are in their training form.
@@ -53,6 +54,7 @@ class Program:
     origin: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
     lost_in_capture: tuple[str, ...] = ()
+    capture_notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
     training: bool = False
@@ -208,7 +210,7 @@ class Program:
         try:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
-            program = from_exported(exported, read_inputs(note))
+            program = _from_exported(exported, read_inputs(note))
             program._take_note(note)
         except PrunecError:
             raise
@@ -248,7 +250,7 @@ def _load_plain(path: str) -> tuple[ExportedProgram, str]:
 
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:
-    """A program from a freshly exported network, with its example inputs; its origin isn't set yet."""
+    """A program that takes over a freshly exported network's tensors; its origin isn't set yet."""
     module, dropped, constants = read_exported(exported)
     return Program(module, *example, dynamic_dims(exported), dropped=dropped, constants=constants)
 
@@ -263,6 +265,12 @@ def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> P
     Raises:
         UnsupportedModelError: There are no example inputs, or a name or a nested graph that prunec can't take.
     """
+    program = _from_exported(exported, example)
+    return program.with_tensors(copied(program.tensors()))
+
+
+def _from_exported(exported: ExportedProgram, example: Inputs | None) -> Program:
+    """As `from_exported`, but the program takes over the tensors."""
     example = example or exported.example_inputs
     if example is None:
         raise UnsupportedModelError(
