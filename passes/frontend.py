@@ -1,5 +1,8 @@
 """Capture of a network as a `Program`: export, comparison with the network, and what was lost on the way."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,7 +40,7 @@ def capture(
     """
     module = unwrapped(module)
     example: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
-    with kept_modes(module), torch.compiler.set_stance("force_eager"):
+    with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
         copies = Copies(module)
         export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
         program = program_from(export.exported, export.inputs)
@@ -49,6 +52,18 @@ def capture(
         )
     program.origin = fingerprint(module.state_dict())
     return program
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep Python's collector from looking through the many objects of a trace again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _run(module: nn.Module, inputs: Inputs) -> Any:
