@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from traceback import FrameSummary, walk_tb
+from traceback import FrameSummary, walk_stack, walk_tb
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -59,11 +59,11 @@ def batch_limits(error: BaseException) -> BatchLimits:
     size = next((int(value) for value in environment.backed_var_to_val.values()), 1)
     other = size - 1 if most == size else size + 1
     if (refused := _breaks(environment.guards, other)) is not None:
-        return BatchLimits(None, _where(refused) or f"the condition {refused.expr}, which its code needs")
+        return BatchLimits(None, _where(refused) or f"{refused.expr} has to hold in it")
     if other < least or (least <= 2 and most is None):
         return BatchLimits(None, _in_words(error))
     bounding = _breaks(environment.guards, least - 1 if most is None else most + 1)
-    return BatchLimits((least, most), (bounding and _where(bounding)) or "a condition that its code needs")
+    return BatchLimits((least, most), (bounding and _where(bounding)) or "a condition that it needs")
 
 
 def _breaks(guards: Iterable[Any], samples: int) -> Any:
@@ -85,7 +85,14 @@ def _holds(condition: Any, samples: int) -> bool | None:
 def _where(guard: Any) -> str:
     """The line of the network's code that set a condition, "" where it isn't known."""
     place = guard.sloc.framework_loc
-    return described(place.filename, place.lineno or 0, place.name) if isinstance(place, FrameSummary) else ""
+    if not isinstance(place, FrameSummary) or (place.filename, place.lineno) in _callers():
+        return ""
+    return described(place.filename, place.lineno or 0, place.name)
+
+
+def _callers() -> set[tuple[str, int | None]]:
+    """The lines of code that are being run, all of them outside of the network."""
+    return {(frame.f_code.co_filename, number) for frame, number in walk_stack(None)}
 
 
 def _in_words(error: BaseException) -> str:

@@ -86,7 +86,7 @@ def _traced(node: Node) -> GraphModule:
 
     values = [source.meta["val"] for source in node.all_input_nodes]
     with next(value.fake_mode for value in values if isinstance(value, FakeTensor)):
-        return make_fx(call, decomposition_table=_decompositions())(*values)  # type: ignore[no-any-return]
+        return make_fx(call, decomposition_table=_decompositions())(*values)
 
 
 @cache

@@ -32,8 +32,8 @@ def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
 def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
     """The dimensions that vary in an exported program; torch.export finds one that is computed from others anew."""
     batch = batch_symbol(exported)
-    sizes = [size for value in _input_values(exported) for size in value.shape if _varies(size)]
-    uses = Counter(str(size.node.expr) for size in sizes)  # type: ignore[union-attr]
+    sizes: list[Any] = [size for value in _input_values(exported) for size in value.shape if _varies(size)]
+    uses = Counter(str(size.node.expr) for size in sizes)
     dims: dict[str, Any] = {}
 
     def dimension(size: Any) -> Any:

@@ -82,7 +82,8 @@ def export_as_is(module: nn.Module, inputs: Inputs, shapes: Any = None) -> Expor
 
 def one_sample(inputs: Inputs) -> Inputs:
     """The first sample of example inputs."""
-    return _with_samples(inputs, 1)
+    single: Inputs = _with_samples(inputs, 1)
+    return single
 
 
 def _with_batch(copies: Copies, inputs: Inputs, batch: Dim) -> ExportedProgram:

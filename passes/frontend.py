@@ -2,13 +2,14 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunec.passes.dimensions import input_tensors
+from prunec.passes.dimensions import batch_size, input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.exporting import export_as_is, export_network, one_sample
 from prunec.passes.module_copy import Copies, unwrapped
@@ -42,16 +43,36 @@ def capture(
     example: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
     with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
         copies = Copies(module)
+        reference = _reference(copies, example)
         export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
         program = program_from(export.exported, export.inputs)
         if copies.note:  # the tensors are the network's own
             program = program.with_tensors(copied(program.tensors()))
-        program.capture_notes = tuple(filter(None, (copies.note, *export.notes, *_compared(copies, program))))
+        program.capture_notes = tuple(
+            filter(None, (copies.note, *export.notes, *_compared(copies, program, reference)))
+        )
         program.lost_in_capture = lost_in_capture(
             module, export.exported.graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
         )
     program.origin = fingerprint(module.state_dict())
     return program
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a network gives for some inputs."""
+
+    inputs: Inputs
+    outputs: Any
+
+
+def _reference(copies: Copies, example: Inputs) -> _Reference:
+    """Run a network on the first sample, or on all of the example where it doesn't run on one."""
+    single = one_sample(example)
+    try:
+        return _Reference(single, _run(copies.to_run(), single))
+    except UnsupportedModelError:  # raised again if it doesn't run on the example either
+        return _Reference(example, _run(copies.to_run(), example))
 
 
 @contextmanager
@@ -83,8 +104,8 @@ def _run(module: nn.Module, inputs: Inputs) -> Any:
         ) from error
 
 
-def _compared(copies: Copies, program: Program) -> tuple[str, ...]:
-    """Compare a captured graph with the network, on one sample if the batch may vary: no later check would notice.
+def _compared(copies: Copies, program: Program, reference: _Reference) -> tuple[str, ...]:
+    """Compare a captured graph with the network; no later check would notice that it computes something else.
 
     Returns:
         What there is to say of a network that does something else with one sample than with several.
@@ -93,25 +114,23 @@ def _compared(copies: Copies, program: Program) -> tuple[str, ...]:
         UnsupportedModelError: The graph computes something else than the network.
     """
     inputs: Inputs = (program.example_args, program.example_kwargs)
-    notes: tuple[str, ...] = ()
     if program.batch_is_dynamic:
-        try:
-            if _computes_the_same(copies, program, one_sample(inputs)):
+        with suppress(UnsupportedModelError):  # which says more of the example
+            if _gives(program, reference):
                 return ()
-            notes = (f"{copies.name} does something else with one sample than with several, as which it was captured.",)
-        except UnsupportedModelError:
-            pass  # it doesn't run on one: batch statistics, say
-    if not _computes_the_same(copies, program, inputs):
+    if not _gives(program, _Reference(inputs, _run(copies.to_run(), inputs))):
         raise UnsupportedModelError(
             f"The captured graph of {copies.name} computes something else than the network does on the example input.",
             hint="Random numbers or state outside torch in forward() are the usual cause.",
         )
-    return notes
+    if not program.batch_is_dynamic or batch_size(input_tensors(reference.inputs)) != 1:
+        return ()
+    return (f"{copies.name} does something else with one sample than with several, as which it was captured.",)
 
 
-def _computes_the_same(copies: Copies, program: Program, inputs: Inputs) -> bool:
-    """Whether a captured graph and the network give the same outputs."""
-    expected, actual = (input_tensors(_run(module, inputs)) for module in (copies.to_run(), program.module))
+def _gives(program: Program, reference: _Reference) -> bool:
+    """Whether a captured graph gives what the network does."""
+    actual, expected = input_tensors(_run(program.module, reference.inputs)), input_tensors(reference.outputs)
     return len(actual) == len(expected) and all(map(_is_close, actual, expected))
 
 

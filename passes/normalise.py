@@ -136,13 +136,15 @@ def _pure_twin(node: Node) -> Any:
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return None
     packet = getattr(torch.ops.aten, operator_name(node.target).removesuffix("_"), None)
-    overloads = (getattr(packet, name) for name in packet.overloads()) if packet is not None else ()
-    return next((twin for twin in overloads if _takes(twin) == _takes(node.target)), None)
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+    takers = (twin for twin in overloads if twin._schema.arguments and not twin._schema.is_mutable)
+    return next((twin for twin in takers if _takes(twin) == _takes(node.target)), None)
 
 
 def _takes(target: torch._ops.OpOverload) -> list[tuple[str, str]]:
-    """Names and types of an operator's arguments."""
-    return [(argument.name, str(argument.type)) for argument in target._schema.arguments]
+    """Names and types of an operator's arguments; the first, which is written, may have another name."""
+    first, *others = target._schema.arguments
+    return [("", str(first.type)), *((argument.name, str(argument.type)) for argument in others)]
 
 
 def copy_written_inputs(graph: Graph) -> None:

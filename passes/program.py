@@ -41,7 +41,8 @@ class Program:
             from, whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out).
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
-        capture_notes: Sentences on what capture had to do or leave: what fixes the batch, or bounds it.
+        capture_notes: Sentences on what fixes or bounds the batch, and what else capture had to do; since they name
+            files, they are kept in memory only.
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
         training: Whether batch norm and dropout are in their training form.

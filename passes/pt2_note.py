@@ -15,7 +15,7 @@ from prunec.passes.pt2_archive import is_plain_structure
 from prunec.passes.tensors import Inputs
 
 #: Attributes of a program that its file lists.
-LISTS = ("lost_in_capture", "capture_notes", "dropped", "constants")
+LISTS = ("lost_in_capture", "dropped", "constants")
 
 
 def write_note(masks: Mapping[str, Tensor], inputs: Inputs, lists: Mapping[str, tuple[str, ...]]) -> str:

@@ -4,7 +4,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from types import BuiltinFunctionType, CodeType
 
 import torch
@@ -54,10 +53,9 @@ def may_branch_on_training(module: nn.Module) -> bool:
     """Whether code of some submodule's class reads ``training``, beyond batch norm and dropout."""
     classes = {type(part) for part in module.modules() if not isinstance(part, _SWITCHABLE)}
     bases = {base for cls in classes for base in cls.__mro__ if issubclass(base, nn.Module)}
-    return any(_mentions_training(base) for base in bases - {nn.Module})
+    return any(map(_mentions_training, bases - {nn.Module}))
 
 
-@cache
 def _mentions_training(cls: type) -> bool:
     """Whether a class's own code names ``training``; True where there is code that isn't Python's."""
     parts = [getattr(value, "__func__", getattr(value, "fget", value)) for value in vars(cls).values()]

@@ -70,7 +70,7 @@ def _is_zero(node: Node, a: dict[str, Any], full: list[Node], labels: list[Label
 
 
 def _is_number_zero(node: Node) -> bool:
-    return operator_name(node.target) == "scalar_tensor" and node.args[0] == 0
+    return operator_name(node.target) == "scalar_tensor" and arguments(node)["s"] == 0
 
 
 @rule("type_as")
