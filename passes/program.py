@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
+from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
 from prunec.passes.boundary import shortened
@@ -22,7 +24,7 @@ from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, 
 from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.pt2_archive import check_plain, unreadable
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
-from prunec.passes.tensors import Inputs, copied, copied_inputs, doubled, fingerprint, named_tensors
+from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
@@ -157,11 +159,23 @@ class Program:
 
     def double(self) -> "Program":
         """A copy in float64, example inputs and casts included, on which exact comparisons run."""
+        return self._in(torch.float64)
+
+    def single(self) -> "Program":
+        """A copy in float32, example inputs and casts included; the program itself if its parameters are in it."""
+        types = {tensor.dtype for tensor in self.parameters().values() if tensor.is_floating_point()}
+        return self._in(torch.float32) if types - {torch.float32} else self
+
+    def _in(self, dtype: torch.dtype) -> "Program":
         clone = self.clone()
-        clone.module.double()
-        widen_casts(clone.graph)
+        clone.module.to(dtype)
+        for node in clone.graph.nodes:
+            old = node.meta.get("dtype")
+            if old is not None and old.is_floating_point:
+                node.meta["dtype"] = dtype
+        retype_casts(clone.graph, dtype)
         clone.module.recompile()
-        clone.example_args, clone.example_kwargs = doubled((clone.example_args, clone.example_kwargs))
+        clone.example_args, clone.example_kwargs = in_type((clone.example_args, clone.example_kwargs), dtype)
         return clone
 
     def export(self) -> ExportedProgram:
@@ -283,15 +297,33 @@ def _from_exported(exported: ExportedProgram, example: Inputs | None) -> Program
     return program
 
 
-def widen_casts(graph: Graph) -> None:
-    """Make every cast to a floating-point type, and every new tensor of one, float64, in place."""
+def retype_casts(graph: Graph, dtype: torch.dtype) -> None:
+    """Make every cast to a floating-point type, and every new tensor of one, of a type, in place; complex alike.
+
+    Operators of fake quantisation take float32 only: they go on in it.
+    """
     for node in calls(graph):
-        if isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
+        if "fake_quantize" in operator_name(node.target) and dtype != torch.float32:
+            node.target = partial(_in_float32, node.target)
+            node.target.__name__ = _in_float32.__name__  # type: ignore[union-attr]
+        elif isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
             bound = arguments(node)
             is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
-            dtype = bound.get("dtype") or (node.meta.get("dtype") if is_new else None)
-            if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-                set_argument(node, "dtype", torch.float64)
+            old = bound.get("dtype") or (node.meta.get("dtype") if is_new else None)
+            if isinstance(old, torch.dtype) and (old.is_floating_point or old.is_complex):
+                set_argument(node, "dtype", dtype.to_complex() if old.is_complex else dtype)
+
+
+def _in_float32(operator: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call an operator on float32 copies of float64 tensors; what it yields is float64 again."""
+
+    def cast(value: Any, old: torch.dtype, new: torch.dtype) -> Any:
+        return pytree.tree_map(
+            lambda leaf: leaf.to(new) if isinstance(leaf, Tensor) and leaf.dtype == old else leaf, value
+        )
+
+    args, kwargs = cast((args, kwargs), torch.float64, torch.float32)
+    return cast(operator(*args, **kwargs), torch.float32, torch.float64)
 
 
 def strip_traces(exported: ExportedProgram) -> None:
