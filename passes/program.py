@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -304,8 +303,7 @@ def retype_casts(graph: Graph, dtype: torch.dtype) -> None:
     """
     for node in calls(graph):
         if "fake_quantize" in operator_name(node.target) and dtype != torch.float32:
-            node.target = partial(_in_float32, node.target)
-            node.target.__name__ = _in_float32.__name__  # type: ignore[union-attr]
+            node.target = _in_float32(node.target)
         elif isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
             bound = arguments(node)
             is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
@@ -314,16 +312,17 @@ def retype_casts(graph: Graph, dtype: torch.dtype) -> None:
                 set_argument(node, "dtype", dtype.to_complex() if old.is_complex else dtype)
 
 
-def _in_float32(operator: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call an operator on float32 copies of float64 tensors; what it yields is float64 again."""
+def _in_float32(operator: Any) -> Callable[..., Any]:
+    """An operator on float32 copies of float64 tensors; what it yields is float64 again."""
 
     def cast(value: Any, old: torch.dtype, new: torch.dtype) -> Any:
-        return pytree.tree_map(
-            lambda leaf: leaf.to(new) if isinstance(leaf, Tensor) and leaf.dtype == old else leaf, value
-        )
+        return pytree.tree_map_only(Tensor, lambda leaf: leaf.to(new) if leaf.dtype == old else leaf, value)
 
-    args, kwargs = cast((args, kwargs), torch.float64, torch.float32)
-    return cast(operator(*args, **kwargs), torch.float32, torch.float64)
+    def in_float32(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = cast((args, kwargs), torch.float64, torch.float32)
+        return cast(operator(*args, **kwargs), torch.float32, torch.float64)
+
+    return in_float32
 
 
 def strip_traces(exported: ExportedProgram) -> None:

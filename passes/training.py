@@ -106,11 +106,17 @@ def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
         bound = arguments(node)
         if bound.get("dropout") == 0.0:  # a recurrent layer without dropout trains as it infers
             return ""
-        return str(sorted((k, v) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
+        return str(sorted((k, float(v)) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
 
-    # The counter of batches is bookkeeping of batch norm's training form, not behaviour.
-    kept = (node for node in calls(graph) if not _counts_batches(node))
+    kept = (node for node in calls(graph) if not _does_nothing(node))
     return Counter((path(node), operator_name(node.target), form(node)) for node in kept)
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether a call changes no output: a check, dropout at a rate of 0, a batch norm's counter of batches."""
+    name = operator_name(node.target)
+    is_off = name.removesuffix("_") in DROPOUTS and arguments(node)["p"] == 0
+    return is_off or name.startswith("_assert") or _counts_batches(node)
 
 
 def _counts_batches(node: Node) -> bool:

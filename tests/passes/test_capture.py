@@ -245,6 +245,8 @@ class Attending(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q = self.a(x)[:, None]
         rate = self.rate if self.training else 0.0
+        if self.training:
+            q = nn.functional.dropout(q, self.rate)
         return nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=rate).view(-1, 4)
 
 
