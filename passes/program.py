@@ -80,6 +80,13 @@ class Program:
         """Whether the network runs at any batch size."""
         return any(0 in dims for dims in self.dynamic_shapes or ())
 
+    @property
+    def batch_bounds(self) -> tuple[int, int | None]:
+        """The least and the most samples that a varying batch may have; None where there is no most."""
+        dim = next((dims[0] for dims in self.dynamic_shapes or () if 0 in dims), None)
+        least, most = getattr(dim, "min", None) or 1, getattr(dim, "max", None)
+        return int(least), None if most is None or not most < 2**62 else int(most)
+
     def train(self) -> Self:
         """Switch batch norm and dropout to their training form, in place."""
         return self._switch(True)

@@ -14,6 +14,7 @@ from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
+from prunec.runtime.numerics import batch_sizes
 from tests.passes.checks import Net, normal
 
 
@@ -51,6 +52,7 @@ def test_what_a_forward_pass_remembers_stays_out_of_the_network_and_leaves_the_b
     assert network.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert program.batch_is_dynamic
+    assert program.batch_bounds == (1, None)
     assert program.capture_notes == ()
     x = normal(5, 3, 10, 10).float()
     assert torch.equal(program(x), copy.deepcopy(network)(x))
@@ -161,8 +163,8 @@ def whole_number(s: Net, x: Tensor) -> Tensor:
 def test_a_batch_within_bounds(samples: int) -> None:
     program = capture(Net(up_to_63, a=nn.Linear(6, 4)), (normal(samples, 6).float(),))
     assert program.batch_is_dynamic
-    assert program.dynamic_shapes is not None
-    assert program.dynamic_shapes[0][0].max == 63
+    assert program.batch_bounds == (1, 63)
+    assert batch_sizes(program, (2, 100)) == (2, 63)
     note = program.capture_notes[0]
     assert note.startswith("The batch may have 1 to 63 samples. ")
     assert f"{__file__}:" in note
