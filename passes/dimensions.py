@@ -1,6 +1,5 @@
 """Dimensions of a network's inputs that may vary, as torch.export wants to be told of them."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +31,7 @@ def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
 def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
     """The dimensions that vary in an exported program; torch.export finds one that is computed from others anew."""
     batch = batch_symbol(exported)
-    sizes: list[Any] = [size for value in _input_values(exported) for size in value.shape if _varies(size)]
-    uses = Counter(str(size.node.expr) for size in sizes)
-    dims: dict[str, Any] = {}
+    dims: dict[str, Dim] = {}
 
     def dimension(size: Any) -> Any:
         expression = size.node.expr
@@ -44,11 +41,8 @@ def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
             allowed = exported.range_constraints[expression]
             least, most = int(allowed.lower), int(allowed.upper) if allowed.upper < 2**62 else None
             # torch.export says that sizes start at 2, since it never looks at 0 and 1; both are allowed.
-            bounds = {"min": least if least > 2 else None, "max": most}
             name = "batch" if str(expression) == batch else str(expression)
-            # Conditions may leave out sizes within the bounds, which a named dimension has to hold for.
-            is_alone = name != "batch" and uses[name] == 1
-            dims[str(expression)] = Dim.AUTO(**bounds) if is_alone else Dim(name, **bounds)
+            dims[str(expression)] = Dim(name, min=least if least > 2 else None, max=most)
         return dims[str(expression)]
 
     return tuple(

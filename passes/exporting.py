@@ -56,8 +56,8 @@ def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any, run: Cal
     except Exception as error:  # noqa: BLE001 - torch.export raises many types; the first is raised below
         failure = error
     limits = batch_limits(failure)
-    if limits.sizes is not None:
-        return _within(copies, repeated, limits, limits.sizes)
+    if limits.sizes is not None and (bounded := _within(copies, repeated, limits, limits.sizes)):
+        return bounded
     example, why = _runnable(inputs, repeated, limits.why, run)
     try:
         exported = export_as_is(copies.to_trace(*example), example)
@@ -91,14 +91,14 @@ def _with_batch(copies: Copies, inputs: Inputs, batch: Dim) -> ExportedProgram:
     return export_as_is(module, inputs, specification(module, *inputs, dynamic_batch(input_tensors(inputs), batch)))
 
 
-def _within(copies: Copies, inputs: Inputs, limits: BatchLimits, sizes: tuple[int, int | None]) -> Export:
-    """Export with a batch that varies within bounds."""
+def _within(copies: Copies, inputs: Inputs, limits: BatchLimits, sizes: tuple[int, int | None]) -> Export | None:
+    """Export with a batch that varies within bounds; None where there is more to it, and the batch is to be fixed."""
     least, most = sizes
     batch = Dim("batch", min=least if least > 2 else None, max=most)
     try:
         exported = _with_batch(copies, inputs, batch)
-    except Exception as error:
-        raise export_failure(copies.name, error) from error
+    except Exception:  # noqa: BLE001 - torch.export raises many types; with a fixed batch it may do
+        return None
     allowed = f"{least if least > 2 else 1} to {most} samples" if most is not None else f"at least {least} samples"
     return Export(exported, inputs, (f"The batch may have {allowed}. What bounds it: {limits.why}.",))
 
