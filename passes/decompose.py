@@ -23,7 +23,7 @@ def decompose(graph: Graph) -> None:
     for node in list(calls(graph)):
         if not _is_known(node) and _can_be_traced(node):
             body = _traced(node)
-            if all(_is_known(part) for part in body.graph.nodes):
+            if body is not None and all(map(_is_known, body.graph.nodes)):
                 for part in body.graph.nodes:
                     part.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
                 inline(node, body.graph, node.all_input_nodes)
@@ -72,8 +72,8 @@ def _is_item(node: Node) -> bool:
     return operator_name(node.target) == "getitem"
 
 
-def _traced(node: Node) -> GraphModule:
-    """The decomposition of a call, as a graph of its inputs."""
+def _traced(node: Node) -> GraphModule | None:
+    """The decomposition of a call, as a graph of its inputs; None where it depends on values, and can't be traced."""
     leaves, structure = pytree.tree_flatten((node.args, node.kwargs))
     target: Any = node.target
 
@@ -86,7 +86,10 @@ def _traced(node: Node) -> GraphModule:
 
     values = [source.meta["val"] for source in node.all_input_nodes]
     with next(value.fake_mode for value in values if isinstance(value, FakeTensor)):
-        return make_fx(call, decomposition_table=_decompositions())(*values)
+        try:
+            return make_fx(call, decomposition_table=_decompositions())(*values)
+        except Exception:  # noqa: BLE001 - of many types; the operator stays, which the analysis reports by name
+            return None
 
 
 @cache
