@@ -28,12 +28,12 @@ def capture(
     """Capture a network as it runs in eval mode. The module itself is left as it was; tensors are copied.
 
     Args:
-        module: Any network that ``torch.export`` can trace.
+        module: Any network that ``torch.export`` can trace; DataParallel and ``torch.compile`` around it are taken off.
         args: Example inputs. A batch of 1 is repeated to 2, since exporting with 1 fixes it.
         kwargs: Example keyword inputs.
         dynamic_shapes: The dimensions that may vary, in the form of ``torch.export.export``; by default dimension 0
-            of every input that has as many samples as the first. A network that fixes its batch anyway is captured
-            with the batch fixed, and ``Program.batch_is_dynamic`` is False.
+            of every input that has as many samples as the first, as far as the network lets it vary:
+            ``Program.batch_is_dynamic`` and ``batch_bounds`` tell how far, ``capture_notes`` what fixes or bounds it.
 
     Raises:
         UnsupportedModelError: The network doesn't run on these inputs, can't be exported, or its graph computes
