@@ -41,5 +41,8 @@ RECURRENT = (
 #: Their argument ``train`` tells training from inference.
 DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 
+#: Ranges of numbers, which become constants where their lengths are known.
+RANGES = ("arange", "linspace")
+
 #: They cut an axis into pieces and know one size for all pieces instead of each one's.
 EVEN_SPLITS = ("split", "chunk", "unsafe_split", "unsafe_chunk")

@@ -22,8 +22,8 @@ def line_of_error(error: BaseException) -> tuple[str, int] | None:
     """
     for frame, number in reversed(list(walk_tb(error.__traceback__))):
         code = frame.f_code
-        if _is_users(code.co_filename):
-            text = _described(code.co_filename, number, code.co_name)
+        if is_users(code.co_filename):
+            text = described(code.co_filename, number, code.co_name)
             return (text, number) if text else None
     return None
 
@@ -31,16 +31,18 @@ def line_of_error(error: BaseException) -> tuple[str, int] | None:
 def line_of_trace(trace: str) -> str | None:
     """The same of a stack trace as torch.export records it for a node, outermost frame first."""
     for match in reversed(list(_FRAME.finditer(trace))):
-        if _is_users(match["file"]):
-            return _described(match["file"], int(match["number"]), match["function"])
+        if is_users(match["file"]):
+            return described(match["file"], int(match["number"]), match["function"])
     return None
 
 
-def _described(file: str, number: int, function: str) -> str | None:
+def described(file: str, number: int, function: str) -> str | None:
+    """A line of code in words; None where it can't be read."""
     text = linecache.getline(file, number).strip()
     return f"{file}:{number} in {function}(): {text!r}" if text else None
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether a file of Python code belongs neither to torch nor to Python nor to prunec."""
     in_library = file.startswith(_LIBRARY) and not file.startswith(_PACKAGES)
     return not (in_library or file.startswith(("<", _TORCH, _OWN)))

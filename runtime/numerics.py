@@ -39,8 +39,11 @@ def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.ge
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes given, or the only one at which a program with a fixed batch runs."""
-    return sizes if program.batch_is_dynamic else (len(program.example_inputs[0]),)
+    """The sizes given, each brought within the bounds of the batch, or the only one at which a program runs."""
+    if not program.batch_is_dynamic:
+        return (len(program.example_inputs[0]),)
+    least, most = program.batch_bounds
+    return tuple(dict.fromkeys(max(size, least) if most is None else min(max(size, least), most) for size in sizes))
 
 
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:

@@ -21,7 +21,7 @@ def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[st
     check_here(prepared.recipe.pipeline, job.target, prepared.settings, prepared.config.data is not None)
     progress.stage("load the checkpoint")
     loaded = project.load(job.checkpoint, job.model)
-    for text in loaded.notes:
+    for text in (*loaded.notes, *loaded.program.capture_notes):
         note(text)
     progress.stage("load the data")
     data, objective = project.data(prepared.settings.seed), project.objective()

@@ -1,6 +1,7 @@
 """The driver: from a program, a target and a pipeline to a bundle and its report."""
 
 import os
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from threading import RLock
@@ -59,7 +60,8 @@ def compile_model(
     """Compile a program for a target and write the bundle.
 
     Args:
-        program: The dense program; not changed.
+        program: The dense program; not changed. One of another floating-point type is compiled in float32, with a
+            warning.
         target: Target to compile for, "a100-2:4" or a `Target`.
         pipeline: The steps, as text or parsed; by default twice fewer MACs, 2:4 where the target has it, and a
             recovery finetune where there is data.
@@ -82,7 +84,11 @@ def compile_model(
     """
     target = Target.parse(target) if isinstance(target, str) else target
     steps = _pipeline(pipeline, target, data)
-    request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
+    dense = program.inference()
+    single = dense.single()
+    if single is not dense:
+        warnings.warn("The network was converted to float32, in which prunec compiles.", stacklevel=2)
+    request = Request(single, target, steps, data, objective or Objective(), settings or Settings())
     writer = BundleWriter(Path(output), force, seed=request.settings.seed, ends_training=True)
     refuse_states(writer.state_folder, resume=request.settings.resume, force=force)
     with writer if is_main() else nullcontext(), _ONE_AT_A_TIME:
