@@ -137,7 +137,7 @@ def _uses(program: Program) -> dict[str, int]:
 
 def _node_claims(report: Report, row: LayerPart, reason: str, nodes: Sequence[LayerSparsity]) -> Iterator[Claim]:
     """What the ONNX file tells of a layer."""
-    if "onnx_nodes" in row.model_fields_set:
+    if row.onnx_nodes:  # those of bundles from before they were told are empty
         yield Claim(f"layer {row.name}: onnx_nodes", row.onnx_nodes, tuple(node.name for node in nodes))
     sparsity = known(row.sparsity)
     if sparsity is None or not nodes:
