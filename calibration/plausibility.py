@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +20,8 @@ from prunec.calibration.first_norm import FirstNorm, is_untrained
 from prunec.calibration.input_changes import InputChange, Normalisation, arrangements, scale_mistake, scalings
 from prunec.calibration.relabelling import relabellings
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
+from prunec.passes.feeding import feed, runner
+from prunec.passes.outputs import only_tensor
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.evaluate import Metric, sample_scores, top1
@@ -80,6 +83,13 @@ def check_plausibility(program: Program, data: Data, metric: Metric = top1) -> P
     return Plausibility(SAMPLES, parts[-1].distance, (*findings, *_repeated(data)))
 
 
+def can_be_judged(program: Program, data: Data) -> bool:
+    """Whether a network takes one input of numbers, in batches of any size, and the data give just that."""
+    first, _ = next(iter(data.train.batches(1)))
+    takes = len(program.inputs) == 1 and not program.inputs[0].is_whole and program.batch_is_dynamic
+    return takes and isinstance(first, Tensor)
+
+
 @dataclass(frozen=True)
 class _Finding:
     """A likely mistake, and the numbers that speak for it."""
@@ -125,19 +135,19 @@ class _Part:
     @classmethod
     def of(cls, name: str, split: Split, program: Program, metric: Metric, norm: FirstNorm | None) -> "_Part":
         inputs, labels = _sample(split)
-        outputs: list[Tensor] = []
+        outputs: list[Tensor | None] = []
 
-        def noted(batch: Tensor) -> Tensor:
-            result = program(batch)
-            outputs.append(result)
-            return result  # type: ignore[no-any-return]
+        def noted(batch: Tensor) -> Any:
+            result = feed(program, batch)
+            outputs.append(only_tensor(result))
+            return result
 
         given = split.preprocessing if isinstance(split, SampleSplit) else Preprocessing(torch.zeros(1), torch.ones(1))
         scores = _scored(noted, metric, inputs, labels)
-        single = all(isinstance(each, Tensor) and each.ndim == 2 for each in outputs)
-        joined = torch.cat(outputs) if single else None
+        single = [each for each in outputs if each is not None and each.ndim == 2]
+        joined = torch.cat(single) if len(single) == len(outputs) else None
         judges = metric is top1 and joined is not None and joined.shape[1] > int(labels.max())
-        return cls(name, inputs, labels, given, joined, scores, partial(_scored, program, metric), norm, judges)
+        return cls(name, inputs, labels, given, joined, scores, partial(_scored, runner(program), metric), norm, judges)
 
     @cached_property
     def distance(self) -> float | Unknown:
@@ -229,7 +239,7 @@ def _surely(lifts: Tensor) -> bool:
     return mean > _LEAST_LIFT and mean > _SURE * float((lifts.double() ** 2).sum()) ** 0.5 / len(lifts)
 
 
-def _scored(program: Callable[[Tensor], Tensor], metric: Metric, inputs: Tensor, labels: Tensor) -> Tensor:
+def _scored(program: Callable[[Tensor], Any], metric: Metric, inputs: Tensor, labels: Tensor) -> Tensor:
     """The score of each sample, (N,)."""
     batches = zip(torch.split(inputs, _FIRST), torch.split(labels, _FIRST), strict=True)
     return torch.cat(list(sample_scores(program, batches, metric)))
@@ -238,9 +248,10 @@ def _scored(program: Callable[[Tensor], Tensor], metric: Metric, inputs: Tensor,
 def _sample(split: Split) -> tuple[Tensor, Tensor]:
     """Some samples from places that are spread over all of them, in random order."""
     first, _ = next(iter(split.batches(1)))
+    assert isinstance(first, Tensor), "other data aren't judged: see `can_be_judged`"
     count = max(_SIDE_BY_SIDE, min(SAMPLES, _MOST_VALUES // first.numel()))
     places, wanted = len(split) // _SIDE_BY_SIDE, count // _SIDE_BY_SIDE
-    batches: Iterable[tuple[Tensor, Tensor]] = split.batches(SAMPLES)
+    batches: Iterable[tuple[Any, Tensor]] = split.batches(SAMPLES)
     if places > wanted:
         batches = (
             batch

@@ -21,6 +21,7 @@ from prunec.passes.cost import weighted_calls
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
+from prunec.passes.feeding import BatchInputs, bound, flat, part_of, sample_count
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -54,7 +55,7 @@ Solve = Callable[[str, Tensor, LayerInputs], tuple[Tensor, Tensor | None]]
 @torch.no_grad()
 def reconstruct(
     program: Program,
-    inputs: Tensor,
+    inputs: BatchInputs,
     held_back: int,
     weights: frozenset[str],
     statistics: tuple[Statistic, ...],
@@ -63,7 +64,7 @@ def reconstruct(
     """Replace weights in the order in which the network uses them.
 
     Args:
-        program: A program with one input; its weights, biases and batch norms are changed in place.
+        program: Any program; its weights, biases and batch norms are changed in place.
         inputs: Inputs of the network; weights are not chosen by the last ``held_back`` of them.
         held_back: Number of samples that are held back.
         weights: Names of the weights to replace, of convolutions without groups and linear layers.
@@ -75,9 +76,9 @@ def reconstruct(
         NumericMismatchError: The inputs of a batch norm behind replaced weights are not finite.
         UsageError: The calibration inputs are too few to measure such a batch norm.
     """
-    tensors, count = program.tensors(), len(inputs) - held_back
+    tensors, count = program.tensors(), sample_count(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
-    runs = [_Steps(program, part) for part in (inputs[:count], inputs[count:])]
+    runs = [_Steps(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in stoppable(program.graph.nodes):
@@ -106,9 +107,9 @@ def reconstruct(
 class _Steps(Interpreter):
     """Runs a program node by node."""
 
-    def __init__(self, program: Program, inputs: Tensor) -> None:
+    def __init__(self, program: Program, inputs: BatchInputs) -> None:
         super().__init__(program.module)
-        self.args_iter = iter(program.graph.process_inputs(inputs))
+        self.args_iter = iter(flat(bound(program, inputs)))
 
     def step(self, node: Node) -> None:
         self.env[node] = self.run_node(node)

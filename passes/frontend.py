@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from prunec.passes.dimensions import dynamic_batch, input_tensors, specification
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.export_failure import export_failure
+from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint
 from prunec.passes.training import kept_modes, lost_in_capture
@@ -45,7 +46,7 @@ def capture(
     inputs: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
     with kept_modes(module):
         module.eval()
-        _run(module, inputs)
+        know_classes(_run(module, inputs))
         exported, inputs = _export(module, inputs, dynamic_shapes)
         program = program_from(exported, inputs)
         _check_same(type(module).__name__, program, inputs, _run(module, inputs))

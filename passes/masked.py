@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from prunec.passes.coupling import Coupling
 from prunec.passes.graphs import LARGEST_SIZE
@@ -44,7 +45,7 @@ class MaskedInterpreter(Interpreter):
     def run_program(self, *args: Any, **kwargs: Any) -> Any:
         """The network's outputs in their own structure."""
         codegen: Any = self.graph._codegen
-        leaves = codegen.process_inputs(*args, **kwargs) if kwargs else codegen.process_inputs(*args)
+        leaves = pytree.tree_leaves((args, kwargs))
         return codegen.process_outputs(self.run(*leaves, enable_io_processing=False))
 
     def run_node(self, n: Node) -> Any:

@@ -15,11 +15,21 @@ from torch.fx import Graph, GraphModule
 
 from prunec.passes import cost
 from prunec.passes.boundary import shortened
-from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
+from prunec.passes.dimensions import (
+    DynamicDims,
+    batch_size,
+    described_inputs,
+    dynamic_dims,
+    input_tensors,
+    named_dims,
+    specification,
+)
 from prunec.passes.errors import PrunecError, UnsupportedModelError
 from prunec.passes.exported import read_exported
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
+from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.normalise import make_views_reshapes
+from prunec.passes.outputs import OutputForm, plain_outputs, take_form
 from prunec.passes.pt2_archive import check_plain, unreadable
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, doubled, fingerprint, named_tensors
@@ -44,6 +54,7 @@ class Program:
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
         training: Whether batch norm and dropout are in their training form.
+        inputs: The description of each example tensor, in order.
     """
 
     module: GraphModule
@@ -56,6 +67,7 @@ class Program:
     dropped: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
     training: bool = False
+    inputs: tuple[NetworkInput, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network; outputs have the structure of the original module's."""
@@ -164,13 +176,16 @@ class Program:
     def export(self) -> ExportedProgram:
         """Export the inference form anew, for files and for the ONNX exporter.
 
-        The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch".
+        The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch". Outputs are those
+        that the network computes, in tuples, lists and dicts; `OutputForm` has their own structure.
         """
-        inference = self.inference()
+        inference, graph = self.inference(), copied_graph(self.inference().graph)
+        plain_outputs(graph)
+        module = inference.with_tensors(inference.tensors(), graph).module
         args, kwargs = self.example_args, self.example_kwargs
-        shapes = self.dynamic_shapes and specification(inference.module, args, kwargs, self.dynamic_shapes)
+        shapes = self.dynamic_shapes and specification(module, args, kwargs, self.dynamic_shapes)
         with torch.no_grad():
-            exported = torch.export.export(inference.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+            exported = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
         # Tracing chose views by the strides of this machine's kernels, which differ elsewhere.
         make_views_reshapes(exported.graph)
@@ -182,7 +197,9 @@ class Program:
         torch.export pickles example inputs, so they stand in prunec's own part of it.
         """
         inputs = self.example_args, self.example_kwargs
-        note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS})
+        described = {"network_inputs": [each.to_json() for each in self.inputs]}
+        described["outputs"] = OutputForm.of(self.graph).to_json()
+        note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS} | described)
         exported = self.export()
         exported.example_inputs = None
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
@@ -225,11 +242,34 @@ class Program:
                 raise ValueError(
                     f"it has a mask for {shortened(name)}, and no parameter of its shape {list(mask.shape)}"
                 )
+        self._take_description(note)
         for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
             names = note.get(name, ())
             if not isinstance(names, list | tuple) or not all(isinstance(entry, str) for entry in names):
                 raise ValueError(f"{name} is no list of names")
             setattr(self, name, tuple(names))
+
+    def _take_description(self, note: Mapping[str, Any]) -> None:
+        """Take over what `save` noted of inputs and outputs; foreign archives and those of 0.1.0 have nothing of it."""
+        if "network_inputs" in note:
+            self.describe_inputs(tuple(map(NetworkInput.from_json, note["network_inputs"])))
+        if "outputs" in note:
+            take_form(self.graph, OutputForm.from_json(note["outputs"]))
+            self.module.recompile()
+
+    def describe_inputs(self, inputs: tuple[NetworkInput, ...]) -> None:
+        """Take a description of the inputs in place of the one that was found when the network was exported.
+
+        Raises:
+            ValueError: It is one of other inputs.
+        """
+        for each, found, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
+            start = 1 if each.has_batch else 0
+            if each.dtype != found.dtype or not each.fits(tuple(tensor.shape[start:])):
+                raise ValueError(f"its input {found.words()} is described as {each.words()}")
+            if each.varying.keys() != found.varying.keys():
+                raise ValueError(f"the sizes of {found.words()} vary, which are described as {each.words()}")
+        self.inputs, self.dynamic_shapes = inputs, named_dims(self.dynamic_shapes, inputs)
 
 
 def _load_trusted(path: str) -> tuple[ExportedProgram, str]:
@@ -249,8 +289,9 @@ def _load_plain(path: str) -> tuple[ExportedProgram, str]:
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:
     """A program from a freshly exported network, with its example inputs; its origin isn't set yet."""
+    dims, inputs = dynamic_dims(exported), described_inputs(exported, input_tensors(example))
     module, dropped, constants = read_exported(exported)
-    return Program(module, *example, dynamic_dims(exported), dropped=dropped, constants=constants)
+    return Program(module, *example, dims, dropped=dropped, constants=constants, inputs=inputs)
 
 
 def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> Program:

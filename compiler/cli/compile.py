@@ -255,8 +255,8 @@ def _check_names(settings: "Settings", target: "Target", pipeline: str | None) -
 def _engine_options(
     dims: list[str] | None, also_for: list[str] | None, timing_cache: Path | None, engine: str
 ) -> "EngineOptions":
+    from prunec.passes.size_range import SizeRange
     from prunec.runtime.engines.options import EngineOptions
-    from prunec.runtime.engines.shapes import SizeRange
 
     ranges = {}
     for text in dims or ():

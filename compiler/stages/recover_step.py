@@ -27,6 +27,7 @@ from prunec.compiler.stages.pass_steps import check_masks
 from prunec.compiler.stages.request_checks import check_optimizer_given
 from prunec.passes.base import Aim
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
+from prunec.passes.feeding import BatchInputs
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 
@@ -153,7 +154,7 @@ class _FirstBatch:
 
     def batches(
         self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = _ALONE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[BatchInputs, Tensor]]:
         return islice(self.split.batches(batch_size, epoch=epoch, seed=seed, first=first, share=share), 1)
 
 
