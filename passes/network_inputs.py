@@ -151,10 +151,13 @@ class NetworkInput:
         """Whether a sample of this shape is one of this input."""
         return len(shape) == len(self.shape) and all(map(_takes, self.shape, shape))
 
+    def sizes(self) -> tuple[int | str, ...]:
+        """The sizes of its tensor, the batch first, those that vary by their names."""
+        return (BATCH,) * self.has_batch + tuple(s if isinstance(s, int) else s.name for s in self.shape)
+
     def words(self) -> str:
         """Name, shape and type, as a table shows them."""
-        sizes = [BATCH] * self.has_batch + [str(s) if isinstance(s, int) else s.name for s in self.shape]
-        return f"{self.name} ({', '.join(sizes)}) {self.dtype}"
+        return f"{self.name} ({', '.join(map(str, self.sizes()))}) {self.dtype}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without the example file."""

@@ -84,6 +84,11 @@ class Program:
         return tuple(input_tensors((self.example_args, self.example_kwargs)))
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the computed outputs in ONNX files."""
+        return OutputForm.of(self.graph).names([each.name for each in self.inputs])
+
+    @property
     def batch_is_dynamic(self) -> bool:
         """Whether the network runs at any batch size."""
         return any(0 in dims for dims in self.dynamic_shapes or ())

@@ -1,7 +1,6 @@
 """Random inputs of an ONNX file: of its inputs' own types, and valid where they are indices."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from onnx import GraphProto, ModelProto
 
 from prunec.passes.errors import InputError
 from prunec.passes.feeding import drawn, full_shape
-from prunec.passes.network_inputs import NetworkInput, VaryingSize
+from prunec.passes.network_inputs import WHOLE, NetworkInput, VaryingSize
 from prunec.runtime.onnx_signature import Signature, signature_of
 
 #: Operators that give the values of their first input, perhaps in another shape or type.
@@ -37,7 +36,7 @@ def random_onnx_inputs(model: ModelProto, where: str, batch: int, seed: int) -> 
     Raises:
         InputError: The batch is fixed to another size, or another dimension is dynamic whose size isn't known.
     """
-    signature, bounds = signature_of(model, where), dict(_index_bounds(model.graph))
+    signature, bounds = signature_of(model, where), _index_bounds(model.graph)
     _check_sizes(signature, batch)
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -59,31 +58,28 @@ def _check_sizes(signature: Signature, batch: int) -> None:
             )
 
 
-def _in_bounds(each: NetworkInput, bounds: dict[str, int]) -> NetworkInput:
+def _in_bounds(each: NetworkInput, bounds: Mapping[str, int]) -> NetworkInput:
     """An input with the range of a table's rows, where it has none of its own and chooses among them."""
-    bound = bounds.get(each.name, 0)
-    if not each.is_whole or each.low is not None or bound < 1 or each.dtype == "bool":
-        return each
-    return replace(each, low=0, high=bound)
+    bound = min(bounds.get(each.name, 0), WHOLE.get(each.dtype, (0, 0))[1])
+    return each if each.low is not None or bound < 1 else replace(each, low=0, high=bound)
 
 
-def _index_bounds(graph: GraphProto) -> Iterator[tuple[str, int]]:
+def _index_bounds(graph: GraphProto) -> dict[str, int]:
     """For each input that chooses rows of tables the number of rows of the smallest."""
     sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.value_info, *graph.input):
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
             sizes.setdefault(value.name, [int(dim.dim_value) for dim in dims])
-    for value in graph.input:
-        reached, bound = {value.name}, math.inf
-        for node in graph.node:  # in the order of execution
-            if node.op_type in _SAME_VALUES and reached & set(
-                node.input[:1] if node.op_type != "Concat" else node.input
-            ):
-                reached.update(node.output)
-            elif node.op_type in _INDEXING and len(node.input) > 1 and node.input[1] in reached:
-                axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-                table = sizes.get(node.input[0], [])
-                bound = min(bound, table[axis]) if -len(table) <= axis < len(table) else bound
-        if bound < math.inf:
-            yield value.name, int(bound)
+    origins, bounds = {value.name: value.name for value in graph.input}, dict[str, int]()
+    for node in graph.node:  # in the order of execution
+        sources = node.input if node.op_type == "Concat" else node.input[:1]
+        origin = next((origins[name] for name in sources if name in origins), None)
+        if node.op_type in _SAME_VALUES and origin is not None:
+            origins.update(dict.fromkeys(node.output, origin))
+        elif node.op_type in _INDEXING and len(node.input) > 1 and node.input[1] in origins:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+            table, chosen = sizes.get(node.input[0], []), origins[node.input[1]]
+            if -len(table) <= axis < len(table):
+                bounds[chosen] = min(bounds.get(chosen, table[axis]), table[axis])
+    return bounds

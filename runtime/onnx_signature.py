@@ -25,11 +25,11 @@ from prunec.runtime.onnx_reading import read_onnx
 _INPUTS, _OUTPUTS = f"{OWN_METADATA}inputs", f"{OWN_METADATA}outputs"
 #: Characters of the metadata of inputs or outputs that are read.
 _MOST_CHARACTERS = 1 << 20
+#: Types of ONNX -> those of inputs. ONNX Runtime takes no bfloat16, for which NumPy has no type.
 _TYPES: Mapping[int, str] = {
-    int(
-        TensorProto.DataType.Value("FLOAT" if name == "float32" else "DOUBLE" if name == "float64" else name.upper())
-    ): name
+    int(TensorProto.DataType.Value({"float32": "FLOAT", "float64": "DOUBLE"}.get(name, name.upper()))): name
     for name in DTYPES
+    if name != "bfloat16"
 }
 
 
@@ -51,10 +51,9 @@ class Signature:
 def name_values(graph: GraphProto, program: Program) -> None:
     """Give the inputs, the outputs and the dynamic dimensions of a freshly exported graph the program's names."""
     inputs = [each.name for each in program.inputs]
-    outputs = OutputForm.of(program.graph).names(inputs)
     _rename_dimensions(graph, program.inputs)
     old = [value.name for value in (*graph.input, *graph.output)]
-    _rename(graph, dict(zip(old, (*inputs, *outputs), strict=True)))
+    _rename(graph, dict(zip(old, (*inputs, *program.output_names), strict=True)))
 
 
 def _rename_dimensions(graph: GraphProto, inputs: Sequence[NetworkInput]) -> None:
@@ -139,7 +138,7 @@ def _input(value: onnx.ValueInfoProto) -> NetworkInput:
     """What a graph tells of an input, whose first dimension is taken for the batch."""
     tensor = value.type.tensor_type
     if tensor.elem_type not in _TYPES:
-        raise ValueError(f"its input {value.name!r} is no tensor of numbers")
+        raise ValueError(f"its input {value.name!r} is no tensor of numbers that NumPy has")
     sizes = [_size(dim, f"{value.name}_{axis}") for axis, dim in enumerate(tensor.shape.dim)]
     shape = [size for size in sizes[1:] if size is not None]
     return NetworkInput(value.name, tuple(shape), _TYPES[tensor.elem_type], has_batch=bool(sizes))

@@ -20,6 +20,7 @@ from prunec.compiler.gates.own_gates import (
 )
 from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.report.ledger_part import chain
+from prunec.compiler.report.network_parts import input_parts
 from prunec.compiler.report.nulls import NOT_RECORDED
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import Layer
@@ -95,6 +96,8 @@ def _network_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     yield Claim("parameters.zero_fraction", report.parameters.zero_fraction, program.zero_fraction())
     yield Claim("model.compiled_sha256", report.model.compiled_sha256, weights_sha256(program))
     yield Claim("model.input_shapes", report.model.input_shapes, inputs)
+    yield Claim("model.inputs", report.model.inputs, input_parts(program.inputs))
+    yield Claim("model.outputs", report.model.outputs, program.output_names)
     yield Claim("model.lost_in_capture", report.model.lost_in_capture, program.lost_in_capture)
     if "batch_is_dynamic" in report.model.model_fields_set:
         yield Claim("model.batch_is_dynamic", report.model.batch_is_dynamic, program.batch_is_dynamic)
