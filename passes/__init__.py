@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
     from prunec.passes.prune_filters import PruneFilters as PruneFilters
+    from prunec.passes.select_outputs import select_outputs as select_outputs
     from prunec.passes.sparsify import Sparsify as Sparsify
 
 __getattr__, __dir__ = lazy_attributes(
@@ -32,6 +33,7 @@ __getattr__, __dir__ = lazy_attributes(
         "PruneFilters": "prunec.passes.prune_filters",
         "Permute": "prunec.passes.permute",
         "Sparsify": "prunec.passes.sparsify",
+        "select_outputs": "prunec.passes.select_outputs",
         "PassResult": "prunec.passes.base",
         "PruningPlan": "prunec.passes.plan",
         "apply_plan": "prunec.passes.plan",

@@ -139,13 +139,13 @@ def _input(value: onnx.ValueInfoProto) -> NetworkInput:
     tensor = value.type.tensor_type
     if tensor.elem_type not in _TYPES:
         raise ValueError(f"its input {value.name!r} is no tensor of numbers that NumPy has")
-    sizes = [_size(dim, f"{value.name}_{axis}") for axis, dim in enumerate(tensor.shape.dim)]
-    shape = [size for size in sizes[1:] if size is not None]
-    return NetworkInput(value.name, tuple(shape), _TYPES[tensor.elem_type], has_batch=bool(sizes))
+    dims = tensor.shape.dim
+    shape = tuple(_size(dim, f"{value.name}_{axis}") for axis, dim in enumerate(dims) if axis)
+    return NetworkInput(value.name, shape, _TYPES[tensor.elem_type], has_batch=bool(dims))
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, unnamed: str) -> int | VaryingSize:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    name = dim.dim_param if dim.dim_param.isidentifier() else re.sub(r"\W", "_", f"_{unnamed}")
-    return VaryingSize(name, example=1)
+    is_name = dim.dim_param.isidentifier() and dim.dim_param != BATCH
+    return VaryingSize(dim.dim_param if is_name else re.sub(r"\W", "_", f"_{unnamed}"), example=1)

@@ -5,6 +5,7 @@ import functools
 import operator
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,20 @@ def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else shortened(repr(value))
 
 
+def _sections(hint: Any) -> Iterator[type[Section]]:
+    """The sections that a field may hold."""
+    if isinstance(hint, type) and issubclass(hint, Section):
+        yield hint
+    for argument in typing.get_args(hint):
+        yield from _sections(argument)
+
+
 def _known(where: list[str]) -> list[str]:
     """Keys of the section at a path."""
-    section: Any = Config
+    section: type[Section] = Config
     for part in where:
-        hint = section.model_fields[part].annotation
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        section = next(option for option in options if option is not type(None))
+        if not part.isdigit():  # a position in a list of tables
+            section = next(_sections(section.model_fields[part].annotation))
     if section is RecipeSection:
         return ["seed", "pipeline", "steps", *STEPS.names()]
     return list(section.model_fields)

@@ -144,7 +144,7 @@ class ModelSection(Section):
     factory: Reference | None = None
     initialise: Reference | None = None
     input: tuple[Shape, ...] | None = None
-    inputs: Annotated[tuple[InputSection, ...], Field(min_length=1, max_length=_MOST_INPUTS)] | None = None
+    inputs: Annotated[tuple[InputSection, ...], Field(max_length=_MOST_INPUTS)] | None = None
     dims: dict[str, str] = Field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     pretraining: PretrainingSection | None = None
@@ -170,6 +170,8 @@ class ModelSection(Section):
     def _describes_inputs(self) -> typing.Self:
         if self.input is not None and self.inputs is not None:
             raise ValueError("input and inputs exclude each other")
+        if self.inputs == ():
+            raise ValueError("inputs names none")
         if self.inputs is None and self.dims:
             raise ValueError("dims are of the dimensions that inputs names")
         try:
