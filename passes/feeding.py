@@ -147,9 +147,9 @@ def _by_position(described: Sequence[NetworkInput], inputs: tuple[Given, ...]) -
 
 
 def typed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Whole numbers in the type of whole numbers that a network takes; others as they are."""
-    is_whole = not tensor.is_floating_point() and not dtype.is_floating_point
-    return tensor.to(dtype) if is_whole and tensor.dtype != dtype else tensor
+    """Whole numbers in the type of whole numbers that a network takes, and others in its type of others."""
+    is_same_kind = tensor.is_floating_point() == dtype.is_floating_point
+    return tensor.to(dtype) if is_same_kind and tensor.dtype != dtype else tensor
 
 
 def torch_dtype(described: NetworkInput) -> torch.dtype:

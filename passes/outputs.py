@@ -126,18 +126,24 @@ class OutputForm:
         kept, _ = _plain(self.spec, iter(self.leaves))
         return pytree.tree_structure(kept)
 
-    def to_json(self) -> Any:
-        """Plain JSON values.
+    def check(self) -> None:
+        """Refuse outputs that no file can hold.
 
         Raises:
-            UnsupportedModelError: A constant among the outputs is no number, text, truth value or None.
+            UnsupportedModelError: Nothing is computed, or a constant is no number, text, truth value or None.
         """
+        if not self.computed_paths:
+            raise UnsupportedModelError("The network computes no output: what it gives out depends on no input.")
         for path, leaf in zip(self.paths, self.leaves, strict=True):
             if not isinstance(leaf.value, _PLAIN):
                 raise UnsupportedModelError(
                     f"The network's output {path!r} is a {type(leaf.value).__name__}, which no file can hold.",
                     hint="Name the outputs that are deployed: [model] outputs in prunec.toml.",
                 )
+
+    def to_json(self) -> Any:
+        """Plain JSON values; for errors see `check`."""
+        self.check()
         return _written(self.spec, iter(self.leaves))
 
     @classmethod
@@ -178,11 +184,10 @@ def take_form(graph: Graph, form: OutputForm) -> None:
 
 
 def plain_outputs(graph: Graph) -> None:
-    """Let a graph give what it computes alone, in plain containers, in place."""
+    """Let a graph give what it computes alone, in plain containers, in place; for errors see `OutputForm.check`."""
     form = OutputForm.of(graph)
+    form.check()
     computed = [node for node in graph_outputs(graph) if isinstance(node, Node)]
-    if not computed:
-        raise UnsupportedModelError("The network computes no output: what it gives out depends on no input.")
     set_outputs(graph, computed, form.plain())
 
 

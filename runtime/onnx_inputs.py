@@ -51,7 +51,7 @@ def _check_sizes(signature: Signature, batch: int) -> None:
             f"Input {name!r} has its batch fixed to {signature.batch}.", hint=f"Use --batch {signature.batch}."
         )
     for each in signature.inputs:
-        if unknown := [s.name for s in each.shape if isinstance(s, VaryingSize) and s.largest is None]:
+        if unknown := [s.name for s in each.shape if isinstance(s, VaryingSize) and not s.example]:
             raise InputError(
                 f"Input {each.words()}: the size of {unknown[0]!r} may vary, and nothing tells what it is.",
                 hint="prunec notes sizes in files that it writes where prunec.toml has them: [model] dims.",

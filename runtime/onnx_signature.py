@@ -148,4 +148,4 @@ def _size(dim: onnx.TensorShapeProto.Dimension, unnamed: str) -> int | VaryingSi
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     is_name = dim.dim_param.isidentifier() and dim.dim_param != BATCH
-    return VaryingSize(dim.dim_param if is_name else re.sub(r"\W", "_", f"_{unnamed}"), example=1)
+    return VaryingSize(dim.dim_param if is_name else re.sub(r"\W", "_", f"_{unnamed}"), example=0, smallest=0)

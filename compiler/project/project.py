@@ -177,6 +177,11 @@ def check_inputs(inputs: Sequence[NetworkInput], data: Data) -> None:
     for each, kind in zip(inputs, given, strict=True):
         if kind is None:
             continue
+        if not each.has_batch:
+            raise InputError(
+                f"The data give {each.name!r}, which has no batch in the network: samples would need one value each.",
+                hint="Leave it out of the data; with optional = true under [model] inputs ones stand for it.",
+            )
         if not each.fits(kind.shape):
             of = f" for {each.name}" if len(inputs) > 1 else ""
             raise InputError(

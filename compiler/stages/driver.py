@@ -31,6 +31,7 @@ from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
 from prunec.passes.interruption import stop_if_asked, stopping_together
 from prunec.passes.network_inputs import BATCH, varying_sizes
+from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
@@ -123,6 +124,7 @@ def _check(request: Request) -> None:
     with ENGINES.blame(engine.name):
         engine.check(request.target, settings.engine_options, settings.latency_batch)
     _check_dimensions(request.dense, settings)
+    OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
@@ -143,6 +145,10 @@ def _check_dimensions(program: Program, settings: Settings) -> None:
 def _with_known_ranges(request: Request) -> Request:
     """The request with the sizes that the network's description tells, where nothing else is asked for."""
     options = request.settings.engine_options
+    engine = preferred_engine(request.target, options)
+    with ENGINES.blame(engine.name):
+        if "ranges" not in engine.takes:
+            return request
     known = {name: size.sizes for name, size in varying_sizes(request.dense.inputs).items()}
     ranges = {name: sizes for name, sizes in known.items() if sizes is not None} | dict(options.ranges)
     return replace(request, settings=replace(request.settings, engine_options=replace(options, ranges=ranges)))
