@@ -17,8 +17,8 @@ from prunec.passes.boundary import reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
+from prunec.passes.output_selection import select_outputs
 from prunec.passes.program import Program
-from prunec.passes.select_outputs import select_outputs
 from prunec.passes.user_calls import call_user_code, defined_at, user_code_borders
 
 _BATCH = 2

@@ -16,9 +16,9 @@ from prunec.compiler.stages.request_checks import scratch_pipeline
 from prunec.compiler.stages.step_runs import run_steps
 from prunec.passes.errors import PrunecError
 from prunec.passes.identity import weights_sha256
+from prunec.passes.output_selection import captured_alike
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.select_outputs import captured_alike
 from prunec.passes.unknown import known
 
 

@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes import PruneFilters, capture, check_oracle
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
+from prunec.passes.output_selection import select_outputs
 from prunec.passes.outputs import OutputForm, Record, only_tensor
 from prunec.passes.program import Program
-from prunec.passes.select_outputs import select_outputs
 
 
 class Pair(NamedTuple):
