@@ -84,18 +84,24 @@ def _is_unbounded(most: Any) -> bool:
 
 
 def named_dims(dims: DynamicDims | None, inputs: Sequence[NetworkInput]) -> DynamicDims | None:
-    """Varying dimensions by the names and the sizes that a description gives them."""
-    known: dict[str, Dim] = {}
+    """Varying dimensions by the names that a description gives them; their ranges stay.
 
-    def named(dim: Any, size: VaryingSize | None) -> Any:
-        if size is None or not isinstance(dim, Dim):
-            return dim
-        least = size.smallest if size.smallest > 2 else None
-        return known.setdefault(size.name, Dim(size.name, min=least, max=size.largest))
-
+    Raises:
+        ValueError: It gives one dimension two names, or two dimensions one.
+    """
+    names: dict[str, str] = {}
+    renamed: dict[str, Dim] = {}
+    for varying, each in zip(dims or (), inputs, strict=dims is not None):
+        for axis, dim in varying.items():
+            if axis in each.varying and isinstance(dim, Dim):
+                name = each.varying[axis].name
+                if names.setdefault(dim.__name__, name) != name:
+                    raise ValueError(f"{names[dim.__name__]} and {name} are one dimension of the network")
+                renamed.setdefault(dim.__name__, Dim(name, min=dim.min, max=dim.max))
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"two dimensions of the network have one name among {', '.join(names.values())}")
     return dims and tuple(
-        {axis: named(dim, each.varying.get(axis)) for axis, dim in varying.items()}
-        for varying, each in zip(dims, inputs, strict=True)
+        {axis: renamed.get(getattr(dim, "__name__", ""), dim) for axis, dim in varying.items()} for varying in dims
     )
 
 

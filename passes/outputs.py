@@ -329,7 +329,7 @@ def _read(document: Any, leaves: list[Leaf]) -> Any:
         raise ValueError("the keys of its outputs are no names, or are there twice")
     if kind == "dict":
         return pairs
-    if kind != "fields":
+    if kind != "fields" or not all(isinstance(key, str) for key in pairs):
         raise ValueError(f"its outputs are in a {shortened(repr(kind))}")
     if name := document["named_tuple"]:
         return _named_tuple(name, tuple(pairs))(*pairs.values())

@@ -1,5 +1,6 @@
 """[model] inputs, dims and outputs of prunec.toml: what they say, and how a checkpoint is captured by them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,6 @@ def test_an_archive_is_described_too(tmp_path: Path) -> None:
     assert (again.inputs[0].low, again.inputs[0].high) == (3, 4)
     with pytest.raises(PrunecError, match="describes other inputs than the network has"):
         load_checkpoint(tmp_path / "m.pt2", inputs=[mask, mask, scale], trust=True)
+    other = replace(mask, shape=(VaryingSize("frames", 16, 4, 64),))
+    with pytest.raises(UsageError, match="tokens and frames are one dimension of the network"):
+        load_checkpoint(tmp_path / "m.pt2", inputs=[ids, other, scale], trust=True)

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes import PruneFilters, capture, check_oracle
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
-from prunec.passes.output_selection import select_outputs
+from prunec.passes.network_inputs import NetworkInput
+from prunec.passes.output_selection import captured_alike, select_outputs
 from prunec.passes.outputs import OutputForm, Record, only_tensor
 from prunec.passes.program import Program
 
@@ -191,6 +192,15 @@ def test_an_output_that_froze_channels_frees_them(tmp_path: Path) -> None:
     assert caught.value.hint == "Did you mean 'logits'?"
     with pytest.raises(UsageError, match="no output 'logits'"):
         select_outputs(captured("tensor"), ["logits"])
+
+
+def test_another_network_is_captured_alike() -> None:
+    selected = select_outputs(captured("model output"), ["hidden.0", "logits"])
+    selected.describe_inputs((NetworkInput("x", (6,), low=0.0, high=1.0),))
+    again = captured_alike(Net(PACKS["model output"]), selected)
+    assert again.output_names == selected.output_names == ("logits", "hidden.0")
+    assert again.inputs == selected.inputs
+    assert leaves(again(X)) == leaves(selected(X))
 
 
 class _Hidden(nn.Module):
