@@ -88,11 +88,6 @@ class OutputForm:
         """The paths of what the network computes."""
         return tuple(path for path, leaf in zip(self.paths, self.leaves, strict=True) if leaf.is_computed)
 
-    @property
-    def is_one_tensor(self) -> bool:
-        """Whether the network gives a tensor and nothing else."""
-        return self.spec.is_leaf()
-
     def names(self, taken: Sequence[str] = ()) -> tuple[str, ...]:
         """A name for everything that is computed, unlike each other and the names that are taken.
 

@@ -6,7 +6,7 @@ of the file, where there is anything to tell; a file of another origin has none.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -72,18 +72,27 @@ def _rename_dimensions(graph: GraphProto, inputs: Sequence[NetworkInput]) -> Non
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:
     """Rename values; another value that has one of the names makes way."""
-    produced = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    produced = {name for node in _nodes(graph) for name in node.output} | {tensor.name for tensor in graph.initializer}
     for name in sorted((produced & set(names.values())) - names.keys()):
         free = name
         while free in produced or free in names.values():
             free += "_"
         names = {**names, name: free}
-    for node in graph.node:
+    for node in _nodes(graph):
         for values in (node.input, node.output):
             for position, name in enumerate(values):
                 values[position] = names.get(name, name)
     for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         info.name = names.get(info.name, info.name)
+
+
+def _nodes(graph: GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of those within it, which read its values."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def write_signature(model: ModelProto, signature: Signature) -> None:
