@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.calibration.samples import InputKind, Samples, kinds_of, tensors_of
+from prunec.calibration.samples import FirstReading, InputKind, Samples, kinds_of, tensors_of
 from prunec.passes.errors import InputError
 from prunec.passes.interruption import stoppable
 
@@ -31,6 +31,7 @@ class Scan:
         labels: (N,) int64, or maps of labels (N, H, W).
         positions: (N,) positions of the samples in the source, increasing.
         keys: (N,) int64, random numbers that follow from a seed and the content of each input, not from its position.
+        label_dtypes: Data types of labels as they are stored.
     """
 
     where: str
@@ -38,6 +39,13 @@ class Scan:
     labels: Tensor
     positions: Tensor
     keys: Tensor
+    label_dtypes: frozenset[torch.dtype]
+
+    @property
+    def seen(self) -> FirstReading:
+        """What later readings of the samples are held to."""
+        extremes = int(self.labels.min()), int(self.labels.max())
+        return FirstReading(self.kinds, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
 
 
 def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes: Callable[[bytes], None]) -> Scan:
@@ -59,6 +67,7 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
         raise InputError(f"{where} holds no samples.")
     labels: list[Tensor] = []
     keys: list[bytes] = []
+    label_dtypes: set[torch.dtype] = set()
     kinds: tuple[InputKind, ...] | None = None
     for indices in stoppable(torch.split(positions, _CHUNK)):
         start = int(indices[0])
@@ -78,11 +87,12 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
             hash_bytes(array.tobytes())
         keys += _keys(stored, seed)
         labels.append(_whole_labels(targets, indices, where))
+        label_dtypes.add(targets.dtype)
     assert kinds is not None
     whole = torch.cat(labels)
     hash_bytes(whole.numpy().tobytes())
     drawn = torch.from_numpy(np.frombuffer(b"".join(keys), np.int64).copy())
-    return Scan(where, kinds, whole, positions, drawn)
+    return Scan(where, kinds, whole, positions, drawn, frozenset(label_dtypes))
 
 
 def _words(kinds: tuple[InputKind, ...]) -> str:

@@ -109,11 +109,11 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
     held_out, how = _held_out(train_scan, config, own_validation is not None)
     classes = check_classes(train_scan, others, train_scan.labels[~held_out])
     preprocessing = _preprocessing(config, train_scan)
-    train, test = _as_seen(train, train_scan), _as_seen(test, train_scan)
+    train, test = _as_seen(train, train_scan), _as_seen(test, others[0])
     fitted = SampleSplit(train, train_scan.positions[~held_out], preprocessing)
     validation = SampleSplit(train, train_scan.positions[held_out], preprocessing)
     if own_validation is not None:
-        validation = SampleSplit(_as_seen(own_validation, train_scan), others[1].positions, preprocessing)
+        validation = SampleSplit(_as_seen(own_validation, others[1]), others[1].positions, preprocessing)
     return Data(
         train=_augmented(fitted, config, train_scan, folder),
         validation=validation,
@@ -132,8 +132,8 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
 
 
 def _as_seen(samples: Samples, scanned: Scan) -> Samples:
-    """Samples that must stay of the kind that they were of when they were scanned, where code reads them each time."""
-    return replace(samples, kinds=scanned.kinds) if isinstance(samples, DatasetSamples) else samples
+    """Samples that must stay as they were when they were scanned, where code reads them each time."""
+    return replace(samples, seen=scanned.seen) if isinstance(samples, DatasetSamples) else samples
 
 
 def _limited(samples: Samples, limit: int | None, seed: int) -> Tensor:

@@ -1,12 +1,15 @@
 """The first batch norm of a network: its running statistics tell which inputs the network was trained on."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from prunec.calibration.trials import CannotRunError, tried
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
 
@@ -17,6 +20,8 @@ _DEAD = 1e-2
 #: No channel counts more than this: a few odd ones must not decide.
 _LARGEST_DISTANCE = 3.0
 _EPS = 1e-8
+#: Share of the largest input below which the inputs' deviation is rounding.
+_VARIES = 1e-6
 
 
 @dataclass(frozen=True)
@@ -95,21 +100,33 @@ class FirstNorm:
 
     @torch.no_grad()
     def moments(self, inputs: Tensor) -> ResponseMoments | None:
-        """ResponseMoments on inputs (N, ...); None where what comes before the batch norm isn't affine."""
-        zero, one = (self._given(torch.full_like(inputs[:1], value)) for value in (0.0, 1.0))
+        """ResponseMoments on inputs (N, ...).
+
+        None where what comes before the batch norm isn't affine or can't be tried out, and where the inputs don't vary,
+        so that any scale fits.
+        """
+        if float(inputs.std()) <= _VARIES * float(inputs.abs().max()):
+            return None
+        with suppress(CannotRunError):
+            return self._moments(inputs)
+        return None
+
+    def _moments(self, inputs: Tensor) -> ResponseMoments | None:
+        given_by = partial(tried, self._given)
+        zero, one = (given_by(torch.full_like(inputs[:1], value)) for value in (0.0, 1.0))
         probe = inputs[:2]
-        expected = 2 * (self._given(probe) - zero) + one
-        if not torch.allclose(self._given(2 * probe + 1), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        expected = 2 * (given_by(probe) - zero) + one
+        if not torch.allclose(given_by(2 * probe + 1), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             return None
         firsts, seconds = [], []
         for part in torch.split(inputs, _CHUNK):
-            given = self._given(part)
+            given = given_by(part)
             rows = torch.stack([given - zero, (one - zero).expand_as(given), zero.expand_as(given)])
             flat = rows.transpose(1, 2).flatten(2).transpose(0, 1).double()  # (C, 3, values)
             firsts.append(flat.sum(2))
             seconds.append(flat @ flat.transpose(1, 2))
         count = len(inputs) * zero[0, 0].numel()
-        return ResponseMoments(sum(firsts) / count, sum(seconds) / count)  # type: ignore[arg-type]
+        return ResponseMoments(sum(firsts) / count, sum(seconds) / count)
 
     @torch.no_grad()
     def distance(self, inputs: Tensor) -> float:

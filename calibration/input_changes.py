@@ -11,6 +11,8 @@ from prunec.calibration.splits import Preprocessing
 
 #: Factor within which two numbers count as the same.
 _ALIKE = 1.35
+#: Share of a range that inputs may reach beyond it.
+_BEYOND = 0.05
 _OF_255 = "mean and std of [data] are those of 0..255, and the data are scaled to 0..1"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -63,16 +65,27 @@ def arrangements(inputs: Tensor, given: Preprocessing) -> Iterator[InputChange]:
         yield InputChange("height and width are exchanged (transposed)", lambda x: x.transpose(2, 3))
     yield InputChange("they are upside down", lambda x: x.flip(2))
     yield InputChange("they are mirrored, left to right", lambda x: x.flip(3))
+    yield InputChange("they are turned by 180 degrees", lambda x: x.flip(2, 3))
+    if height == width:
+        for side, turns in (("right", 1), ("left", -1)):
+            yield InputChange(
+                f"they are turned by 90 degrees to the {side}", partial(torch.rot90, k=turns, dims=(2, 3))
+            )
 
 
 def scalings(inputs: Tensor, given: Preprocessing) -> Iterator[InputChange]:
-    """Mistakes in scale and normalisation, by usual ones and by the inputs' own mean and standard deviation."""
+    """Mistakes in scale and normalisation, by usual ones and by the inputs' own mean and standard deviation.
+
+    A scale is one of pixels, so that it is only asked about where the inputs lie in the other.
+    """
     stored = given.stored(inputs)
     dims = [0, *range(2, inputs.ndim)]
     own = Preprocessing(stored.mean(dims, keepdim=True)[0], stored.std(dims, keepdim=True)[0].clamp_min(1e-6))
+    in_0_1, in_0_255 = _lie_in(stored, 1), _lie_in(stored, 255) and not _lie_in(stored, 1)
+    factors = [(255, "0..1", "0..255")] * in_0_1 + [(1 / 255, "0..255", "0..1")] * in_0_255
     if bool((given.mean != 0).any() or (given.std != 1).any()):
         yield InputChange("they are normalised though they should not be, or are twice", given.stored)
-        for factor, theirs, others in ((255, "0..1", "0..255"), (1 / 255, "0..255", "0..1")):
+        for factor, theirs, others in factors:
             mistake = f"mean and std of [data] are those of {others}, and the data lie in {theirs}"
             yield InputChange(mistake, partial(_redone, given, given, factor))
     yield InputChange(
@@ -80,19 +93,27 @@ def scalings(inputs: Tensor, given: Preprocessing) -> Iterator[InputChange]:
         partial(_redone, given, own, 1),
     )
     plain = Preprocessing(torch.zeros(1), torch.ones(1))
-    for factor, scale in ((255, "0..255"), (1 / 255, "0..1")):
+    for factor, _, others in factors:
         yield InputChange(
-            f"the scale is another one: the network was trained on {scale}", partial(_redone, given, plain, factor)
+            f"the scale is another one: the network was trained on {others}", partial(_redone, given, plain, factor)
         )
-    halves = Preprocessing(torch.full((1,), 0.5), torch.full((1,), 0.5))
-    yield InputChange("the scale is another one: the network was trained on -1..1", partial(_redone, given, halves, 1))
-    ends = float(stored.max() + stored.min())
-    inverted = "dark and bright are exchanged (inverted)"
-    yield InputChange(inverted, lambda x: given.normalised(ends - given.stored(x)))
+    if in_0_1:
+        halves = Preprocessing(torch.full((1,), 0.5), torch.full((1,), 0.5))
+        mistake = "the scale is another one: the network was trained on -1..1"
+        yield InputChange(mistake, partial(_redone, given, halves, 1))
+    if inputs.ndim == 4 or in_0_1 or (in_0_255 and bool((stored.round() - stored).abs().max() < 1e-3)):
+        ends = float(stored.max() + stored.min())
+        inverted = "dark and bright are exchanged (inverted)"
+        yield InputChange(inverted, lambda x: given.normalised(ends - given.stored(x)))
     if inputs.ndim == 4 and inputs.shape[1] == 3:
         imagenet = Preprocessing(*(torch.tensor(values).view(-1, 1, 1) for values in _IMAGENET))
         mistake = "normalisation by ImageNet's mean and std is missing, or was done otherwise than in training"
         yield InputChange(mistake, partial(_redone, given, imagenet, 1))
+
+
+def _lie_in(stored: Tensor, end: float) -> bool:
+    """Whether inputs lie in 0..end; resized images reach a little beyond."""
+    return float(stored.min()) >= -_BEYOND * end and float(stored.max()) <= (1 + _BEYOND) * end
 
 
 def _redone(given: Preprocessing, other: Preprocessing, factor: float, inputs: Tensor) -> Tensor:

@@ -134,10 +134,12 @@ def _check_repeatable(samples: Samples, where: str) -> None:
     """The same index must give the same sample: validation is fixed, and a run is a function of its seed."""
     if not isinstance(samples, DatasetSamples) or len(samples) == 0:
         return
-    first = torch.arange(min(4, len(samples)))
+    count = len(samples)
+    first = torch.arange(min(4, count))
     pairs = zip(*(tensors_of(samples.fetch(first)[0]) for _ in range(2)), strict=True)
     if not all(torch.equal(one, other) for one, other in pairs):
         raise InputError(
             f"{where} gives another input each time the same sample is read: it applies random transforms.",
             hint="Return the data without them, and name augmentations in [data] augment instead.",
         )
+    samples.fetch(torch.tensor([count - 1]))  # a wrong length shows before all are numbered

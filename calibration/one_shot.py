@@ -9,6 +9,7 @@ from prunec.calibration.reconstruction import LayerInputs, reconstruct
 from prunec.passes.base import PassResult
 from prunec.passes.criteria.catalogue import element_criterion, statistics_of
 from prunec.passes.criteria.evidence import Evidence, evidence_for
+from prunec.passes.dimensions import batch_size
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, joined, part_of, sample_count
 from prunec.passes.interruption import stoppable
@@ -45,8 +46,9 @@ def sparsify_by_inputs(
     """
     check_globs(options.ignore, [layer.name for layer in program.layers()], "ignore")
     criterion = element_criterion(options.criterion, options.name)
-    if (samples := sample_count(inputs)) < 2:
-        raise UsageError(f"sparsify by {criterion.name} needs at least 2 calibration inputs, got {samples}.")
+    samples, batch = sample_count(inputs), 1 if program.batch_is_dynamic else batch_size(program.example_inputs)
+    if samples < 2 * batch:
+        raise UsageError(f"sparsify by {criterion.name} needs at least {2 * batch} calibration inputs, got {samples}.")
     layers = eligibility(program, options.ignore)
     copy = program.clone().eval()
     known = evidence_for(criterion, copy, evidence, measured_later=frozenset({"inputs"}))
@@ -64,7 +66,7 @@ def sparsify_by_inputs(
 
     weights = frozenset(layer.weight for layer in layers if layer.eligible)
     statistics = tuple(s for s in statistics_of([criterion]) if s.looks_at == "inputs")
-    held_back = max(1, int(_HELD_BACK * samples))
+    held_back = max(batch, int(_HELD_BACK * samples) // batch * batch)
     reconstruct(copy, inputs, held_back, weights, statistics, solve)
     before = program.tensors()
     result = replace(copy.train() if program.training else copy, masks={**program.masks, **masks})

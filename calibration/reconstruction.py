@@ -9,6 +9,7 @@ channels that shrank would look as if they mattered less to the layers behind.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from prunec.passes.cost import weighted_calls
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
-from prunec.passes.feeding import BatchInputs, bound, flat, part_of, sample_count
+from prunec.passes.dimensions import batch_size
+from prunec.passes.feeding import BatchInputs, bound, flat_inputs, part_of, sample_count
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -78,7 +80,7 @@ def reconstruct(
     """
     tensors, count = program.tensors(), sample_count(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
-    runs = [_Steps(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
+    runs = [_in_batches(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in stoppable(program.graph.nodes):
@@ -87,7 +89,8 @@ def reconstruct(
             changed.add(node)
         if name in left:
             left.remove(name)
-            calibration, judging = (run.env[next(iter(arguments(node).values()))] for run in runs)
+            read = next(iter(arguments(node).values()))
+            calibration, judging = ([run.env[read] for run in part] for part in runs)
             measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
             judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
             bias = _own_bias(node)
@@ -99,9 +102,17 @@ def reconstruct(
                 tensors[bias].add_(shift.to(tensors[bias].dtype))
         if node in changed and node in norms:
             mean, variance = (tensors[statistic] for statistic in norms[node])
-            set_statistics(mean, variance, runs[0].env[arguments(node)["input"]], norms[node][0])
-        for run in runs:
+            seen = torch.cat([run.env[arguments(node)["input"]] for run in runs[0]])
+            set_statistics(mean, variance, seen, norms[node][0])
+        for run in chain(*runs):
             run.step(node)
+
+
+def _in_batches(program: Program, inputs: BatchInputs) -> list["_Steps"]:
+    """Runs over the inputs: one over all of them, or one for each whole batch where the network fixes its batch."""
+    samples = sample_count(inputs)
+    size = samples if program.batch_is_dynamic else batch_size(program.example_inputs)
+    return [_Steps(program, part_of(inputs, slice(at, at + size))) for at in range(0, samples - size + 1, size)]
 
 
 class _Steps(Interpreter):
@@ -109,7 +120,7 @@ class _Steps(Interpreter):
 
     def __init__(self, program: Program, inputs: BatchInputs) -> None:
         super().__init__(program.module)
-        self.args_iter = iter(flat(bound(program, inputs)))
+        self.args_iter = iter(flat_inputs(program.graph, *bound(program, inputs)))
 
     def step(self, node: Node) -> None:
         self.env[node] = self.run_node(node)
@@ -117,10 +128,10 @@ class _Steps(Interpreter):
             del self.env[used]
 
 
-def measure_inputs(call: Node, x: Tensor, statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
-    """Results of statistics of the input ``x``, samples first, of a call that `can_unfold` accepts."""
+def measure_inputs(call: Node, parts: Iterable[Tensor], statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
+    """Results of statistics of what a call that `can_unfold` accepts read, in one part or several."""
     states: dict[Statistic, Any] = dict.fromkeys(statistics)
-    for rows in unfolded(call, x):
+    for rows in chain.from_iterable(unfolded(call, part) for part in parts):
         for statistic, state in states.items():
             with blame(statistic):
                 states[statistic] = statistic.update(state, Seen(rows))

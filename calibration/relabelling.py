@@ -6,46 +6,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Share of what a network that says one class only leaves wrong, which a relabelling must get right.
-_ABOVE_CHANCE = 0.1
+from prunec.calibration.knowledge import Knowledge
+
 #: With more classes, samples are too few to tell which belong together.
 _MOST_CLASSES = 2000
 
 
 @dataclass(frozen=True)
 class Relabelling:
-    """A change of class numbers: what it is in words, and whether each sample is right with it, 0 or 1 (N,)."""
+    """A change of class numbers: what it is in words, and the labels (N,) with it."""
 
     words: str
-    scores: Tensor
+    labels: Tensor
 
 
-def relabellings(predicted: Tensor, labels: Tensor, classes: int) -> Iterator[Relabelling]:
-    """Changes of class numbers that may explain the predictions, the simplest first.
+def relabellings(outputs: Tensor, labels: Tensor) -> Iterator[Relabelling]:
+    """Changes of class numbers under which a network knows the classes, the simplest first.
 
-    None is given that a network which says one class only would explain as well. One that is read off the samples is
-    read off one half of them and scored on the other.
+    One that is read off the samples is read off one half of them and judged on the other.
 
     Args:
-        predicted: Predicted classes (N,), in random order.
+        outputs: The network's outputs (N, classes), of samples in random order.
         labels: Labels (N,).
-        classes: Number of the network's outputs.
     """
+    classes, predicted = outputs.shape[1], outputs.argmax(1)
     for words, numbers in _simple(classes):
         relabelled = numbers[labels]
-        if _explains(relabelled, predicted):
-            yield Relabelling(words, (relabelled == predicted).float())
+        if Knowledge(outputs, relabelled).is_there():
+            yield Relabelling(words, relabelled)
     if classes > _MOST_CLASSES:
         return
     half = len(labels) // 2
     relabelled = torch.empty_like(labels)
     for fitted, judged in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
         relabelled[judged] = _matching(predicted[fitted], labels[fitted], classes)[labels[judged]]
-    if _explains(relabelled, predicted):
+    if Knowledge(outputs, relabelled).is_there():
         whole = _matching(predicted, labels, classes)
         moved = [f"{label} as {whole[label]}" for label in torch.unique(labels).tolist() if whole[label] != label]
         told = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
-        yield Relabelling(f"the classes are in another order ({told})", (relabelled == predicted).float())
+        yield Relabelling(f"the classes are in another order ({told})", relabelled)
 
 
 def _simple(classes: int) -> Iterator[tuple[str, Tensor]]:
@@ -78,9 +77,3 @@ def _matching(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
         number = label if free[label] else int(free.nonzero()[0])
         numbers[label], free[number] = number, False
     return numbers
-
-
-def _explains(relabelled: Tensor, predicted: Tensor) -> bool:
-    """Whether labels are hit clearly more often than by a network that says one class only."""
-    chance = float(torch.bincount(relabelled).max()) / len(relabelled)
-    return float((relabelled == predicted).double().mean()) > chance + _ABOVE_CHANCE * (1 - chance)

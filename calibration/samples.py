@@ -14,6 +14,8 @@ from prunec.passes.feeding import BatchInputs, part_of, sample_count
 from prunec.passes.user_calls import call_user_code, defined_at
 
 Part = Literal["train", "test"]
+#: Samples of a dataset: beyond those of any labelled one, and few enough to number them.
+MAX_SAMPLES = 10**9
 
 
 class Samples(Protocol):
@@ -106,26 +108,73 @@ class ArraySamples:
 
 
 @dataclass(frozen=True)
+class FirstReading:
+    """What all samples of a part were like when they were first read.
+
+    Attributes:
+        inputs: What the inputs were, one after the other.
+        label_shape: Shape of one label.
+        label_dtypes: Data types of labels, by the batches that they were read in.
+        labels: Smallest and largest label.
+    """
+
+    inputs: tuple[InputKind, ...]
+    label_shape: tuple[int, ...]
+    label_dtypes: frozenset[torch.dtype]
+    labels: tuple[int, int]
+
+    def difference(self, inputs: BatchInputs, labels: Tensor) -> str:
+        """What is otherwise in a batch, and how it was first; empty where nothing is."""
+        first = "when they were first read they had"
+        for tensor, kind, known in zip_longest(tensors_of(inputs), kinds_of(inputs), self.inputs):
+            if kind != known:
+                return f"have {kind or 'nothing'}; {first} {known or 'nothing'}"
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                return f"have values that are not finite; {first} {known}"
+        return self._labels_difference(labels, first)
+
+    def _labels_difference(self, labels: Tensor, first: str) -> str:
+        got, whole = (tuple(labels.shape[1:]), labels.dtype), self._whole_labels()
+        is_other_kind = labels.is_complex() or (len(self.label_dtypes) == 1 and got[1] not in self.label_dtypes)
+        if got[0] != self.label_shape or is_other_kind:
+            return f"have labels of shape {got[0]} and type {got[1]}; {first} {whole}"
+        wrong = (labels != labels.round()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
+        wrong |= ~((labels >= self.labels[0]) & (labels <= self.labels[1]))  # NaN is in no range
+        return f"have the label {labels[wrong][0].item()}; {first} {whole}" if wrong.any() else ""
+
+    def _whole_labels(self) -> str:
+        types = " or ".join(sorted(map(str, self.label_dtypes)))
+        return f"labels {self.labels[0]} to {self.labels[1]} of shape {self.label_shape} and type {types}"
+
+
+@dataclass(frozen=True)
 class DatasetSamples:
     """Samples read from a map-style dataset when they are needed.
 
     Attributes:
         collate: Function that makes a batch, (inputs, labels), of a list of the dataset's items.
         where: The source, as error messages name it.
-        kinds: What the inputs are, once they were seen: each later batch must be of them.
+        seen: What all samples were like, once they were read: each later batch must be like them.
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
     where: str
-    kinds: tuple[InputKind, ...] | None = field(default=None, kw_only=True)
+    seen: FirstReading | None = field(default=None, kw_only=True)
 
     @property
     def known_labels(self) -> Tensor | None:
         return _targets(self.dataset)
 
     def __len__(self) -> int:
-        return call_user_code(f"len() of {self.where}", len, self.dataset, code=type(self.dataset).__len__)  # type: ignore[no-any-return]
+        code = type(self.dataset).__len__
+        count: int = call_user_code(f"len() of {self.where}", len, self.dataset, code=code)
+        if count > MAX_SAMPLES:
+            raise InputError(
+                f"{self.where}{defined_at(code)} says that it has {count} samples; at most {MAX_SAMPLES} are taken.",
+                hint="Return the number of the samples that it gives, or those of one epoch.",
+            )
+        return count
 
     def fetch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
         inputs, labels = self.reading(indices, lambda: self._batch(indices))
@@ -140,15 +189,7 @@ class DatasetSamples:
         if odd := [len(each) for each in (*tensors, labels) if len(each) != count]:
             what = f"{odd[0]} labels" if len(labels) == odd[0] else f"{odd[0]} inputs and {len(labels)} labels"
             return f"are {count}, and gave {what}"
-        got = kinds_of(inputs)
-        if self.kinds is None:
-            return ""
-        for tensor, kind, first in zip_longest(tensors, got, self.kinds):
-            if kind != first:
-                return f"have {kind or 'nothing'}; when they were first read they had {first or 'nothing'}"
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                return f"have values that are not finite; when they were first read they had {first}"
-        return ""
+        return "" if self.seen is None else self.seen.difference(inputs, labels)
 
     def _batch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
         inputs, labels = self.collate([self.dataset[i] for i in indices.tolist()])

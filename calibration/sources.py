@@ -15,11 +15,10 @@ from prunec.calibration.arrays import npz_names, read_npz_array
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
+from prunec.calibration.source_files import check_there
+from prunec.passes.archives import check_growth
 from prunec.passes.boundary import reading, shortened
 from prunec.passes.errors import InputError
-
-#: Bytes that one compressed byte can stand for at most.
-_MOST_DEFLATED = 1032
 
 
 def open_source(
@@ -41,6 +40,7 @@ def open_source(
         MissingDependencyError: The images lie in folders, and there is no torchvision.
         UsageError: The module or its function doesn't exist.
     """
+    check_there(source, folder)
     kind, _, rest = source.partition(":")
     if kind == "npz":
         return _from_npz(folder / rest, part), None
@@ -84,9 +84,6 @@ def _from_npz(path: Path, part: Part) -> ArraySamples:
     """The images of an archive, or where it has none its other arrays of the part, inputs by the network's names."""
     where, prefix = f"{path} ({part})", f"{part}_"
     images, labels = f"{prefix}images", f"{prefix}labels"
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "doesn't exist"
-        raise InputError(f"The data file {path} {what}.", hint="Paths are relative to the project file.")
     with reading(str(path), "a NumPy .npz archive", hint="Write it with numpy.savez_compressed."):
         held = npz_names(path)
         inputs = [name for name in held if name.startswith(prefix) and name != labels]
@@ -130,12 +127,9 @@ def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
             raise ValueError("the first three bytes aren't 00 00 08 (unsigned bytes)")
         shape = [int(size) for size in np.frombuffer(file.read(4 * start[3]), ">u4", count=start[3])]
         count = math.prod(shape)
-        if count > _MOST_DEFLATED * path.stat().st_size:
-            raise ValueError(f"it has no values for the shape {shape}")
-        values = file.read(count + 1)  # no more than it says, whatever a gzip file unpacks to
-        if len(values) != count:
-            raise ValueError(
-                f"it has {'more' if len(values) > count else 'fewer'} than the {count} values that it says"
-            )
-        # A copy, since torch wants memory that it may write to.
-        return np.frombuffer(values, np.uint8).reshape(shape).copy()
+        check_growth(path, count)
+        values = np.empty(count, np.uint8)
+        got = file.readinto(values.data)  # no more than it says, whatever a gzip file unpacks to
+        if got != count or file.read(1):
+            raise ValueError(f"it has {'fewer' if got < count else 'more'} than the {count} values that it says")
+        return values.reshape(shape)

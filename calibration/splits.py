@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,24 @@ class Split(Protocol):
             first: Number of the batch to begin with; the others are as if it were 0.
             share: The part of each batch that is given.
         """
+
+
+@dataclass(frozen=True)
+class FirstSamples:
+    """A few samples of a split, where it counts that something runs and not what it gives."""
+
+    split: Split
+    samples: int = 8
+
+    def __len__(self) -> int:
+        return min(self.samples, len(self.split))
+
+    def batches(
+        self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
+    ) -> Iterator[tuple[BatchInputs, Tensor]]:
+        """The first batch of `Split.batches`, no larger than the samples."""
+        size = min(batch_size, self.samples)
+        return islice(self.split.batches(size, epoch=epoch, seed=seed, first=first, share=share), 1)
 
 
 @dataclass(frozen=True)

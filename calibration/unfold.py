@@ -20,16 +20,22 @@ def can_unfold(call: Node) -> bool:
 
 
 def unfolded(call: Node, x: Tensor) -> Iterator[Tensor]:
-    """Inputs ``x`` of a call that `can_unfold` accepts, samples first, in parts of bounded size.
+    """What a call that `can_unfold` accepts read, in parts of bounded size.
+
+    A convolution reads samples on axis 0, or none: one sample without that axis. A linear layer's rows are those of all
+    axes but the last, of whatever they count.
 
     Yields:
         (samples * places, positions * C): the values under the kernel at every place, input channels consecutive.
     """
     size = arguments(call)["weight"].meta["shapes"]
-    columns = math.prod(size[1:])
-    per_sample = max(1, x[:1].numel() // x.shape[1] * columns) if x.ndim > 1 else columns
-    for part in torch.split(x, max(1, _CHUNK // per_sample)):
-        yield part.reshape(-1, size[1]) if operator_name(call.target) == "linear" else _patches(call, part)
+    if operator_name(call.target) == "linear":
+        yield from torch.split(x.reshape(-1, size[1]), max(1, _CHUNK // size[1]))
+        return
+    samples = x if x.ndim == len(size) else x.unsqueeze(0)
+    per_sample = max(1, samples[:1].numel() // size[1] * math.prod(size[1:]))
+    for part in torch.split(samples, max(1, _CHUNK // per_sample)):
+        yield _patches(call, part)
 
 
 def _patches(call: Node, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are looked up when
     from prunec.compiler.recovery.objective import Objective as Objective
     from prunec.compiler.report.report import Report as Report
     from prunec.compiler.stages.driver import compile_model as compile_model
+    from prunec.passes.applying import apply_plan as apply_plan
     from prunec.passes.frontend import capture as capture
-    from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
     from prunec.runtime.target import Target as Target
 
@@ -28,7 +28,7 @@ __getattr__, __dir__ = lazy_attributes(
         "Report": "prunec.compiler.report.report",
         "Settings": "prunec.compiler.facts.settings",
         "Target": "prunec.runtime.target",
-        "apply_plan": "prunec.passes.plan",
+        "apply_plan": "prunec.passes.applying",
         "capture": "prunec.passes.frontend",
         "compile_model": "prunec.compiler.stages.driver",
         "load_checkpoint": "prunec.compiler.project.checkpoint",

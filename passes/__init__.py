@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from prunec.passes.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from prunec.passes.applying import apply_plan as apply_plan
     from prunec.passes.base import PassResult as PassResult
     from prunec.passes.coupling import Policy as Policy
     from prunec.passes.coupling import analyse as analyse
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from prunec.passes.output_selection import select_outputs as select_outputs
     from prunec.passes.permute import Permute as Permute
     from prunec.passes.plan import PruningPlan as PruningPlan
-    from prunec.passes.plan import apply_plan as apply_plan
     from prunec.passes.program import Program as Program
     from prunec.passes.prune_filters import PruneFilters as PruneFilters
     from prunec.passes.sparsify import Sparsify as Sparsify
@@ -36,7 +36,7 @@ __getattr__, __dir__ = lazy_attributes(
         "select_outputs": "prunec.passes.output_selection",
         "PassResult": "prunec.passes.base",
         "PruningPlan": "prunec.passes.plan",
-        "apply_plan": "prunec.passes.plan",
+        "apply_plan": "prunec.passes.applying",
         "check_oracle": "prunec.passes.oracle",
         "OracleReport": "prunec.passes.oracle",
     },

@@ -14,6 +14,7 @@ from prunec.passes.errors import InputError, first_line
 _MOST_GROWTH = 200
 #: Growth that is never a burden, in bytes.
 _FREE_BYTES = 64 << 20
+_PACKED = "No checkpoint or data set is packed like that. Save it again."
 
 
 def untrusted(path: Path, what: str) -> InputError:
@@ -70,11 +71,22 @@ def check_zip(path: Path) -> None:
         raise InputError(f"{path} has {count} entries of the name {name!r}: which one counts depends on the reader.")
     size, stored = path.stat().st_size, sum(entry.compress_size for entry in entries)
     grown = sum(entry.file_size for entry in entries)
-    if stored > size or grown > max(_FREE_BYTES, _MOST_GROWTH * size):
+    if stored > size:
+        raise InputError(f"{path} has {size:,} bytes and entries of {stored:,}, which share their bytes.", hint=_PACKED)
+    check_growth(path, grown)
+
+
+def check_growth(path: Path, grown: int) -> None:
+    """Refuse a packed file that would fill the memory: ``grown`` are the bytes that it says it unpacks to.
+
+    Raises:
+        InputError: They are out of proportion.
+    """
+    size = path.stat().st_size
+    if grown > max(_FREE_BYTES, _MOST_GROWTH * size):
         raise InputError(
-            f"{path} has {size:,} bytes and would grow to {grown:,}: more than {_MOST_GROWTH} times as much, "
-            "or entries that share their bytes.",
-            hint="No checkpoint or data set is packed like that. Save it again.",
+            f"{path} has {size:,} bytes and would grow to {grown:,}: more than {_MOST_GROWTH} times as much.",
+            hint=_PACKED,
         )
 
 

@@ -13,6 +13,12 @@ from prunec.passes.errors import InputError, PrunecError, first_line
 
 #: Characters of a value, or of a foreign message, that an error shows.
 _SHOWN = 200
+#: What controls a terminal, but for tabs and ends of lines, and what turns the direction of writing -> how it is shown.
+_CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\t\n"
+}
 
 
 @contextmanager
@@ -48,6 +54,11 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return shortened(first_line(error))
+
+
+def printable(text: str) -> str:
+    """A text without characters that control a terminal: names and words out of files may hold any."""
+    return text.translate(_CONTROLS)
 
 
 def shortened(text: str) -> str:

@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from prunec.passes.graphs import arguments, operator_name
 from prunec.passes.groups import Group, Member, find_groups, marked, positions
-from prunec.passes.labels import Atoms, Channels, Ties, Value, axes, opaque
+from prunec.passes.labels import Atoms, Channels, Ties, Value, axes, names_cause, opaque
 from prunec.passes.normalise import aliased_inputs, written
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
@@ -127,9 +127,14 @@ def _better_options(ties: Ties, roots: Atoms, tried: dict[str, dict[int, float]]
 
 def _label_node(ties: Ties, node: Node) -> None:
     if node.op == "placeholder":
-        ties.values[node] = opaque(node.meta["shapes"])
+        ties.values[node], ties.origins[node] = opaque(node.meta["shapes"]), "an input of the network"
     elif node.op == "call_function":
+        inherited = {source: ties.origins.get(source, "") for source in node.all_input_nodes}
+        unknown = (origin for source, origin in inherited.items() if not any(True for _ in axes(ties.values[source])))
+        ties.untracked, frozen = next(filter(None, unknown), ""), len(ties.frozen)
         ties.values[node] = _apply_rule(ties, node)
+        causes = (reason for _, reason in ties.frozen[frozen:] if names_cause(reason))
+        ties.origins[node] = next(causes, "") or next(filter(None, inherited.values()), "")
     elif node.op == "output":
         for source in node.all_input_nodes:
             ties.freeze_value(ties.values[source], "an output of the network")

@@ -26,9 +26,9 @@ def batch_size(tensors: Sequence[Tensor]) -> int:
     return next((int(tensor.shape[0]) for tensor in tensors if tensor.ndim), 1)
 
 
-def dynamic_batch(tensors: Sequence[Tensor]) -> DynamicDims:
+def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
     """Dimension 0 of every tensor that has as many samples as the first."""
-    batch, samples = Dim("batch"), batch_size(tensors)
+    samples = batch_size(tensors)
     return tuple({0: batch} if t.ndim and t.shape[0] == samples else {} for t in tensors)
 
 
@@ -115,7 +115,7 @@ def batch_symbol(exported: ExportedProgram) -> str | None:
 
 
 def _varies(size: Any) -> bool:
-    return isinstance(size, torch.SymInt)
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _input_nodes(exported: ExportedProgram) -> list[Node]:

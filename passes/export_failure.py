@@ -1,27 +1,19 @@
 """The error that says why torch.export can't capture a network: the operator, the line of code, what to try."""
 
-import linecache
 import re
-import sysconfig
-from pathlib import Path
 from traceback import walk_tb
 
-import torch
-
 from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.user_lines import line_of_error
 
-_TORCH = str(Path(torch.__file__).parent)
-_OWN = str(Path(__file__).parent)
-_LIBRARY = sysconfig.get_paths()["stdlib"]
-_PACKAGES = sysconfig.get_paths()["purelib"]
 #: The name of a size or number that torch.export doesn't know before the network runs.
 _UNKNOWN = re.compile(r"\bz?uf?\d+\b")
 
 
 def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
     """The error to raise instead of one that torch.export raised on a network of the class ``name``."""
-    operator, line = _operator(error), _line(error)
-    where = "; ".join(part for part in (operator and f"at {operator}", line) if part)
+    operator, line = _operator(error), line_of_error(error)
+    where = "; ".join(part for part in (operator and f"at {operator}", line and line[0]) if part)
     what = first_line(error).partition(" (unhinted")[0]
     return UnsupportedModelError(
         f"torch.export can't capture {name}{f', {where}' if where else ''}: {what}",
@@ -43,18 +35,3 @@ def _operator(error: BaseException) -> str | None:
         if frame.f_code.co_name == "__torch_function__" and name:
             return f"Tensor.{name}"
     return None
-
-
-def _line(error: BaseException) -> str | None:
-    """The innermost line of code that belongs neither to torch nor to Python nor to prunec."""
-    for frame, number in reversed(list(walk_tb(error.__traceback__))):
-        code = frame.f_code
-        if _is_users(code.co_filename):
-            text = linecache.getline(code.co_filename, number).strip()
-            return f"{code.co_filename}:{number} in {code.co_name}(): {text!r}" if text else None
-    return None
-
-
-def _is_users(file: str) -> bool:
-    in_library = file.startswith(_LIBRARY) and not file.startswith(_PACKAGES)
-    return not (in_library or file.startswith(("<", _TORCH, _OWN)))

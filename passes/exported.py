@@ -17,8 +17,8 @@ def read_exported(exported: ExportedProgram) -> tuple[GraphModule, tuple[str, ..
     """Normalise the graph of an exported network; the exported program itself may be used up by it.
 
     Returns:
-        The normalised graph with copies of the tensors that it reads, the names of parameters that no operator reads,
-        and those of tensors that are neither parameters nor buffers.
+        The normalised graph with the tensors that it reads (copies of those that the code holds), the names of
+        parameters that no operator reads, and those of tensors that are neither parameters nor buffers.
 
     Raises:
         UnsupportedModelError: A tensor has a name that torch.fx keeps for itself, or the graph has graphs within it.
@@ -37,8 +37,8 @@ def read_exported(exported: ExportedProgram) -> tuple[GraphModule, tuple[str, ..
     # In the order of the module, so that equal networks give equal programs; constants of its code come last.
     constants = tuple(sorted({name for name in names if name not in named}))
     tensors = {name: tensor for name, tensor in named.items() if name in set(names)}
-    tensors |= {name: _attribute(module, name) for name in constants}
-    return GraphModule(copied(tensors), module.graph), dropped, constants
+    tensors |= copied({name: _attribute(module, name) for name in constants})
+    return GraphModule(tensors, module.graph), dropped, constants
 
 
 def _refuse_reserved_names(exported: ExportedProgram) -> None:

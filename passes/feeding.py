@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
+from torch.fx import Graph
+from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
 from prunec.passes.errors import InputError, did_you_mean
@@ -83,9 +85,13 @@ def runner(program: Program) -> Callable[[BatchInputs], Any]:
     return partial(feed, program)
 
 
-def flat(inputs: Inputs) -> list[Any]:
-    """Arguments in the order of a graph's placeholders, as an interpreter takes them without processing them."""
-    return list(pytree.tree_leaves(inputs))
+def flat_inputs(graph: Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Inputs of a program in the order of its graph's placeholders, as an `Interpreter` takes them."""
+    layout: Any = graph._codegen.pytree_info  # type: ignore[attr-defined]
+    given = dict(zip(layout.orig_args, args, strict=False)) | kwargs
+    count = layout.in_spec.children()[0].num_children
+    positional = tuple(given.pop(name) for name in layout.orig_args[:count])
+    return list(fx_pytree.tree_flatten_spec((positional, given), layout.in_spec))
 
 
 def arranged(described: Sequence[NetworkInput], inputs: BatchInputs) -> list[Tensor]:

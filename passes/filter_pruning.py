@@ -124,7 +124,7 @@ def prune_filters(
     removed = np.zeros(len(coupling.roots), dtype=bool)
     for group, stays in kept:
         removed[np.delete(coupling.units(group), stays)] = True
-    plan = plan_of(coupling, removed)
+    plan = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
     pruned = remove(program, coupling, plan, removed)
     compensated = None
     if isinstance(criterion, CompensatesUnits):

@@ -1,6 +1,6 @@
 """Options of folding: computed weights become plain ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -23,4 +23,6 @@ class FoldParameters:
         """Fold the weights of convolutions and linear layers; parameters that nothing else reads are dropped."""
         from prunec.passes.folding import fold_weights
 
-        return fold_weights(program)
+        result = fold_weights(program)
+        rewritten_by = (*program.rewritten_by, *((self.name,) if result.modified else ()))
+        return replace(result, program=replace(result.program, rewritten_by=rewritten_by))

@@ -1,21 +1,18 @@
 """Capture of a network as a `Program`: export, comparison with the network, and what was lost on the way."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterable
-from contextlib import redirect_stderr
-from functools import partial
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
-from prunec.passes.dimensions import dynamic_batch, input_tensors, specification
+from prunec.passes.dimensions import batch_size, input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
-from prunec.passes.export_failure import export_failure
+from prunec.passes.exporting import export_as_is, export_network, one_sample
+from prunec.passes.module_copy import Copies, unwrapped
 from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint
@@ -32,27 +29,64 @@ def capture(
     """Capture a network as it runs in eval mode. The module itself is left as it was; tensors are copied.
 
     Args:
-        module: Any network that ``torch.export`` can trace.
+        module: Any network that ``torch.export`` can trace; DataParallel and ``torch.compile`` around it are taken off.
         args: Example inputs. A batch of 1 is repeated to 2, since exporting with 1 fixes it.
         kwargs: Example keyword inputs.
         dynamic_shapes: The dimensions that may vary, in the form of ``torch.export.export``; by default dimension 0
-            of every input that has as many samples as the first. A network that fixes its batch anyway is captured
-            with the batch fixed, and ``Program.batch_is_dynamic`` is False.
+            of every input that has as many samples as the first, as far as the network lets it vary:
+            ``Program.batch_is_dynamic`` and ``batch_bounds`` tell how far, ``capture_notes`` what fixes or bounds it.
 
     Raises:
         UnsupportedModelError: The network doesn't run on these inputs, can't be exported, or its graph computes
             something else (a network that draws random numbers in eval mode by other means than torch).
     """
-    inputs: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
-    with kept_modes(module):
-        module.eval()
-        know_classes(_run(module, inputs))
-        exported, inputs = _export(module, inputs, dynamic_shapes)
-        program = program_from(exported, inputs)
-        _check_same(type(module).__name__, program, inputs, _run(module, inputs))
-        program.lost_in_capture = lost_in_capture(module, exported.graph, partial(_export_as_is, module, inputs))
+    module = unwrapped(module)
+    example: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
+    with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
+        copies = Copies(module)
+        reference = _reference(copies, example)
+        know_classes(reference.outputs)
+        export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
+        program = program_from(export.exported, export.inputs)
+        if copies.note:  # the tensors are the network's own
+            program = program.with_tensors(copied(program.tensors()))
+        program.capture_notes = tuple(
+            filter(None, (copies.note, *export.notes, *_compared(copies, program, reference)))
+        )
+        program.lost_in_capture = lost_in_capture(
+            module, export.exported.graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
+        )
     program.origin = fingerprint(module.state_dict())
     return program
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a network gives for some inputs."""
+
+    inputs: Inputs
+    outputs: Any
+
+
+def _reference(copies: Copies, example: Inputs) -> _Reference:
+    """Run a network on the first sample, or on all of the example where it doesn't run on one."""
+    single = one_sample(example)
+    try:
+        return _Reference(single, _run(copies.to_run(), single))
+    except UnsupportedModelError:  # raised again if it doesn't run on the example either
+        return _Reference(example, _run(copies.to_run(), example))
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep Python's collector from looking through the many objects of a trace again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _run(module: nn.Module, inputs: Inputs) -> Any:
@@ -72,61 +106,42 @@ def _run(module: nn.Module, inputs: Inputs) -> Any:
         ) from error
 
 
-def _export(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> tuple[ExportedProgram, Inputs]:
-    """Export with the batch dynamic, or fixed where the network fixes it; returns the inputs that were used too."""
+def _compared(copies: Copies, program: Program, reference: _Reference) -> tuple[str, ...]:
+    """Compare a captured graph with the network; no later check would notice that it computes something else.
 
-    def attempts() -> Iterable[tuple[Inputs, Any]]:
-        if dynamic_shapes is not None:
-            yield inputs, dynamic_shapes
-            return
-        args, kwargs = repeated = _repeat_single_batch(inputs)
-        yield repeated, specification(module, args, kwargs, dynamic_batch(input_tensors(repeated)))
-        yield inputs, None
+    Returns:
+        What there is to say of a network that does something else with one sample than with several.
 
-    failure: Exception | None = None
-    for example, shapes in attempts():
-        try:
-            return _export_as_is(module, example, shapes), example
-        except Exception as error:  # noqa: BLE001 - torch.export raises many types; the first is raised below
-            failure = failure or error
-    assert failure is not None
-    raise export_failure(type(module).__name__, failure) from failure
-
-
-def _export_as_is(module: nn.Module, inputs: Inputs, shapes: Any = None) -> ExportedProgram:
-    """Export a module in its mode, with torch silent, which logs a traceback and prints a graph for every failure."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
-    finally:
-        logging.disable(level)
+    Raises:
+        UnsupportedModelError: The graph computes something else than the network.
+    """
+    inputs: Inputs = (program.example_args, program.example_kwargs)
+    if program.batch_is_dynamic:
+        with suppress(UnsupportedModelError):  # which says more of the example
+            if _gives(program, reference):
+                return ()
+    if not _gives(program, _Reference(inputs, _run(copies.to_run(), inputs))):
+        raise UnsupportedModelError(
+            f"The captured graph of {copies.name} computes something else than the network does on the example input.",
+            hint="Random numbers or state outside torch in forward() are the usual cause.",
+        )
+    if not program.batch_is_dynamic or batch_size(input_tensors(reference.inputs)) != 1:
+        return ()
+    return (f"{copies.name} does something else with one sample than with several, as which it was captured.",)
 
 
-def _repeat_single_batch(inputs: Inputs) -> Any:
-    """Example inputs whose batch of 1 is repeated to 2."""
-    tensors = [tensor for tensor in input_tensors(inputs) if tensor.ndim]
-    if not tensors or any(tensor.shape[0] != 1 for tensor in tensors):
-        return inputs
-    return pytree.tree_map(
-        lambda leaf: torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs
-    )
+def _gives(program: Program, reference: _Reference) -> bool:
+    """Whether a captured graph gives what the network does."""
+    actual, expected = input_tensors(_run(program.module, reference.inputs)), input_tensors(reference.outputs)
+    return len(actual) == len(expected) and all(map(_is_close, actual, expected))
 
 
-def _check_same(name: str, program: Program, inputs: Inputs, expected: Any) -> None:
-    """Refuse a graph that computes something else than the network, which no later check would notice."""
-    actual = input_tensors(_run(program.module, inputs))
-    for a, b in zip(actual, input_tensors(expected), strict=True):
-        if not b.is_floating_point():
-            same = torch.equal(a, b)
-        else:
-            tolerance = _TOLERANCE.get(b.dtype, _TOLERANCE_BELOW_FLOAT32)
-            scale = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 1.0
-            same = torch.allclose(a.to(b.dtype), b, rtol=0, atol=tolerance * scale, equal_nan=True)
-        if a.shape != b.shape or not same:
-            raise UnsupportedModelError(
-                f"The captured graph of {name} computes something else than the network does on the example input.",
-                hint="Random numbers or state outside torch in forward() are the usual cause.",
-            )
+def _is_close(actual: Tensor, expected: Tensor) -> bool:
+    if actual.shape != expected.shape:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(actual, expected)
+    tolerance = _TOLERANCE.get(expected.dtype, _TOLERANCE_BELOW_FLOAT32)
+    finite = expected[expected.isfinite()]
+    scale = finite.abs().max().item() if len(finite) else 1.0
+    return torch.allclose(actual.to(expected.dtype), expected, rtol=0, atol=tolerance * scale, equal_nan=True)

@@ -13,6 +13,7 @@ from prunec.passes.cost import layer_name, weighted_calls
 from prunec.passes.graphs import calls, operator_name
 from prunec.passes.labels import Atoms, Ties
 from prunec.passes.operators import WEIGHTED
+from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
 
 
@@ -133,6 +134,9 @@ def _filters(program: Program) -> frozenset[tuple[str, int]]:
         if weight in parameters:
             dim = WEIGHTED[operator_name(node.target)].filter_dim
             filter_dims.setdefault(id(parameters[weight]), set()).add(dim)
+    for product in products(program.graph):
+        if isinstance(product, WeightProduct) and product.weight is product.tensor and product.name in parameters:
+            filter_dims.setdefault(id(parameters[product.name]), set()).update(product.filter_dims)
     return frozenset(
         (name, dim)
         for name, parameter in parameters.items()

@@ -5,7 +5,9 @@ wherever Python swallows it, as in finalisers and the callbacks of weak referenc
 programs that call prunec nobody does, and their own signals work as they always do. Imports nothing slow.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +36,7 @@ class _Request:
         number: The signal that asked; 0 where none has.
         together: Whether processes train together, which must stop at the same step and ask each other there.
         anywhere: Whether it is good to stop at any moment.
+        endable: Whether it is good to end the process at any moment; changed under ``ending``, as is the end.
         raised: Whether the request was raised where it came, so that what cleans up after it isn't disturbed.
         helpers: Functions that end what works for this process, such as a child.
         leftovers: Functions that remove what must not stay behind if the process is ended where it stands.
@@ -42,12 +45,22 @@ class _Request:
     number: int = 0
     together: bool = False
     anywhere: bool = False
+    endable: bool = False
+    ending: threading.Lock = field(default_factory=threading.Lock)
     raised: bool = False
     helpers: list[Callable[[], object]] = field(default_factory=list)
     leftovers: list[Callable[[], object]] = field(default_factory=list)
 
 
 _request = _Request()
+
+
+def _forget() -> None:
+    """A process that was forked has nothing to end and to remove: what is on disk and runs is its parent's."""
+    _request.number, _request.helpers, _request.leftovers = 0, [], []
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def ask_to_stop(number: int) -> None:
@@ -100,6 +113,33 @@ def stoppable_anywhere() -> Iterator[None]:
     finally:
         _request.anywhere = before
     stop_if_asked()
+
+
+@contextmanager
+def endable_anywhere() -> Iterator[None]:
+    """Let a signal end the process at any moment of what is done within: long foreign calls with nothing to save.
+
+    Foreign code can die of an exception that a handler raises in a call back from it, as torch does while it traces.
+    Where nobody listens for signals, as in programs that call prunec, nothing is ended.
+
+    Raises:
+        Stopped: A signal has asked for it.
+    """
+    before, _request.endable = _request.endable, True
+    try:
+        stop_if_asked()  # what asks after this finds that it may end the process
+        yield
+    finally:
+        with _request.ending:
+            _request.endable = before
+    stop_if_asked()
+
+
+def end_where_endable(end: Callable[[], object]) -> None:
+    """Call a function that ends the process, from another thread than works, where that is good at any moment."""
+    with _request.ending:
+        if _request.endable and not _request.together:
+            end()
 
 
 def stop_where_it_came(number: int) -> None:

@@ -18,6 +18,9 @@ from prunec.passes.graphs import Shapes, operator_name
 
 Atoms = NDArray[np.int64]
 
+#: What reasons say where the other side of a meeting is unknown.
+_UNTRACKED = "not tracked"
+
 
 @dataclass(frozen=True, eq=False)
 class Channels:
@@ -166,6 +169,8 @@ class Ties:
         heads: Axes that count the heads of attention.
         follows: Size arguments that follow labels.
         pinned: Arguments that are made explicit where a width changes.
+        origins: Why outputs of a node may lack labels, by node: an input of the network, or what froze.
+        untracked: The origin of what the current node reads and knows nothing of; empty where it knows.
         pieces: Parts cut out of an axis, each of which keeps at least one channel.
         decisions: Answers that were taken, by the key of their decision.
         unknown_operators: Operators without a rule and how often they occur.
@@ -184,6 +189,8 @@ class Ties:
     heads: list[Atoms] = field(default_factory=list)
     follows: list[Follow] = field(default_factory=list)
     pinned: list[Pinned] = field(default_factory=list)
+    origins: dict[Node, str] = field(default_factory=dict)
+    untracked: str = ""
     pieces: list[Atoms] = field(default_factory=list)
     decisions: dict[str, Decision] = field(default_factory=dict)
     unknown_operators: dict[str, int] = field(default_factory=dict)
@@ -226,6 +233,8 @@ class Ties:
 
     def freeze(self, label: Label, reason: str) -> None:
         """Let these atoms stay for a reason, in words that a user reads."""
+        if _UNTRACKED in reason and self.untracked:
+            reason = f"{reason}: {self.untracked}"
         self.frozen += [(channels.atoms, reason) for channels in parts(label)]
 
     def freeze_value(self, value: Value, reason: str) -> None:
@@ -283,6 +292,11 @@ def each_output(node: Node, labels: Sequence[Label]) -> Value:
     """The same labels for each output of a node."""
     shapes = node.meta["shapes"]
     return [tuple(labels) for _ in shapes] if isinstance(shapes, list) else tuple(labels)
+
+
+def names_cause(reason: str) -> bool:
+    """Whether a reason to freeze is the cause itself, not one of the values that are unknown because of it."""
+    return _UNTRACKED not in reason
 
 
 def not_tracked(node: Node) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from prunec.passes.decompose import decompose, inline
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
-from prunec.passes.operators import DROPOUTS
-from prunec.passes.plan import SHRINKING
+from prunec.passes.operators import DROPOUTS, RANGES
+from prunec.passes.own_layers import SHRINKING
 
 #: Operators that may return an input, or a view of it, although their schema doesn't say so.
 _MAY_RETURN_INPUT = frozenset((
@@ -17,6 +18,8 @@ _MAY_RETURN_INPUT = frozenset((
     "meshgrid", "einsum", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk",
     "unsafe_split", "unsafe_split_with_sizes",
 ))  # fmt: skip
+#: Calls of a graph that runs under another mode, with the position of that graph among their arguments.
+_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 #: Operators whose in-place forms write 0 and 1 in the tensor's own dtype, and whose pure forms yield bool.
 _COMPARISONS = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor")
@@ -26,18 +29,19 @@ _COMPARISONS = frozenset(
 def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     """Bring the module that ``ExportedProgram.module()`` returns into the form of a program's, in place.
 
-    Gradient regions are inlined, in-place operators on whole tensors become pure, metadata are reduced to shapes and
-    dtypes, and sizes stand in arguments that can be rewritten. ``batch_symbol`` names the symbol of the batch.
+    Gradient regions are inlined, operators without a rule decomposed, in-place operators on whole tensors become pure,
+    metadata are reduced to shapes and dtypes, and sizes stand in arguments that can be rewritten. ``batch_symbol``
+    names the symbol of the batch.
 
     Raises:
         UnsupportedModelError: The graph has nested graphs other than gradient regions.
     """
-    inline_grad_regions(module)
-    _refuse_nested_graphs(module)
+    inline_regions(module)
+    copy_written_inputs(module.graph)
+    decompose(module.graph)
     _plain_metadata(module.graph, batch_symbol)
     functionalise(module.graph)
     _make_squeezes_explicit(module.graph)
-    _make_narrows_slices(module.graph)
     _make_ranges_constants(module)
     make_views_reshapes(module.graph)
     # torch.export records checks of dtypes beside casts; a program also runs in other dtypes.
@@ -56,28 +60,28 @@ def _is_kept(node: Node) -> bool:
     return node.op in ("placeholder", "output", "get_attr") or _mutates(node) or node.is_impure()
 
 
-def inline_grad_regions(module: GraphModule) -> None:
-    """Replace each ``torch.no_grad()`` region, a submodule call, by its nodes.
+def inline_regions(module: GraphModule) -> None:
+    """Replace each ``torch.no_grad()`` region and each in which autocast is off, submodule calls, by their nodes.
 
-    Inference is unchanged; in a recovery finetune gradients then flow through the region's nodes as well.
+    Inference is unchanged, since autocast is on nowhere else; in a recovery finetune gradients then flow through the
+    nodes of a region without gradients as well.
+
+    Raises:
+        UnsupportedModelError: Autocast is on in a region, or there is another graph within the graph.
     """
     graph = module.graph
-    for node in list(calls(graph, "wrap_with_set_grad_enabled")):
-        region: Node = node.args[1]  # type: ignore[assignment]
+    for node in list(calls(graph, *_REGIONS)):
+        if operator_name(node.target) == "wrap_with_autocast" and node.args[2]:
+            continue
+        first = _REGIONS[operator_name(node.target)]
+        region: Node = node.args[first]  # type: ignore[assignment]
         body = module.get_submodule(str(region.target))
         assert isinstance(body, GraphModule)
-        inline_grad_regions(body)
-        inputs = dict(zip(body.graph.find_nodes(op="placeholder"), node.args[2:], strict=True))
-        with graph.inserting_before(node):
-            outputs = graph.graph_copy(body.graph, inputs)
-        for user in list(node.users):
-            assert operator_name(user.target) == "getitem"
-            assert isinstance(outputs, tuple | list)
-            user.replace_all_uses_with(outputs[user.args[1]])  # type: ignore[index]
-            graph.erase_node(user)
-        graph.erase_node(node)
+        inline_regions(body)
+        inline(node, body.graph, list(node.args[first + 1 :]))  # type: ignore[arg-type]
         if not region.users:
             graph.erase_node(region)
+    _refuse_nested_graphs(module)
 
 
 def _refuse_nested_graphs(module: GraphModule) -> None:
@@ -133,10 +137,35 @@ def _keeps_dtype(node: Node, base: Node) -> bool:
 
 
 def _pure_twin(node: Node) -> Any:
+    """The operator that yields what this one writes, from the same arguments in the same order; None for none."""
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return None
     packet = getattr(torch.ops.aten, operator_name(node.target).removesuffix("_"), None)
-    return getattr(packet, node.target._overloadname, None) if packet is not None else None
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+    takers = (twin for twin in overloads if twin._schema.arguments and not twin._schema.is_mutable)
+    return next((twin for twin in takers if _takes(twin) == _takes(node.target)), None)
+
+
+def _takes(target: torch._ops.OpOverload) -> list[tuple[str, str]]:
+    """Names and types of an operator's arguments; the first, which is written, may have another name."""
+    first, *others = target._schema.arguments
+    return [("", str(first.type)), *((argument.name, str(argument.type)) for argument in others)]
+
+
+def copy_written_inputs(graph: Graph) -> None:
+    """Let a network that writes to its inputs, or to views of them, write to copies: its caller's tensors stay."""
+    inputs = graph.find_nodes(op="placeholder")
+    for source in inputs:
+        family, todo = {source}, [source]
+        while todo:
+            new = [user for user in todo.pop().users if user not in family and set(aliased_inputs(user)) & family]
+            family.update(new)
+            todo += new
+        if any(written(user) in family for member in family for user in member.users):
+            with graph.inserting_after(inputs[-1]):
+                clone = graph.call_function(torch.ops.aten.clone.default, (source,))
+            clone.meta = dict(source.meta)
+            source.replace_all_uses_with(clone, delete_user_cb=lambda user: user is not clone)  # noqa: B023
 
 
 def _mutates(node: Node) -> bool:
@@ -172,7 +201,7 @@ def aliased_inputs(node: Node) -> list[Node]:
 
 
 def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
-    """Replace fake tensors, stack traces and source paths by shapes (ints), dtype and module path."""
+    """Replace fake tensors by shapes (ints), dtype and module path; the stack trace stays, in memory only."""
     primes = symbol_primes()
     batch_prime = next(primes)
     symbols: dict[Any, tuple[int, int]] = {}
@@ -208,6 +237,7 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
             "dtype": value.dtype if isinstance(value, torch.Tensor) else None,
             "module": str(stack[-1][0]) if stack else "",
             "in_layer": _is_layer(stack[-1][1]) if stack else True,
+            "trace": node.meta.get("stack_trace") or "",
         }
 
 
@@ -230,20 +260,9 @@ def _make_squeezes_explicit(graph: Graph) -> None:
         node.args, node.kwargs = (bound["self"], gone), {}
 
 
-def _make_narrows_slices(graph: Graph) -> None:
-    """Replace every narrow, which is a slice given by its length, by a slice."""
-    for node in calls(graph, "narrow"):
-        bound = arguments(node)
-        start, length = bound["start"], bound["length"]
-        if isinstance(start, int) and isinstance(length, int):
-            first = start + bound["self"].meta["shapes"][bound["dim"]] if start < 0 else start
-            node.target = torch.ops.aten.slice.Tensor
-            node.args, node.kwargs = (bound["self"], bound["dim"], first, first + length), {}
-
-
 def _make_ranges_constants(module: GraphModule) -> None:
     """Compute ranges of known length now: where they count channels, they are cut like any constant of the code."""
-    for position, node in enumerate(list(calls(module.graph, "arange", "linspace"))):
+    for position, node in enumerate(list(calls(module.graph, *RANGES))):
         if node.all_input_nodes:
             continue
         name = f"range_{position}"

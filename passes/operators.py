@@ -33,8 +33,16 @@ WEIGHTED = {
 CONVOLUTIONS = tuple(name for name, o in WEIGHTED.items() if o.spatial_dims and not o.is_transposed)
 TRANSPOSED_CONVOLUTIONS = tuple(name for name, o in WEIGHTED.items() if o.is_transposed)
 
+#: Recurrent layers and cells, whose gates share one weight.
+RECURRENT = (
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
+)  # fmt: skip
+
 #: Their argument ``train`` tells training from inference.
 DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+
+#: Ranges of numbers, which become constants where their lengths are known.
+RANGES = ("arange", "linspace")
 
 #: They cut an axis into pieces and know one size for all pieces instead of each one's.
 EVEN_SPLITS = ("split", "chunk", "unsafe_split", "unsafe_chunk")

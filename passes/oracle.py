@@ -19,8 +19,8 @@ from prunec.passes.program import Program
 from prunec.passes.rewrite import coupling_of
 from prunec.passes.tensors import doubled
 
-#: Largest magnitude of outputs below which they are all but zero, so that a comparison says nothing.
-_SMALLEST_OUTPUT = 1e-6
+#: Magnitude of outputs, against that of the dense network's, below which a comparison says nothing.
+_NEGLIGIBLE = 1e-9
 #: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
 
@@ -64,19 +64,51 @@ def check_oracle(
     program = result.compensated or program
     coupling, removed = coupling_of(program, result.plan)
     inexact = [g.name for g in coupling.groups if g.inexact and removed[coupling.units(g)].any()]
-    reference = zeroed(program, result.plan)
+    reference, pruned = zeroed(program, result.plan), result.program.double().eval()
 
     def outputs(network: Callable[..., Any]) -> Any:
         inputs, named = doubled((args, kwargs or {}))  # copies, since a network may write to its inputs
         return network(*inputs, **named)
 
     with torch.no_grad():
-        actual = outputs(result.program.double().eval())
-        error = masked = relative_error(actual, outputs(reference))
+        actual, expected = outputs(pruned), outputs(reference)
+        if not _is_finite(expected):
+            expected = outputs(MaskedInterpreter(reference, program, coupling, removed).run_program)
+        error = masked = relative_error(actual, expected)
         if inexact:
-            interpreter = MaskedInterpreter(reference, program, result.program, coupling, removed)
-            masked = relative_error(actual, outputs(interpreter.run_program))
+            expected = outputs(MaskedInterpreter(reference, program, coupling, removed, pruned).run_program)
+            masked = relative_error(actual, expected)
+        _check_scale(expected, lambda: outputs(program.double().eval()))
     return OracleReport(not inexact, error, masked, inexact)
+
+
+def _is_finite(outputs: Any) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in input_tensors(outputs))
+
+
+def _check_scale(expected: Any, dense_outputs: Callable[[], Any]) -> None:
+    """Refuse outputs that became zero, or not finite, by the pruning: any network would seem to equal them.
+
+    The dense network runs only where outputs are that small, or not finite.
+    """
+    tensors = [tensor for tensor in input_tensors(expected) if tensor.is_floating_point()]
+    if all(_scale(tensor) > _NEGLIGIBLE and tensor.isfinite().all() for tensor in tensors):
+        return
+    dense = [tensor for tensor in input_tensors(dense_outputs()) if tensor.is_floating_point()]
+    for tensor, whole in zip(tensors, dense, strict=True):
+        if (~tensor.isfinite() & whole.isfinite()).any():
+            raise _says_nothing("the zeroed network gives values that are not finite where the dense one's are")
+        if _scale(tensor) < _NEGLIGIBLE * _scale(whole):
+            raise _says_nothing(
+                f"the zeroed network's largest magnitude is {_scale(tensor):g}, the dense one's {_scale(whole):g}"
+            )
+
+
+def _says_nothing(reason: str) -> NumericMismatchError:
+    return NumericMismatchError(
+        f"The outputs can't be compared: {reason}.",
+        hint="Outputs that are zero or not finite hide every error. Check the weights and the example input.",
+    )
 
 
 def zeroed(program: Program, plan: PruningPlan) -> Program:
@@ -93,20 +125,30 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """The largest max|a-b| / max|b| of the output tensors; 1 where whole numbers or flags differ at all.
+    """The largest max|a-b| / max|b| of the output tensors, each over its finite values.
+
+    What has no scale is compared as such, with an error of 0, or 1 where it differs at all: whole numbers, flags,
+    outputs that are zero, and values that are not finite.
 
     Raises:
-        NumericMismatchError: The outputs differ in number or shape, or can't be compared, as in `check_oracle`.
+        NumericMismatchError: The outputs differ in number or shape; values are not finite where finite ones are
+            expected; or every output is zero or not finite, so that the comparison says nothing.
     """
     left, right = input_tensors(actual), input_tensors(expected)
     if len(left) != len(right):
         raise NumericMismatchError(f"There are {len(left)} output tensors, expected {len(right)}.")
-    if not any(tensor.is_floating_point() for tensor in right):
-        raise NumericMismatchError(
-            "No output can be compared: none is a floating-point tensor.",
-            hint="Whole numbers, such as a class index, hide errors: let the network return its logits too.",
-        )
-    return max(_relative_error(position, a, b) for position, (a, b) in enumerate(zip(left, right, strict=True)))
+    errors = [_relative_error(position, a, b) for position, (a, b) in enumerate(zip(left, right, strict=True))]
+    if not any(_scale(tensor) for tensor in right):
+        raise _says_nothing("every one is empty, zero or not finite")
+    return max(errors)
+
+
+def _scale(tensor: Tensor) -> float:
+    """The largest finite magnitude, 0 where there is none; 1 for whole numbers and flags, which have no scale."""
+    if not tensor.is_floating_point():
+        return float(tensor.numel() > 0)
+    finite = tensor.detach()[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
@@ -114,15 +156,12 @@ def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
     if shape != expected_shape:
         raise NumericMismatchError(f"Output {position} has shape {shape}, expected {expected_shape}.")
     if not expected.is_floating_point():
-        return 0.0 if torch.equal(actual, expected) else 1.0
+        return float(not torch.equal(actual, expected))
     actual, expected = actual.detach().double(), expected.detach().double()
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
-    finite = torch.isfinite(expected).all()
-    if finite and not torch.isfinite(actual).all():
+    finite = expected.isfinite()
+    if not actual[finite].isfinite().all():
         raise NumericMismatchError(f"Output {position} has values that are not finite, where finite ones are expected.")
-    if not finite or largest < _SMALLEST_OUTPUT:
-        raise NumericMismatchError(
-            f"Output {position} can't be compared: its largest magnitude is {largest:g}.",
-            hint="Outputs that are zero or not finite hide every error. Check the weights and the example input.",
-        )
-    return float((actual - expected).abs().max()) / largest
+    if not torch.allclose(actual[~finite], expected[~finite], equal_nan=True):
+        return 1.0
+    difference, scale = (actual - expected)[finite], _scale(expected)
+    return float(difference.abs().max()) / scale if scale else float(difference.any())

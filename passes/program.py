@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
+from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
 from prunec.passes.boundary import shortened
@@ -32,7 +33,7 @@ from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.outputs import OutputForm, plain_outputs, take_form
 from prunec.passes.pt2_archive import check_plain, unreadable
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
-from prunec.passes.tensors import Inputs, copied, copied_inputs, doubled, fingerprint, named_tensors
+from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
@@ -51,8 +52,11 @@ class Program:
             from, whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out).
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
+        capture_notes: Sentences on what fixes or bounds the batch, and what else capture had to do; since they name
+            files, they are kept in memory only.
         dropped: Parameters of the network that its inference doesn't use, left out of the program.
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
+        rewritten_by: Passes that gave its graph another form than the network's own code has, in order.
         training: Whether batch norm and dropout are in their training form.
         inputs: The description of each example tensor, in order.
     """
@@ -64,8 +68,10 @@ class Program:
     origin: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
     lost_in_capture: tuple[str, ...] = ()
+    capture_notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
+    rewritten_by: tuple[str, ...] = ()
     training: bool = False
     inputs: tuple[NetworkInput, ...] = ()
 
@@ -92,6 +98,13 @@ class Program:
     def batch_is_dynamic(self) -> bool:
         """Whether the network runs at any batch size."""
         return any(0 in dims for dims in self.dynamic_shapes or ())
+
+    @property
+    def batch_bounds(self) -> tuple[int, int | None]:
+        """The least and the most samples that a varying batch may have; None where there is no most."""
+        dim = next((dims[0] for dims in self.dynamic_shapes or () if 0 in dims), None)
+        least, most = getattr(dim, "min", None) or 1, getattr(dim, "max", None)
+        return int(least), None if most is None or not most < 2**62 else int(most)
 
     def train(self) -> Self:
         """Switch batch norm and dropout to their training form, in place."""
@@ -171,11 +184,25 @@ class Program:
 
     def double(self) -> "Program":
         """A copy in float64, example inputs and casts included, on which exact comparisons run."""
+        return self._in(torch.float64)
+
+    def single(self) -> "Program":
+        """A copy in float32, example inputs and casts included; the program itself if its parameters are in it."""
+        types = {tensor.dtype for tensor in self.parameters().values() if tensor.is_floating_point()}
+        return self._in(torch.float32) if types - {torch.float32} else self
+
+    def _in(self, dtype: torch.dtype) -> "Program":
         clone = self.clone()
-        clone.module.double()
-        widen_casts(clone.graph)
+        clone.module.to(dtype)
+        for node in clone.graph.nodes:
+            old = node.meta.get("dtype")
+            if old is not None and old.is_floating_point:
+                node.meta["dtype"] = dtype
+        retype_casts(clone.graph, dtype)
         clone.module.recompile()
-        clone.example_args, clone.example_kwargs = doubled((clone.example_args, clone.example_kwargs))
+        clone.example_args, clone.example_kwargs = in_type((clone.example_args, clone.example_kwargs), dtype)
+        name = str(dtype).removeprefix("torch.")
+        clone.inputs = tuple(each if each.is_whole else replace(each, dtype=name) for each in clone.inputs)
         return clone
 
     def export(self) -> ExportedProgram:
@@ -230,7 +257,7 @@ class Program:
         try:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
-            program = from_exported(exported, read_inputs(note))
+            program = _from_exported(exported, read_inputs(note))
             program._take_note(note)
         except PrunecError:
             raise
@@ -293,7 +320,7 @@ def _load_plain(path: str) -> tuple[ExportedProgram, str]:
 
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:
-    """A program from a freshly exported network, with its example inputs; its origin isn't set yet."""
+    """A program that takes over a freshly exported network's tensors; its origin isn't set yet."""
     dims, inputs = dynamic_dims(exported), described_inputs(exported, input_tensors(example))
     module, dropped, constants = read_exported(exported)
     return Program(module, *example, dims, dropped=dropped, constants=constants, inputs=inputs)
@@ -309,6 +336,12 @@ def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> P
     Raises:
         UnsupportedModelError: There are no example inputs, or a name or a nested graph that prunec can't take.
     """
+    program = _from_exported(exported, example)
+    return program.with_tensors(copied(program.tensors()))
+
+
+def _from_exported(exported: ExportedProgram, example: Inputs | None) -> Program:
+    """As `from_exported`, but the program takes over the tensors."""
     example = example or exported.example_inputs
     if example is None:
         raise UnsupportedModelError(
@@ -320,15 +353,33 @@ def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> P
     return program
 
 
-def widen_casts(graph: Graph) -> None:
-    """Make every cast to a floating-point type, and every new tensor of one, float64, in place."""
+def retype_casts(graph: Graph, dtype: torch.dtype) -> None:
+    """Make every cast to a floating-point type, and every new tensor of one, of a type, in place; complex alike.
+
+    Operators of fake quantisation take float32 only: they go on in it.
+    """
     for node in calls(graph):
-        if isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
+        if "fake_quantize" in operator_name(node.target) and dtype != torch.float32:
+            node.target = _in_float32(node.target)
+        elif isinstance(node.target, torch._ops.OpOverload) and operator_name(node.target) != "view":
             bound = arguments(node)
             is_new = "dtype" in bound and not any(source.meta.get("dtype") for source in node.all_input_nodes)
-            dtype = bound.get("dtype") or (node.meta.get("dtype") if is_new else None)
-            if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-                set_argument(node, "dtype", torch.float64)
+            old = bound.get("dtype") or (node.meta.get("dtype") if is_new else None)
+            if isinstance(old, torch.dtype) and (old.is_floating_point or old.is_complex):
+                set_argument(node, "dtype", dtype.to_complex() if old.is_complex else dtype)
+
+
+def _in_float32(operator: Any) -> Callable[..., Any]:
+    """An operator on float32 copies of float64 tensors; what it yields is float64 again."""
+
+    def cast(value: Any, old: torch.dtype, new: torch.dtype) -> Any:
+        return pytree.tree_map_only(Tensor, lambda leaf: leaf.to(new) if leaf.dtype == old else leaf, value)
+
+    def in_float32(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = cast((args, kwargs), torch.float64, torch.float32)
+        return cast(operator(*args, **kwargs), torch.float32, torch.float64)
+
+    return in_float32
 
 
 def strip_traces(exported: ExportedProgram) -> None:

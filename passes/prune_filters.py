@@ -35,6 +35,9 @@ class PruneFilters:
         attention: "head_dim" shortens every head of attention, "heads" removes whole heads, "none" neither.
         grouped: Grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
             leaves more choices.
+        for_module: Whether the plan will be applied to the user's own module by `apply_plan`. Of attention whole heads
+            go then where each would be shortened: code like ``x.view(b, t, -1, head_dim)`` and the scale that attention
+            takes from its width follow that.
         ignore: Globs of layers, or "stem" or "classifier", that keep their own filters; their inputs may shrink.
         freeze: Globs of layers, or "stem" or "classifier", whose weights stay untouched.
         samples: Training samples for criteria that need any.
@@ -50,6 +53,7 @@ class PruneFilters:
     inexact_groups: Literal["prune", "freeze"] = "prune"
     attention: Attention = "head_dim"
     grouped: Grouped = "auto"
+    for_module: bool = False
     ignore: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
     samples: int = 128
@@ -80,7 +84,8 @@ class PruneFilters:
     @property
     def policy(self) -> Policy:
         """The policy of the coupling analysis, and with it of the collection of evidence."""
-        return Policy(self.attention, self.grouped)
+        shortened = self.attention == "head_dim"
+        return Policy("heads" if self.for_module and shortened else self.attention, self.grouped)
 
     def run(self, program: "Program", evidence: Evidence | None = None) -> "PassResult":
         """Prune a program.

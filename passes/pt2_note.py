@@ -15,7 +15,7 @@ from prunec.passes.pt2_archive import is_plain_structure
 from prunec.passes.tensors import Inputs
 
 #: Attributes of a program that its file lists.
-LISTS = ("lost_in_capture", "dropped", "constants")
+LISTS = ("lost_in_capture", "dropped", "constants", "rewritten_by")
 
 
 def write_note(masks: Mapping[str, Tensor], inputs: Inputs, others: Mapping[str, Any]) -> str:

@@ -26,7 +26,8 @@ def reorder(program: Program, coupling: Coupling, targets: Targets) -> tuple[Pro
     Classes go only to places of classes of the same group.
     """
     orders = _orders(coupling, targets)
-    plan = PruningPlan({name: dims for name, dims in orders.items() if name not in coupling.constants})
+    own = {name: dims for name, dims in orders.items() if name not in coupling.constants}
+    plan = PruningPlan(own, rewritten_by=program.rewritten_by)
     result = program.with_tensors(PruningPlan(orders).select_all(program.tensors()))
     result.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
     return result, plan

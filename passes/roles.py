@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch.fx import Graph, Node
 
-from prunec.passes.cost import layer_name, weighted_calls
+from prunec.passes.cost import layer_calls
 
 #: The meaning of each role, in words; options that take globs over layers take the roles too.
 ROLES = {"stem": "layers that the input reaches first", "classifier": "layers that nothing but the output follows"}
@@ -14,7 +14,7 @@ def expand_roles(graph: Graph, globs: Sequence[str]) -> tuple[str, ...]:
     """Replace every role of `ROLES` among globs by the paths of its layers; a role without layers stays as it is."""
     if not ROLES.keys() & set(globs):
         return tuple(globs)
-    layers = {node: layer_name(weight) for node, weight in weighted_calls(graph)}
+    layers = {node: layer.name for node, layer in layer_calls(graph)}
     paths = {
         "stem": _reached(graph.find_nodes(op="placeholder"), lambda node: node.users, layers),
         "classifier": _reached([graph.output_node()], lambda node: node.all_input_nodes, layers),

@@ -1,5 +1,6 @@
 """Choose widths for a target speed-up in MACs: one ratio everywhere, then single steps back."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from prunec.passes.cost import call_macs, weighted_calls
+from prunec.passes.cost import call_macs, recurrent_products, weighted_calls
 from prunec.passes.coupling import Coupling, Group
 from prunec.passes.errors import UsageError
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.labels import Atoms, parts
-from prunec.passes.operators import WEIGHTED
+from prunec.passes.operators import RECURRENT, WEIGHTED
+from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding
 
@@ -47,10 +49,10 @@ class MacModel:
         constants: list[float] = []
         starts: list[int] = []
         counts = np.array([group.count for group in coupling.groups], dtype=float)
-        for node, _ in weighted_calls(program.graph):
+        for macs, labels in _terms(program, coupling):
             starts.append(len(slopes))
             size = 1.0
-            for label in _factors(coupling, node):
+            for label in labels:
                 owners = coupling.group_of_root[coupling.roots[label]]
                 per_group = np.bincount(owners + 1, minlength=len(counts) + 1)
                 slopes.append(per_group[1:] / counts)
@@ -58,13 +60,31 @@ class MacModel:
                 size *= len(label)
             slopes.append(np.zeros(len(counts)))  # so that every layer has a factor
             constants.append(1.0)
-            scale.append(call_macs(node) / size)
+            scale.append(macs / size)
         return cls(np.array(scale), np.array(slopes), np.array(constants), np.array(starts))
 
     def macs(self, kept: NDArray[np.int64]) -> float:
         """MACs for one sample with ``kept`` units in each group, int64 (groups,)."""
         sizes = self.slopes @ kept + self.constants
         return float(self.scale @ np.multiply.reduceat(sizes, self.starts))
+
+
+def _terms(program: Program, coupling: Coupling) -> Iterator[tuple[int, list[Atoms]]]:
+    """MACs of every use of a weight, and the labels whose sizes multiply into them."""
+    for node, _ in weighted_calls(program.graph):
+        yield call_macs(node), _factors(coupling, node)
+    for product in products(program.graph):
+        if isinstance(product, WeightProduct):
+            summed = [
+                label
+                for letter, label in zip(product.term, coupling.ties.of(product.weight), strict=True)
+                if letter not in product.output
+            ]
+            labels = [*coupling.ties.of(product.node), *summed]
+            yield product.macs(), [channels.atoms for label in labels for channels in parts(label)]
+    for node in calls(program.graph, *RECURRENT):  # they stay whole
+        for _, matrix, steps in recurrent_products(node):
+            yield steps * math.prod(matrix.meta["sample_shapes"]), []
 
 
 def _factors(coupling: Coupling, node: Node) -> list[Atoms]:

@@ -43,8 +43,13 @@ def copied_inputs(inputs: Any, device: torch.device | None = None) -> Any:
 
 def doubled(inputs: Any) -> Any:
     """The same structure with float64 copies of its floating-point tensors and copies of the others."""
+    return in_type(inputs, torch.float64)
+
+
+def in_type(inputs: Any, dtype: torch.dtype) -> Any:
+    """The same structure with copies of its tensors, the floating-point ones in a type."""
     return pytree.tree_map(
-        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+        lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
         copied_inputs(inputs),
     )
 

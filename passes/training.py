@@ -2,13 +2,14 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import BuiltinFunctionType, CodeType
 
 import torch
 from torch import nn
-from torch.fx import Graph, GraphModule, Node
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
 
 from prunec.passes.errors import first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
@@ -49,27 +50,33 @@ def kept_modes(module: nn.Module) -> Iterator[None]:
 
 
 def may_branch_on_training(module: nn.Module) -> bool:
-    """Whether some submodule's class mentions ``training`` beyond batch norm and dropout (or can't be read)."""
-
-    def mentions(cls: type) -> bool:
-        try:
-            return "training" in inspect.getsource(cls)
-        except (OSError, TypeError):
-            return True
-
-    classes = {type(m) for m in module.modules() if not isinstance(m, _SWITCHABLE)}
+    """Whether code of some submodule's class reads ``training``, beyond batch norm and dropout."""
+    classes = {type(part) for part in module.modules() if not isinstance(part, _SWITCHABLE)}
     bases = {base for cls in classes for base in cls.__mro__ if issubclass(base, nn.Module)}
-    return any(mentions(cls) for cls in bases - {nn.Module})
+    return any(map(_mentions_training, bases - {nn.Module}))
 
 
-def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, ...]:
+def _mentions_training(cls: type) -> bool:
+    """Whether a class's own code names ``training``; True where there is code that isn't Python's."""
+    parts = [getattr(value, "__func__", getattr(value, "fget", value)) for value in vars(cls).values()]
+    if any(isinstance(part, BuiltinFunctionType) for part in parts):
+        return True
+    codes = [inspect.unwrap(part).__code__ for part in parts if inspect.isfunction(part)]
+    while codes:
+        code = codes.pop()
+        if "training" in (*code.co_names, *code.co_consts):
+            return True
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return False
+
+
+def lost_in_capture(module: nn.Module, graph: Graph, export: Callable[[], ExportedProgram]) -> tuple[str, ...]:
     """Operators of the training form that the captured eval graph lacks, by module path.
 
     Args:
-        module: The network, in eval mode.
+        module: The network.
         graph: The module's eval graph, not yet normalised.
-        export: Function that exports the module in its current mode. A module that can't be exported in training mode
-            is reported as a whole.
+        export: Exports the module in training mode. One that can't be exported so is reported as a whole.
     """
     averages = [
         f"{path}: cumulative average of batch statistics (momentum=None)"
@@ -79,12 +86,10 @@ def lost_in_capture(module: nn.Module, graph: Graph, export: Any) -> tuple[str, 
     if not may_branch_on_training(module):
         return tuple(averages)
     try:
-        with kept_modes(module):
-            module.train()
-            training: GraphModule = export().module(check_guards=False)
+        training = export().graph
     except Exception as error:  # noqa: BLE001 - any failure of a foreign export is reported, not raised
         return (*averages, f"unknown: the training form can't be exported ({first_line(error)})")
-    missing = _operators(training.graph) - _operators(graph)
+    missing = _operators(training) - _operators(graph)
     return tuple(sorted({f"{path or 'forward'}: {operator}" for path, operator, _ in missing} | set(averages)))
 
 
@@ -101,14 +106,22 @@ def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
         bound = arguments(node)
         if bound.get("dropout") == 0.0:  # a recurrent layer without dropout trains as it infers
             return ""
-        return str(sorted((k, v) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
+        return str(sorted((k, float(v)) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
 
-    # The counter of batches is bookkeeping of batch norm's training form, not behaviour.
-    kept = (node for node in calls(graph) if not _counts_batches(node))
+    kept = (node for node in calls(graph) if not _does_nothing(node))
     return Counter((path(node), operator_name(node.target), form(node)) for node in kept)
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether a call changes no output: a check, dropout at a rate of 0, a batch norm's counter of batches."""
+    name = operator_name(node.target)
+    is_off = name.removesuffix("_") in DROPOUTS and arguments(node)["p"] == 0
+    return is_off or name.startswith("_assert") or _counts_batches(node)
 
 
 def _counts_batches(node: Node) -> bool:
     return operator_name(node.target) in ("add_", "add", "copy_") and any(
-        "num_batches_tracked" in str(argument.target) for argument in node.all_input_nodes if argument.op == "get_attr"
+        "num_batches_tracked" in str(argument.target)
+        for argument in node.all_input_nodes
+        if argument.op in ("get_attr", "placeholder")
     )

@@ -67,8 +67,10 @@ def _reason(layer: Layer, parameters: dict[str, nn.Parameter], ignore: Sequence[
         return "the weight is computed, not a parameter"
     if matches([layer.name], ignore):
         return "left dense by the option ignore"
-    if WEIGHTED[layer.operator].is_transposed:
-        return f"{layer.operator} has no sparse kernels"
+    kind = WEIGHTED.get(layer.operator)
+    if kind is None or kind.is_transposed:
+        masked = "only weights (filters, inputs) of convolutions and linear layers are masked"
+        return f"{layer.operator} has no sparse kernels" if kind else f"{layer.operator}: {masked}"
     if layer.groups != 1:
         return f"grouped convolution ({layer.groups} groups)"
     if channels % 4:

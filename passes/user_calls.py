@@ -11,18 +11,20 @@ import os
 import sys
 import sysconfig
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from traceback import walk_stack, walk_tb
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from prunec.passes.errors import InputError, PrunecError, first_line
+from prunec.passes.lent_streams import lent_streams
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _PATHS = sysconfig.get_paths()
@@ -89,17 +91,34 @@ def call_user_code(
 
 @contextmanager
 def user_code_borders() -> Iterator[None]:
-    """Keep what belongs to the whole process as it is, for code that is the user's only in part, such as a capture."""
-    stream = _RULES.get().prints_to
+    """Keep what belongs to the whole process as it is, for code that is the user's only in part, such as a capture.
+
+    A process that such code forks ends here at the latest: prunec's work is its parent's.
+    """
+    stream, process = _RULES.get().prints_to, os.getpid()
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     with (
         warnings.catch_warnings(),
-        nullcontext() if stream is None else redirect_stdout(stream),
+        nullcontext() if stream is None else lent_streams(stream),
         nullcontext() if numpy is None else numpy.errstate(),
         nullcontext() if torch is None else _torch_defaults(torch),
         _DIRECTORY.lent(),
     ):
-        yield
+        try:
+            yield
+        finally:
+            if os.getpid() != process:
+                _end_fork(sys.exc_info()[1])
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a forked process as Python ends one, without the cleaning up that its parent does too."""
+    code: object = error.code if isinstance(error, SystemExit) else None if error is None else 1
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    elif isinstance(code, str):
+        print(code, file=sys.stderr)
+    os._exit(code & 0xFF if isinstance(code, int) else 1 if code is not None else 0)
 
 
 def defined_at(code: object) -> str:

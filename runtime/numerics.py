@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import batch_size
+from prunec.passes.discrete import numbers_of_things
 from prunec.passes.feeding import drawn
 from prunec.passes.network_inputs import NetworkInput, VaryingSize, varying_sizes
 from prunec.passes.oracle import relative_error
@@ -24,8 +25,8 @@ def random_inputs(
 ) -> list[NDArray[np.generic]]:
     """Random inputs of a program, in their order.
 
-    Values lie in the range that is known of an input. Without one, floating-point inputs are standard normal, and
-    others repeat the rows of the program's example inputs.
+    Values lie in the range that is known of an input. Without one, floating-point inputs are standard normal; others,
+    and those that are numbers of things, repeat the rows of the program's example inputs.
 
     Args:
         program: The program.
@@ -36,20 +37,21 @@ def random_inputs(
     generator, samples = torch.Generator().manual_seed(seed), batch_size(program.example_inputs)
     varying = [0 in dims for dims in program.dynamic_shapes or [{}] * len(program.example_inputs)]
 
-    def make(each: NetworkInput, example: Tensor, varies: bool) -> NDArray[np.generic]:
+    def make(each: NetworkInput, example: Tensor, varies: bool, is_discrete: bool) -> NDArray[np.generic]:
         shape: list[int] = list(example.shape)
         if varies and each.has_batch:
             shape[0] = len(example) * batch // samples
         for axis, size in each.varying.items():
             shape[axis] = (sizes or {}).get(size.name, shape[axis])
-        has_range = each.low is not None
-        if has_range or (example.is_floating_point() and example.ndim):
+        has_range, is_real = each.low is not None, example.is_floating_point() and not is_discrete
+        if has_range or (is_real and example.ndim):
             return drawn(each, tuple(shape), generator).to(example.dtype).numpy()
         for axis, count in enumerate(shape):
             example = example.index_select(axis, torch.arange(count) % max(example.shape[axis], 1))
         return example.numpy()
 
-    return [make(*each) for each in zip(program.inputs, program.example_inputs, varying, strict=True)]
+    kinds = zip(program.inputs, program.example_inputs, varying, numbers_of_things(program), strict=True)
+    return [make(*kind) for kind in kinds]
 
 
 def other_sizes(program: Program) -> dict[str, int]:
@@ -62,8 +64,11 @@ def other_sizes(program: Program) -> dict[str, int]:
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes given, or the only one at which a program with a fixed batch runs."""
-    return sizes if program.batch_is_dynamic else (len(program.example_inputs[0]),)
+    """The sizes given, each brought within the bounds of the batch, or the only one at which a program runs."""
+    if not program.batch_is_dynamic:
+        return (len(program.example_inputs[0]),)
+    least, most = program.batch_bounds
+    return tuple(dict.fromkeys(max(size, least) if most is None else min(max(size, least), most) for size in sizes))
 
 
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:

@@ -33,13 +33,29 @@ def onnx_difference(expected: Path, got: Path) -> OnnxDifference | None:
     for a, b in zip_longest(_described(first), _described(second), fillvalue=("nothing", b"")):
         if a != b:
             return OnnxDifference(f"{b[0]} where {a[0]} is expected", is_structural=True)
-    for a, b in zip(first.initializer, second.initializer, strict=True):
-        want, have = (numpy_helper.to_array(tensor).astype(np.float64) for tensor in (a, b))
+    return _of_weights(first, second)
+
+
+def weights_difference(expected: Path, got: Path) -> OnnxDifference | None:
+    """The first weight that two files both have, by name, in other values or another shape; None where there is none.
+
+    Raises:
+        InputError: A file can't be read.
+    """
+    return _of_weights(_graph(expected), _graph(got))
+
+
+def _of_weights(expected: onnx.GraphProto, got: onnx.GraphProto) -> OnnxDifference | None:
+    present = {weight.name: weight for weight in got.initializer}
+    for weight in expected.initializer:
+        if weight.name not in present:
+            continue
+        want, have = (numpy_helper.to_array(w).astype(np.float64) for w in (weight, present[weight.name]))
         limit = _ROUNDING * np.abs(want).max(initial=0.0)
+        if have.shape != want.shape:
+            return OnnxDifference(f"the weight {weight.name} has shape {have.shape}, expected {want.shape}", False)
         if not np.allclose(have, want, rtol=0, atol=limit, equal_nan=True):
-            return OnnxDifference(
-                f"the weight {b.name} differs by {np.abs(have - want).max():.2g}", is_structural=False
-            )
+            return OnnxDifference(f"the weight {weight.name} differs by {np.abs(have - want).max():.2g}", False)
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from prunec.passes.boundary import reading
 from prunec.passes.fours import at_most_two_of_four
@@ -21,7 +22,8 @@ from prunec.passes.two_four_words import TwoFourState, two_four_state
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: Input channels and filters from which 2:4 usually pays.
 _WIDE = 256
-_LOOK_THROUGH = ("Cast", "DequantizeLinear", "QuantizeLinear", "Identity", "Transpose")
+_QUANTISATION = ("DequantizeLinear", "QuantizeLinear")
+_LOOK_THROUGH = ("Cast", "Identity", "Transpose", *_QUANTISATION)
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,40 @@ class LayerSparsity:
 
 
 @dataclass(frozen=True)
+class _Weight:
+    """A constant operand: the initializer that it comes from, its values as the operator sees them, and their type.
+
+    The type of weights that are quantised is that of the whole numbers that stand for them.
+    """
+
+    name: str
+    values: NDArray[Any]
+    dtype: str
+
+
+@dataclass(frozen=True)
 class _Values:
     """Constants of a graph by name, and the nodes that yield its other values."""
 
     constants: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
 
-    def constant(self, name: str) -> tuple[str, NDArray[Any] | None]:
-        """Name and value of the constant that a value comes from through casts, quantisation and transposition."""
+    def weight(self, name: str) -> _Weight | None:
+        """A value that comes from a constant through casts, quantisation and transposition; None for any other."""
         if name in self.constants:
-            return name, numpy_helper.to_array(self.constants[name])
+            values = numpy_helper.to_array(self.constants[name])
+            return _Weight(name, values, str(values.dtype))
         maker = self.makers.get(name)
-        if maker is None or maker.op_type not in _LOOK_THROUGH:
-            return name, None
-        source, value = self.constant(maker.input[0])
-        if value is not None and maker.op_type == "Transpose":
-            order = next((a.ints for a in maker.attribute if a.name == "perm"), range(value.ndim)[::-1])
-            value = value.transpose(tuple(order))
-        return source, value
+        source = self.weight(maker.input[0]) if maker is not None and maker.op_type in _LOOK_THROUGH else None
+        if maker is None or source is None or not self.constants.keys() >= {*filter(None, maker.input[1:])}:
+            return None
+        others = {other: numpy_helper.to_array(self.constants[other]) for other in maker.input[1:] if other}
+        if maker.op_type in _QUANTISATION:
+            axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
+            _check_scales(source.values.shape, others[maker.input[1]].shape, axis)
+        (values,) = ReferenceEvaluator(maker).run(None, {maker.input[0]: source.values} | others)
+        is_quantised = maker.op_type == "DequantizeLinear" or source.dtype != str(source.values.dtype)
+        return _Weight(source.name, values, source.dtype if is_quantised else str(values.dtype))
 
 
 def check_sparsity(path: Path) -> list[LayerSparsity]:
@@ -154,12 +172,13 @@ def _output_channels(operator: str, shape: tuple[int, ...], axis: int) -> int:
 def _check(node: onnx.NodeProto, values: _Values) -> LayerSparsity:
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups = int(attributes.get("group", 1))
-    name, weight, axis = _operand(node, attributes, values)
-    if weight is None:
+    operand, axis = _operand(node, attributes, values)
+    if operand is None:
         reason = "the weight is computed, not a constant"
         unknown = (False, False, reason, False, "", 0.0)
         return LayerSparsity(node.name, node.name, "", node.op_type, (), 0, 0, 0, groups, "", *unknown)
-    shape, dtype = weight.shape, str(weight.dtype)
+    name, weight, dtype = operand.name, operand.values, operand.dtype
+    shape = weight.shape
     reason = _ineligible(node.op_type, groups, shape[axis])
     likely, rule = (False, "") if reason else likely_to_gain(node.op_type, shape, axis, dtype)
     valid = not reason and at_most_two_of_four(weight, axis)
@@ -183,18 +202,23 @@ def _check(node: onnx.NodeProto, values: _Values) -> LayerSparsity:
     )
 
 
-def _operand(
-    node: onnx.NodeProto, attributes: Mapping[str, Any], values: _Values
-) -> tuple[str, NDArray[Any] | None, int]:
-    """Name and value of the operand that is a constant, either one of a matrix product, and the axis summed over."""
-    name, weight = values.constant(node.input[1])
+def _operand(node: onnx.NodeProto, attributes: Mapping[str, Any], values: _Values) -> tuple[_Weight | None, int]:
+    """The operand that is a constant, either one of a matrix product, and the axis summed over."""
+    weight = values.weight(node.input[1])
     if node.op_type not in ("Gemm", "MatMul"):
-        return name, weight, 1 if node.op_type == "Conv" else 0
+        return weight, 1 if node.op_type == "Conv" else 0
     if weight is not None:
         transposed = attributes.get("transB", 0)
-        return name, weight, (1 if transposed else 0) if node.op_type == "Gemm" else max(0, weight.ndim - 2)
-    name, weight = values.constant(node.input[0])
-    return name, weight, 0 if weight is None or attributes.get("transA", 0) else max(0, weight.ndim - 1)
+        return weight, (1 if transposed else 0) if node.op_type == "Gemm" else max(0, weight.values.ndim - 2)
+    weight = values.weight(node.input[0])
+    return weight, 0 if weight is None or attributes.get("transA", 0) else max(0, weight.values.ndim - 1)
+
+
+def _check_scales(shape: tuple[int, ...], scales: tuple[int, ...], axis: int) -> None:
+    """Refuse scales that are neither one, nor one for each slice of the axis or each block, before they are spread."""
+    blocks = len(scales) == len(shape) and all(0 < a <= b for a, b in zip(scales, shape, strict=True))
+    if not (math.prod(scales) == 1 or scales == (shape[axis],) or blocks):
+        raise ValueError(f"scales of shape {list(scales)} for a weight of shape {list(shape)}")
 
 
 def _ineligible(operator: str, groups: int, channels: int) -> str:

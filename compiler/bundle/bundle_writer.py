@@ -21,12 +21,16 @@ from prunec.compiler.bundle.bundle_names import STATE_NAME
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder
 from prunec.compiler.bundle.output_lock import OutputLock
 from prunec.compiler.bundle.swap import exchange, restore, written_through
+from prunec.compiler.machine.writable import try_folder
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import removed_at_the_latest, stop_if_asked
 
 if TYPE_CHECKING:
     from prunec.compiler.bundle.bundle_reader import Bundle
 
+#: Bytes that are let go before a run cleans up behind itself, which takes some where there are none left.
+_RESERVE = 8 << 20
+_TRIES = 10
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -61,6 +65,15 @@ class BundleWriter:
         self.folder, self.scratch = self._work / "bundle", self._work / "scratch"
         self.state_folder = self.path.with_name(f"{self.path.name}.state")
         self._held = ExitStack()
+        self._reserve = bytearray()
+
+    def check(self) -> None:
+        """Refuse a destination that entering would refuse, other runs aside; takes no lock and leaves nothing there."""
+        try:
+            try_folder(self.path.parent)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        _check_replaceable(self.path, self.force)
 
     def __enter__(self) -> Path:
         try:
@@ -75,6 +88,7 @@ class BundleWriter:
                 stack.enter_context(removed_at_the_latest(self._remove_work))
                 self.folder.mkdir(parents=True)
                 self.scratch.mkdir()
+                self._reserve = bytearray(_RESERVE)
                 self._held = stack.pop_all()
         except OSError as error:
             raise unwritable(self.path, error) from error
@@ -83,6 +97,7 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reserve = bytearray()
         with self._held:  # a failed removal of the hidden folder must not hide the error that led here
             if error is None:
                 self._commit()
@@ -91,14 +106,24 @@ class BundleWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove what a run that was killed has left; its lock is gone, or this one wouldn't have it."""
-        if self._aside.exists():
+        for leftover in (self._aside, self._work):
+            if leftover.exists() and not leftover.is_symlink() and not leftover.is_dir():
+                raise EnvironmentFailure(
+                    f"Output {self.path} cannot be written: {leftover} is in the way, and no folder of prunec's.",
+                    hint="Remove or rename it, or name another output with -o.",
+                )
+        if not self._aside.is_symlink() and _is_bundle(self._aside):
             restore(self.path, self._aside)
-            _remove(self._aside)
+        _remove(self._aside)
         self._remove_work()
         for unfinished in self.state_folder.glob(f"{STATE_NAME.format('*')}.unfinished"):
             unfinished.unlink(missing_ok=True)
 
     def _remove_work(self) -> None:
+        for _ in range(_TRIES):  # another thread of this process may be writing into it
+            with contextlib.suppress(OSError):
+                _remove(self._work)
+                return
         _remove(self._work)
 
     def _commit(self) -> None:
@@ -156,7 +181,7 @@ def refuse_states(folder: Path, *, resume: bool, force: bool) -> None:
         UsageError: There are states and neither was asked for, or there is something else of the folder's name.
     """
     if folder.is_symlink() or folder.exists():
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             raise UsageError(
                 f"{folder} is in the way: it is no folder, and the states of trainings are kept in one.",
                 hint="Remove or rename it, or name another output with -o.",

@@ -6,10 +6,12 @@ where a network's file system may not pass the kernel's lock on.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,6 +21,8 @@ from prunec.passes.errors import EnvironmentFailure
 
 _BOOT_ID, _PID_NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 _COMMAND_LENGTH = 200
+#: Bytes that are read of a lock's file.
+_LENGTH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class OutputLock:
         """Take the lock.
 
         Raises:
-            EnvironmentFailure: Another run holds it, or may hold it: the message says which.
+            EnvironmentFailure: Another run holds it, or may hold it: the message says which. Or there is something else
+                at its place, which stays as it is.
             OSError: The file can't be written.
         """
         here = Owner.here()
@@ -116,10 +121,18 @@ class OutputLock:
     def _opened(self) -> tuple[int, bool]:
         with contextlib.suppress(FileExistsError):
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
-        return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), False
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), False
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+                raise self._in_the_way() from error
+            raise
 
     def _lock(self, file: int, here: Owner, is_new: bool) -> None:
-        owner = Owner.read(os.pread(file, 1 << 16, 0))
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise self._in_the_way()
+        owner = Owner.read(os.pread(file, _LENGTH, 0))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_gone = True
@@ -127,9 +140,19 @@ class OutputLock:
             raise self._refused(owner, f"wait for it, or end it{_by_number(owner, here)}") from None
         except OSError:  # a file system without such locks
             is_gone = owner is None or owner.is_gone(here)
+        content = os.pread(file, _LENGTH, 0)
+        owner = Owner.read(content)
+        if owner is None and content.strip(b"\0"):  # zeros are what a power cut leaves
+            raise self._in_the_way()
         if is_new or owner is None or (owner.is_of(here) and is_gone):
             return
         raise self._refused(owner, f"if that run is gone, which can't be told from here, remove {self.path}")
+
+    def _in_the_way(self) -> EnvironmentFailure:
+        return EnvironmentFailure(
+            f"Output {self._what} cannot be locked: {self.path} is no lock of prunec's.",
+            hint="Remove or rename it, or name another output with -o.",
+        )
 
     def _refused(self, owner: Owner | None, advice: str) -> EnvironmentFailure:
         who = "one that has just begun" if owner is None else str(owner)
@@ -141,14 +164,16 @@ class OutputLock:
 def _is_at(file: int, path: Path) -> bool:
     """Whether an open file is the one at a path."""
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
+        return os.path.samestat(os.fstat(file), path.lstat())
     except FileNotFoundError:
         return False
 
 
 def _by_number(owner: Owner | None, here: Owner) -> str:
     is_visible = owner is not None and (owner.boot, owner.pid_namespace) == (here.boot, here.pid_namespace)
-    return f" (kill {owner.pid})" if owner is not None and is_visible else ""
+    if owner is None or not is_visible:
+        return ""
+    return " (another thread of this process)" if owner.pid == here.pid else f" (kill {owner.pid})"
 
 
 def _start(pid: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_markdown, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_markdown, print_table
 from prunec.passes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def compare(
         for pair in listed:  # too long for columns
             _print_reasons(pair)
     level = f"Level: {' +'.join((comparison.level, *comparison.tags))}"
-    typer.echo(f"{level}\n{'' if not as_markdown else chr(10)}Verdict: {comparison.verdict}")
+    echo(f"{level}\n{'' if not as_markdown else chr(10)}Verdict: {comparison.verdict}")
 
 
 def _listed(pairs: "Sequence[Pair]") -> "list[Pair]":
@@ -119,7 +119,7 @@ def _reasons(pair: "Pair") -> tuple[str, str]:
 def _print_reasons(pair: "Pair") -> None:
     told = [f"  {title}: {words}" for title, words in zip(_REASONS, _reasons(pair), strict=True) if words]
     if told:
-        typer.echo("\n".join([f"{pair.first}, {pair.second}", *told, ""]))
+        echo("\n".join([f"{pair.first}, {pair.second}", *told, ""]))
 
 
 def _difference(pair: "Pair") -> str:

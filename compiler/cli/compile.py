@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_report, print_table
+from prunec.compiler.cli.output import echo, note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
@@ -18,10 +18,8 @@ from prunec.passes.seeds import MAX_SEED
 from prunec.passes.user_calls import user_code_rules
 
 if TYPE_CHECKING:
-    from prunec.compiler.facts.settings import Settings
-    from prunec.compiler.project.recipe_request import RecipeOptions
+    from prunec.compiler.commands.compile_job import Job
     from prunec.runtime.engines.options import EngineOptions
-    from prunec.runtime.target import Target
 
 _recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)")
 _training = partial(typer.Option, rich_help_panel="Training")
@@ -200,56 +198,35 @@ def compile_(
             progress=progress,
         )
         settings = replace(settings, verify_each=verify_each or settings.verify_each)
-        _check_names(settings, parsed, pipeline)
+        from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
+        from prunec.compiler.commands.compile_job import Job
         from prunec.compiler.project.recipe_request import RecipeOptions
 
         recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
-        if dry_run:
-            _print_recipe(checkpoint, config, parsed, recipe, output)
-            return 0
-        from prunec.compiler.commands.compile_checkpoint import compile_checkpoint
-        from prunec.compiler.commands.compile_job import Job
-
         loading = options.model_options(model, input_, trust)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
+        if dry_run:
+            _print_recipe(job)
+            return 0
         with user_code_rules(timeout_s=data_timeout):
             report, folder = compile_checkpoint(job, note)
     print_report(report, folder, context.obj)
     return report.exit_code
 
 
-def _print_recipe(
-    checkpoint: Path, config: Path | None, target: "Target", options: "RecipeOptions", output: Path | None
-) -> None:
+def _print_recipe(job: "Job") -> None:
     """Print what a compile would do; neither the checkpoint nor the data are read, and no code of the project runs."""
-    from prunec.compiler.bundle.bundle_names import default_output
-    from prunec.compiler.project.config import find_config, load_config
-    from prunec.compiler.project.recipe_request import resolve_recipe
+    from prunec.compiler.commands.compile_checkpoint import output_of, prepare
 
-    found = load_config(find_config(checkpoint, config))
-    recipe = resolve_recipe(found, options, target)
-    for text in recipe.notes:
-        note(text)
-    folder, place = output or default_output(checkpoint, target), "default" if output is None else "--output"
-    general = [("", "target", str(target), "--target"), ("", "output", str(folder), place)]
-    rows = [(row.step, row.option, row.value, row.source) for row in recipe.rows]
-    print_table(f"Recipe, {found.path or 'without a prunec.toml'}", ("step", "option", "value", "from"), general + rows)
-    typer.echo(f"Pipeline: {recipe.pipeline}\nNothing was compiled (--dry-run).")
-
-
-def _check_names(settings: "Settings", target: "Target", pipeline: str | None) -> None:
-    """Refuse what can't be asked for before torch is loaded: a typing error shall not take seconds to show."""
-    from prunec.compiler.gates.gate_catalogue import asked_gates
-    from prunec.compiler.pipeline.pipeline import check_known, parse_pipeline
-    from prunec.runtime.engines.catalogue import candidate_engines
-
-    asked_gates(settings)
-    for name in settings.print_after:
-        check_known(name)
-    if pipeline is not None:
-        parse_pipeline(pipeline)
-    if settings.engine_options.engine:
-        candidate_engines(target, settings.engine_options)
+    prepared = prepare(job, note, runs=False)
+    folder, writer = output_of(prepared)
+    writer.check()
+    place = "default" if job.output is None else "--output"
+    general = [("", "target", str(job.target), "--target"), ("", "output", str(folder), place)]
+    rows = [(row.step, row.option, row.value, row.source) for row in prepared.recipe.rows]
+    title = f"Recipe, {prepared.config.path or 'without a prunec.toml'}"
+    print_table(title, ("step", "option", "value", "from"), general + rows)
+    echo(f"Pipeline: {prepared.recipe.pipeline}\nNothing was compiled (--dry-run).")
 
 
 def _engine_options(

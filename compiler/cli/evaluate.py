@@ -1,9 +1,7 @@
 """``prunec eval``."""
 
-import typer
-
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json
+from prunec.compiler.cli.output import echo, note, print_json
 
 
 def eval_(
@@ -22,4 +20,4 @@ def eval_(
         print_json(result)
         return
     accuracy = f"{result.metric} {100 * result.value:.2f} %"
-    typer.echo(f"{accuracy} on {result.test_images:,} test images, {result.path}, {result.runs_on}")
+    echo(f"{accuracy} on {result.test_images:,} test images, {result.path}, {result.runs_on}")

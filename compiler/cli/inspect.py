@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.passes.errors import UsageError
 from prunec.passes.two_four_words import two_four_state, two_four_words
 
@@ -76,9 +76,9 @@ def _onnx_row(layer: "LayerSparsity") -> tuple[str, ...]:
 
 def _print(result: "Inspection") -> None:
     attention = f", and {result.attention_macs:,} of products of activations" if result.attention_macs else ""
-    typer.echo(f"{result.macs:,} MACs per sample{attention}; {result.parameters:,} parameters")
-    typer.echo(f"MACs are {result.macs_convention}.")
-    typer.echo(f"inputs: {'; '.join(result.inputs)}. Outputs: {', '.join(result.outputs)}.\n")
+    echo(f"{result.macs:,} MACs per sample{attention}; {result.parameters:,} parameters")
+    echo(f"MACs are {result.macs_convention}.")
+    echo(f"inputs: {'; '.join(result.inputs)}. Outputs: {', '.join(result.outputs)}.\n")
     prunable = [
         (group.name, str(group.units), f"{group.macs_share:.1%}", _kind(group), _shortened(group.members))
         for group in result.prunable

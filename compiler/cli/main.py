@@ -17,14 +17,18 @@ from prunec.compiler.cli.build import build
 from prunec.compiler.cli.compare import compare
 from prunec.compiler.cli.compile import compile_
 from prunec.compiler.cli.doctor import doctor
+from prunec.compiler.cli.ending import leave
 from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
+from prunec.compiler.cli.output import echo
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
-from prunec.compiler.cli.stopping import exit_code, listen
+from prunec.compiler.cli.stopping import INTERRUPTED, exit_code, listen
 from prunec.compiler.cli.targets import targets
 from prunec.compiler.cli.verify import verify
-from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError
+from prunec.compiler.machine.memory_limit import exhausted_limit_mb
+from prunec.compiler.report.last_line import result_line
+from prunec.passes.errors import EnvironmentFailure, PrunecError, UsageError, first_line
 from prunec.passes.interruption import asked_to_stop
 from prunec.passes.user_calls import user_code_rules
 
@@ -35,6 +39,7 @@ _INTERRUPTED = 130
 BROKEN_PIPE = 141
 #: What libraries that aren't written in Python say where memory is short; the second while they are loaded.
 _NO_MEMORY = ("can't allocate memory", "failed to map segment")
+_MORE_MEMORY = "Use a machine with more, or a smaller network or batch."
 #: Commands that judge: their last line says PASSED or FAILED, also where an error ends them.
 _JUDGING = ("compile", "verify", "build")
 
@@ -52,7 +57,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from prunec.compiler.machine.versions import tool_version
 
-        typer.echo(f"prunec {tool_version('prunec') or '(not installed)'}")
+        echo(f"prunec {tool_version('prunec') or '(not installed)'}")
         raise typer.Exit
 
 
@@ -81,7 +86,7 @@ def main() -> None:
         sys.stdout.flush()
     except OSError:  # what was printed before went through, or has been told of
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(codes[0])
+    leave(codes[0])
 
 
 def _keep_stdout() -> None:
@@ -123,7 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return code
     if code == _INTERRUPTED:
         code = exit_code(asked_to_stop() or signal.SIGINT)
-        _say("Interrupted: no result was written. A training that was under way goes on with --resume.")
+        _say(INTERRUPTED)
     if line := _last_line(arguments, code):
         _say(line, err=False)
     return code
@@ -142,8 +147,6 @@ def _last_line(arguments: Sequence[str], code: int) -> str:
     """The last line of a command that judges and was ended by an error; empty for the others."""
     if arguments[0] not in _JUDGING:
         return ""
-    from prunec.compiler.report.report_text import result_line
-
     return result_line(False, [f"exit code {code}"], _line(arguments))
 
 
@@ -154,7 +157,7 @@ def _failed(error: Exception | SystemExit, arguments: Sequence[str]) -> int:
         command = f"prunec {arguments[0]}" if known else "prunec"
         _say(f"Error: {error.format_message()}\nTry '{command} --help'.")
         return error.exit_code
-    if isinstance(error, PrunecError):
+    if isinstance(error, PrunecError) and not _lacks_memory(error):
         if error.exit_code:  # one of several processes that train together ends with 0
             _say(f"Error: {error}")
         return error.exit_code
@@ -179,8 +182,10 @@ def _unexpected(error: Exception) -> int:
 
 def _of_the_system(error: Exception) -> str | None:
     """What the operating system refused, in its own words; None where an error isn't its."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
-        return "out of memory.\nUse a machine with more, or a smaller network or batch."
+    if _lacks_memory(error):
+        return f"out of memory.\n{_MORE_MEMORY}"
+    if (limit_mb := exhausted_limit_mb()) is not None:
+        return f"out of the {limit_mb} MB of memory that are allowed (ulimit -v): {first_line(error)}\n{_MORE_MEMORY}"
     if not isinstance(error, OSError):
         # Libraries in C++ that write through a file of Python's raise their own error where that fails.
         cause = error.__cause__ or error.__context__
@@ -189,7 +194,16 @@ def _of_the_system(error: Exception) -> str | None:
     return f"{error.strerror or str(error) or type(error).__name__}: {names or 'no file named'}."
 
 
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is a lack of memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _say(text: str, *, err: bool = True) -> None:
     """Print a message, where that is possible: the disk that a log lies on may be full."""
     with contextlib.suppress(OSError):
-        typer.echo(text, err=err)
+        echo(text, err=err)

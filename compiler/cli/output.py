@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from prunec.compiler.machine.ranks import is_main
+from prunec.passes.boundary import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from prunec.compiler.report.report import Report
+
+
+def echo(text: str = "", err: bool = False) -> None:
+    """Print text, which may hold words out of files, on standard output or standard error."""
+    typer.echo(printable(text), err=err)
 
 
 def print_json(document: object) -> None:
@@ -32,21 +38,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         for column in columns:
             table.add_column(column, overflow="fold")  # a name that is cut off is another one
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    typer.echo(title)
+    echo(title)
     for row in (columns, *rows):
-        typer.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    typer.echo()
+        echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    echo()
 
 
 def print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table in Markdown on standard output."""
     for row in (columns, ["---"] * len(columns), *rows):
-        typer.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
-    typer.echo()
+        echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+    echo()
 
 
 def print_report(report: "Report", folder: "Path", command: str) -> None:
@@ -58,12 +64,12 @@ def print_report(report: "Report", folder: "Path", command: str) -> None:
 
         Console().print(summary_table(report))
     else:
-        typer.echo("\n".join(summary_lines(report)))
-    typer.echo(f"Bundle: {folder}\nReport: {folder / 'report.html'}")
-    typer.echo(report_line(report.model_copy(update={"command": command})))
+        echo("\n".join(summary_lines(report)))
+    echo(f"Bundle: {folder}\nReport: {folder / 'report.html'}")
+    echo(report_line(report.model_copy(update={"command": command})))
 
 
 def note(text: str) -> None:
     """A remark on standard error; of several processes only the first makes it."""
     if is_main():
-        typer.echo(f"Note: {text}", err=True)
+        echo(f"Note: {text}", err=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_table
 
 
 def profile(
@@ -30,7 +30,7 @@ def profile(
         print_json(result)
         return
     latency = result.latency_ms
-    typer.echo(
+    echo(
         f"{result.path}: median {latency.median:.3f} ms, p90 {latency.p90:.3f} ms, p99 {latency.p99:.3f} ms "
         f"({runs} runs, batch {batch}, {threads} thread{'s' * (threads > 1)})\n"
     )
@@ -45,4 +45,4 @@ def profile(
         for time in sorted(result.operators, key=lambda time: -time.latency_ms)
     ]
     print_table("operators, slowest first", ("operator", "layer", "ms", "share", "2:4"), rows)
-    typer.echo(result.two_four_words)
+    echo(result.two_four_words)

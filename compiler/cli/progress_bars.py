@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
-
-from prunec.compiler.cli.output import note
+from prunec.compiler.cli.output import echo, note
 from prunec.compiler.facts.progress import Silent
 from prunec.compiler.machine.ranks import is_main
+from prunec.passes.boundary import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -62,13 +61,13 @@ class _Lines:
         self._print(f"  {done}/{total}, {note}, about {left:.0f} s left")
 
     def text(self, title: str, lines: str) -> None:
-        typer.echo(f"--- {title}\n{lines}", err=True)
+        echo(f"--- {title}\n{lines}", err=True)
 
     def note(self, text: str) -> None:
         note(text)
 
     def _print(self, text: str) -> None:
-        typer.echo(f"[{time.monotonic() - self._start:6.1f} s] {text}", err=True)
+        echo(f"[{time.monotonic() - self._start:6.1f} s] {text}", err=True)
 
 
 class _Bars:
@@ -89,12 +88,12 @@ class _Bars:
     def text(self, title: str, lines: str) -> None:
         from rich.text import Text
 
-        self._bars.console.print(Text(f"--- {title}\n{lines}"), soft_wrap=True)
+        self._bars.console.print(Text(printable(f"--- {title}\n{lines}")), soft_wrap=True)
 
     def note(self, text: str) -> None:
         from rich.text import Text
 
-        self._bars.console.print(Text(f"Note: {text}"), soft_wrap=True)
+        self._bars.console.print(Text(printable(f"Note: {text}")), soft_wrap=True)
 
     def finish(self) -> None:
         """The current stage is over."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.passes.errors import UsageError
 
 _WIDTH, _HEIGHT = 72, 12
@@ -47,10 +47,10 @@ def schedule(
         print_json({"schedule": str(rates), "epochs": rates.epochs, "learning_rates": trace})
         return
     sampled = [rates.learning_rate(rates.epochs * column / _WIDTH) for column in range(_WIDTH)]
-    typer.echo("\n".join(_drawn(sampled, rates.epochs)) + "\n")
+    echo("\n".join(_drawn(sampled, rates.epochs)) + "\n")
     first = rates.first_stage_epochs
     stage = f"{first} epochs" if first is not None else "none, so there is no trainability accuracy"
-    typer.echo(f"First stage of constant learning rate: {stage}\n")
+    echo(f"First stage of constant learning rate: {stage}\n")
     rows = [(f"{epoch:g}", f"{rate:.4g}") for epoch, rate in trace]
     print_table(f"{rates}, {rates.epochs:g} epochs", ("epoch", "learning rate"), rows)
 

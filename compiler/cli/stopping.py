@@ -11,10 +11,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
-from prunec.passes.interruption import Stopped, ask_to_stop, remove_leftovers, stop_where_it_came
+from prunec.passes.interruption import Stopped, ask_to_stop, end_where_endable, remove_leftovers, stop_where_it_came
 
+INTERRUPTED = "Interrupted: no result was written. A training that was under way goes on with --resume."
+_SHOW_CURSOR = "\x1b[?25h"
 #: What a shell adds to the number of the signal that ended a program.
 _ENDED_BY = 128
 _TITLES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -32,13 +35,31 @@ def listen(last_words: Callable[[int], str]) -> None:
         last_words: The last line on standard output for an exit code, where a second signal ends the process.
     """
     heard, tell = os.pipe()
+    results = sys.stdout
     os.set_blocking(tell, False)
     for number in _TITLES:
         signal.signal(number, _note)
     atexit.register(_ignore)  # as the first, so that it is called as the last
     sys.unraisablehook = _keep_quiet
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    threading.Thread(target=_answer, args=(heard, last_words), name="signals", daemon=True).start()
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_leave)
+    threading.Thread(target=_answer, args=(heard, last_words, results), name="signals", daemon=True).start()
+
+
+def _hold_back() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TITLES)
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TITLES)
+
+
+def _leave() -> None:
+    """Take the handlers from a forked process, such as a worker of the user's: it would tell its parent of its own."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_through()
 
 
 def _ignore() -> None:
@@ -58,26 +79,28 @@ def _keep_quiet(lost: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(lost)
 
 
-def _answer(heard: int, last_words: Callable[[int], str]) -> None:
+def _answer(heard: int, last_words: Callable[[int], str], results: object) -> None:
     before: set[int] = set()
     while told := os.read(heard, 1):
         number = told[0]
         if number not in _TITLES:
             continue
         if number in before:
-            _end_at_once(number, last_words)
+            _end("Stopped at once: no result was written.", number, last_words, results)
         before.add(number)
         again = "Press Ctrl-C again" if number == signal.SIGINT else "Send it again"
         _say(sys.__stderr__, f"{_TITLES[signal.Signals(number)]}: stopping at the next step. {again} to stop at once.")
         ask_to_stop(number)
+        end_where_endable(partial(_end, INTERRUPTED, number, last_words, results))
 
 
-def _end_at_once(number: int, last_words: Callable[[int], str]) -> None:
+def _end(words: str, number: int, last_words: Callable[[int], str], results: object) -> None:
     with contextlib.suppress(OSError):  # the next run removes what is left
         remove_leftovers()
-    _say(sys.__stderr__, "Stopped at once: no result was written.")
+    cursor = _SHOW_CURSOR if sys.__stderr__ is not None and sys.__stderr__.isatty() else ""  # bars hide it
+    _say(sys.__stderr__, f"{cursor}{words}")
     if line := last_words(exit_code(number)):
-        _say(sys.__stdout__, line)
+        _say(results, line)
     os._exit(exit_code(number))
 
 

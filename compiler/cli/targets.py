@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_table
 
 if TYPE_CHECKING:
     from prunec.runtime.devices import Device
@@ -24,8 +22,8 @@ def targets(as_json: options.AsJson = False) -> None:
         return
     columns = ("device", "name", "patterns", "precisions", "capability", "dense fp16", "memory")
     print_table("devices", columns, [_row(device) for device in devices])
-    typer.echo("A target is DEVICE[-PATTERN][-PRECISION], for example a100-2:4, l4-2:4-fp16, h100-dense-fp16 or cpu.")
-    typer.echo("Defaults: dense; fp16 on NVIDIA, fp32 on the CPU.")
+    echo("A target is DEVICE[-PATTERN][-PRECISION], for example a100-2:4, l4-2:4-fp16, h100-dense-fp16 or cpu.")
+    echo("Defaults: dense; fp16 on NVIDIA, fp32 on the CPU.")
 
 
 def _patterns(device: "Device") -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
-from prunec.compiler.cli.output import note, print_json, print_table
+from prunec.compiler.cli.output import echo, note, print_json, print_table
 
 
 def verify(
@@ -24,7 +24,7 @@ def verify(
 ) -> int:
     """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
     from prunec.compiler.commands.verify_bundle import verify_bundle
-    from prunec.compiler.report.report_text import result_line
+    from prunec.compiler.report.last_line import result_line
 
     loading = options.model_options(model, input_, trust)
     result = verify_bundle(bundle, source=source, config=config, model=loading, note=note)
@@ -35,5 +35,5 @@ def verify(
     print_table(f"Bundle {result.bundle}", ("check", "verdict", "detail"), rows)
     counts = {v: sum(check.verdict == v for check in result.checks) for v in ("passed", "failed", "skipped")}
     figures = [f"{count} checks {verdict}" for verdict, count in counts.items() if count]
-    typer.echo(result_line(result.exit_code == 0, figures, context.obj))
+    echo(result_line(result.exit_code == 0, figures, context.obj))
     return result.exit_code

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunec.calibration.source_files import check_sources
 from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.commands.compile_job import Job, Prepared
@@ -18,9 +19,11 @@ from prunec.compiler.project.checkpoint_file import check_file
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.scalars import check_tensorboard
+from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
-from prunec.passes.errors import EnvironmentFailure
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.passes.errors import EnvironmentFailure, UsageError
+from prunec.passes.interruption import endable_anywhere
 
 if TYPE_CHECKING:
     from prunec.compiler.report.report import Report
@@ -45,29 +48,43 @@ def compile_checkpoint(job: Job, note: Callable[[str], None]) -> "tuple[Report, 
     Raises:
         PrunecError: The compile can't be done; then nothing is written.
     """
-    prepared = prepare(job, note)
-    output = job.output or default_output(job.checkpoint, job.target)
-    writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
-    refuse_states(writer.state_folder, resume=prepared.settings.resume, force=job.force)
-    _check_space(writer.path, job.checkpoint)
+    prepared = prepare(job, note, runs=True)
+    output, writer = output_of(prepared)
     with writer if is_main() else nullcontext():
-        with stoppable_anywhere():  # which takes seconds
+        with endable_anywhere():  # which takes seconds
             from prunec.compiler.commands.compile_network import compile_network
 
         return compile_network(prepared, writer, note), output
 
 
-def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
+def output_of(prepared: Prepared) -> tuple[Path, BundleWriter]:
+    """The output of a task, as it is named to the user, and what writes it.
+
+    Raises:
+        PrunecError: It can't be the output: see `BundleWriter`, `refuse_states`; or its disk is too full.
+    """
+    job = prepared.job
+    output = job.output or default_output(job.checkpoint, job.target)
+    if job.output is None and output.is_symlink():  # of whoever packed the folder that the checkpoint came in
+        raise UsageError(f"{output} is a link.", hint="Remove it, or name an output with -o.")
+    writer = BundleWriter(output, job.force, seed=prepared.settings.seed, ends_training=True)
+    refuse_states(writer.state_folder, resume=prepared.settings.resume, force=job.force)
+    _check_space(writer.path, job.checkpoint)
+    return output, writer
+
+
+def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     """Find out what a task means.
 
     Args:
         job: The task.
         note: Receiver of the sentences that say whose code may run, and what a reader of the recipe may not expect.
+        runs: Whether the task is done next, so that code runs.
 
     Raises:
         PrunecError: It names files that aren't there, or asks for what can't be.
     """
-    config = find_project(job.checkpoint, job.config, note)
+    config = find_project(job.checkpoint, job.config, note if runs else None)
     recipe = resolve_recipe(config, job.recipe, job.target)
     for text in recipe.notes:
         note(text)
@@ -88,9 +105,14 @@ def prepare(job: Job, note: Callable[[str], None]) -> Prepared:
     check_needs(pipeline, config.data is not None)
     check_recoveries(pipeline, settings, functions, early)
     check_controls(pipeline, settings, config.data is not None, functions)
+    check_names(pipeline, job.target, settings, config.data is not None)
     for path in (job.checkpoint, *(config.folder / name for name in early)):
         check_file(path)
-    return Prepared(job, config, pipeline, settings, functions, early)
+    if config.data is not None:
+        check_sources(config.data.sources(), config.folder)
+    if settings.tensorboard is not None:
+        check_tensorboard(settings.tensorboard)
+    return Prepared(job, config, recipe, settings, functions, early)
 
 
 def _check_space(output: Path, checkpoint: Path) -> None:

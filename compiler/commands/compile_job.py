@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.project.config import Config
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.recipe_request import RecipeOptions
+from prunec.compiler.project.recipe_request import RecipeOptions, ResolvedRecipe
 from prunec.runtime.target import Target
 
 
@@ -43,7 +42,7 @@ class Prepared:
     Attributes:
         job: The task.
         config: The project file.
-        pipeline: The steps.
+        recipe: The steps, and where each of their options is from.
         settings: The settings, with the seed and what the project file says of the dense training.
         optimizers: Names of the optimizers that the training may need, as recipes name them.
         early: Names of the early checkpoints that the pipeline rewinds to.
@@ -51,7 +50,7 @@ class Prepared:
 
     job: Job
     config: Config
-    pipeline: Pipeline
+    recipe: ResolvedRecipe
     settings: Settings
     optimizers: frozenset[str]
     early: tuple[str, ...]

@@ -12,14 +12,16 @@ from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.driver import compile_request
+from prunec.compiler.stages.early_checks import check_here
 
 
 def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[str], None]) -> Report:
     """Compile the checkpoint of a task; for arguments and errors see `compile_checkpoint`."""
     job, project, progress = prepared.job, Project(prepared.config), prepared.settings.progress
+    check_here(prepared.recipe.pipeline, job.target, prepared.settings, prepared.config.data is not None)
     progress.stage("load the checkpoint")
     loaded = project.load(job.checkpoint, job.model)
-    for text in loaded.notes:
+    for text in (*loaded.notes, *loaded.program.capture_notes):
         note(text)
     progress.stage("load the data")
     data, objective = project.data(prepared.settings.seed), project.objective()
@@ -33,7 +35,7 @@ def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[st
         initialise=project.initialise(),
     )
     program = loaded.program.inference()
-    return compile_request(Request(program, job.target, prepared.pipeline, data, objective, settings), writer)
+    return compile_request(Request(program, job.target, prepared.recipe.pipeline, data, objective, settings), writer)
 
 
 def _module(project: Project, loaded: LoadedCheckpoint, prepared: Prepared) -> nn.Module | None:

@@ -93,5 +93,5 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         frozen=tuple(summarise_group(group, macs) for group in coupling.frozen),
         unknown_operators=dict(coupling.unknown_operators),
         two_four=tuple(with_weights(eligibility(program), program)),
-        notes=notes,
+        notes=(*notes, *program.capture_notes),
     )

@@ -6,9 +6,17 @@ from pathlib import Path
 
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_problems, bundle_program, check_models, read_bundle
 from prunec.compiler.commands.verify_checks import Check, Verification, ask, skipped
-from prunec.compiler.commands.verify_documents import check_files, check_layers, check_page, check_plan, check_recipe
+from prunec.compiler.commands.verify_documents import (
+    check_files,
+    check_layers,
+    check_page,
+    check_plan,
+    check_recipe,
+    check_versions,
+)
+from prunec.compiler.commands.verify_gates import check_gates, check_outcome
 from prunec.compiler.commands.verify_models import check_engine, check_outputs, check_weights
-from prunec.compiler.commands.verify_report import check_claims, check_gates, check_outcome, check_two_four
+from prunec.compiler.commands.verify_report import check_claims, check_two_four
 from prunec.compiler.commands.verify_source import check_dense_figures, replay, same_source
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Note, Project
@@ -18,6 +26,7 @@ from prunec.passes.program import Program
 #: Questions on the documents alone, by name.
 _OF_DOCUMENTS: dict[str, Callable[[Bundle], str]] = {
     "files": check_files,
+    "versions": check_versions,
     "outcome": lambda bundle: check_outcome(bundle.report),
     "gates": lambda bundle: check_gates(bundle.report),
     "recipe.toml": check_recipe,

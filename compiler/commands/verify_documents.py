@@ -5,8 +5,6 @@ import io
 import tomllib
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from prunec.compiler.bundle.bundle_names import (
     LAYERS,
     MODEL_ONNX,
@@ -21,7 +19,7 @@ from prunec.compiler.bundle.bundle_names import (
 from prunec.compiler.bundle.bundle_reader import Bundle
 from prunec.compiler.bundle.manifest import MANIFEST_NAME
 from prunec.compiler.commands.verify_checks import NotCheckedError, refuse
-from prunec.compiler.commands.verify_report import names_in_program, unique_layers
+from prunec.compiler.commands.verify_network import is_cut, kept_of, unique_layers
 from prunec.compiler.drawing.report_page import render_html
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.report.engine_facts import target_and_engine
@@ -31,13 +29,13 @@ from prunec.compiler.report.report_text import layers_csv
 from prunec.passes.errors import InputError, MissingDependencyError, UsageError
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
-from prunec.passes.unknown import Unknown
+from prunec.passes.unknown import Unknown, known
+from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
 
 #: Weights of models above 2 GB.
 _WEIGHTS_BESIDE = ".data"
-#: What draws report.html.
-_DRAWN_BY = ("prunec", "plotly")
+_INSTALL = "Install the package that brings them; prunec doctor lists those that are there."
 
 
 def check_files(bundle: Bundle) -> str:
@@ -58,30 +56,60 @@ def check_files(bundle: Bundle) -> str:
 
 
 def _typed(report: Report) -> set[str]:
-    """Name of the ONNX file that the engine is built from; none where the target's plug-in isn't installed."""
+    """Name of the ONNX file that the engine is built from.
+
+    Raises:
+        InputError: Neither prunec nor a plug-in that is installed knows the target.
+    """
     try:
         return {typed_name(Target.parse(report.target).precision)}
-    except (UsageError, MissingDependencyError):
-        return set()
+    except (UsageError, MissingDependencyError) as error:
+        raise InputError(f"{REPORT}: {error.message}", hint=_INSTALL) from error
 
 
 def _engine(report: Report) -> set[str]:
     """Name of the engine's file.
 
     Raises:
-        InputError: It is none that an engine of its kind has.
+        InputError: It is none that an engine of its kind has, or neither prunec nor a plug-in knows the kind.
     """
     if isinstance(report.engine, Unknown):
         return set()
     path = report.engine.path
     try:
         target, kind = target_and_engine(report)
-        expected = kind.file_name or typed_name(target.precision)
-    except MissingDependencyError:
-        return {path}
+    except MissingDependencyError as error:
+        raise InputError(f"{REPORT}: {error.message}", hint=_INSTALL) from error
+    expected = kind.file_name or typed_name(target.precision)
     if path != expected:
         raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected!r}")
+    with ENGINES.blame(kind.name):
+        is_served = kind.serves(target)
+    if not is_served:
+        raise InputError(f"{REPORT}: {kind.title} builds no engine for {target}")
     return {path}
+
+
+def check_versions(bundle: Bundle) -> str:
+    """Say that the manifest and the report name the same versions of the tools.
+
+    Where an engine was built on another machine the manifest names those of that machine.
+
+    Raises:
+        InputError: They differ, and no engine was built since.
+    """
+    compiled, built, engine = bundle.report.environment.versions, bundle.manifest.versions, known(bundle.report.engine)
+    others = [tool for tool in sorted(compiled.keys() | built.keys()) if compiled.get(tool) != built.get(tool)]
+    if not others:
+        return "the manifest and the report name the same"
+    builder = None if engine is None else known(engine.builder)
+    if engine is None or builder not in (None, f"{engine.kind} {built.get(engine.kind)}"):
+        first = others[0]
+        raise InputError(
+            f"{MANIFEST_NAME} has {first} {built.get(first)}, {REPORT} has {compiled.get(first)}, and no engine was "
+            "built since"
+        )
+    return f"the engine was built with another version of {' and '.join(others)} than the network was compiled with"
 
 
 def check_plan(bundle: Bundle, program: Program) -> str:
@@ -91,22 +119,16 @@ def check_plan(bundle: Bundle, program: Program) -> str:
         InputError: It is no plan, or that of another network.
     """
     tensors, plan = program.tensors(), PruningPlan.from_json(_text(bundle, PLAN))
-
-    def is_cut(name: str, tensor: Tensor) -> bool:
-        dims = plan.kept[name]
-        return all(0 <= d < tensor.ndim and len(indices) == tensor.shape[d] for d, indices in dims.items())
-
-    names = names_in_program(plan.kept, program, is_cut)
+    names, by_weight = kept_of(plan, program)
     problems = []
     for name, dims in plan.kept.items():
         present = names[name]
-        if present is None or not is_cut(name, tensors[present]):
+        if present is None or not is_cut(dims, tensors[present]):
             shape = "no such tensor" if present is None else list(tensors[present].shape)
             kept = {dim: len(indices) for dim, indices in dims.items()}
             problems.append(f"it keeps so many slices by dimension of {name}: {kept}, and the program has {shape}")
         elif any(len(set(indices)) < len(indices) or min(indices) < 0 for indices in dims.values()):
             problems.append(f"it keeps indices of {name} twice, or below 0")
-    by_weight = {present: plan.kept[name] for name, present in names.items() if name == present or present not in names}
     for row, layer in zip(bundle.report.layers, unique_layers(program), strict=False):
         if layer.weight in tensors and not _fits(row, by_weight.get(layer.weight, {})):
             problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
@@ -167,20 +189,34 @@ def check_layers(bundle: Bundle) -> str:
 
 
 def check_page(bundle: Bundle) -> str:
-    """Say that report.html shows the report: drawn again, it is the same.
+    """Say that report.html shows the report: drawn again, it is the same, but for the drawing library within.
 
     Raises:
         InputError: It differs.
-        NotCheckedError: There is none, or other versions drew it, so that it can't be compared.
+        NotCheckedError: There is none, or another prunec drew it, so that it can't be compared.
     """
-    versions = bundle.manifest.versions
     if REPORT_PAGE not in bundle.manifest.files:
         raise NotCheckedError("the bundle has none")
-    if _text(bundle, REPORT_PAGE) == render_html(bundle.report):
+    page, expected = _text(bundle, REPORT_PAGE), render_html(bundle.report)
+    if page == expected:
         return "it shows the report"
-    if others := [tool for tool in _DRAWN_BY if versions.get(tool) != tool_version(tool)]:
-        raise NotCheckedError(f"not compared: drawn by another version of {' and '.join(others)}")
-    raise InputError(f"{REPORT_PAGE} doesn't show what report.json holds")
+    (own, library), (own_expected, _) = map(_split, (page, expected))
+    versions = bundle.manifest.versions
+    if own == own_expected and versions.get("plotly") != tool_version("plotly"):
+        plotly = versions.get("plotly")
+        raise NotCheckedError(
+            f"it shows the report; its drawing library, {len(library)} bytes of plotly {plotly}, isn't here"
+        )
+    if versions.get("prunec") != tool_version("prunec"):
+        raise NotCheckedError("not compared: another version of prunec drew it")
+    raise InputError(f"{REPORT_PAGE} doesn't show what {REPORT} holds")
+
+
+def _split(page: str) -> tuple[tuple[str, str], str]:
+    """What stands before and behind the first script of a page, which is the drawing library, and that script."""
+    before, _, rest = page.partition("<script>")
+    library, _, after = rest.partition("</script>")
+    return (before, after), library
 
 
 def _text(bundle: Bundle, name: str) -> str:

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, TYPED_ONNX
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
 from prunec.compiler.commands.verify_checks import NotCheckedError
 from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
@@ -13,11 +13,14 @@ from prunec.compiler.stages.export_network import write_typed
 from prunec.passes.errors import MissingDependencyError, NumericMismatchError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
+from prunec.runtime import children
 from prunec.runtime.engines.measuring import compare_with_torch
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.protocol import TOLERANCES
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_difference import onnx_difference
+from prunec.runtime.onnx_difference import onnx_difference, weights_difference
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_fp32
 from prunec.runtime.target import Target
 
 _SEED = 0
@@ -39,7 +42,11 @@ def check_weights(bundle: Bundle, program: Program) -> str:
         _compare(bundle, fresh, bundle.folder / MODEL_ONNX)
         if typed.name == MODEL_ONNX:
             return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}"
-        _compare(bundle, write_typed(Target.parse(bundle.report.target), fresh, Path(scratch)), typed)
+        try:
+            target = Target.parse(bundle.report.target)
+        except (UsageError, MissingDependencyError) as error:
+            raise NotCheckedError(error.message) from error
+        _compare(bundle, write_typed(target, fresh, Path(scratch)), typed)
     return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}"
 
 
@@ -50,18 +57,28 @@ def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
     text = f"{stored.name} isn't what {MODEL_PT2} is exported to: {difference.text}"
     others = [tool for tool in _EXPORTED_BY if bundle.manifest.versions.get(tool) != tool_version(tool)]
     if difference.is_structural and others:
+        if (weight := weights_difference(fresh, stored)) is not None:
+            raise NumericMismatchError(f"{stored.name} isn't what {MODEL_PT2} is exported to: {weight.text}")
         raise NotCheckedError(f"{text}; it was exported by another version of {' and '.join(others)}")
     raise NumericMismatchError(text)
 
 
 def check_outputs(bundle: Bundle, program: Program) -> str:
-    """Say that ONNX Runtime computes what torch does.
+    """Say that ONNX Runtime computes what torch does, of every ONNX file, whichever versions exported it.
 
     Raises:
-        NumericMismatchError: The outputs differ.
+        NumericMismatchError: The outputs differ by more than the precision's rounding.
+        NativeCrashError: ONNX Runtime dies.
     """
     error = onnx_vs_torch(program, bundle.folder / MODEL_ONNX, seed=_SEED)
-    return _within(error, MAX_ONNX_VS_TORCH_RELATIVE_ERROR, MODEL_ONNX, MODEL_PT2)
+    text = _within(error, MAX_ONNX_VS_TORCH_RELATIVE_ERROR, MODEL_ONNX, MODEL_PT2)
+    typed = {TOLERANCES[p]: bundle.folder / name for p, name in TYPED_ONNX.items() if (bundle.folder / name).exists()}
+    with tempfile.TemporaryDirectory() as scratch:
+        for limit, path in typed.items():
+            widened = Path(scratch) / path.name
+            children.call(f"ONNX read {path.name}", to_fp32, path.absolute(), widened)
+            text += f"; {_within(onnx_vs_torch(program, widened, seed=_SEED), limit, path.name, MODEL_PT2)}"
+    return text
 
 
 def check_engine(bundle: Bundle, program: Program) -> str:

@@ -28,8 +28,7 @@ class Exported:
         difference_from_torch: Largest relative difference of ONNX Runtime from torch; unknown where it died.
         sparsity: The 2:4 sparsity of the exported layers.
         accuracy: Metric on the test data under ONNX Runtime.
-        dense_bytes: Size of the dense network's float32 file.
-        compiled_bytes: Size of the compiled network's float32 file.
+        compiled_bytes: Size of the float32 file.
     """
 
     onnx: Path
@@ -37,7 +36,6 @@ class Exported:
     difference_from_torch: float | Unknown
     sparsity: tuple[LayerSparsity, ...]
     accuracy: float | Unknown
-    dense_bytes: int
     compiled_bytes: int
 
 
@@ -144,9 +142,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All facts of one compile: its steps, the ONNX files, the engine, and the measurements."""
+    """All facts of one compile: its steps, the ONNX files, the engine, and the measurements.
+
+    `dense_bytes` is the size of the dense network's float32 file.
+    """
 
     steps: Steps
+    dense_bytes: int
     exported: Exported
     built: Built
     on_target: OnTarget

@@ -22,6 +22,9 @@ from prunec.passes.unknown import Unknown
 
 Fact = TypeVar("Fact")
 
+#: Stands for what needs data where none were given.
+NO_DATA = Unknown("no data was given.")
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -106,6 +109,27 @@ class StepOutput:
 
 
 @dataclass(frozen=True)
+class Preflight:
+    """What follows all steps, done before a training with the network that the steps will leave, not yet trained.
+
+    Attributes:
+        structure: Fingerprint of its operators, shapes and masked layers.
+        macs: Its multiply-accumulates for one sample.
+        difference_from_torch: Largest relative difference of ONNX Runtime from torch; unknown where it died.
+        accuracy: Metric of its exported form on a few samples, which says that it can be measured, and no more.
+        parsed_by: Library and version whose parser took the model; unknown where none did.
+        seconds: Duration of it all.
+    """
+
+    structure: str
+    macs: int
+    difference_from_torch: float | Unknown
+    accuracy: float | Unknown
+    parsed_by: str | Unknown
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StepFact:
     """A record of a step that was taken, and of the network after it.
 
@@ -117,7 +141,8 @@ class StepFact:
         accuracy: Metric on the test data after it.
         entries: Its entries in the ledger; the dense network's tells of the training that it had.
         weights: Fingerprint of the network's weights after it.
-        plan: This and the others are those of `StepOutput`; no program is kept, with its weights of every step.
+        plan: This and the next are those of `StepOutput`; no program is kept, with its weights of every step.
+        preflight: What was tried before it trained; None where it doesn't train, or all had been tried before.
     """
 
     step: Step | None
@@ -132,6 +157,7 @@ class StepFact:
     figures: Mapping[str, Any] = field(default_factory=dict)
     aim: Aim | None = None
     note: str | None = None
+    preflight: Preflight | None = None
 
 
 @dataclass(frozen=True)

@@ -33,22 +33,27 @@ class AskedOnce:
         read = (repr([getattr(card, field) for field in reading.fields]) for card in cards)
         self._kinds = {id(card): kinds.setdefault(text, len(kinds)) for card, text in zip(cards, read, strict=True)}
         self._answers: dict[tuple[int, int], Predicate] = {}
+        self._read_cards: dict[tuple[int, str], RunCard] = {}
 
     def __call__(self, a: RunCard, b: RunCard) -> Predicate:
         """The answer for two of the runs."""
         kinds = self._kinds[id(a)], self._kinds[id(b)]
         answer = self._answers.get(kinds)
         if answer is None:
-            answer = self._answers[kinds] = self._reading.question(self._read(a, _FIRST), self._read(b, _SECOND))
+            first, second = self._read(a, kinds[0], _FIRST), self._read(b, kinds[1], _SECOND)
+            answer = self._answers[kinds] = self._reading.question(first, second)
         if not answer.missing:
             return answer
         names = {_FIRST: a.name, _SECOND: b.name}
         return replace(answer, missing=tuple(f"{names[field[0]]}{field[1:]}" for field in answer.missing))
 
-    def _read(self, card: RunCard, name: str) -> RunCard:
-        """A card of which the question can read its own fields only: another one raises AttributeError."""
-        fields = self._reading.fields
-        read = RunCard.model_construct(name=name, **{field: getattr(card, field) for field in fields})
-        for other in RunCard.model_fields.keys() - {"name", *fields}:
-            del read.__dict__[other]
+    def _read(self, card: RunCard, kind: int, name: str) -> RunCard:
+        """A card of a kind, of which the question can read its own fields only: another one raises AttributeError."""
+        read = self._read_cards.get((kind, name))
+        if read is None:
+            fields = self._reading.fields
+            read = RunCard.model_construct(name=name, **{field: getattr(card, field) for field in fields})
+            for other in RunCard.model_fields.keys() - {"name", *fields}:
+                del read.__dict__[other]
+            self._read_cards[kind, name] = read
         return read

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from prunec.compiler.bundle.bundle_names import REPORT
 from prunec.compiler.bundle.bundle_reader import intact_bundle
 from prunec.compiler.fairness.report_cards import arm_cards, report_card, seed_card
-from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.run_card import MAX_RUNS, RunCard
 from prunec.compiler.fairness.yaml_text import read_yaml
 from prunec.compiler.report.report import MAX_REPORT_BYTES, Report
 from prunec.passes.boundary import file_bytes, reading, shortened
@@ -89,6 +89,8 @@ def _yaml_cards(document: Any, name: str) -> list[RunCard]:
     runs, common = document["runs"], document.get("common") or {}
     if not isinstance(runs, list) or not all(isinstance(fields, Mapping) for fields in (common, *runs)):
         raise InputError(f"{name}: runs must be a list of mappings with the fields of a run, and common one of them.")
+    if len(runs) > MAX_RUNS:
+        raise InputError(f"{name} has {len(runs)} runs, and at most {MAX_RUNS} are compared.", hint="Split the file.")
     return [RunCard.model_validate(_merged(common, run)) for run in runs]
 
 

@@ -45,7 +45,7 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     "fold-parameters": {"fold-parameters": RETRAINING},
     "prune-filters": {
         "prune-filters": _STRUCTURE,
-        **dict.fromkeys(("attention", "grouped"), COMPRESSION),
+        **dict.fromkeys(("attention", "grouped", "for_module"), COMPRESSION),
         **dict.fromkeys(("ratio", "speedup", "criterion", "round_to", "min_channels"), METHOD),
         **dict.fromkeys(("residual_streams", "inexact_groups", "ignore", "freeze"), METHOD),
         "samples": PRUNING,

@@ -26,6 +26,8 @@ Options = dict[str, Value]
 Name = Annotated[str | None, AfterValidator(told)]
 
 SCRATCH = "scratch"
+#: Runs of one comparison: every two of them are compared.
+MAX_RUNS = 500
 #: What rounding may change of a mean accuracy.
 _MEAN_TOLERANCE = 1e-3
 FILTERS = "filters"

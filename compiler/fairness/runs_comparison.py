@@ -16,7 +16,7 @@ from prunec.compiler.fairness.comparison_levels import (
     may_be_ranked,
 )
 from prunec.compiler.fairness.report_cards import report_card
-from prunec.compiler.fairness.run_card import RunCard
+from prunec.compiler.fairness.run_card import MAX_RUNS, RunCard
 from prunec.compiler.fairness.verdicts import cross_verdict, drops, ranking
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import UsageError
@@ -82,13 +82,15 @@ def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsCompa
         tolerance: Share by which the speed-ups of runs that are compressed alike may differ.
 
     Raises:
-        UsageError: There are fewer than two, or two of one name, or the tolerance is no share.
+        UsageError: There are fewer than two or too many, or two of one name, or the tolerance is no share.
     """
     if not 0 <= tolerance < 1:
         raise UsageError(f"A tolerance is a share of the speed-up, at least 0 and below 1, got {tolerance:g}.")
     names = [card.name for card in cards]
     if len(cards) < 2:
         raise UsageError(f"A comparison needs at least two runs, got {len(cards)}.")
+    if len(cards) > MAX_RUNS:
+        raise UsageError(f"A comparison has at most {MAX_RUNS} runs, got {len(cards)}.", hint="Compare some of them.")
     if len(set(names)) < len(names):
         raise UsageError(f"Two runs have one name: {', '.join(names)}.", hint="Rename a file, or give names in YAML.")
     own = [card for card in cards if card.arm_of not in names]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prunec.compiler.gates.gate import Gate
+from prunec.compiler.gates.gate import Asked, Foreseen, Gate, untimed
 from prunec.compiler.gates.own_gates import MaxDropPoints
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import LatencyGateError, MissingDependencyError
@@ -28,6 +28,10 @@ class NotSlower:
         """The upper end of the interval of dense over compiled latency."""
         return report.latency if isinstance(report.latency, Unknown) else report.latency.speedup_interval[1]
 
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether no latency can be measured."""
+        return untimed(asked)
+
 
 @dataclass(frozen=True)
 class VendorSupport:
@@ -43,6 +47,11 @@ class VendorSupport:
         """1 or 0."""
         outside = report.engine if isinstance(report.engine, Unknown) else report.engine.outside_support
         return outside if isinstance(outside, Unknown) else float(not outside)
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether the engine that is built lies outside the vendor's support."""
+        hint = "Compile on the device itself, for another device, or without an engine (--no-engine)."
+        return Foreseen(asked.outside_support, hint, fails=True) if asked.outside_support else None
 
 
 @dataclass(frozen=True)

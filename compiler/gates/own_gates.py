@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from prunec.compiler.gates.gate import Asked, Foreseen, untimed
+from prunec.compiler.pipeline.own_steps import OWN_STEPS
+from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.report.network_parts import AimPart
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import (
@@ -50,6 +53,10 @@ class EngineBuilt:
         """The number of engines."""
         return float(known(report.engine) is not None)
 
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether no engine was asked for."""
+        return Foreseen(asked.no_engine, "Leave one of the two out.", fails=True) if asked.no_engine else None
+
 
 @dataclass(frozen=True)
 class MinDonePercent:
@@ -93,6 +100,11 @@ class MaxDropPoints:
         # Rounded, so that 0.921 - 0.911 is 1 point and not a hair more.
         return final if isinstance(final, Unknown) else round(100 * (dense - final), 9)
 
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether there are no data to measure accuracy on."""
+        hint = "Name them under [data] in prunec.toml, or let the gate pass by --allow-unknown."
+        return None if asked.has_data else Foreseen("accuracy is measured on labelled data, and there are none.", hint)
+
 
 @dataclass(frozen=True)
 class MinSpeedup:
@@ -110,6 +122,10 @@ class MinSpeedup:
     def value(self, report: Report) -> float | Unknown:
         """Dense over compiled latency."""
         return report.latency if isinstance(report.latency, Unknown) else report.latency.speedup
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether no latency can be measured."""
+        return untimed(asked)
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,19 @@ class RequireSparsePercent:
             return Unknown("the network has no layer with a weight.")
         sparsities = [known(layer.sparsity) for layer in report.layers]
         return 100 * sum(sparsity is not None and sparsity.valid for sparsity in sparsities) / len(sparsities)
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether nothing makes a layer 2:4: neither sparsify, nor a step or training hook of another package."""
+        if not self.limit or any(_may_sparsify(step) for step in asked.pipeline.steps):
+            return None
+        return Foreseen(
+            "no step of the pipeline makes a layer 2:4.",
+            "Add sparsify, which leaves alone what is 2:4 already; or say by --allow-unknown that the network is.",
+        )
+
+
+def _may_sparsify(step: Step) -> bool:
+    return step.name == "sparsify" or step.name not in OWN_STEPS or bool(getattr(step.options, "hooks", ""))
 
 
 def _check_limit(gate: MaxDropPoints | MinSpeedup | RequireSparsePercent, fits: bool, expected: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from prunec.compiler.pipeline.own_steps import STEPS, step_kind, steps_of_recipe
 from prunec.compiler.pipeline.pipeline import Pipeline, Step, check_known, make_step
 from prunec.compiler.pipeline.step_kind import Tables
+from prunec.passes.errors import UsageError
 from prunec.runtime.target import Target
 
 LISTED = "[recipe] steps"
@@ -63,9 +64,24 @@ def recipe_text(pipeline: Pipeline, seed: int) -> str:
     return f"[recipe]\nseed = {seed}\npipeline = {quoted}\n"
 
 
+def underscored(name: str, table: Mapping[str, object]) -> dict[str, object]:
+    """A step's table with the names of its options as its class has them.
+
+    Raises:
+        UsageError: An option is given in both spellings.
+    """
+    given: dict[str, object] = {}
+    for key, value in table.items():
+        if (spelt := key.replace("-", "_")) in given:
+            dashed = spelt.replace("_", "-")
+            raise UsageError(f"[recipe.{name}] has {spelt!r} twice, also as {dashed!r}.", hint="Keep one of the two.")
+        given[spelt] = value
+    return given
+
+
 def _made(name: str, tables: Tables, target: Target) -> tuple[Step, dict[str, str]]:
     """A step, and what decides the options that its table doesn't give."""
-    given = {key.replace("-", "_"): value for key, value in tables.get(name, {}).items()}
+    given = underscored(name, tables.get(name, {}))
     kind = step_kind(name)
     with STEPS.blame(name):
         defaults = kind.defaults(target, tables)

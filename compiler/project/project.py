@@ -19,7 +19,7 @@ from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.feeding import matched
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.passes.interruption import endable_anywhere, stoppable_anywhere
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.outputs import only_tensor
 from prunec.passes.program import Program
@@ -58,7 +58,7 @@ class Project:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
         model, shapes = self.config.model, options.shapes or self.config.model.input
-        with stoppable_anywhere():
+        with endable_anywhere():
             return load_checkpoint(
                 checkpoint,
                 model=self.factory(options),

@@ -13,6 +13,9 @@ from prunec.compiler.pipeline.own_steps import DEFAULT_EPOCHS, DEFAULT_SPEEDUP
 from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
 from prunec.compiler.pipeline.recipe import LISTED, RecipeStep, recipe_steps
 from prunec.compiler.project.config import Config
+from prunec.compiler.recovery.optimizer_kinds import AUTO
+from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import UsageError
 from prunec.passes.options import changed_options, resolved_options
 from prunec.runtime.target import Target
@@ -85,7 +88,7 @@ def resolve_recipe(config: Config, options: RecipeOptions, target: Target) -> Re
     text = options.pipeline if options.pipeline is not None else recipe.pipeline
     if text is not None:
         _refuse_overrides(options)
-        pipeline, notes = parse_pipeline(text), tuple[str, ...]()
+        pipeline, notes = parse_pipeline(text), _overridden(config, options, target)
         source = places.of("recipe", "pipeline") if options.pipeline is None else "--pipeline"
         for step in pipeline.steps:
             rows += _rows(step, source, dict.fromkeys(changed_options(step.options), source))
@@ -130,9 +133,6 @@ def _composed(config: Config, options: RecipeOptions, target: Target) -> list[Re
     if options.speedup is not None and options.ratio is not None:
         raise UsageError("--speedup and --ratio exclude each other.", hint="Give one of the two.")
     listed, tables = config.recipe.steps, {name: dict(table) for name, table in config.recipe.by_step.items()}
-    if options.epochs == 0:
-        tables.pop("recover", None)
-        listed = None if listed is None else tuple(name for name in listed if name != "recover")
     for name, (step, value) in options.flags.items():
         if (step, value) == ("recover", 0):
             continue
@@ -141,8 +141,18 @@ def _composed(config: Config, options: RecipeOptions, target: Target) -> list[Re
                 f"--{name} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
             )
         _lay_over(tables.setdefault(step, {}), name, value)
-    has_data = config.data is not None and options.epochs != 0
-    return recipe_steps(tables, target, has_data, listed)
+    steps = recipe_steps(tables, target, config.data is not None, listed)
+    _check_schedules(config, steps)
+    return [each for each in steps if options.epochs != 0 or each.step.name != "recover"]
+
+
+def _check_schedules(config: Config, steps: list[RecipeStep]) -> None:
+    """Refuse a schedule that can't be read or doesn't fit the dense training, also where --epochs 0 leaves it out."""
+    dense = config.model.pretraining
+    original = None if dense is None else dense.learning_rates()
+    for options in (each.step.options for each in steps):
+        if isinstance(options, Recover) and options.schedule != AUTO:
+            parse_schedule(options.schedule, epochs=options.epochs, original=original)
 
 
 def _lay_over(table: dict[str, Any], name: str, value: object) -> None:
@@ -160,6 +170,19 @@ def _refuse_overrides(options: RecipeOptions) -> None:
         )
 
 
+def _overridden(config: Config, options: RecipeOptions, target: Target) -> tuple[str, ...]:
+    """One line where --pipeline takes the place of a file's recipe, which is read all the same: a mistake shows."""
+    recipe = config.recipe
+    if options.pipeline is None:
+        return ()
+    if recipe.pipeline is not None:
+        parse_pipeline(recipe.pipeline)
+    _composed(config, RecipeOptions(), target)
+    names = [LISTED] * (recipe.steps is not None) + [f"[recipe.{name}]" for name in recipe.by_step]
+    what = " and ".join(names)
+    return (f"--pipeline says what is done: {what} of {config.path} count for nothing.",) if names else ()
+
+
 def _notes(config: Config, options: RecipeOptions, steps: list[RecipeStep]) -> tuple[str, ...]:
     """One line where a file has tables of other steps and doesn't list the steps: some run that it doesn't name."""
     tables = config.recipe.by_step
@@ -171,7 +194,10 @@ def _notes(config: Config, options: RecipeOptions, steps: list[RecipeStep]) -> t
     others = ", ".join(f'"{each.step.name}"' for each in steps if each.step.name not in unnamed)
     missing = " and ".join(f"[recipe.{name}]" for name in unnamed)
     what = " and ".join(_DEFAULTS[name] for name in unnamed)
-    return (f"{config.path} has no {missing}: {what}. For the others alone: steps = [{others}] under [recipe].",)
+    idle = " or ".join(f"[recipe.{name}]" for name in _idle_tables(config, steps))
+    without = f", and no {idle}" if idle else ""
+    advice = f"For the others alone: steps = [{others}] under [recipe]{without}."
+    return (f"{config.path} has no {missing}: {what}. {advice}",)
 
 
 def _decided_by(each: RecipeStep, places: _Places) -> str:
@@ -201,7 +227,13 @@ def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[Recip
 
 def _idle(config: Config, steps: list[RecipeStep], target: Target) -> list[RecipeRow]:
     """Tables of steps that don't run on this target."""
-    running = {each.step.name for each in steps}
-    idle = [name for name in config.recipe.by_step if name not in running]
     why = {"recover": "--epochs 0"}
-    return [RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4")) for name in idle]
+    return [
+        RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4"))
+        for name in _idle_tables(config, steps)
+    ]
+
+
+def _idle_tables(config: Config, steps: list[RecipeStep]) -> list[str]:
+    running = {each.step.name for each in steps}
+    return [name for name in config.recipe.by_step if name not in running]

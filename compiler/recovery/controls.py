@@ -3,20 +3,27 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import Node
 
+from prunec.passes.applying import apply_plan
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, operator_name
-from prunec.passes.plan import PruningPlan, apply_plan
+from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.user_calls import call_user_code
 
 
 def reinitialised(
-    module: nn.Module, plan: PruningPlan, seed: int, initialise: Callable[[nn.Module], None] | None = None
+    module: nn.Module,
+    plan: PruningPlan,
+    seed: int,
+    initialise: Callable[[nn.Module], None] | None = None,
+    example: tuple[Any, ...] | None = None,
+    kwargs: dict[str, Any] | None = None,
 ) -> nn.Module:
     """A copy of a dense network, pruned by the plan, with fresh random weights of its new shapes.
 
@@ -28,13 +35,16 @@ def reinitialised(
         plan: The plan of the pruning.
         seed: Seed of the weights.
         initialise: Draws the weights of the pruned network; by default every module's own ``reset_parameters()`` does.
+        example: Positional inputs, with which `apply_plan` checks the network; without them nothing is checked.
+        kwargs: Keyword inputs.
 
     Raises:
         InputError: The user's function fails.
+        UnsupportedModelError: The plan can't be applied to the network's own code.
         UsageError: Some module has parameters of its own and no ``reset_parameters()``.
     """
     pruned = copy.deepcopy(module)
-    apply_plan(pruned, plan)
+    apply_plan(pruned, plan, example, kwargs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if initialise is None:

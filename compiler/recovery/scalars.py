@@ -1,11 +1,29 @@
-"""Learning curves for TensorBoard."""
+"""Learning curves for TensorBoard. Imports no torch."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.machine.writable import check_folder_can_be_made
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.passes.errors import MissingDependencyError
+
+
+def check_tensorboard(folder: Path) -> None:
+    """Refuse a folder that no learning curves can be written to.
+
+    Raises:
+        MissingDependencyError: TensorBoard isn't installed.
+        UsageError: There is something else than a folder at its place.
+        EnvironmentFailure: Nothing can be written there.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingDependencyError(
+            "--tensorboard needs the package tensorboard, which isn't installed.",
+            hint="pip install 'prunec[tensorboard]'",
+        )
+    check_folder_can_be_made(folder, f"--tensorboard {folder}")
 
 
 class Scalars:
@@ -13,16 +31,14 @@ class Scalars:
 
     Raises:
         MissingDependencyError: TensorBoard isn't installed.
+        UsageError: There is something else than a folder at its place.
+        EnvironmentFailure: Nothing can be written there.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                "--tensorboard needs the package tensorboard, which isn't installed.",
-                hint="pip install 'prunec[tensorboard]'",
-            ) from error
+        check_tensorboard(folder)
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder)) if is_main() else None
 
     def __enter__(self) -> Self:

@@ -46,7 +46,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         macs=_macs(request.dense, outcome.steps.program),
         parameters=_parameters(request.dense, outcome.steps.program),
         size_bytes=network_parts.SizeBytesPart(
-            dense_onnx=exported.dense_bytes, compiled_onnx=exported.compiled_bytes, engine=Unknown("not built yet.")
+            dense_onnx=outcome.dense_bytes, compiled_onnx=exported.compiled_bytes, engine=Unknown("not built yet.")
         ),
         accuracy=_accuracy(request, outcome),
         oracle=_NOTHING_PRUNED if pruned is None else network_parts.OraclePart.of(pruned.oracle),

@@ -186,6 +186,20 @@ class AimPart(Part):
         return self.got / self.asked if self.asked else 1.0
 
 
+class PreflightPart(Part):
+    """What follows the last step, tried before a training with the network that the steps will leave, not yet trained.
+
+    `macs` are that network's, `accuracy` is the metric on a few samples under ONNX Runtime, `parsed_by` the library
+    whose parser took the model.
+    """
+
+    macs: Count
+    difference_from_torch: Maybe[float]
+    accuracy: Maybe[float]
+    parsed_by: Maybe[str]
+    seconds: float
+
+
 class StepPart(Part):
     """The network after one step of the pipeline; the first is the dense network, named "dense".
 
@@ -200,3 +214,6 @@ class StepPart(Part):
     accuracy: Maybe[Fraction]
     aim: Annotated[Maybe[AimPart] | None, NullMeans("the step is asked for no amount of anything")] = NOT_RECORDED
     note: Annotated[str | None, NullMeans("there is nothing to remark")] = None
+    preflight: Annotated[
+        Maybe[PreflightPart] | None, NullMeans("the step doesn't train, or the same was tried before")
+    ] = NOT_RECORDED

@@ -66,6 +66,7 @@ class Report(Part):
         *("command", "environment", "latency", "latency_cpu", "engine", "size_bytes.engine", "warnings"),
         "numerics.engine_vs_torch_max_relative_error",
         *("recovery.seconds", "recovery.resumed", "recovery.curve.*.seconds"),
+        "steps.*.preflight",
         *("layers.*.dense_ms", "layers.*.sparse_ms", "layers.*.gain"),
         *("layers.*.sparsity.found_by_builder", "layers.*.sparsity.chosen_by_builder"),
     )

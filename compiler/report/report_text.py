@@ -1,4 +1,4 @@
-"""A report as text: terminal summary, layers.csv, and the last line of every run."""
+"""A report as text: terminal summary, layers.csv, and the last line of a compile."""
 
 import csv
 import io
@@ -9,27 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.report.last_line import result_line
+from prunec.passes.boundary import printable
 from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
 
-if TYPE_CHECKING:  # report.py imports pydantic, which the last line of a plain error does not need
+if TYPE_CHECKING:
     from prunec.compiler.report.network_parts import LayerPart
     from prunec.compiler.report.report import Report
 
 _ASCII = str.maketrans({"\u00d7": "x", "→": "->", "≤": "<=", "≥": ">="})  # for terminals of any character set
-
-
-def result_line(passed: bool, figures: Sequence[str], command: str, doubts: Sequence[str] = ()) -> str:
-    """The last line of a run: ``PASSED|FAILED | <figures against their limits> | but: <doubts> | <command>``.
-
-    Args:
-        passed: Whether the exit code is 0.
-        figures: Each figure in words, with its limit where there is one.
-        command: The command line that was run.
-        doubts: What speaks against a result that passed; without any, that part is left out.
-    """
-    but = f"but: {'; '.join(doubts)} | " if passed and doubts else ""
-    return f"{'PASSED' if passed else 'FAILED'} | {', '.join(figures) or 'no figures'} | {but}{command}"
 
 
 def report_line(report: "Report") -> str:
@@ -101,7 +90,7 @@ def summary_table(report: "Report") -> Table:
     for label, value in summary_rows(report):
         status = "bold green" if report.passed else "bold red"
         style = {"Status": status, "Gate failed": "red", "But": "yellow", "Not known": "dim"}.get(label, "")
-        table.add_row(label, Text(value, style=style))
+        table.add_row(label, Text(printable(value), style=style))
     return table
 
 

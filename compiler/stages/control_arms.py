@@ -125,7 +125,8 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
     program, note = None, f"there is no factory: {by_rule}"
     if settings.module is not None:
         try:
-            pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise)
+            example = dense.example_args, dense.example_kwargs
+            pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise, *example)
             program, note = captured_alike(pruned, dense), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"

@@ -1,9 +1,11 @@
 """The driver: from a program, a target and a pipeline to a bundle and its report."""
 
 import os
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
@@ -16,14 +18,15 @@ from prunec.compiler.facts.step_facts import StepInput, whole_plan
 from prunec.compiler.gates.gate_catalogue import asked_gates
 from prunec.compiler.gates.judging import judged
 from prunec.compiler.machine.ranks import is_distributed, is_main
-from prunec.compiler.pipeline.pipeline import Pipeline, check_known, parse_pipeline
+from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
-from prunec.compiler.stages.export_network import export
+from prunec.compiler.stages.early_checks import check_here, check_names
+from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
@@ -37,6 +40,9 @@ from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
+
+#: What torch's exporter traces it keeps in the process: compiles of several threads go one after another.
+_ONE_AT_A_TIME = RLock()
 
 
 class HelperFinished(PrunecError):  # noqa: N818 - no error
@@ -59,7 +65,8 @@ def compile_model(
     """Compile a program for a target and write the bundle.
 
     Args:
-        program: The dense program; not changed.
+        program: The dense program; not changed. One of another floating-point type is compiled in float32, with a
+            warning.
         target: Target to compile for, "a100-2:4" or a `Target`.
         pipeline: The steps, as text or parsed; by default twice fewer MACs, 2:4 where the target has it, and a
             recovery finetune where there is data.
@@ -73,7 +80,8 @@ def compile_model(
         The report, also where a gate failed: see its status and exit code.
 
     While it trains, the state is kept beside the bundle, in a folder of its name with ``.state`` added; it is removed
-    when the bundle is complete. Under ``torchrun`` all processes call this; they train together.
+    when the bundle is complete. Compiles of several threads go one after another. Under ``torchrun`` all processes call
+    this; they train together.
 
     Raises:
         HelperFinished: The training is over; raised in all processes but the first.
@@ -81,10 +89,14 @@ def compile_model(
     """
     target = Target.parse(target) if isinstance(target, str) else target
     steps = _pipeline(pipeline, target, data)
-    request = Request(program.inference(), target, steps, data, objective or Objective(), settings or Settings())
+    dense = program.inference()
+    single = dense.single()
+    if single is not dense:
+        warnings.warn("The network was converted to float32, in which prunec compiles.", stacklevel=2)
+    request = Request(single, target, steps, data, objective or Objective(), settings or Settings())
     writer = BundleWriter(Path(output), force, seed=request.settings.seed, ends_training=True)
     refuse_states(writer.state_folder, resume=request.settings.resume, force=force)
-    with writer if is_main() else nullcontext():
+    with writer if is_main() else nullcontext(), _ONE_AT_A_TIME:
         return compile_request(request, writer)
 
 
@@ -120,17 +132,13 @@ def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None
 def _check(request: Request) -> None:
     """Refuse early what would fail after all the work."""
     settings, has_data = request.settings, request.data is not None
-    engine = preferred_engine(request.target, settings.engine_options)
-    with ENGINES.blame(engine.name):
-        engine.check(request.target, settings.engine_options, settings.latency_batch)
+    for check in (check_names, check_here):
+        check(request.pipeline, request.target, settings, has_data)
     _check_dimensions(request.dense, settings)
     OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
-    asked_gates(settings)
-    for name in settings.print_after:
-        check_known(name)
 
 
 def _check_dimensions(program: Program, settings: Settings) -> None:
@@ -164,13 +172,15 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
     """Export, build and measure what the steps have made."""
-    dense_onnx = writer.scratch / MODEL_ONNX
+    settings, dense_onnx = request.settings, writer.scratch / MODEL_ONNX
     stop_if_asked()
-    exported = export(request, steps.program, writer.folder, dense_onnx)
+    settings.progress.stage("export")
+    exported = export(request, steps.program, writer.folder)
+    dense_bytes = export_dense(request, dense_onnx)
     stop_if_asked()
     built = _built(request, exported, writer.folder, steps.program)
     stop_if_asked()
-    return Outcome(steps, exported, built, *measure(request, exported, built, dense_onnx))
+    return Outcome(steps, dense_bytes, exported, built, *measure(request, exported, built, dense_onnx))
 
 
 def _built(request: Request, exported: Exported, folder: Path, program: Program) -> Built:

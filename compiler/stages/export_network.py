@@ -6,8 +6,8 @@ from pathlib import Path
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_name
 from prunec.compiler.facts.outcome import Exported
 from prunec.compiler.facts.request import Request
-from prunec.compiler.stages.step_runs import NO_DATA
-from prunec.passes.interruption import stoppable_anywhere
+from prunec.compiler.facts.step_facts import NO_DATA
+from prunec.passes.interruption import endable_anywhere
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
@@ -23,30 +23,31 @@ from prunec.runtime.target import Target
 _CONVERTERS = {"fp16": to_fp16, "bf16": to_bf16}
 
 
-def export(request: Request, program: Program, folder: Path, dense_onnx: Path) -> Exported:
-    """Write the compiled program's model.pt2 and ONNX files into a folder; compare ONNX Runtime with torch.
-
-    The dense network's float32 file is written to ``dense_onnx``, to be measured beside the compiled one.
-    """
-    settings, onnx = request.settings, folder / MODEL_ONNX
-    settings.progress.stage("export")
+def export(request: Request, program: Program, folder: Path) -> Exported:
+    """Write the compiled program's model.pt2 and ONNX files into a folder; compare ONNX Runtime with torch."""
+    onnx = folder / MODEL_ONNX
     children.child()  # loads its libraries meanwhile
     program = program.inference()
-    with stoppable_anywhere():
+    with endable_anywhere():
         program.save(folder / MODEL_PT2)
         checked = survived(partial(export_onnx, program, onnx))
-        survived(partial(export_onnx, request.dense, dense_onnx))  # what dies of it dies where it is timed, too
         typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
-    compared = partial(onnx_vs_torch, program, onnx, seed=settings.seed)
+    compared = partial(onnx_vs_torch, program, onnx, seed=request.settings.seed)
     return Exported(
         onnx=onnx,
         typed_onnx=typed_onnx,
         difference_from_torch=checked if isinstance(checked, Unknown) else survived(compared),
         sparsity=tuple(check_sparsity(onnx if isinstance(typed_onnx, Unknown) else typed_onnx)),
         accuracy=typed_onnx if isinstance(typed_onnx, Unknown) else _accuracy(request, program, typed_onnx),
-        dense_bytes=dense_onnx.stat().st_size,
         compiled_bytes=onnx.stat().st_size,
     )
+
+
+def export_dense(request: Request, path: Path) -> int:
+    """Write the dense network's float32 file, to be measured beside the compiled one; its size in bytes."""
+    with endable_anywhere():
+        survived(partial(export_onnx, request.dense, path))  # what dies of it dies where it is timed, too
+    return path.stat().st_size
 
 
 def write_typed(target: Target, source: Path, folder: Path) -> Path:

@@ -11,9 +11,9 @@ from prunec.calibration.data import Data
 from prunec.compiler.facts.outcome import Built, Exported, OnTarget, OnThisCpu
 from prunec.compiler.facts.progress import Progress
 from prunec.compiler.facts.request import Request
+from prunec.compiler.facts.step_facts import NO_DATA
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.stages.export_network import write_typed
-from prunec.compiler.stages.step_runs import NO_DATA
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.measuring import Measurement, MeasureSettings, not_run_here

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from prunec.calibration.plausibility import Plausibility, can_be_judged, check_plausibility
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import StepFact
+from prunec.compiler.facts.step_facts import NO_DATA, StepFact
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, label_loss
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.stages.step_runs import NO_DATA
 from prunec.passes.errors import InputError
 from prunec.passes.feeding import feed
 from prunec.passes.unknown import Unknown, known

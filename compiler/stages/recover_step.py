@@ -1,14 +1,10 @@
 """The step that retrains what pruning left."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 
-from torch import Tensor
-
-from prunec.calibration.splits import Share, Split
+from prunec.calibration.splits import FirstSamples
 from prunec.compiler.bundle.bundle_names import STATE_NAME
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.settings import Settings
@@ -27,11 +23,8 @@ from prunec.compiler.stages.pass_steps import check_masks
 from prunec.compiler.stages.request_checks import check_optimizer_given
 from prunec.passes.base import Aim
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
-from prunec.passes.feeding import BatchInputs
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
-
-_ALONE = Share()
 
 
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
@@ -143,26 +136,11 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
         )
 
 
-@dataclass(frozen=True)
-class _FirstBatch:
-    """The first batch of a split, for a training whose accuracy nobody reads."""
-
-    split: Split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def batches(
-        self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = _ALONE
-    ) -> Iterator[tuple[BatchInputs, Tensor]]:
-        return islice(self.split.batches(batch_size, epoch=epoch, seed=seed, first=first, share=share), 1)
-
-
 def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:
     """Train a copy of a network by the recipe of a probe, which has nothing to do with the test data."""
     data = given.request.data
     assert data is not None, "checked before any work: see `step_runs.check_needs`"
-    first = _FirstBatch(data.validation)
+    first = FirstSamples(data.validation)
     unseen = replace(given, request=replace(given.request, data=replace(data, validation=first, test=first)))
     return _recover(options, unseen, program, None)
 

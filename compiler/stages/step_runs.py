@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import StepCost, StepFact, StepInput, StepOutput
+from prunec.compiler.facts.step_facts import NO_DATA, StepCost, StepFact, StepInput, StepOutput
 from prunec.compiler.gates.own_gates import MIN_DONE_PERCENT
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
+from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.stages.booking import pretraining_entry, step_entries
+from prunec.compiler.stages.preflight import preflight
 from prunec.passes.base import Aim, PassResult
 from prunec.passes.dump import program_text
 from prunec.passes.feeding import runner
@@ -25,7 +27,6 @@ from prunec.passes.verify import input_unchanged, verify_pass
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate
 from prunec.runtime.roofline import predict_program
 
-NO_DATA = Unknown("no data was given.")
 _UNCHANGED = Unknown("the step leaves the network's function as it was: see the step before.")
 _HELPING = Unknown("this process only helps to train.")
 
@@ -36,11 +37,13 @@ def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
     Raises:
         PrunecError: A step can't be done, or its result failed a check.
     """
-    for step in stoppable(pipeline.steps):
+    steps = pipeline.steps
+    for place, step in enumerate(stoppable(steps), start=1):
+        tried = preflight(given, steps[place:]) if isinstance(step.options, Recover) else None
         output = _run_step(step, given)
         weights = weights_sha256(output.program)
         entries = step_entries(step, given, output, weights)
-        fact = _fact(given.request, step, output, weights, entries)
+        fact = replace(_fact(given.request, step, output, weights, entries), preflight=tried)
         if fact.note and not given.arm:
             given.request.settings.progress.note(f"{step}: {fact.note}")
         given = replace(given, program=output.program, history=(*given.history, fact))

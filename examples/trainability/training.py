@@ -99,7 +99,7 @@ def retrain(setup: Setup, arm: Arm, seed: int, folder: Path) -> Outcome:
     program = result.program
     if arm.pruned_after == 0:
         assert result.plan is not None
-        program = captured(reinitialised(network(seed), result.plan, seed))
+        program = captured(reinitialised(network(seed), result.plan, seed, example=dense.example_args))
     trained = _train(program, arm.epochs, arm.schedule, load(setup), seed)
     return _outcome(arm, seed, dense.macs() / program.macs(), trained)
 

@@ -41,15 +41,33 @@ def addmm(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 @rule("einsum")
 def einsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Axes have letters; the product sums over those that the result lacks."""
-    equation = a["equation"].replace(" ", "")
     tensors = a["tensors"]
-    inputs, _, output = equation.partition("->")
-    terms = inputs.split(",")
-    if "." in equation or "->" not in equation or any(len(set(term)) != len(term) for term in terms):
+    terms, output = einsum_terms(a["equation"], [len(tensor.meta["shapes"]) for tensor in tensors])
+    if any(len(set(term)) != len(term) for term in terms):
         for tensor in tensors:
-            ties.freeze_value(ties.of(tensor), f"einsum {equation!r}")
+            ties.freeze_value(ties.of(tensor), f"a diagonal in einsum {a['equation']!r}")
         return (None,) * len(node.meta["shapes"])
     return _product(ties, node, list(zip(tensors, terms, strict=True)), output)
+
+
+def einsum_terms(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """One letter for each axis of each operand and of the result; dots stand for axes that have none, from the right.
+
+    >>> einsum_terms("...d, dk", [3, 2])
+    (['ABd', 'dk'], 'ABk')
+    """
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    dotted = [
+        rank - len(term.replace("...", "")) if "..." in term else 0 for term, rank in zip(terms, ranks, strict=True)
+    ]
+    free = [letter for letter in string.ascii_uppercase if letter not in equation][: max(dotted)]
+    expanded = [
+        term.replace("...", "".join(free[len(free) - axes :])) for term, axes in zip(terms, dotted, strict=True)
+    ]
+    if not arrow:  # the letters that stand once, in order
+        output = "..." + "".join(sorted(letter for letter in set(inputs) - set(".,") if inputs.count(letter) == 1))
+    return expanded, output.replace("...", "".join(free))
 
 
 def _product(ties: Ties, node: Node, operands: list[tuple[Node, str]], output: str) -> tuple[Label, ...]:
@@ -71,11 +89,13 @@ def _product(ties: Ties, node: Node, operands: list[tuple[Node, str]], output: s
 
 
 def _attention_axes(ties: Ties, met: dict[str, Label], terms: list[str], output: str) -> None:
-    """Note the axes of attention: the product sums over a head's dimension, and shared axes may count heads."""
+    """Note the axes of attention: shared axes may count heads, the others are a head's dimension, that of the values
+    among them.
+    """
     for letter, label in met.items():
         shared = all(letter in term for term in terms)
-        for channels in parts(label) if shared else ():
-            (ties.heads if letter in output else ties.head_dims).append(channels.atoms)
+        for channels in parts(label):
+            (ties.heads if shared and letter in output else ties.head_dims).append(channels.atoms)
         if shared and ties.attention == "none":
             ties.freeze(label, "attention stays whole by option")
 

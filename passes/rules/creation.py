@@ -17,3 +17,9 @@ def create(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     labels: list[Label] = [ties.fresh(size, is_zero) if isinstance(size, int) and size > 1 else None for size in sizes]
     ties.follow_sizes(node, "size", sizes, labels)
     return tuple(labels)
+
+
+@rule("scalar_tensor")
+def scalar(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """A number, which has no axis."""
+    return ()

@@ -90,7 +90,12 @@ def slice_(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 
 def _piece(ties: Ties, label: Channels) -> Label:
-    """Label of a part of an axis, which never loses all its channels; a part of size 1 would broadcast and stays."""
+    """Label of a part of an axis, which never loses all its channels; a part of size 1 would broadcast and stays.
+
+    A part with nothing in it, such as a skip of width 0, is empty at any width.
+    """
+    if not len(label):
+        return None
     if len(label) == 1:
         ties.freeze(label, "a single channel cut out")
         return None

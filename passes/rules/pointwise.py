@@ -62,11 +62,15 @@ def _is_zero(node: Node, a: dict[str, Any], full: list[Node], labels: list[Label
     if len(tensors) == 1:
         return _keeps_zero(node)
     # Conditions may stand beside the zero operands, but no operand that is broadcast over the axis.
-    values = [n for n in tensors if n.meta.get("dtype") != torch.bool]
+    values = [n for n in tensors if n.meta.get("dtype") != torch.bool and not _is_number_zero(n)]
     if operator in _SUMS:
         scalars = [a[name] for name in ("self", "other", "input", "end") if isinstance(a.get(name), int | float)]
         return all(n in zero for n in values) and not any(scalars)
     return operator == "expand_as" and a["self"] in zero
+
+
+def _is_number_zero(node: Node) -> bool:
+    return operator_name(node.target) == "scalar_tensor" and arguments(node)["s"] == 0
 
 
 @rule("type_as")

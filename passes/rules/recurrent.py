@@ -6,10 +6,11 @@ from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
 from prunec.passes.labels import Ties, Value, opaque
+from prunec.passes.operators import RECURRENT
 from prunec.passes.rules.registry import rule
 
 
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+@rule(*RECURRENT)
 def recurrent(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Everything a recurrent layer reads and yields stays whole."""
     for source in node.all_input_nodes:

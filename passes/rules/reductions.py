@@ -58,7 +58,7 @@ def cumsum(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
 
 @rule("max", "min")
 def largest(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
-    """The largest of all values or of two tensors, or the largest along an axis with its position; that axis stays."""
+    """The largest of all values, of two tensors or along an axis, which stays where its position is asked for too."""
     if isinstance(a.get("other"), Node):
         return broadcast(ties, node, a)
     value = ties.of(a["self"])
@@ -66,7 +66,8 @@ def largest(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
         for label in value:
             ties.mix(node, label, operator_name(node.target))
         return ()
-    labels = argmax(ties, node, a)
+    asks_positions = any(user.args[1:] != (0,) for user in node.users)
+    labels = (argmax if asks_positions else reduction)(ties, node, a)
     assert isinstance(labels, tuple)
     return [labels, labels]
 

@@ -2,11 +2,13 @@
 
 from prunec.passes.plugins import Catalogue
 
+#: The kind whose engine is the float32 model itself, which is timed on this machine in any case.
+MODEL_ITSELF = "onnxruntime"
 ENGINES = Catalogue(
     kind="engine",
     group="prunec.engines",
     own={
-        "onnxruntime": "prunec.runtime.engines.onnxruntime:OnnxRuntime",
+        MODEL_ITSELF: "prunec.runtime.engines.onnxruntime:OnnxRuntime",
         "tensorrt": "prunec.runtime.engines.tensorrt:TensorRT",
         "tensorrt_rtx": "prunec.runtime.engines.tensorrt_rtx:TensorRTRTX",
     },

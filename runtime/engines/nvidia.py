@@ -9,7 +9,7 @@ from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.options import FLAGS, EngineOptions
 from prunec.runtime.engines.protocol import NO_WORD, EngineInfo, EngineKind
-from prunec.runtime.engines.tensorrt_build import build_plan
+from prunec.runtime.engines.tensorrt_build import build_plan, parse_model
 from prunec.runtime.engines.tensorrt_run import TensorRTSession, gpu_name
 from prunec.runtime.target import Target
 
@@ -62,6 +62,9 @@ class NvidiaEngine(EngineKind):
     def notes(self, target: Target) -> tuple[str, ...]:
         """Sentences on an engine that users must know."""
         return ()
+
+    def parse(self, onnx_path: Path, options: EngineOptions) -> str:
+        return parse_model(self.name, onnx_path, options.ranges)
 
     def build(self, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> EngineInfo:
         started = time.perf_counter()

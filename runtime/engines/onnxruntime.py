@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from prunec.passes.errors import InputError, first_line
 from prunec.passes.unknown import Unknown
@@ -40,7 +42,9 @@ class OnnxRuntimeSession(Session):
             options.profile_file_prefix = profile_prefix
         self._path = path
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_deadly_optimizers(path)
+            )
         except Exception as error:
             raise InputError(
                 f"ONNX Runtime can't load {path}: {first_line(error)}", hint="Check that it is a valid ONNX file."
@@ -72,12 +76,22 @@ class OnnxRuntimeSession(Session):
         return str(self._session.end_profiling())
 
 
+def _deadly_optimizers(path: Path) -> list[str]:
+    """Optimizations that ONNX Runtime 1.32 dies of: of float16, which CPUs emulate, the one of memory layouts."""
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    return ["NchwcTransformer"] if any(tensor.data_type == TensorProto.FLOAT16 for tensor in weights) else []
+
+
 class OnnxRuntime(EngineKind):
     """ONNX Runtime on the CPU."""
 
     name: ClassVar[str] = "onnxruntime"
     title: ClassVar[str] = "ONNX Runtime"
     uses_threads: ClassVar[bool] = True
+
+    def parse(self, onnx_path: Path, options: EngineOptions) -> str:
+        OnnxRuntimeSession(onnx_path)
+        return f"onnxruntime {onnxruntime.__version__}"
 
     def build(self, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> EngineInfo:
         return EngineInfo(self.name, onnx_path, f"onnxruntime {onnxruntime.__version__}", run_on_device=True)

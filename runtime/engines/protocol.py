@@ -158,6 +158,15 @@ class EngineKind(ABC):
         """Why no engine for a target can be built on this machine, with the line that mends it; None where one can."""
         return None
 
+    def parse(self, onnx_path: Path, options: EngineOptions) -> str | Unknown:
+        """Have the library read a model before there is anything to build; its name and version. Unknown by default.
+
+        Raises:
+            UnsupportedModelError: The library refuses the model.
+            UsageError: The options don't fit the model.
+        """
+        return Unknown(f"{self.title} reads no model but to build it.")
+
     @abstractmethod
     def build(self, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> EngineInfo:
         """Build the engine of a target.

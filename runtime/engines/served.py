@@ -34,6 +34,12 @@ def build(kind: str, target: Target, onnx_path: Path, folder: Path, options: Eng
         return load_engine(kind).build(target, onnx_path, folder, options)
 
 
+def parse(kind: str, onnx_path: Path, options: EngineOptions) -> str | Unknown:
+    """`EngineKind.parse` of the kind of a name."""
+    with ENGINES.blame(kind):
+        return load_engine(kind).parse(onnx_path, options)
+
+
 def open_session(kind: str, engine: EngineInfo, threads: int) -> int:
     """Load an engine by the kind of a name; the number of its session."""
     with ENGINES.blame(kind):

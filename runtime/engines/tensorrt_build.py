@@ -62,14 +62,7 @@ def build_plan(
     """
     trt = importlib.import_module(library) if isinstance(library, str) else library
     logger = _logger(trt)
-    builder = trt.Builder(logger)
-    # TensorRT 10 needs the flag of strong typing; later libraries know no other typing and may lack the flag.
-    strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise _failed(trt, onnx_path, "parse", errors + logger.errors)
+    builder, network, _parser = _parsed(trt, logger, onnx_path)
     inputs = _input_dimensions(network)
     used = used_ranges(inputs, ranges)
     config = builder.create_builder_config()
@@ -87,6 +80,32 @@ def build_plan(
     if timings is not None:
         timings.write_bytes(bytes(config.get_timing_cache().serialize()))
     return BuiltPlan(plan, used, parse_sparsity(logger.sparsity), library_version(trt))
+
+
+def parse_model(library: str, onnx_path: Path, ranges: Mapping[str, SizeRange]) -> str:
+    """Have a library read a model as `build_plan` does, which tells the arguments; name and version of the library.
+
+    Raises:
+        UnsupportedModelError: The library can't parse the model.
+        UsageError: A dynamic dimension has no range, or a range belongs to none.
+    """
+    trt = importlib.import_module(library)
+    _builder, network, _parser = _parsed(trt, _logger(trt), onnx_path)
+    used_ranges(_input_dimensions(network), ranges)
+    return library_version(trt)
+
+
+def _parsed(trt: ModuleType, logger: Any, onnx_path: Path) -> tuple[Any, Any, Any]:
+    """Builder, network and parser of a model; each needs those before it, and weights live in the parser."""
+    builder = trt.Builder(logger)
+    # TensorRT 10 needs the flag of strong typing; later libraries know no other typing and may lack the flag.
+    strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_path)):
+        errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise _failed(trt, onnx_path, "parse", errors + logger.errors)
+    return builder, network, parser
 
 
 def library_version(trt: ModuleType) -> str:

@@ -105,7 +105,10 @@ def test_classes_must_be_the_same_in_both_parts(folder: Path) -> None:
         load_data(CONFIG, folder, 0)
 
 
-@pytest.mark.parametrize(("source", "words"), [("missing", "has no folder train"), ("images/train/grey", "no folder")])
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("missing", "doesn.t exist"), (".", "has no folder train"), ("images/train/grey", "no folder")],
+)
 def test_other_folders_are_refused(folder: Path, source: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_data(replace(CONFIG, train=f"imagefolder:{source}"), folder, 0)

@@ -45,7 +45,7 @@ def test_moments_give_the_energy_of_the_outputs(name: str) -> None:
     weight = program.tensors()[weight_name].detach()
     rows = to_rows(weight)
     assert torch.equal(from_rows(rows, weight), weight)
-    moments = measure_inputs(call, x, [InputMoments()])[InputMoments()]
+    moments = measure_inputs(call, [x], [InputMoments()])[InputMoments()]
     energy = ((rows @ moments.raw) * rows).sum()
     outputs = layer(x).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).detach()
     torch.testing.assert_close(energy, outputs.square().sum())
@@ -252,7 +252,7 @@ def test_moments_keep_small_deviations_from_large_means() -> None:
     program = capture(nn.Linear(4, 2), (torch.randn(2, 4),))
     call, _ = weighted_calls(program.graph)[0]
     x = 1000 + 0.01 * torch.randn(5000, 4)
-    centred = measure_inputs(call, x, [InputMoments()])[InputMoments()].centred
+    centred = measure_inputs(call, [x], [InputMoments()])[InputMoments()].centred
     exact = (x.double() - x.double().mean(0)).T @ (x.double() - x.double().mean(0))
     torch.testing.assert_close(centred, exact, rtol=1e-3, atol=1e-3)
 
@@ -348,3 +348,44 @@ def test_what_can_not_be_done() -> None:
         sparsify_by_inputs(two, options, torch.full((8, 4), torch.inf))
     with pytest.raises(UsageError, match="criterion"):
         Sparsify(criterion="wandda")
+
+
+class FlatTokens(nn.Module):
+    """Tokens on an axis of their own, or flattened with the batch of 4 that the network then fixes."""
+
+    def __init__(self, batch: int | None) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.batch = batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        y = self.b(y if self.batch is None else y.reshape(self.batch * 3, 16)).relu()
+        return self.c((y if self.batch is None else y.reshape(self.batch, 3, 16)).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_a_network_that_fixes_its_batch_sees_the_same_samples(criterion: str) -> None:
+    x = torch.randn(32, 3, 8, generator=torch.Generator().manual_seed(0))
+    masks = []
+    for batch in (None, 4):
+        torch.manual_seed(0)
+        program = capture(FlatTokens(batch).eval(), (x[:4],))
+        assert program.batch_is_dynamic == (batch is None)
+        masks.append(sparsify_by_inputs(program, Sparsify(criterion=criterion), x).program.masks)
+    assert masks[0].keys() == masks[1].keys()
+    assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+    with pytest.raises(UsageError, match="at least 8"):
+        sparsify_by_inputs(program, Sparsify(criterion=criterion), x[:7])
+
+
+def test_convolutions_of_one_sample_without_a_batch() -> None:
+    network = Net(
+        lambda s, x: s.b(s.a(x[0])[None].mean(2)) + 0 * x.mean((1, 2))[:, None],
+        a=nn.Conv1d(8, 16, 3),
+        b=nn.Linear(16, 3),
+    )
+    program = capture(network.eval(), (torch.randn(2, 8, 6),))
+    assert sparsify_by_inputs(program, Sparsify(criterion="wanda"), torch.randn(8, 8, 6)).program.masks.keys() >= {
+        "a.weight"
+    }

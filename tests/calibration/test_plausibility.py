@@ -11,12 +11,23 @@ from prunec.calibration.data import Data
 from prunec.calibration.first_norm import FirstNorm
 from prunec.calibration.plausibility import Plausibility, check_plausibility
 from prunec.calibration.relabelling import relabellings
-from prunec.calibration.splits import SampleSplit
+from prunec.calibration.splits import Preprocessing, SampleSplit
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.evaluate import top1, top5
-from tests.calibration.glyphs import CLASSES, MEAN, STD, accuracy, changed, glyph_data, network, preprocessing, trained
+from tests.calibration.glyphs import (
+    CLASSES,
+    MEAN,
+    STD,
+    accuracy,
+    changed,
+    glyph_data,
+    network,
+    preprocessing,
+    split_of,
+    trained,
+)
 
 GIVEN, NONE = preprocessing(), preprocessing((0.0,), (1.0,))
 ORDER = torch.tensor([3, 0, 1, 5, 2, 4])
@@ -24,6 +35,17 @@ ORDER = torch.tensor([3, 0, 1, 5, 2, 4])
 
 def scaled(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 255
+
+
+def noise(images: torch.Tensor) -> torch.Tensor:
+    return torch.randint(0, 256, images.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def dots(images: torch.Tensor) -> torch.Tensor:
+    """One bright pixel in each image."""
+    dark, samples = torch.zeros_like(images), torch.arange(len(images))
+    dark[samples, :, 5 * samples % 12, 7 * samples % 11] = 255
+    return dark
 
 
 #: What is done to the data -> words of the finding where a batch norm tells the scale, and where there is none.
@@ -64,6 +86,29 @@ MISTAKES = {
     "transposed": (lambda data: changed(data, lambda x: x.transpose(2, 3)), "(transposed)", "(transposed)"),
     "upside down": (lambda data: changed(data, lambda x: x.flip(2)), "upside down", "upside down"),
     "mirrored": (lambda data: changed(data, lambda x: x.flip(3)), "mirrored", "mirrored"),
+    "turned by 180 degrees": (lambda data: changed(data, lambda x: x.flip(2, 3)), "turned by 180", "turned by 180"),
+    "turned to the right": (
+        lambda data: changed(data, lambda x: x.rot90(-1, (2, 3))),
+        "turned by 90 degrees to the right",
+        "turned by 90 degrees to the right",
+    ),
+    "turned to the left": (
+        lambda data: changed(data, lambda x: x.rot90(1, (2, 3))),
+        "turned by 90 degrees to the left",
+        "turned by 90 degrees to the left",
+    ),
+    "nothing but zeros": (
+        lambda data: changed(data, lambda x: 0 * x),
+        "all inputs are the same",
+        "inputs are the same",
+    ),
+    "one image for all": (
+        lambda data: changed(data, lambda x: x[:1].expand_as(x)),
+        "all inputs are the same",
+        "all inputs are the same",
+    ),
+    "noise": (lambda data: changed(data, noise), "the inputs are others than those of the training", ""),
+    "single dots": (lambda data: changed(data, dots), "the inputs are others than those of the training", ""),
     "reshaped": (
         lambda data: changed(data, lambda x: x.permute(0, 2, 3, 1).reshape(-1, 3, 12, 12)),
         "reshape or view was used",
@@ -108,6 +153,10 @@ def normless(data: Data) -> Program:
     net = trained(data, norm=False, epochs=8)
     assert accuracy(net, data) > 0.9
     return program_of(net)
+
+
+def sure_of(predicted: torch.Tensor, classes: int) -> torch.Tensor:
+    return 8 * nn.functional.one_hot(predicted, classes).float()
 
 
 def findings(program: Program, data: Data) -> tuple[str, ...]:
@@ -205,16 +254,18 @@ def test_what_is_not_affine_before_the_first_batch_norm_has_no_moments(data: Dat
 def test_random_predictions_are_explained_by_no_order_of_the_classes(classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     predicted, labels = (torch.randint(0, classes, (320,), generator=generator) for _ in range(2))
-    assert list(relabellings(predicted, labels, classes)) == []
+    assert list(relabellings(sure_of(predicted, classes), labels)) == []
     # Nor is a network that gives one answer always.
-    assert list(relabellings(torch.zeros_like(labels), labels, classes)) == []
+    assert list(relabellings(sure_of(torch.zeros_like(labels), classes), labels)) == []
 
 
 def test_classes_that_are_sorted_as_text_are_named(program: Program) -> None:
     names = sorted(range(12), key=str)
     numbers = torch.arange(12).repeat(30)
     predicted = torch.tensor([names.index(number) for number in numbers.tolist()])
-    assert next(iter(relabellings(predicted, numbers, 12))).words.startswith("one of the two has the classes sorted")
+    assert next(iter(relabellings(sure_of(predicted, 12), numbers))).words.startswith(
+        "one of the two has the classes sorted"
+    )
 
 
 def test_samples_are_taken_from_all_of_a_split(data: Data) -> None:
@@ -239,3 +290,62 @@ def test_briefly_trained_networks_raise_no_alarm(data: Data, steps: int) -> None
         nn.functional.cross_entropy(net(inputs), labels).backward()
         optimizer.step()
     assert findings(program_of(net.eval()), plain) == ()
+
+
+def tabular(inputs: torch.Tensor, labels: torch.Tensor) -> Data:
+    """The same samples for training and test."""
+    split = split_of(inputs.numpy(), labels.numpy(), Preprocessing(torch.zeros(1), torch.ones(1)))
+    return Data(split, split, split, "0", "0", 2, tuple(inputs.shape[1:]), test_repeats_train=0.0, train_repeats=0.0)
+
+
+class Threshold(nn.Module):
+    """Class 1 where the mean input is above a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.linear.weight.data = torch.tensor([[0.0] * 4, [0.25] * 4])
+        self.linear.bias.data = torch.tensor([0.0, -threshold])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1])
+def test_rare_classes_that_were_given_weight_raise_no_alarm(share: float) -> None:
+    """Saying the common class only has the higher accuracy, and every change that does so lifts it."""
+    torch.manual_seed(0)
+    labels = (torch.rand(4000) < share).long()
+    inputs = (80 + 40 * labels[:, None] + 30 * torch.randn(4000, 1) + torch.randn(4000, 4)).clamp(0, 255)
+    net = Threshold(100.0).eval()
+    assert float((net(inputs).argmax(1) == labels).float().mean()) < 1 - share - 0.05
+    assert findings(capture(net, (inputs[:2],)), tabular(inputs, labels)) == ()
+
+
+def test_a_rare_class_that_no_sample_is_of_is_no_mistake_and_one_class_in_all_is() -> None:
+    torch.manual_seed(0)
+    inputs, labels = 80 + 30 * torch.randn(5000, 4), torch.zeros(5000).long()
+    program = capture(Threshold(100.0).eval(), (inputs[:2],))
+    assert "all samples are of one class" in findings(program, tabular(inputs, labels))[0]
+    labels[20] = 1
+    assert findings(program, tabular(inputs, labels)) == ()
+
+
+def test_inputs_that_do_not_vary_fit_no_scale(program: Program, data: Data) -> None:
+    norm = FirstNorm.of(program.inference())
+    assert norm is not None
+    for value in (0.0, 7.0):
+        assert norm.moments(torch.full((32, 3, 12, 12), value)) is None
+
+
+@pytest.mark.parametrize("rate", [1e-4, 5e-4, 2e-3])
+def test_networks_that_have_hardly_learned_raise_no_alarm(data: Data, rate: float) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(432, 32), nn.ReLU(), nn.Linear(32, CLASSES))
+        optimizer = torch.optim.Adam(net.parameters(), rate)
+        for inputs, labels in islice(data.train.batches(50, epoch=0), 10):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(inputs), labels).backward()
+            optimizer.step()
+        assert findings(program_of(net.eval()), data) == ()

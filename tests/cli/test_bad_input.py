@@ -280,3 +280,12 @@ def test_ctrl_c_exits_130_and_leaves_nothing_but_the_state_of_the_training(proje
     state = next(project.glob("*.bundle.state"))
     assert [path.name for path in state.iterdir()] == ["recover-0.state"]
     assert {path.name for path in project.iterdir()} | {"__pycache__"} == before | {state.name}
+
+
+def test_a_name_in_a_card_does_not_control_the_terminal(prunec: Prunec, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f'name: "{name}\\e[2J\\x9b"\nfinetuning: {{epochs: 1}}\n')
+    done = prunec("compare", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
+    assert done.code == 0
+    assert r"a\x1b[2J\x9b" in done.out
+    assert not {"\x1b", "\x9b"} & set(done.out + done.err)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prunec.passes.errors import UnsupportedModelError
 from tests.cli.conftest import COMPILE, Outcome, Prunec, Refused
 
 
@@ -42,6 +43,18 @@ def test_an_error_of_the_system_within_one_of_torch(
     monkeypatch.setattr("prunec.compiler.commands.compile_network.compile_request", fails)
     outcome = prunec(*COMPILE)
     assert (outcome.code, "No space left" in outcome.err) == (10, True)
+
+
+def test_a_lack_of_memory_within_another_error(prunec: Prunec, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise UnsupportedModelError("torch.export can't capture Sequential: MemoryError") from error
+
+    monkeypatch.setattr("prunec.compiler.commands.compile_network.compile_request", fails)
+    outcome = prunec(*COMPILE)
+    assert (outcome.code, "out of memory" in outcome.err) == (10, True)
 
 
 @pytest.mark.parametrize(("where", "code"), [("> /dev/full", 10), (">&-", 0), ("2>&-", 0)])

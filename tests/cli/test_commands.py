@@ -122,8 +122,9 @@ def test_sparsity_and_latency_gates(project: Path, prunec: Prunec) -> None:
     assert "layers that hold 2:4 66.67 ≥ 60 %" in outcome.last_line or "66.67" in outcome.last_line
     assert prunec(*compile_, "sparser", "--require-sparse", "70%").code == 7
     outcome = prunec(*compile_, "fast", "--min-speedup", 1.5)
-    assert outcome.code == 6  # not known without the device
-    assert "not known" in outcome.last_line
+    assert outcome.code == 6  # not known without an engine
+    assert "The gate min_speedup can't pass: --no-engine leaves the engine out." in outcome.err
+    assert not (project / "fast").exists()
     assert prunec(*compile_, "faster", "--min-speedup", 1.5, "--allow-unknown").code == 0
 
 

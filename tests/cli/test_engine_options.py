@@ -63,8 +63,10 @@ def test_t4_has_no_sparse_tensor_cores(project: Path, prunec: Prunec) -> None:
 def test_build_measures_the_speedup_against_the_source(
     project: Path, prunec: Prunec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = prunec("compile", "model.pt", "-t", "h100-2:4", "--epochs", 0, "-o", "x", "--min-speedup", 1.5)
-    assert outcome.code == 4
+    arguments = ("compile", "model.pt", "-t", "h100-2:4", "--epochs", 0, "-o", "x", "--min-speedup", 1.5)
+    assert prunec(*arguments).code == 6  # whatever comes of it: refused before the checkpoint is loaded
+    assert not (project / "x").exists()
+    assert prunec(*arguments, "--allow-unknown").code == 4
     pretend_device(monkeypatch)
     outcome = prunec("build", "x", "--source", "model.pt", "--timing-cache", project / "timings")
     assert outcome.code == 0, outcome.err
@@ -110,3 +112,21 @@ def test_latency_is_measured_at_the_batch_that_is_asked_for(project: Path, prune
     report = read_bundle(project / "x").report
     assert report.latency_cpu is not None
     assert report.latency_cpu.batch == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--min-speedup", "2"), 6, "min_speedup can't pass: its figure needs the device"),
+        (("--gate", "not_slower{limit=1}"), 6, "not_slower can't pass: its figure needs the device"),
+        (("--strict",), 4, "vendor_support can't pass: NVIDIA A100 80GB SXM is not in the vendor's support matrix"),
+    ],
+)
+def test_gates_that_cannot_pass_on_this_machine_fail_before_the_checkpoint_is_read(
+    project: Path, prunec: Prunec, options: tuple[str, ...], code: int, words: str
+) -> None:
+    outcome = prunec("compile", "model.pt", "-t", "a100", "-o", "x", *options)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "load the checkpoint" not in outcome.err
+    assert not (project / "x").exists()

@@ -41,6 +41,8 @@ _DATA = {
     "uneven": ("return [(X, Y[:9])], [(X, Y)]", "batch 0 has 300 inputs and 9 labels"),
     "one part": ("return X", "gave a Tensor: expected"),
     "four parts": ("return X, X, X, X", "gave 4 parts: expected"),
+    "too long": ("Items.__len__ = lambda self: 10**12\n    return Items(), Items()", "it has 1000000000000 samples"),
+    "wrong length": ("Items.__len__ = lambda self: 400\n    return Items(), Items()", "IndexError"),
     "length": ("Items.__len__ = lambda self: 1 / 0\n    return Items(), Items()", "ZeroDivisionError"),
     "item": ("Items.__getitem__ = lambda self, i: os._nothing\n    return Items(), Items()", "AttributeError"),
     "hanging": ("time.sleep(600)", "took longer than 2 s at"),
@@ -136,6 +138,52 @@ def test_inputs_that_change_after_they_were_checked(project: Path, prunec: Prune
     with_data(project, f"seen = []\n    {body}    return Items(), Items()")
     outcome = prunec("compile", "model.pt", "--target", "cpu", "--no-engine")
     check_refused(outcome, "values that are not finite", "when they were first read")
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        ("torch.tensor(77)", "have the label 77; when they were first read they had labels 0 to 3"),
+        ("torch.tensor(-100)", "have the label -100"),
+        ("torch.tensor(0.5)", "labels of shape () and type torch.float32"),
+        ("torch.tensor([1, 2])", "but got [] at entry 0 and [2]"),
+    ],
+)
+def test_labels_that_change_after_they_were_checked(project: Path, prunec: Prunec, late: str, words: str) -> None:
+    body = f"Items.__getitem__ = lambda self, i: (X[i], {late} if seen.append(i) or len(seen) > 640 else Y[i])\n"
+    with_data(project, f"seen = []\n    {body}    return Items(), Items()")
+    outcome = prunec("compile", "model.pt", "--target", "cpu", "--no-engine")
+    check_refused(outcome, words, "load.py:")
+    assert "loss" not in outcome.err
+
+
+_MAIN = (
+    "from prunec.compiler.cli import ending; ending.PATIENCE_S = 0.5; from prunec.compiler.cli.main import main; main()"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("sys.stdout.close(); sys.stderr.close(); os.close(1); os.close(2)", ""),
+        (
+            "threading.Thread(target=time.sleep, args=(999,), name='mine').start()",
+            "left running, and it is ended: mine",
+        ),
+        (
+            "multiprocessing.get_context('fork').Process(target=time.sleep, args=(999,), name='own').start()",
+            "ended: own",
+        ),
+    ],
+)
+def test_what_the_code_closes_or_leaves_running_holds_nothing_up(project: Path, body: str, words: str) -> None:
+    with_data(project, f"import threading, multiprocessing\n    {body}\n    return [(X, Y)], [(X, Y)]")
+    command = [sys.executable, "-c", _MAIN, "eval", "model.pt", "--json"]
+    ended = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["test_images"] == 300
+    assert "code of the project file" in ended.stderr
+    assert words in ended.stderr
 
 
 def test_code_that_prints_and_moves_leaves_the_output_alone(project: Path) -> None:

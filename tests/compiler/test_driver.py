@@ -4,6 +4,7 @@ import gc
 import json
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,17 @@ def test_the_bundle_holds_every_promised_file_and_is_intact(compiled: tuple[Repo
     assert bundle.check_hashes() == []
     assert bundle.report == report
     assert report.passed
+
+
+def test_compiles_of_several_threads_give_what_one_gives(program: Program, data: Data, tmp_path: Path) -> None:
+    def compiled_by_a_thread(number: int) -> bytes:
+        output = tmp_path / f"{number}.bundle"
+        pipeline = "prune-filters{ratio=0.5} recover{epochs=1,schedule=constant:0.05}"
+        assert compile_model(program, "cpu", pipeline, data, output, settings=FAST).passed
+        return (output / "model.onnx").read_bytes()
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(compiled_by_a_thread, range(3)))) == 1
 
 
 def test_recovery_learns_what_pruning_lost(compiled: tuple[Report, Path]) -> None:

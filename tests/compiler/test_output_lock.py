@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from prunec.compiler.bundle import output_lock, swap
-from prunec.compiler.bundle.bundle_writer import BundleWriter
+from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.bundle.output_lock import OutputLock, Owner
-from prunec.passes.errors import EnvironmentFailure
+from prunec.passes.errors import EnvironmentFailure, UsageError
 
 HOLD = """
 import sys, time
@@ -85,10 +85,68 @@ def test_a_lock_is_taken_over_only_where_its_owner_was_here(
     assert path.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff", b"null"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 200])
 def test_a_lock_that_names_nobody_is_that_of_a_run_which_died_taking_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lock").write_bytes(content)
     OutputLock(tmp_path / "lock", "m.bundle").acquire()
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"host": 1}', b"\xff", b"null", b"export PATH=/bin"])
+@pytest.mark.parametrize("place", [lambda path, _: path, lambda _, link: link], ids=["itself", "link"])
+def test_a_file_that_is_no_lock_stays_as_it_is(
+    tmp_path: Path, content: bytes, place: Callable[[Path, Path], Path]
+) -> None:
+    theirs, link = tmp_path / "theirs", tmp_path / "link"
+    theirs.write_bytes(content)
+    link.symlink_to(theirs)
+    with pytest.raises(EnvironmentFailure, match="is no lock of prunec's"):
+        OutputLock(place(theirs, link), "m.bundle").acquire()
+    assert theirs.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path, _: path.symlink_to(path.with_name("nowhere")),
+        lambda path, theirs: path.symlink_to(theirs),
+        lambda path, theirs: path.hardlink_to(theirs),
+        lambda path, _: path.mkdir(),
+        lambda path, _: os.mkfifo(path),
+    ],
+    ids=["dangling link", "link", "hard link", "folder", "fifo"],
+)
+def test_what_lies_at_the_place_of_a_lock_is_not_touched(tmp_path: Path, make: Callable[[Path, Path], object]) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.touch()
+    make(tmp_path / "lock", theirs)
+    with pytest.raises(EnvironmentFailure, match="is no lock of prunec's"):
+        OutputLock(tmp_path / "lock", "m.bundle").acquire()
+    assert theirs.read_bytes() == b""
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_states_are_not_kept_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "m.bundle.state").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UsageError, match="is in the way"):
+        refuse_states(tmp_path / "m.bundle.state", resume=True, force=True)
+
+
+@pytest.mark.parametrize("suffix", ["old", "tmp"])
+def test_a_file_in_the_place_of_a_hidden_folder_is_named_and_stays(tmp_path: Path, suffix: str) -> None:
+    theirs = tmp_path / f".m.bundle.{suffix}"
+    theirs.write_text("theirs")
+    with pytest.raises(EnvironmentFailure, match=rf"\.m\.bundle\.{suffix} is in the way"):
+        BundleWriter(tmp_path / "m.bundle").__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
+
+
+def test_a_link_in_the_place_of_what_stepped_aside_is_removed_alone(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".m.bundle.old").symlink_to(tmp_path / "theirs")
+    with BundleWriter(tmp_path / "m.bundle"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bundle", "theirs"]
 
 
 @pytest.mark.parametrize(

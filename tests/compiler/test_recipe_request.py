@@ -1,5 +1,6 @@
 """Recipes of a project file and the command line together: which steps run, with what, and who said so."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -174,3 +175,58 @@ def test_a_line_that_is_not_sure_is_not_told(tmp_path: Path, text: str) -> None:
         return
     rows = resolved(tmp_path, text).rows
     assert [row.source for row in rows if row.option == "epochs"] == ["[recipe.recover]"]
+
+
+@pytest.mark.parametrize("target", ["cpu", "a100", "a100-2:4"])
+@pytest.mark.parametrize("data", ["", DATA])
+@pytest.mark.parametrize("options", [{}, {"epochs": 0}, {"epochs": 3}, {"speedup": 3.0}, {"epochs": 0, "ratio": 0.5}])
+def test_the_advice_of_the_note_is_a_recipe_that_runs(
+    tmp_path: Path, target: str, data: str, options: dict[str, object]
+) -> None:
+    """For every table and target: what the note says gives the steps that it names, and needs no note of its own."""
+    followed = 0
+    for count in (1, 2, 3):
+        for tables in combinations(HARMLESS, count):
+            text = {name: f"[recipe.{name}]\n{HARMLESS[name]}\n" for name in tables}
+            before = resolved(tmp_path, data + "".join(text.values()), target, **options)
+            for note in before.notes:
+                advice = re.search(r"alone: (steps = \[(.*)\]) under \[recipe\](?:, and no (.*))?\.$", note)
+                assert advice, note
+                gone = re.findall(r"\[recipe\.([a-z-]+)\]", advice[3] or "")
+                kept = "".join(table for name, table in text.items() if name not in gone)
+                after = resolved(tmp_path, f"{data}[recipe]\n{advice[1]}\n{kept}", target, **options)
+                assert names(after) == re.findall(r'"([a-z-]+)"', advice[2])
+                assert after.notes == ()
+                followed += 1
+    assert followed or (target == "a100-2:4" and not data) or "speedup" in options or "ratio" in options
+
+
+def test_an_option_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\[recipe.prune-filters\] has 'round_to' twice, also as 'round-to'"):
+        resolved(tmp_path, "[recipe.prune-filters]\nround-to = 2\nround_to = 4\n")
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"pipeline": "prune-filters{ratio=0.5}"}])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[recipe.recover]\nepohcs = 3", "epohcs"),
+        ("[recipe.recover]\nepochs = 0", "at least 1"),
+        ("[recipe.recover]\nschedule = 'cosinus:1'", "cosinus"),
+        ("[recipe.prune-filters]\nratio = 2", "ratio"),
+    ],
+)
+def test_what_is_left_out_is_read_all_the_same(
+    tmp_path: Path, options: dict[str, object], text: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolved(tmp_path, DATA + text, **options)
+
+
+def test_tables_beside_a_pipeline_of_the_command_line_are_told(tmp_path: Path) -> None:
+    text = f"{DATA}[recipe]\nsteps = ['recover']\n[recipe.recover]\nepochs = 3"
+    (note,) = resolved(tmp_path, text, pipeline="prune-filters{ratio=0.5}").notes
+    assert "--pipeline says what is done: [recipe] steps and [recipe.recover] of" in note
+    assert resolved(tmp_path, DATA, pipeline="prune-filters{ratio=0.5}").notes == ()
+    with pytest.raises(UsageError, match="nothing-of-it"):
+        resolved(tmp_path, "[recipe]\npipeline = 'nothing-of-it'", pipeline="prune-filters{ratio=0.5}")

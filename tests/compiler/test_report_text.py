@@ -6,8 +6,9 @@ from rich.console import Console
 from prunec.compiler.gates.judging import judged
 from prunec.compiler.gates.own_gates import MaxDropPoints, MinSpeedup
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
+from prunec.compiler.report.last_line import result_line
 from prunec.compiler.report.report import Report
-from prunec.compiler.report.report_text import layers_csv, report_line, result_line, summary_lines, summary_table
+from prunec.compiler.report.report_text import layers_csv, report_line, summary_lines, summary_table
 from prunec.compiler.report.training_parts import AccuracyPart
 from prunec.passes.unknown import Unknown
 from tests.compiler.sample_report import sample_report

@@ -8,16 +8,26 @@ from typing import Any
 
 import onnx
 import pytest
+import typer
 from onnx import numpy_helper
 
 from prunec.compiler.bundle.bundle_names import TYPED_ONNX
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_program, intact_bundle, read_bundle
 from prunec.compiler.bundle.manifest import describe_folder
+from prunec.compiler.cli.main import app
 from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.commands.verify_checks import Check, ask
-from prunec.compiler.commands.verify_documents import check_files, check_layers, check_page, check_plan, check_recipe
-from prunec.compiler.commands.verify_models import check_weights
-from prunec.compiler.commands.verify_report import check_claims, check_gates, check_outcome, check_two_four
+from prunec.compiler.commands.verify_documents import (
+    check_files,
+    check_layers,
+    check_page,
+    check_plan,
+    check_recipe,
+    check_versions,
+)
+from prunec.compiler.commands.verify_gates import FLAGS, check_gates, check_outcome
+from prunec.compiler.commands.verify_models import check_outputs, check_weights
+from prunec.compiler.commands.verify_report import check_claims, check_two_four
 from prunec.compiler.commands.verify_source import check_dense_figures, replay
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.fairness import read_cards
@@ -77,6 +87,17 @@ def at(path: str, value: object) -> Edit:
         report[last] = value
 
     return in_report(change)
+
+
+def in_manifest(tool: str, version: str) -> Edit:
+    """Another version of a tool in the manifest."""
+
+    def edit(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["versions"][tool] = version
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
 
 
 def in_text(name: str, old: str, new: str) -> Edit:
@@ -151,6 +172,9 @@ def test_an_intact_bundle_passes(good: Path) -> None:
         (check_layers, content("layers.csv", b""), 9, "has 0 rows"),
         (check_layers, at("layers.0.predicted_ms", 1.0), 9, "predicted_ms"),
         (check_page, in_text("report.html", "a100", "h100"), 9, "doesn't show"),
+        (check_page, content("report.html", b"<script>alert(1)</script>"), 9, "doesn't show"),
+        (check_files, at("target", "a101-2:4-fp16"), 9, "Unknown device 'a101'"),
+        (check_versions, in_manifest("plotly", "6.0"), 9, "plotly 6.0"),
         (check_claims, at("macs.compiled", 1), 9, "macs.compiled is 1"),
         (check_claims, at("macs.speedup", 9.5), 9, "macs.speedup is 9.5"),
         (check_claims, at("parameters.compiled", 1), 9, "parameters.compiled is 1"),
@@ -168,6 +192,37 @@ def test_an_intact_bundle_passes(good: Path) -> None:
         (check_claims, at("ledger.1.weights_out", "0" * 64), 9, "ledger, first weights"),
         (check_claims, at("latency_cpu.speedup", 99.0), 9, "latency_cpu.speedup"),
         (check_claims, at("pruning.groups.0.kept", 999), 9, "kept <= width"),
+        (check_claims, at("pruning.groups.0.width", 10**6), 9, "pruning.groups"),
+        (check_claims, at("pruning.ratio", 0.9), 9, "pruning.ratio"),
+        (check_claims, at("pruning.criterion", "l2"), 9, "pruning.criterion"),
+        (check_claims, at("latency_cpu.speedup_interval", [90.0, 99.0]), 9, "lies in its interval"),
+        (check_claims, at("latency_cpu.dense_ms.p90", 1e9), 9, "median <= p90 <= p99"),
+        (check_claims, at("latency_cpu.runs", 0), 9, "1 or more"),
+        (check_claims, at("oracle.exact", False), 9, "oracle.exact"),
+        (check_claims, at("oracle.masked_max_relative_error", 1e9), 9, "below 1e-09"),
+        (
+            check_claims,
+            in_report(lambda r: r["macs"].update(dense=10**9, speedup=10**9 / r["macs"]["compiled"])),
+            9,
+            "macs.dense",
+        ),
+        (check_claims, at("parameters.dense", 10**6), 9, "parameters.dense"),
+        (check_claims, at("layers.1.shape", [32, 17, 3, 3]), 9, "macs.dense"),
+        (check_claims, at("layers.0.onnx_nodes", ["other"]), 9, "onnx_nodes"),
+        (check_claims, at("layers.2.name", "other"), 9, "layer other: name"),
+        (check_claims, at("layers.1.sparsity.gain_rule", "it does"), 9, "gain_rule"),
+        (check_claims, at("steps.1.aim.got", 99.0), 9, "aim.got"),
+        (check_claims, at("steps.3.aim.got", 99.0), 9, "aim.got <= asked"),
+        (check_claims, at("steps.2.macs", 1), 9, "steps.2.macs"),
+        (check_claims, at("steps.2.nonzero_weights", 1), 9, "steps.2.nonzero_weights"),
+        (check_claims, at("steps.3.nonzero_weights", 1), 9, "steps.3.nonzero_weights"),
+        (check_claims, at("ledger.1.stage", "permute"), 9, "ledger, stages"),
+        (check_claims, at("ledger.1.options.ratio", 0.5), 9, "options.ratio"),
+        (check_claims, at("ledger.1.options.min_channels", 5), 9, "options.min_channels"),
+        (check_claims, at("ledger.1.seed", 5), 9, "steps.1.seed"),
+        (check_claims, at("ledger.2.removed", True), 9, "steps.2.removed"),
+        (check_claims, at("ledger.1.epochs", 3.0), 9, "steps.1.epochs"),
+        (check_claims, at("macs.convention", "MACs"), 9, "convention"),
         (check_two_four, in_report(lambda r: [x.update(sparsity=None) for x in r["layers"]]), 9, "masks"),
         (check_two_four, at("layers.1.sparsity.valid", False), 9, "told not to be 2:4"),
         (check_two_four, at("layers.2.sparsity.valid", True), 7, "doesn't hold it: depthwise"),
@@ -176,6 +231,21 @@ def test_an_intact_bundle_passes(good: Path) -> None:
         (check_weights, content("model.onnx", b"garbage"), 9, "can't be read as an ONNX file"),
         (check_gates, at("gates.0.value", 1e9), 8, "judged again"),
         (check_gates, at("gates.0.limit", 1.0), 9, "another limit"),
+        (check_gates, at("gates.0.label", "accuracy"), 9, "the label of the gate"),
+        (check_gates, in_report(lambda r: r["gates"].append(r["gates"][0])), 9, "stands there twice"),
+        (check_gates, at("gates.1.name", "min_done_percenc"), 9, "min_done_percent is missing"),
+        (
+            check_gates,
+            in_report(lambda r: r["gates"].append({**r["gates"][0], "name": "mine"})),
+            9,
+            "no gate of prunec's",
+        ),
+        (check_gates, at("command", "prunec compile m.pt -t cpu --min-speedup 3"), 9, "asks for the gate min_speedup"),
+        (check_gates, at("command", "prunec compile m.pt --gate=max_drop_points{limit=1}"), 9, "gate max_drop_points"),
+        (check_gates, at("command", "prunec compile m.pt --strict"), 9, "asks for the gate"),
+        (check_gates, at("command", "prunec compile m.pt --allow-noop"), 9, "min_done_percent has the limit 50"),
+        (check_gates, at("command", "prunec compile 'm.pt"), 9, "can't be one"),
+        (check_outcome, at("warnings", ["it is slow"]), 9, "the warnings are"),
         (check_gates, in_report(lambda r: r["gates"].pop(0)), 9, "max_onnx_vs_torch_relative_error is missing"),
         (check_gates, in_report(lambda r: r["gates"].pop(1)), 9, "min_done_percent is missing"),
         (check_gates, at("numerics.onnx_vs_torch_max_relative_error", 0.5), 8, "judged again"),
@@ -186,9 +256,10 @@ def test_an_intact_bundle_passes(good: Path) -> None:
 def test_what_is_not_so(
     bundle: Path, program: Program, question: Callable[..., str], edit: Edit, code: int, words: str
 ) -> None:
+    seal(bundle)
     edit(bundle)
     (bundle / "report.json").write_text(with_reasons((bundle / "report.json").read_text()))
-    check = asked(question, seal(bundle), program)
+    check = asked(question, read_bundle(bundle) if question is check_versions else seal(bundle), program)
     assert (check.verdict, check.exit_code) == ("failed", code), check
     assert words in check.detail
 
@@ -206,17 +277,66 @@ def with_reasons(text: str) -> str:
 def asked(question: Callable[..., str], bundle: Bundle, program: Program) -> Check:
     if question in (check_gates, check_outcome):
         return ask("x", lambda: question(bundle.report))
-    if question in (check_files, check_layers, check_page, check_recipe):
+    if question in (check_files, check_layers, check_page, check_recipe, check_versions):
         return ask("x", lambda: question(bundle))
     return ask("x", lambda: question(bundle, program))
 
 
-def test_an_edited_page_of_another_version_is_not_compared(bundle: Path) -> None:
+def test_the_drawing_library_of_a_page_may_be_another(bundle: Path) -> None:
+    """The page's own part is compared all the same."""
+    page = (bundle / "report.html").read_text()
+    before, _, rest = page.partition("<script>")
+    (bundle / "report.html").write_text(f"{before}<script>plotly 1.0</script>{rest.partition('</script>')[2]}")
+
+    def asked_of(version: str) -> Check:
+        sealed = seal(bundle)
+        manifest = sealed.manifest.model_copy(update={"versions": {**sealed.manifest.versions, "plotly": version}})
+        return ask("page", lambda: check_page(Bundle(bundle, manifest, sealed.report)))
+
+    check = asked_of("1.0")
+    assert (check.verdict, "10 bytes of plotly 1.0" in check.detail) == ("skipped", True)
+    assert asked_of(sealed_version(bundle)).exit_code == 9
     in_text("report.html", "a100", "h100")(bundle)
+    assert asked_of("1.0").exit_code == 9
+
+
+def sealed_version(bundle: Path) -> str:
+    return seal(bundle).manifest.versions["plotly"]
+
+
+def test_another_network_in_the_typed_file_is_found_whatever_versions_say(bundle: Path, program: Program) -> None:
+    """Its weights are the same, and its output is negated."""
+    model = onnx.load(bundle / HALF)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [f"{output}_x" if name == output else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", [f"{output}_x"], [output]))
+    onnx.save(model, bundle / HALF)
     sealed = seal(bundle)
-    manifest = sealed.manifest.model_copy(update={"versions": {**sealed.manifest.versions, "plotly": "1.0"}})
-    check = ask("page", lambda: check_page(Bundle(bundle, manifest, sealed.report)))
-    assert (check.verdict, "another version of plotly" in check.detail) == ("skipped", True)
+    assert ask("x", lambda: check_outputs(sealed, program)).exit_code == 8
+    older = sealed.manifest.model_copy(update={"versions": {**sealed.manifest.versions, "torch": "2.0"}})
+    assert ask("x", lambda: check_weights(Bundle(bundle, older, sealed.report), program)).verdict == "skipped"
+    in_onnx(HALF, 1.1)(bundle)
+    assert ask("x", lambda: check_weights(Bundle(bundle, older, sealed.report), program)).exit_code == 8
+
+
+def test_an_engine_of_an_unknown_kind_is_refused(bundle: Path) -> None:
+    with_engine("evil.sh")(bundle)
+    at("engine.kind", "nokind")(bundle)
+    check = ask("files", lambda: check_files(seal(bundle)))
+    assert (check.exit_code, "There is no engine 'nokind'" in check.detail) == (9, True)
+
+
+def test_the_options_without_a_value_are_those_of_the_command_line() -> None:
+    command = typer.main.get_command(app)
+    assert isinstance(command, typer.core.TyperGroup)
+    flags = {
+        name
+        for option in command.commands["compile"].params
+        if getattr(option, "is_flag", False)
+        for name in option.opts
+    }
+    assert flags | {"--help"} == FLAGS
 
 
 def test_a_report_that_failed_never_passes(bundle: Path) -> None:

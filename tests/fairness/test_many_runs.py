@@ -13,7 +13,7 @@ from prunec.compiler.fairness.comparison_levels import PairLevels, compare_pair
 from prunec.compiler.fairness.predicates import Predicate
 from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.runs_comparison import compare
-from prunec.passes.errors import InputError
+from prunec.passes.errors import InputError, UsageError
 
 LITERATURE = Path(__file__).with_name("literature.yaml")
 #: Nine lists of nine lists of nine lists ...
@@ -49,6 +49,15 @@ def test_pairs_among_many_are_judged_as_pairs_alone() -> None:
     levels = PairLevels(cards)
     for a, b in combinations(cards, 2):
         assert levels(a, b) == compare_pair(a, b)
+
+
+def test_more_runs_than_can_be_compared_soon_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "runs.yaml"
+    file.write_text("runs:\n" + "".join(f"- {{name: r{i}}}\n" for i in range(501)))
+    with pytest.raises(InputError, match="has 501 runs, and at most 500"):
+        read_cards(file)
+    with pytest.raises(UsageError, match="at most 500 runs, got 501"):
+        compare([RunCard(name=f"r{i}") for i in range(501)])
 
 
 def test_three_hundred_runs_are_asked_about_as_few_times_as_they_differ(monkeypatch: pytest.MonkeyPatch) -> None:

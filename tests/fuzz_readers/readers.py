@@ -27,7 +27,8 @@ from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover import Recover, StateOptions, recover
 from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
-from prunec.passes.plan import PruningPlan, apply_plan
+from prunec.passes.own_layers import shrink
+from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.engines.remote import open_onnx
@@ -269,7 +270,7 @@ def _plan() -> bytes:
 
 
 def _read_plan(path: Path) -> object:
-    return apply_plan(network(), PruningPlan.read(path))
+    return shrink(network(), PruningPlan.read(path))
 
 
 def _reports() -> list[bytes]:

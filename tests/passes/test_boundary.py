@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunec.passes.boundary import file_bytes, reading
+from prunec.passes.boundary import file_bytes, printable, reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError, did_you_mean
 
 
@@ -57,3 +57,8 @@ def test_files_are_regular_and_of_bounded_size(tmp_path: Path) -> None:
 
 def test_a_name_of_any_length_is_compared_with_known_ones_soon() -> None:
     assert did_you_mean("a" * 10_000_000, ["b" * 50, "c"]).startswith("Known")
+
+
+def test_words_out_of_files_don_t_control_a_terminal() -> None:
+    assert printable("a\tb\nmodèle 模型") == "a\tb\nmodèle 模型"
+    assert printable("\x1b]0;title\x07\x9b2J\r\u202egnp") == r"\x1b]0;title\x07\x9b2J\r\u202egnp"

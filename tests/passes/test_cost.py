@@ -1,12 +1,18 @@
 """MACs and parameters, layer by layer, by hand."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunec.passes.cost import layer_name
+from prunec.passes.coupling import analyse
 from prunec.passes.frontend import capture
+from prunec.passes.speedup import MacModel
+from prunec.passes.two_four import eligibility
 from tests.passes.checks import Net, captured, normal, random_prune
 
 
@@ -96,3 +102,64 @@ def test_macs_of_a_pruned_program_are_those_of_its_own_capture() -> None:
     kept = [program.parameters()[f"{name}.weight"].shape for name in ("0", "2", "4")]
     a, linear = kept[0][0], kept[2][0]
     assert program.macs() == a * 36 * 27 + a * 16 * 9 + linear * a * 16 + 2 * linear
+
+
+def addmm_layer(weight: nn.Parameter) -> nn.Module:
+    bias = nn.Parameter(torch.ones(weight.shape[1]))
+    return Net(lambda s, x: torch.addmm(s.b, x.flatten(0, 1), s.w).view(*x.shape[:2], -1), w=weight, b=bias)
+
+
+#: Layers (inputs, filters) that multiply with their weight in some way.
+PRODUCTS: dict[str, Callable[[nn.Parameter], nn.Module]] = {
+    "matmul": lambda w: Net(lambda s, x: x @ s.w, w=w),
+    "addmm": addmm_layer,
+    "bmm": lambda w: Net(lambda s, x: torch.bmm(x, s.w.expand(len(x), -1, -1)), w=w),
+    "transposed": lambda w: Net(lambda s, x: x @ s.w.t(), w=nn.Parameter(w.detach().t().contiguous())),
+    "from the left": lambda w: Net(lambda s, x: (s.w @ x.mT).mT, w=nn.Parameter(w.detach().t().contiguous())),
+    "einsum": lambda w: Net(lambda s, x: torch.einsum("btn,nm->btm", x, s.w), w=w),
+    "einsum with ellipsis": lambda w: Net(lambda s, x: torch.einsum("nm, ...n -> ...m", s.w, x), w=w),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_with_weights_count(name: str) -> None:
+    make = PRODUCTS[name]
+    first, second = (make(nn.Parameter(torch.ones(*shape))) for shape in ((6, 16), (16, 8)))
+    program = captured(nn.Sequential(first, nn.GELU(), second, nn.Linear(8, 3)), normal(2, 5, 6))
+    assert program.macs() == 5 * (6 * 16 + 16 * 8 + 8 * 3)
+    assert program.attention_macs() == 0
+    layers = program.layers()
+    assert [layer.inputs for layer in layers] == [5 * 6, 5 * 16, 5 * 8]
+    assert [layer.outputs for layer in layers] == [5 * 16, 5 * 8, 5 * 3]
+    assert [layer.eligible for layer in eligibility(program)] == [False, False, True]
+    if name in ("bmm", "einsum with ellipsis"):
+        return
+    assert [layer.weight for layer in layers] == ["0.w", "2.w", "3.weight"]
+    coupling = analyse(program)
+    model = MacModel.of(program, coupling)
+    for seed in range(3):
+        pruned = random_prune(program, seed).program
+        kept = [pruned.parameters()[g.members[0].parameter].shape[g.members[0].dim] for g in coupling.groups]
+        assert model.macs(np.array(kept)) == pruned.macs() < program.macs()
+    assert {group.name for group in coupling.groups} == {"0", "2"}
+
+
+def test_experts_count_each() -> None:
+    network = Net(lambda s, x: torch.einsum("btn,enm->betm", x, s.w).sum(1), w=nn.Parameter(torch.ones(4, 6, 8)))
+    assert captured(network, normal(2, 5, 6)).macs() == 4 * 5 * 6 * 8
+
+
+def test_recurrent_layers_count() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        y = s.lstm(x)[0]
+        return s.head(s.cell(s.gru(y)[0][:, -1]))  # type: ignore[no-any-return]
+
+    network = Net(
+        forward, lstm=nn.LSTM(6, 8, num_layers=2, bidirectional=True, batch_first=True),
+        gru=nn.GRU(16, 4, batch_first=True), cell=nn.RNNCell(4, 5), head=nn.Linear(5, 3),
+    )  # fmt: skip
+    program = captured(network, normal(2, 7, 6))
+    lstm = 2 * 4 * 8 * (6 + 8) + 2 * 4 * 8 * (16 + 8)
+    assert program.macs() == 7 * (lstm + 3 * 4 * (16 + 4)) + 5 * (4 + 5) + 5 * 3
+    assert {layer.name for layer in program.layers()} == {"lstm", "gru", "cell", "head"}
+    assert program.attention_macs() == 0

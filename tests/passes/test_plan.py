@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from prunec.passes.applying import apply_plan
 from prunec.passes.errors import InputError
 from prunec.passes.frontend import capture
-from prunec.passes.plan import PruningPlan, apply_plan
+from prunec.passes.own_layers import shrink
+from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program
 from tests.architectures.mobilenet_v2 import InvertedResidual
@@ -31,7 +33,8 @@ KEPT = st.dictionaries(
 def test_json_round_trip(kept: dict[str, dict[int, list[int]]]) -> None:
     plan = PruningPlan(kept)
     assert PruningPlan.from_json(plan.to_json()) == plan
-    assert PruningPlan.from_json(PruningPlan(kept, {"a": ["view"]}).to_json()).sizes_in_code == {"a": ["view"]}
+    again = PruningPlan.from_json(PruningPlan(kept, {"a": ["view"]}, ("fold-parameters",)).to_json())
+    assert (again, again.sizes_in_code, again.rewritten_by) == (plan, {"a": ["view"]}, ("fold-parameters",))
     backwards = PruningPlan({name: dict(reversed(dims.items())) for name, dims in reversed(kept.items())})
     assert backwards.to_json() == plan.to_json()
 
@@ -61,7 +64,7 @@ def test_the_users_own_module() -> None:
         check_module(network, result, images(program))
     own = copy.deepcopy(network)
     assert result.plan is not None
-    apply_plan(own, result.plan)
+    assert apply_plan(own, result.plan, (normal(2, 3, 4, 4),)).checked
     shapes = {name: tensor.shape for name, tensor in own.state_dict().items()}
     assert {n: t.shape for n, t in result.program.tensors().items()}.items() <= shapes.items()
     first, depthwise, grouped, transposed = own[0], own[3], own[6], own[7]
@@ -107,7 +110,7 @@ def test_tied_weights_stay_tied() -> None:
     for names in (("b.weight",), ("spare.weight",)):
         kept = {n: dims for n, dims in plan.kept.items() if n not in ("b.weight", "spare.weight") or n in names}
         own = copy.deepcopy(network)
-        apply_plan(own, PruningPlan(kept))
+        shrink(own, PruningPlan(kept))
         assert own.spare.weight is own.b.weight
         assert own.b.weight.shape == (4, 4)
         assert own.b.in_features == own.spare.in_features == 4
@@ -190,7 +193,7 @@ def test_plans_that_do_not_fit_a_module_leave_it_alone(name: str) -> None:
     before = {key: tensor.shape for key, tensor in network.state_dict().items()}
     kept = {"10.weight": {0: [0, 1]}, **MISFITS[name]}
     with pytest.raises(InputError, match=r"doesn't (fit|have)"):
-        apply_plan(network, PruningPlan(kept))
+        shrink(network, PruningPlan(kept))
     assert {key: tensor.shape for key, tensor in network.state_dict().items()} == before
     assert network[10].out_features == 10
 
@@ -208,16 +211,8 @@ def test_a_part_of_an_axis_can_not_be_emptied() -> None:
 
 
 def test_layers_whose_sizes_are_fixed_in_the_module_are_refused() -> None:
-    def forward(s: Net, x: Tensor) -> Tensor:
-        y = s.a(x)
-        return s.head(s.attention(y, y, y)[0])  # type: ignore[no-any-return]
-
-    network = Net(
-        forward, a=nn.Linear(5, 8), attention=nn.MultiheadAttention(8, 2, batch_first=True), head=nn.Linear(8, 3)
-    )
-    result = PruneFilters(ratio=0.5).run(captured(network, normal(2, 4, 5)))
-    assert result.plan is not None
+    network = nn.Sequential(nn.Bilinear(3, 3, 4))
     before = json.dumps({k: list(v.shape) for k, v in network.state_dict().items()})
-    with pytest.raises(InputError, match="attention, a MultiheadAttention"):
-        apply_plan(network, result.plan)
+    with pytest.raises(InputError, match="0, a Bilinear"):
+        shrink(network, PruningPlan({"0.weight": {1: [0, 1]}}))
     assert json.dumps({k: list(v.shape) for k, v in network.state_dict().items()}) == before

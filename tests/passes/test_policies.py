@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunec.passes.applying import SizesInCodeWarning, apply_plan
 from prunec.passes.coupling import Policy, analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle
-from prunec.passes.plan import PruningPlan, SizesInCodeWarning, apply_plan
+from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program, sizes_in_code
 from tests.passes.checks import Net, captured, images, normal
@@ -84,7 +85,7 @@ def test_group_norm_loses_whole_groups() -> None:
     assert report.exact
     assert report.max_relative_error < TOLERANCE
     assert result.plan is not None
-    apply_plan(network, result.plan)
+    assert apply_plan(network, result.plan, images(program)).checked
     assert (network[1].num_groups, network[1].num_channels) == (2, 4)
     assert torch.allclose(network(*images(program)), result.program(*images(program)))
 
@@ -94,7 +95,7 @@ def test_layer_norm_in_the_users_own_module() -> None:
     program = captured(network, normal(2, 5))
     result = PruneFilters(ratio=0.5).run(program)
     assert result.plan is not None
-    apply_plan(network, result.plan)
+    assert apply_plan(network, result.plan, images(program)).checked
     assert network[1].normalized_shape == (6,)
     assert torch.allclose(network(*images(program)), result.program(*images(program)))
 
@@ -120,7 +121,7 @@ def test_modules_whose_code_holds_sizes_are_named() -> None:
     assert set(plan.sizes_in_code) == {"attention"}
     assert set(plan.sizes_in_code["attention"]) <= {"reshape", "view", "scaled_dot_product_attention"}
     plan = PruningPlan.from_json(plan.to_json())
-    with pytest.warns(SizesInCodeWarning, match=r"attention \(.*: reshape"):
+    with pytest.warns(SizesInCodeWarning, match=r"nothing was checked.*attention \(.*: reshape"):
         apply_plan(transformer(fused=True), plan)
 
 

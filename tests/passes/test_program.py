@@ -173,6 +173,10 @@ def test_precisions(dtype: torch.dtype) -> None:
         result = PruneFilters(ratio=0.5, criterion=criterion).run(program)
         assert {p.dtype for p in result.program.parameters().values()} == {dtype}
     check_exact(program)
+    single = program.single()
+    assert {p.dtype for p in single.parameters().values()} == {torch.float32}
+    assert relative_error(single(*single.example_args), program(*program.example_args).float()) < 0.05
+    assert single.single() is single
 
 
 def test_double_widens_the_casts_of_the_network_too() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -157,3 +158,17 @@ def test_definitions_are_found_of_functions_and_objects() -> None:
     assert defined_at(raises).endswith(f"test_user_calls.py:{line})")
     assert "test_user_calls.py:" in defined_at(Odd())
     assert defined_at(print) == defined_at(torch.nn.functional.cross_entropy) == defined_at(3) == ""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("raise SystemExit(3)", 3), ("raise SystemExit", 0), ("raise SystemExit('so')", 1), ("1 / 0", 1), ("pass", 0)],
+)
+def test_a_process_that_user_code_forks_ends_with_it(ends: str, code: int) -> None:
+    script = (
+        "import os\nfrom prunec.passes.user_calls import call_user_code\n"
+        f"def fork():\n    if os.fork() == 0:\n        {ends}\n        return\n    return os.wait()[1]\n"
+        "status = call_user_code('data function', fork)\nprint('once', os.waitstatus_to_exitcode(status))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"once {code}\n"), done.stderr

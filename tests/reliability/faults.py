@@ -146,8 +146,12 @@ def _limited(bench: Bench, name: str, kind: str, what: int, limit: int, codes: t
     output = bench.output(name)
     run = finished(bench.project.command(output), preexec_fn=bound)
     code = run.process.returncode
-    # The dynamic loader itself gives up with 127 where a library's thread-local data find no room.
-    foreign = code == 127 or -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGXFSZ)
+    # The dynamic loader itself gives up with 127 where a library's thread-local data find no room, OpenBLAS with 1.
+    foreign = (
+        code == 127
+        or "OpenBLAS error" in run.words
+        or -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGXFSZ)
+    )
     faults = [] if code in (0, *codes) or foreign else [f"exit code {code}: {run.words[-600:]}"]
     faults += [f"left behind {left_behind(output)}"] if left_behind(output) and not foreign else []
     outcome = f"a library ended it, {code}" if foreign else f"exit {code}"

@@ -16,12 +16,13 @@ from torch import nn
 
 from benchmarks.polygraphy_agreement import polygraphy_says
 from prunec.passes import Sparsify, capture
+from prunec.passes.errors import InputError
 from prunec.passes.fours import at_most_two_of_four
 from prunec.passes.two_four import eligibility, with_weights
 from prunec.passes.two_four_words import two_four_state
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16
-from prunec.runtime.onnx_sparsity import check_sparsity, likely_to_gain, weight_states
+from prunec.runtime.onnx_sparsity import LayerSparsity, check_sparsity, likely_to_gain, weight_states
 from tests.architectures.densenet import densenet121
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
@@ -151,6 +152,57 @@ def test_weights_that_are_computed_are_not_eligible_and_say_why(tmp_path: Path) 
     (entry,) = check_sparsity(tmp_path / "m.onnx")
     assert (entry.eligible, entry.valid, entry.reason) == (False, False, "the weight is computed, not a constant")
     assert polygraphy_says(tmp_path / "m.onnx") == {}
+
+
+def quantised(tmp_path: Path, weight: np.ndarray, nodes: list[onnx.NodeProto], *others: np.ndarray) -> LayerSparsity:
+    """What is said of a convolution whose weight "c" is made of "w" by nodes that take "s" and "z"."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    arrays = zip(("w", "s", "z"), (weight, *others), strict=False)
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Conv", ["x", "c"], ["y"], name="n")],
+        "g",
+        values[:1],
+        values[1:],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    (entry,) = check_sparsity(tmp_path / "m.onnx")
+    return entry
+
+
+def test_float_weights_behind_a_pair_are_what_the_pair_leaves_of_them(tmp_path: Path) -> None:
+    """Small ones become zero; the kernel's type is that of the whole numbers."""
+    weight = np.tile(np.float32([0.001, -0.002, 1, -1]), (8, 2)).reshape(8, 8, 1, 1)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["w", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["c"]),
+    ]
+    entry = quantised(tmp_path, weight, nodes, np.float32(0.01), np.int8(0))
+    assert (entry.valid, entry.zero_fraction, entry.dtype, entry.weight) == (True, 0.5, "int8", "w")
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_weight_is_zero_where_it_is_the_zero_point(tmp_path: Path, axis: int | None) -> None:
+    weight = np.tile(np.uint8([128, 0, 128, 255]), (8, 2)).reshape(8, 8, 1, 1)
+    scale, zero = (np.float32(0.1), np.uint8(128)) if axis is None else (np.ones(8, np.float32), np.full(8, 128, "u1"))
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["c"], **({} if axis is None else {"axis": axis}))]
+    entry = quantised(tmp_path, weight, nodes, scale, zero)
+    assert (entry.valid, entry.zero_fraction, entry.dtype) == (True, 0.5, "uint8")
+    without = [helper.make_node("DequantizeLinear", ["w", "s"], ["c"], **({} if axis is None else {"axis": axis}))]
+    entry = quantised(tmp_path, weight, without, scale)
+    assert (entry.valid, entry.zero_fraction) == (False, 0.25)
+
+
+def test_casts_count_in_the_type_and_in_what_underflows(tmp_path: Path) -> None:
+    weight = np.tile(np.float32([1e-9, 1e-9, 1, -1]), (8, 2)).reshape(8, 8, 1, 1)
+    entry = quantised(tmp_path, weight, [helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT16)])
+    assert (entry.valid, entry.dtype) == (True, "float16")
+
+
+def test_scales_that_fit_no_axis_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["c"], axis=0)]
+    with pytest.raises(InputError, match="scales of shape"):
+        quantised(tmp_path, np.ones((1, 8, 1, 1), np.int8), nodes, np.ones(1_000_000, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,12 @@ from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
+from prunec.runtime.engines.protocol import TOLERANCES
+from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from tests.passes.checks import random_prune
+from tests.runtime.widened import widened
 from tests.zoo.corpus import BY_NAME, build, example
 
 #: Everything that may go, goes: residual streams, attention, groups under inexact operators.
@@ -262,10 +266,21 @@ def check_onnx(subject: Subject, row: Row) -> None:
         path = Path(folder) / "pruned.onnx"
         export_onnx(subject.result.program, path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        _check_halves(subject.result.program, path, Path(folder))
     for x in (subject.images(2), subject.images(3)):
         actual = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         error = relative_error([torch.from_numpy(value) for value in actual], run(subject.result.program, x))
         assert error < _FLOAT32, f"error {error:.2g} at batch {len(x)}"
+
+
+def _check_halves(program: Program, path: Path, folder: Path) -> None:
+    """The forms of 16 bits are valid for ONNX's checker and shape inference, and compute what the program does."""
+    to_fp16(path, folder / "fp16.onnx")
+    to_bf16(path, folder / "bf16.onnx")
+    wide = widened(folder / "bf16.onnx", folder / "wide.onnx")
+    for precision, form in (("fp16", folder / "fp16.onnx"), ("bf16", wide)):
+        error = onnx_vs_torch(program, form)
+        assert error < TOLERANCES[precision], f"error {error:.2g} in {precision}"
 
 
 def check_training(subject: Subject, row: Row) -> None:

@@ -1,0 +1,256 @@
+"""What capture leaves of the network, and how far the batch of a captured network varies."""
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from prunec.passes.dimensions import input_tensors
+from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.frontend import capture
+from prunec.passes.program import Program
+from prunec.runtime.numerics import batch_sizes
+from tests.passes.checks import Net, normal
+
+
+def at_batch(program: Program, samples: int) -> tuple[Any, ...]:
+    """Positional inputs with so many samples."""
+    return tuple(normal(samples, *x.shape[1:], seed=samples).float() for x in program.example_inputs)
+
+
+class Remembering(nn.Module):
+    """A head that remembers the last shape, counts its calls and keeps a grid, as detectors' heads do."""
+
+    shape: Any = None
+    grid: Any = None
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        self.calls += 1
+        self.seen += 1
+        if self.shape != y.shape:
+            self.grid, self.shape = torch.arange(y.shape[-1], dtype=x.dtype), y.shape
+        return y + self.grid  # type: ignore[no-any-return]
+
+
+def test_what_a_forward_pass_remembers_stays_out_of_the_network_and_leaves_the_batch_free() -> None:
+    network = Remembering()
+    state = copy.deepcopy(network.state_dict())
+    program = capture(network, (normal(2, 3, 10, 10).float(),))
+    assert (network.shape, network.grid, network.calls) == (None, None, 0)
+    assert network.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert program.batch_is_dynamic
+    assert program.batch_bounds == (1, None)
+    assert program.capture_notes == ()
+    x = normal(5, 3, 10, 10).float()
+    assert torch.equal(program(x), copy.deepcopy(network)(x))
+
+
+def test_a_program_shares_no_memory_with_its_network() -> None:
+    network = Remembering()
+    program = capture(network, (normal(2, 3, 10, 10).float(),))
+    theirs = {tensor.data_ptr() for tensor in network.state_dict().values()}
+    assert not theirs & {tensor.data_ptr() for tensor in program.tensors().values()}
+
+
+def test_a_network_that_cannot_be_copied_is_run_itself_which_is_said() -> None:
+    network = Net(lambda s, x: s.a(x), a=nn.Linear(6, 4))
+    network.lock = threading.Lock()
+    program = capture(network, (normal(2, 6).float(),))
+    assert program.batch_is_dynamic
+    assert "can't be copied (TypeError: " in program.capture_notes[0]
+    assert network.training
+    weight = program.parameters()["a.weight"]
+    assert weight.data_ptr() != network.a.weight.data_ptr()
+
+
+def test_tensors_that_were_computed_can_be_copied() -> None:
+    with pytest.warns(FutureWarning):
+        normed = torch.nn.utils.weight_norm(nn.Linear(6, 4))  # type: ignore[no-untyped-call]
+    normed(normal(2, 6).float())  # leaves a weight with a history
+    assert not normed.weight.is_leaf
+    assert capture(nn.Sequential(normed), (normal(2, 6).float(),)).capture_notes == ()
+
+
+def wrapped_in(wrapper: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    return wrapper(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)))
+
+
+def compiled_in_place(module: nn.Module) -> nn.Module:
+    module.compile()
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch.compile itself
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile, compiled_in_place])
+def test_wrappers_are_taken_off(wrapper: Callable[[nn.Module], nn.Module]) -> None:
+    network = wrapped_in(wrapper)
+    program = capture(network, (normal(2, 6).float(),))
+    assert list(program.parameters()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert program.batch_is_dynamic
+
+
+class Wrapper(nn.Module):
+    """Passes on whatever it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Scaled()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return self.a(x if scale is None else x * scale)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("network", [Scaled, Wrapper])
+@pytest.mark.parametrize("inputs", ["x", "x scale", "x, scale", "scale, x", ", x"])
+def test_inputs_by_position_and_by_name(network: type[nn.Module], inputs: str) -> None:
+    by_position, _, by_name = inputs.partition(",")
+    args = tuple(normal(2, 6, seed=len(name)).float() for name in by_position.split())
+    kwargs = {name: normal(2, 6, seed=len(name)).float() for name in by_name.split()}
+    if inputs == "scale, x":
+        args, kwargs = (), {"scale": args[0], **kwargs}
+    module = network()
+    program = capture(module, args, kwargs)
+    assert program.batch_is_dynamic
+    more = [torch.cat([x, x[:1]]) for x in input_tensors((args, kwargs))]
+    larger = tuple(more[: len(args)]), dict(zip(kwargs, more[len(args) :], strict=True))
+    assert torch.equal(program(*larger[0], **larger[1]), module.eval()(*larger[0], **larger[1]))
+    assert program.export() is not None
+
+
+def up_to_63(s: Net, x: Tensor) -> Tensor:
+    y = s.a(x)
+    if y.shape[0] >= 64:
+        y = y.contiguous()
+    return y  # type: ignore[no-any-return]
+
+
+def by_sample(s: Net, x: Tensor) -> Tensor:
+    return torch.cat([s.a(x[i : i + 1]) for i in range(x.shape[0])])
+
+
+def in_pairs(s: Net, x: Tensor) -> Tensor:
+    first, second = s.a(x).chunk(2, 0)
+    return first + second  # type: ignore[no-any-return]
+
+
+def whole_number(s: Net, x: Tensor) -> Tensor:
+    return s.a(x).view(int(x.shape[0] / 1.0), -1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_a_batch_within_bounds(samples: int) -> None:
+    program = capture(Net(up_to_63, a=nn.Linear(6, 4)), (normal(samples, 6).float(),))
+    assert program.batch_is_dynamic
+    assert program.batch_bounds == (1, 63)
+    assert batch_sizes(program, (2, 100)) == (2, 63)
+    note = program.capture_notes[0]
+    assert note.startswith("The batch may have 1 to 63 samples. ")
+    assert f"{__file__}:" in note
+    assert "in up_to_63(): 'if y.shape[0] >= 64:'" in note
+    assert program.export() is not None
+    assert program(*at_batch(program, 7)).shape == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("forward", "line"),
+    [
+        (by_sample, "for i in range(x.shape[0])"), (in_pairs, "return first + second"),
+        (whole_number, "int(x.shape[0] / 1.0)"),
+    ],
+)  # fmt: skip
+def test_what_fixes_a_batch_is_said_with_the_line(forward: Callable[[Net, Tensor], Tensor], line: str) -> None:
+    program = capture(Net(forward, a=nn.Linear(6, 4)), (normal(4, 6).float(),))
+    assert not program.batch_is_dynamic
+    (note,) = program.capture_notes
+    assert note.startswith("The batch stays at 4, ")
+    assert f"in {forward.__name__}()" in note
+    assert line in note
+
+
+def test_a_network_that_loops_over_one_sample_stays_at_one() -> None:
+    program = capture(Net(by_sample, a=nn.Linear(6, 4)), (normal(1, 6).float(),))
+    assert [len(x) for x in program.example_inputs] == [1]
+
+
+def test_a_network_for_one_sample_is_captured_from_more() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        return s.a(x.view(1, -1))  # type: ignore[no-any-return]
+
+    for samples in (1, 2, 3):
+        program = capture(Net(forward, a=nn.Linear(6, 4)), (normal(samples, 2, 3).float(),))
+        assert [len(x) for x in program.example_inputs] == [1]
+        assert f"with {max(samples, 2)} samples it fails (mat1 and mat2" in program.capture_notes[0]
+
+
+def test_one_sample_for_which_the_network_does_something_else() -> None:
+    program = capture(Net(lambda s, x: s.a(x).squeeze(), a=nn.Linear(6, 4)), (normal(3, 6).float(),))
+    assert program.batch_is_dynamic
+    assert "something else with one sample" in program.capture_notes[0]
+
+
+def test_automatic_dimensions() -> None:
+    program = capture(Net(up_to_63, a=nn.Linear(6, 4)), (normal(2, 6).float(),), dynamic_shapes=({0: Dim.AUTO},))
+    assert program.batch_bounds == (1, 63)
+    assert program.export() is not None
+    assert program(*at_batch(program, 7)).shape == (7, 4)
+    fixed = capture(Net(by_sample, a=nn.Linear(6, 4)), (normal(2, 6).float(),), dynamic_shapes=({0: Dim.AUTO},))
+    assert not fixed.batch_is_dynamic
+
+
+def test_dimensions_that_the_network_refuses() -> None:
+    with pytest.raises(UnsupportedModelError, match="batch"):
+        capture(Net(by_sample, a=nn.Linear(6, 4)), (normal(2, 6).float(),), dynamic_shapes=({0: Dim("batch")},))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_regions_without_autocast_are_inlined(device: str) -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        with torch.autocast(device, enabled=False):
+            y = s.a(x).float()
+        return y.relu()
+
+    network = Net(forward, a=nn.Linear(6, 4))
+    program = capture(network, (normal(2, 6).float(),))
+    assert not any("autocast" in str(node.target) for node in program.graph.nodes)
+    x = normal(3, 6).float()
+    assert torch.equal(program(x), network(x))
+
+
+class Attending(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.a, self.rate = nn.Linear(6, 4), rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.a(x)[:, None]
+        rate = self.rate if self.training else 0.0
+        if self.training:
+            q = nn.functional.dropout(q, self.rate)
+        return nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=rate).view(-1, 4)
+
+
+@pytest.mark.parametrize(("rate", "lost"), [(0, False), (0.0, False), (0.5, True)])
+def test_dropout_that_is_never_on_is_not_lost(rate: float, lost: bool) -> None:
+    assert bool(capture(Attending(rate), (normal(2, 6).float(),)).lost_in_capture) == lost
