@@ -219,6 +219,29 @@ def test_automatic_dimensions() -> None:
     assert not fixed.batch_is_dynamic
 
 
+class Summed(nn.Module):
+    def forward(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
+        return sum((each.relu() for each in (*more, *named.values())), x)
+
+
+@pytest.mark.parametrize("as_sequence", [False, True])
+@pytest.mark.parametrize("names", ["b c", "c b", ""])
+def test_dimensions_of_inputs_that_the_code_does_not_name(names: str, as_sequence: bool) -> None:
+    tokens = Dim("tokens", min=3, max=12)
+    args, kwargs = (
+        tuple(normal(2, 6, seed=n).float() for n in range(3)),
+        {n: normal(1, 6).float() for n in names.split()},
+    )
+    axes = {1: tokens}
+    dims: Any = {"x": axes, "more": (axes, axes)} | ({"named": dict.fromkeys(kwargs, axes)} if kwargs else {})
+    program = capture(Summed(), args, kwargs, tuple(dims.values()) if as_sequence else dims)
+    assert [[size.name for size in each.varying.values()] for each in program.inputs] == [["tokens"]] * (
+        3 + len(kwargs)
+    )
+    more, named = tuple(x[:, :5] for x in args), {name: x[:, :5] for name, x in kwargs.items()}
+    assert torch.equal(program(*more, **named), Summed()(*more, **named))
+
+
 def test_dimensions_that_the_network_refuses() -> None:
     with pytest.raises(UnsupportedModelError, match="batch"):
         capture(Net(by_sample, a=nn.Linear(6, 4)), (normal(2, 6).float(),), dynamic_shapes=({0: Dim("batch")},))
