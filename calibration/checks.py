@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunec.calibration.samples import FirstReading, Samples
+from prunec.calibration.samples import FirstReading, InputKind, Samples, kinds_of, tensors_of
 from prunec.passes.errors import InputError
 from prunec.passes.interruption import stoppable
 
 _CHUNK = 1024
-_TYPES = (torch.uint8, torch.float16, torch.float32, torch.float64)
+_TYPES = (
+    *(torch.uint8, torch.float16, torch.float32, torch.float64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,7 @@ class Scan:
 
     Attributes:
         where: The source, as error messages name it.
-        shape: Shape of one stored input.
-        dtype: Data type of stored inputs.
+        kinds: What the stored inputs are, one after the other.
         labels: (N,) int64, or maps of labels (N, H, W).
         positions: (N,) positions of the samples in the source, increasing.
         keys: (N,) int64, random numbers that follow from a seed and the content of each input, not from its position.
@@ -33,8 +35,7 @@ class Scan:
     """
 
     where: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+    kinds: tuple[InputKind, ...]
     labels: Tensor
     positions: Tensor
     keys: Tensor
@@ -44,7 +45,7 @@ class Scan:
     def seen(self) -> FirstReading:
         """What later readings of the samples are held to."""
         extremes = int(self.labels.min()), int(self.labels.max())
-        return FirstReading(self.shape, self.dtype, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
+        return FirstReading(self.kinds, tuple(self.labels.shape[1:]), self.label_dtypes, extremes)
 
 
 def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes: Callable[[bytes], None]) -> Scan:
@@ -67,47 +68,57 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
     labels: list[Tensor] = []
     keys: list[bytes] = []
     label_dtypes: set[torch.dtype] = set()
-    kind: tuple[tuple[int, ...], torch.dtype] | None = None
+    kinds: tuple[InputKind, ...] | None = None
     for indices in stoppable(torch.split(positions, _CHUNK)):
         start = int(indices[0])
         inputs, targets = samples.fetch(indices)
-        shape, dtype = tuple(inputs.shape[1:]), inputs.dtype
-        if kind is None:
-            kind = shape, dtype
-            hash_bytes(f"{dtype}|{count}|{shape}|".encode())
-        elif kind != (shape, dtype):
+        tensors, found = tensors_of(inputs), kinds_of(inputs)
+        if kinds is None:
+            kinds = found
+            hash_bytes("".join(f"{k.name}{k.dtype}|{count}|{k.shape}|" for k in kinds).encode())
+        elif kinds != found:
             raise InputError(
-                f"{where}: samples from {start} on have shape {shape} and type {dtype}; "
-                f"those before have {kind[0]} and {kind[1]}."
+                f"{where}: samples from {start} on have {_words(found)}; those before have {_words(kinds)}."
             )
-        _check_inputs(inputs, indices, where)
-        stored = inputs.contiguous().numpy()
-        hash_bytes(stored.tobytes())
+        for tensor in tensors:
+            _check_inputs(tensor, indices, where, alone=isinstance(inputs, Tensor))
+        stored = [tensor.contiguous().numpy() for tensor in tensors]
+        for array in stored:
+            hash_bytes(array.tobytes())
         keys += _keys(stored, seed)
         labels.append(_whole_labels(targets, indices, where))
         label_dtypes.add(targets.dtype)
-    joined = torch.cat(labels)
-    hash_bytes(joined.numpy().tobytes())
+    assert kinds is not None
+    whole = torch.cat(labels)
+    hash_bytes(whole.numpy().tobytes())
     drawn = torch.from_numpy(np.frombuffer(b"".join(keys), np.int64).copy())
-    return Scan(where, shape, dtype, joined, positions, drawn, frozenset(label_dtypes))
+    return Scan(where, kinds, whole, positions, drawn, frozenset(label_dtypes))
 
 
-def _keys(stored: NDArray[Any], seed: int) -> list[bytes]:
-    """Eight random bytes for each input."""
-    key = str(seed).encode()
-    return [hashlib.blake2b(one.data, digest_size=8, key=key).digest() for one in stored.reshape(len(stored), -1)]
+def _words(kinds: tuple[InputKind, ...]) -> str:
+    return ", ".join(map(str, kinds))
 
 
-def _check_inputs(inputs: Tensor, positions: Tensor, where: str) -> None:
+def _keys(stored: Sequence[NDArray[Any]], seed: int) -> list[bytes]:
+    """Eight random bytes for the inputs of each sample."""
+    digests = [hashlib.blake2b(digest_size=8, key=str(seed).encode()) for _ in stored[0]]
+    for array in stored:
+        for digest, one in zip(digests, array.reshape(len(array), -1), strict=True):
+            digest.update(one.data)
+    return [digest.digest() for digest in digests]
+
+
+def _check_inputs(inputs: Tensor, positions: Tensor, where: str, *, alone: bool) -> None:
     if inputs.dtype not in _TYPES:
         raise InputError(
-            f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255), float16, float32 or float64.",
+            f"{where}: inputs have type {inputs.dtype}: expected uint8 (0 to 255), whole numbers of at most 64 bits, "
+            "float16, float32 or float64.",
             hint="Convert the images with .astype('uint8') or .astype('float32').",
         )
-    if inputs.ndim < 2:
+    if alone and inputs.ndim < 2:
         raise InputError(f"{where}: a batch of inputs has shape {tuple(inputs.shape)}: expected (N, ...).")
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = int(positions[(~torch.isfinite(inputs)).flatten(1).any(1)][0])
+        bad = int(positions[(~torch.isfinite(inputs)).reshape(len(inputs), -1).any(1)][0])
         raise InputError(f"{where}: sample {bad} holds values that are not finite (NaN or infinity).")
 
 
@@ -169,10 +180,9 @@ def check_same_shape(train: Scan, test: Scan) -> None:
     Raises:
         InputError: They differ.
     """
-    if (train.shape, train.dtype) != (test.shape, test.dtype):
+    if train.kinds != test.kinds:
         raise InputError(
-            f"{train.where} holds inputs of shape {train.shape} and type {train.dtype}, but {test.where} "
-            f"holds {test.shape} and {test.dtype}."
+            f"{train.where} holds inputs of {_words(train.kinds)}, but {test.where} holds {_words(test.kinds)}."
         )
     if train.labels.shape[1:] != test.labels.shape[1:]:
         raise InputError(

@@ -14,7 +14,7 @@ from prunec.calibration.checks import Scan, check_classes, check_same_shape, sca
 from prunec.calibration.config import DataConfig
 from prunec.calibration.image_folder import Crop
 from prunec.calibration.loaders import data_functions
-from prunec.calibration.samples import DatasetSamples, Samples
+from prunec.calibration.samples import DatasetSamples, InputKind, Samples
 from prunec.calibration.sources import open_source
 from prunec.calibration.splits import Preprocessing, SampleSplit, Split
 from prunec.calibration.strata import choose, shuffled, strata_of
@@ -35,7 +35,7 @@ class Data:
         sha256: Hash of the stored samples and labels of all parts, limits applied.
         preprocessing_sha256: Hash of scaling, mean, standard deviation, the validation fraction and the split.
         classes: Number of classes, the largest training label plus one.
-        input_shape: Shape of one sample, without the batch.
+        inputs: What the inputs are as they are stored, one after the other.
         label_shape: Shape of one sample's label: (H, W) of a map of labels, () of a single one.
         name: Name of the data in the project file; empty where it has none.
         test_repeats_train: Share of the test samples whose input is also a training or validation sample's.
@@ -50,13 +50,18 @@ class Data:
     sha256: str
     preprocessing_sha256: str
     classes: int
-    input_shape: tuple[int, ...]
+    inputs: tuple[InputKind, ...]
     augment: tuple[str, ...] = ()
     label_shape: tuple[int, ...] = ()
     split: str | Unknown = _NOT_DIVIDED_HERE
     name: str = ""
     test_repeats_train: float | Unknown = _NOT_COMPARED
     train_repeats: float | Unknown = _NOT_COMPARED
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's first input, without the batch."""
+        return self.inputs[0].shape
 
     def check_outputs(self, outputs: int) -> None:
         """Check that a network with this many outputs has one for every label.
@@ -116,7 +121,7 @@ def load_data(config: DataConfig, folder: Path, seed: int) -> Data:
         sha256=digest.hexdigest(),
         preprocessing_sha256=_preprocessing_sha256(config, train_scan, how),
         classes=classes,
-        input_shape=train_scan.shape,
+        inputs=train_scan.kinds,
         augment=config.augment,
         label_shape=tuple(train_scan.labels.shape[1:]),
         split=how,
@@ -161,18 +166,31 @@ def _augmented(train: SampleSplit, config: DataConfig, scanned: Scan, folder: Pa
             f"[data] augment moves images, and the labels of {scanned.where} are maps that would have to move too.",
             hint="Augment in your own dataset, or leave augment out.",
         )
-    if len(scanned.shape) != 3:
-        raise UsageError(f"[data] augment needs images, but the inputs of {scanned.where} have shape {scanned.shape}.")
-    augmentations = tuple(augmentation(one, scanned.shape, folder) for one in options)
-    image = train.samples.fetch(train.positions[:1])[0][0]
+    shape = scanned.kinds[0].shape
+    image = train.samples.fetch(train.positions[:1])[0]
+    if not isinstance(image, Tensor) or len(shape) != 3:
+        got = f"shape {shape}" if isinstance(image, Tensor) else f"{len(scanned.kinds)} parts"
+        raise UsageError(f"[data] augment needs images, but the inputs of {scanned.where} have {got}.")
+    augmentations = tuple(augmentation(one, shape, folder) for one in options)
     for augment in augmentations:
-        check_repeatable(augment, image)
+        check_repeatable(augment, image[0])
     whole = getattr(train.samples, "fetch_whole", None) if isinstance(options[0], RandomResizedCrop) else None
     return replace(train, augmentations=augmentations, whole=whole)
 
 
 def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
-    shape = scanned.shape
+    """What [data] mean and std do, to the one input that holds no whole numbers."""
+    numbers = [kind for kind in scanned.kinds if not kind.is_whole]
+    is_given = (config.mean, config.std) != (DataConfig.mean, DataConfig.std)
+    if not is_given and (len(scanned.kinds) > 1 or not numbers):
+        return Preprocessing(torch.zeros(()), torch.ones(()))
+    if len(numbers) != 1 or not numbers[0].shape:
+        raise UsageError(
+            f"[data] mean and std are for one input of numbers, and {scanned.where} has {len(numbers)}: "
+            f"{', '.join(map(str, scanned.kinds))}.",
+            hint="Leave them out, and normalise in your own dataset.",
+        )
+    shape = numbers[0].shape
     if len(config.mean) not in (1, shape[0]):
         raise UsageError(
             f"[data] mean and std have {len(config.mean)} values, but the inputs of {scanned.where} have "
@@ -184,14 +202,17 @@ def _preprocessing(config: DataConfig, scanned: Scan) -> Preprocessing:
 
 
 def _preprocessing_sha256(config: DataConfig, scanned: Scan, split: str) -> str:
-    description = {
-        "scale": 1 / 255 if scanned.dtype == torch.uint8 else 1,
+    first, *others = scanned.kinds
+    description: dict[str, object] = {
+        "scale": 1 / 255 if first.dtype == torch.uint8 else 1,
         "mean": config.mean,
         "std": config.std,
-        "input_shape": scanned.shape,
+        "input_shape": first.shape,
         "validation_fraction": config.validation_fraction,
         "split": split,
     }
+    if others or first.name:
+        description["inputs"] = list(map(str, scanned.kinds))
     if config.has_folders:
         description |= {"resize": config.resize or Crop.resize, "crop": config.crop or Crop.size}
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
-from torch.utils import _pytree as pytree
 
 from prunec.calibration.places import gates, outputs
 from prunec.calibration.unfold import can_unfold, unfolded
@@ -16,6 +15,7 @@ from prunec.passes.criteria.catalogue import blame, resolve, statistics_of
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
+from prunec.passes.feeding import BatchInputs, bound, feed, flat_inputs, part_of, sample_count
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.policy import Policy
@@ -41,10 +41,10 @@ def collect_evidence(
     The network runs in its inference form. Gradients are those of the weights as they are; no weight is changed.
 
     Args:
-        program: A program without keyword inputs.
+        program: Any program.
         criteria: Criteria or their texts.
-        batches: (inputs, labels); inputs are a tensor, or a tuple of tensors where the network has several. Labels may
-            be None where no criterion needs them.
+        batches: (inputs, labels); inputs are a tensor, a tuple of tensors, or tensors by the names of the network's
+            inputs. Labels may be None where no criterion needs them.
         loss: The loss of a batch, or of one sample where a statistic looks at gradients of samples.
         policy: `PruneFilters.policy` of the pass that the evidence is for: it decides what the groups are.
 
@@ -65,9 +65,8 @@ def collect_evidence(
     for inputs, labels in stoppable(batches):
         if labels is None and needs_labels:
             raise UsageError(f"The criterion {needs_labels[0]} needs labels, and the data have none.")
-        given = inputs if isinstance(inputs, tuple) else (inputs,)
-        collection.see(given, labels)
-        samples += len(given[0])
+        collection.see(inputs, labels)
+        samples += sample_count(inputs)
     if not samples:
         raise UsageError("There is no batch to collect evidence on.", hint="Give inputs and labels.")
     return Evidence(program.tensors(), collection.results(), samples, passes=collection.passes)
@@ -112,17 +111,18 @@ class _Collection:
             with blame(statistic):
                 self.states[statistic, where] = statistic.update(self.states.get((statistic, where)), seen)
 
-    def see(self, inputs: tuple[Tensor, ...], labels: Any) -> None:
+    def see(self, inputs: BatchInputs, labels: Any) -> None:
         """Update all statistics with a batch."""
+        codegen: Any = self.program.graph._codegen
         with torch.set_grad_enabled(self.needs["batch"]):
-            result = _Observing(self, labels).run(*inputs)
+            given = flat_inputs(self.program.graph, *bound(self.program, inputs))
+            leaves = _Observing(self, labels).run(*given, enable_io_processing=False)
+            result = codegen.process_outputs(leaves)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)
-        for position in stoppable(range(len(inputs[0]))) if self.needs["sample"] else ():
-            one, label = pytree.tree_map(
-                lambda leaf, p=position: leaf[p : p + 1] if isinstance(leaf, Tensor) else leaf, (inputs, labels)
-            )
-            self._add_gradients("sample", self.program(*one), label)
+        for position in stoppable(range(sample_count(inputs))) if self.needs["sample"] else ():
+            one, label = part_of((inputs, labels), slice(position, position + 1))
+            self._add_gradients("sample", feed(self.program, one), label)
 
     def _add_gradients(self, per: Per, result: Any, labels: Any) -> None:
         gradients = self._gradients(result, labels)

@@ -126,7 +126,7 @@ class FirstNorm:
             firsts.append(flat.sum(2))
             seconds.append(flat @ flat.transpose(1, 2))
         count = len(inputs) * zero[0, 0].numel()
-        return ResponseMoments(sum(firsts) / count, sum(seconds) / count)  # type: ignore[arg-type]
+        return ResponseMoments(sum(firsts) / count, sum(seconds) / count)
 
     @torch.no_grad()
     def distance(self, inputs: Tensor) -> float:

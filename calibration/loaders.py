@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Samples, on_cpu
+from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Samples, batch_inputs, on_cpu, tensors_of
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import BatchInputs, joined
 from prunec.passes.user_calls import call_user_code, defined_at
 
 #: Gives the parts that a data function of this name returns; see `data_functions`.
@@ -106,25 +108,26 @@ def _from_user_data(data: Any, where: str) -> Samples:
 
 
 def _from_batches(batches: Iterable[Any], where: str) -> ArraySamples:
-    inputs, labels = [], []
+    inputs: list[BatchInputs] = []
+    labels: list[Tensor] = []
     for batch in batches:
         try:
             images, targets = batch
-            inputs.append(on_cpu(images))
+            inputs.append(batch_inputs(images))
             labels.append(on_cpu(targets))
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{where}: batch {len(inputs)} is no (input, label) pair of tensors: {error}") from error
-        if len(inputs[-1]) != len(labels[-1]):
-            raise InputError(
-                f"{where}: batch {len(inputs) - 1} has {len(inputs[-1])} inputs and {len(labels[-1])} labels."
-            )
+        for tensor in tensors_of(inputs[-1]):
+            if len(tensor) != len(labels[-1]):
+                raise InputError(
+                    f"{where}: batch {len(inputs) - 1} has {len(tensor)} inputs and {len(labels[-1])} labels."
+                )
     if not inputs:
         raise InputError(f"{where} gave no batches.", hint=_ONCE)
     try:
-        samples = ArraySamples(torch.cat(inputs), torch.cat(labels))
-    except RuntimeError as error:
+        return ArraySamples(joined(inputs), torch.cat(labels))
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"{where}: batches don't fit together: {error}") from error
-    return samples
 
 
 def _check_repeatable(samples: Samples, where: str) -> None:
@@ -133,7 +136,8 @@ def _check_repeatable(samples: Samples, where: str) -> None:
         return
     count = len(samples)
     first = torch.arange(min(4, count))
-    if not torch.equal(samples.fetch(first)[0], samples.fetch(first)[0]):
+    pairs = zip(*(tensors_of(samples.fetch(first)[0]) for _ in range(2)), strict=True)
+    if not all(torch.equal(one, other) for one, other in pairs):
         raise InputError(
             f"{where} gives another input each time the same sample is read: it applies random transforms.",
             hint="Return the data without them, and name augmentations in [data] augment instead.",

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prunec.calibration.reconstruction import LayerInputs, reconstruct
@@ -12,6 +11,7 @@ from prunec.passes.criteria.catalogue import element_criterion, statistics_of
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.dimensions import batch_size
 from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.feeding import BatchInputs, joined, part_of, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.masking import masked
 from prunec.passes.one_shot import mean_shift, output_error
@@ -25,7 +25,7 @@ _HELD_BACK = 0.25
 
 
 def sparsify_by_inputs(
-    program: Program, options: Sparsify, inputs: Tensor, evidence: Evidence | None = None
+    program: Program, options: Sparsify, inputs: BatchInputs, evidence: Evidence | None = None
 ) -> PassResult:
     """Mask every eligible layer by the options' criterion; the program that comes in stays as it is.
 
@@ -35,27 +35,20 @@ def sparsify_by_inputs(
     made up for.
 
     Args:
-        program: A program with one input tensor.
+        program: Any program.
         options: Options with any criterion of single weights.
-        inputs: Inputs of the network, (N, ...), preprocessed.
+        inputs: Inputs of the network, preprocessed.
         evidence: Evidence that the criterion needs besides statistics of inputs, from `collect_evidence`.
 
     Raises:
-        UsageError: A glob matches no layer, the network takes several inputs, or evidence is needed and not given.
+        UsageError: A glob matches no layer, or evidence is needed and not given.
         NumericMismatchError: A layer's inputs are not finite.
     """
     check_globs(options.ignore, [layer.name for layer in program.layers()], "ignore")
     criterion = element_criterion(options.criterion, options.name)
-    if len(program.example_inputs) != 1:
-        raise UsageError(
-            f"sparsify by {criterion.name} takes networks with one input, this one has {len(program.example_inputs)}.",
-            hint="criterion=magnitude needs no inputs.",
-        )
-    batch = 1 if program.batch_is_dynamic else batch_size(program.example_inputs)
-    if len(inputs) < 2 * batch:
-        raise UsageError(
-            f"sparsify by {criterion.name} needs at least {2 * batch} calibration inputs, got {len(inputs)}."
-        )
+    samples, batch = sample_count(inputs), 1 if program.batch_is_dynamic else batch_size(program.example_inputs)
+    if samples < 2 * batch:
+        raise UsageError(f"sparsify by {criterion.name} needs at least {2 * batch} calibration inputs, got {samples}.")
     layers = eligibility(program, options.ignore)
     copy = program.clone().eval()
     known = evidence_for(criterion, copy, evidence, measured_later=frozenset({"inputs"}))
@@ -73,7 +66,7 @@ def sparsify_by_inputs(
 
     weights = frozenset(layer.weight for layer in layers if layer.eligible)
     statistics = tuple(s for s in statistics_of([criterion]) if s.looks_at == "inputs")
-    held_back = max(batch, int(_HELD_BACK * len(inputs)) // batch * batch)
+    held_back = max(batch, int(_HELD_BACK * samples) // batch * batch)
     reconstruct(copy, inputs, held_back, weights, statistics, solve)
     before = program.tensors()
     result = replace(copy.train() if program.training else copy, masks={**program.masks, **masks})
@@ -97,11 +90,11 @@ def _output_errors(weight: Tensor, new: Tensor, seen: LayerInputs) -> tuple[dict
     return errors, shift
 
 
-def calibration_inputs(batches: Any, count: int) -> Tensor:
-    """The first inputs of some batches, (count, ...) or as many as there are."""
-    parts: list[Tensor] = []
+def calibration_inputs(batches: Any, count: int) -> BatchInputs:
+    """The inputs of the first samples of some batches, so many or as many as there are."""
+    parts: list[BatchInputs] = []
     for inputs, _ in stoppable(batches):
         parts.append(inputs)
-        if sum(map(len, parts)) >= count:
+        if sum(map(sample_count, parts)) >= count:
             break
-    return torch.cat(parts)[:count]
+    return part_of(joined(parts), slice(count))  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -223,9 +224,10 @@ def _surely(lifts: Tensor) -> bool:
 def _sample(split: Split) -> tuple[Tensor, Tensor]:
     """Some samples from places that are spread over all of them, in random order."""
     first, _ = next(iter(split.batches(1)))
+    assert isinstance(first, Tensor), "other data aren't judged: see `can_be_judged`"
     count = max(_SIDE_BY_SIDE, min(SAMPLES, _MOST_VALUES // first.numel()))
     places, wanted = len(split) // _SIDE_BY_SIDE, count // _SIDE_BY_SIDE
-    batches: Iterable[tuple[Tensor, Tensor]] = split.batches(SAMPLES)
+    batches: Iterable[tuple[Any, Tensor]] = split.batches(SAMPLES)
     if places > wanted:
         batches = (
             batch

@@ -9,6 +9,8 @@ and the network knows the classes with it, the data are not as the network knows
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from prunec.calibration.data import Data
 from prunec.calibration.first_norm import FirstNorm, is_untrained
 from prunec.calibration.part_check import SAMPLES, ExaminedPart, Finding
@@ -59,6 +61,13 @@ def check_plausibility(program: Program, data: Data, metric: Metric = top1) -> P
     ]
     found = [(part, finding) for part in parts if (finding := part.finding()) is not None]
     return Plausibility(SAMPLES, parts[-1].distance, (*_merged(found or _of_others(parts)), *_repeated(data)))
+
+
+def can_be_judged(program: Program, data: Data) -> bool:
+    """Whether a network takes one input of numbers, in batches of any size, and the data give just that."""
+    first, _ = next(iter(data.train.batches(1)))
+    takes = len(program.inputs) == 1 and not program.inputs[0].is_whole and program.batch_is_dynamic
+    return takes and isinstance(first, Tensor)
 
 
 def _of_others(parts: Sequence[ExaminedPart]) -> list[tuple[ExaminedPart, Finding]]:

@@ -23,6 +23,7 @@ from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.protocol import Seen, Statistic
 from prunec.passes.criteria.statistics import InputMoments, Moments
 from prunec.passes.dimensions import batch_size
+from prunec.passes.feeding import BatchInputs, bound, flat_inputs, part_of, sample_count
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -56,7 +57,7 @@ Solve = Callable[[str, Tensor, LayerInputs], tuple[Tensor, Tensor | None]]
 @torch.no_grad()
 def reconstruct(
     program: Program,
-    inputs: Tensor,
+    inputs: BatchInputs,
     held_back: int,
     weights: frozenset[str],
     statistics: tuple[Statistic, ...],
@@ -65,7 +66,7 @@ def reconstruct(
     """Replace weights in the order in which the network uses them.
 
     Args:
-        program: A program with one input; its weights, biases and batch norms are changed in place.
+        program: Any program; its weights, biases and batch norms are changed in place.
         inputs: Inputs of the network; weights are not chosen by the last ``held_back`` of them.
         held_back: Number of samples that are held back.
         weights: Names of the weights to replace, of convolutions without groups and linear layers.
@@ -77,9 +78,9 @@ def reconstruct(
         NumericMismatchError: The inputs of a batch norm behind replaced weights are not finite.
         UsageError: The calibration inputs are too few to measure such a batch norm.
     """
-    tensors, count = program.tensors(), len(inputs) - held_back
+    tensors, count = program.tensors(), sample_count(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
-    runs = [_in_batches(program, part) for part in (inputs[:count], inputs[count:])]
+    runs = [_in_batches(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in stoppable(program.graph.nodes):
@@ -107,18 +108,19 @@ def reconstruct(
             run.step(node)
 
 
-def _in_batches(program: Program, inputs: Tensor) -> list["_Steps"]:
+def _in_batches(program: Program, inputs: BatchInputs) -> list["_Steps"]:
     """Runs over the inputs: one over all of them, or one for each whole batch where the network fixes its batch."""
-    size = len(inputs) if program.batch_is_dynamic else batch_size(program.example_inputs)
-    return [_Steps(program, part) for part in torch.split(inputs, size) if len(part) == size]
+    samples = sample_count(inputs)
+    size = samples if program.batch_is_dynamic else batch_size(program.example_inputs)
+    return [_Steps(program, part_of(inputs, slice(at, at + size))) for at in range(0, samples - size + 1, size)]
 
 
 class _Steps(Interpreter):
     """Runs a program node by node."""
 
-    def __init__(self, program: Program, inputs: Tensor) -> None:
+    def __init__(self, program: Program, inputs: BatchInputs) -> None:
         super().__init__(program.module)
-        self.args_iter = iter(program.graph.process_inputs(inputs))
+        self.args_iter = iter(flat_inputs(program.graph, *bound(program, inputs)))
 
     def step(self, node: Node) -> None:
         self.env[node] = self.run_node(node)

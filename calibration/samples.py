@@ -1,7 +1,8 @@
 """Samples in a fixed order, held in memory or read when they are needed; not preprocessed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import BatchInputs, part_of, sample_count
 from prunec.passes.user_calls import call_user_code, defined_at
 
 Part = Literal["train", "test"]
@@ -25,8 +27,8 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (N, ...) and labels (N,) or maps (N, H, W) at these indices, as they are stored."""
+    def fetch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
+        """Inputs and labels (N,) or maps (N, H, W) at these indices, as they are stored."""
 
 
 def on_cpu(values: Any) -> Tensor:
@@ -42,11 +44,56 @@ def on_cpu(values: Any) -> Tensor:
     return tensor.detach().cpu()
 
 
+def batch_inputs(values: Any) -> BatchInputs:
+    """The inputs of a batch of a user's data: a tensor, several of them in a tuple or a list, or tensors by name.
+
+    Raises:
+        RuntimeError: A value can't be made a tensor, or has no values; TypeError and ValueError have the same causes.
+    """
+    if isinstance(values, Mapping):
+        if not values or not all(isinstance(name, str) for name in values):
+            raise TypeError("a dict of inputs without names")
+        return {name: on_cpu(value) for name, value in values.items()}
+    if isinstance(values, tuple | list) and values and all(getattr(value, "ndim", 0) for value in values):
+        return tuple(map(on_cpu, values))
+    return on_cpu(values)
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """One input of samples as it is stored: the shape of one sample's, its type, and its name, "" where it has none."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name and f'{self.name} of '}shape {self.shape} and type {self.dtype}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it reaches the network as it is stored: whole numbers that are no pixels, and truth values."""
+        return not self.dtype.is_floating_point and self.dtype != torch.uint8
+
+
+def kinds_of(inputs: BatchInputs) -> tuple[InputKind, ...]:
+    """What the inputs of a batch are, one after the other."""
+    named = inputs.items() if isinstance(inputs, dict) else [("", each) for each in tensors_of(inputs)]
+    return tuple(InputKind(tuple(tensor.shape[1:]), tensor.dtype, name) for name, tensor in named)
+
+
+def tensors_of(inputs: BatchInputs) -> list[Tensor]:
+    """The tensors of a batch, in their order."""
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return list(inputs.values() if isinstance(inputs, dict) else inputs)
+
+
 @dataclass(frozen=True)
 class ArraySamples:
     """Samples held in memory."""
 
-    inputs: Tensor
+    inputs: BatchInputs
     labels: Tensor
 
     @property
@@ -54,10 +101,10 @@ class ArraySamples:
         return self.labels
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return sample_count(self.inputs)
 
-    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inputs[indices], self.labels[indices]
+    def fetch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
+        return part_of(self.inputs, indices), self.labels[indices]
 
 
 @dataclass(frozen=True)
@@ -65,27 +112,28 @@ class FirstReading:
     """What all samples of a part were like when they were first read.
 
     Attributes:
-        shape: Shape of one input.
-        dtype: Data type of inputs.
+        inputs: What the inputs were, one after the other.
         label_shape: Shape of one label.
         label_dtypes: Data types of labels, by the batches that they were read in.
         labels: Smallest and largest label.
     """
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+    inputs: tuple[InputKind, ...]
     label_shape: tuple[int, ...]
     label_dtypes: frozenset[torch.dtype]
     labels: tuple[int, int]
 
-    def difference(self, inputs: Tensor, labels: Tensor) -> str:
+    def difference(self, inputs: BatchInputs, labels: Tensor) -> str:
         """What is otherwise in a batch, and how it was first; empty where nothing is."""
         first = "when they were first read they had"
-        got = (tuple(inputs.shape[1:]), inputs.dtype)
-        if got != (self.shape, self.dtype):
-            return f"have shape {got[0]} and type {got[1]}; {first} shape {self.shape} and type {self.dtype}"
-        if inputs.is_floating_point() and not inputs.isfinite().all():
-            return f"have values that are not finite; {first} shape {self.shape} and type {self.dtype}"
+        for tensor, kind, known in zip_longest(tensors_of(inputs), kinds_of(inputs), self.inputs):
+            if kind != known:
+                return f"have {kind or 'nothing'}; {first} {known or 'nothing'}"
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                return f"have values that are not finite; {first} {known}"
+        return self._labels_difference(labels, first)
+
+    def _labels_difference(self, labels: Tensor, first: str) -> str:
         got, whole = (tuple(labels.shape[1:]), labels.dtype), self._whole_labels()
         is_other_kind = labels.is_complex() or (len(self.label_dtypes) == 1 and got[1] not in self.label_dtypes)
         if got[0] != self.label_shape or is_other_kind:
@@ -128,22 +176,25 @@ class DatasetSamples:
             )
         return count
 
-    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def fetch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
         inputs, labels = self.reading(indices, lambda: self._batch(indices))
         if wrong := self._wrong(inputs, labels, len(indices)):
             where = defined_at(getattr(type(self.dataset), "__getitem__", self.dataset))
             raise InputError(f"{self.where}{where}: samples {indices[0]} to {indices[-1]} {wrong}.")
         return inputs, labels
 
-    def _wrong(self, inputs: Tensor, labels: Tensor, count: int) -> str:
+    def _wrong(self, inputs: BatchInputs, labels: Tensor, count: int) -> str:
         """What is wrong with a batch of so many samples; empty where nothing is."""
-        if not len(inputs) == len(labels) == count:
-            return f"are {count}, and gave {len(inputs)} inputs and {len(labels)} labels"
+        tensors = tensors_of(inputs)
+        if odd := [len(each) for each in (*tensors, labels) if len(each) != count]:
+            what = f"{odd[0]} labels" if len(labels) == odd[0] else f"{odd[0]} inputs and {len(labels)} labels"
+            return f"are {count}, and gave {what}"
         return "" if self.seen is None else self.seen.difference(inputs, labels)
 
-    def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        inputs, labels = map(on_cpu, self.collate([self.dataset[i] for i in indices.tolist()]))
-        if not inputs.ndim or not labels.ndim:
+    def _batch(self, indices: Tensor) -> tuple[BatchInputs, Tensor]:
+        inputs, labels = self.collate([self.dataset[i] for i in indices.tolist()])
+        inputs, labels = batch_inputs(inputs), on_cpu(labels)
+        if not labels.ndim or not all(tensor.ndim for tensor in tensors_of(inputs)):
             raise TypeError("a number instead of a batch")
         return inputs, labels
 
@@ -157,7 +208,8 @@ class DatasetSamples:
             f"reading of samples {indices[0]} to {indices[-1]} of {self.where} as (input, label)",
             read,
             code=getattr(type(self.dataset), "__getitem__", self.dataset),
-            hint="Inputs must be tensors or arrays of one shape, and labels numbers.",
+            hint="Inputs must be tensors or arrays of one shape, several of them in a tuple or a dict by the network's "
+            "names, and labels numbers.",
         )
 
 

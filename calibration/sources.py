@@ -2,8 +2,7 @@
 
 import gzip
 import math
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunec.calibration.arrays import npz_names, read_npz_array
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
 from prunec.calibration.samples import ArraySamples, Part, Samples
 from prunec.calibration.source_files import check_there
-from prunec.passes.archives import check_growth, check_zip
+from prunec.passes.archives import check_growth
 from prunec.passes.boundary import reading, shortened
 from prunec.passes.errors import InputError
-
-#: Version of the format of arrays -> what reads its header.
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def open_source(
@@ -55,15 +52,26 @@ def open_source(
 
 
 def _in_memory(images: NDArray[Any], labels: NDArray[Any], where: str) -> ArraySamples:
-    if images.ndim < 2 or labels.ndim not in (1, 3) or len(images) != len(labels):
-        raise InputError(
-            f"{where}: images have shape {images.shape} and labels {labels.shape}: expected (N, ...) and "
-            "(N,), or maps (N, H, W), with the same N."
-        )
-    for what, array in (("images", images), ("labels", labels)):
-        if array.dtype.kind not in "uif" or array.itemsize > 8:
-            raise InputError(f"{where}: {what} are of type {array.dtype}: expected numbers of at most 64 bits.")
+    if images.ndim < 2:
+        raise _misshapen("images", images, labels, where)
+    _check_arrays({"images": images}, labels, where)
     return ArraySamples(_tensor(images[:, None] if images.ndim == 3 else images), _tensor(labels))
+
+
+def _check_arrays(inputs: Mapping[str, NDArray[Any]], labels: NDArray[Any], where: str) -> None:
+    for name, array in inputs.items():
+        if not array.ndim or labels.ndim not in (1, 3) or len(array) != len(labels):
+            raise _misshapen(name, array, labels, where)
+    for name, array in {**inputs, "labels": labels}.items():
+        if array.dtype.kind not in "uifb" or array.itemsize > 8:
+            raise InputError(f"{where}: {name} are of type {array.dtype}: expected numbers of at most 64 bits.")
+
+
+def _misshapen(name: str, array: NDArray[Any], labels: NDArray[Any], where: str) -> InputError:
+    return InputError(
+        f"{where}: {name} have shape {array.shape} and labels {labels.shape}: expected (N, ...) and "
+        "(N,), or maps (N, H, W), with the same N."
+    )
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -73,40 +81,31 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 
 def _from_npz(path: Path, part: Part) -> ArraySamples:
-    names = (f"{part}_images", f"{part}_labels")
-    check_zip(path)
+    """The images of an archive, or where it has none its other arrays of the part, inputs by the network's names."""
+    where, prefix = f"{path} ({part})", f"{part}_"
+    images, labels = f"{prefix}images", f"{prefix}labels"
     with reading(str(path), "a NumPy .npz archive", hint="Write it with numpy.savez_compressed."):
-        images, labels = _read_npz(path, names)
-    return _in_memory(images, labels, f"{path} ({part})")
+        held = npz_names(path)
+        inputs = [name for name in held if name.startswith(prefix) and name != labels]
+        if images in held or not inputs:
+            stored, whole = _read_npz(path, (images, labels))
+            return _in_memory(stored, whole, where)
+        *arrays, whole = _read_npz(path, (*inputs, labels))
+    named = dict(zip((name.removeprefix(prefix) for name in inputs), arrays, strict=True))
+    _check_arrays(named, whole, where)
+    return ArraySamples({name: _tensor(array) for name, array in named.items()}, _tensor(whole))
 
 
 def _read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """Arrays of an archive, or nearly any error."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no zip archive")
-    with zipfile.ZipFile(path) as archive:
-        held = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-        missing = [name for name in names if name not in held]
-        if missing:
-            raise InputError(
-                f"{path} has no array {missing[0]!r}; it holds {shortened(', '.join(held)) or 'nothing'}.",
-                hint="Expected train_images, train_labels, test_images and test_labels.",
-            )
-        return [_read_npy(archive, held[name]) for name in names]
-
-
-def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array. NumPy takes memory by the word of its header, which must be that of the archive's."""
-    with archive.open(member) as file:
-        read_header = _HEADERS.get(np.lib.format.read_magic(file))
-        if read_header is None:
-            raise ValueError(f"{member.filename} is of another version of the format than numbers are stored in")
-        shape, _, dtype = read_header(file)
-        if (claimed := math.prod(shape) * dtype.itemsize) != member.file_size - file.tell():
-            raise ValueError(f"{member.filename} says that it has {claimed} bytes of values, and has others")
-    with archive.open(member) as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+    held = npz_names(path)
+    if missing := [name for name in names if name not in held]:
+        raise InputError(
+            f"{path} has no array {missing[0]!r}; it holds {shortened(', '.join(held)) or 'nothing'}.",
+            hint="Expected train_images, train_labels, test_images and test_labels, or in place of the images an array "
+            "for each of the network's inputs, as train_input_ids.",
+        )
+    return [read_npz_array(path, name) for name in names]
 
 
 def _from_idx(folder: Path, part: Part) -> ArraySamples:

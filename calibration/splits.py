@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from prunec.calibration.augment import Augmentation
 from prunec.calibration.samples import Samples
+from prunec.passes.feeding import BatchInputs, mapped
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Split(Protocol):
 
     def batches(
         self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of inputs (N, C, H, W) float32 and labels (N,) int64, or maps of labels (N, H, W).
+    ) -> Iterator[tuple[BatchInputs, Tensor]]:
+        """Batches of inputs and labels (N,) int64, or maps of labels (N, H, W).
+
+        Inputs are a tensor (N, ...), a tuple of them or tensors by name; float32, or whole numbers as they are stored.
 
         Args:
             batch_size: Samples per batch of all processes together.
@@ -59,7 +62,7 @@ class FirstSamples:
 
     def batches(
         self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[BatchInputs, Tensor]]:
         """The first batch of `Split.batches`, no larger than the samples."""
         size = min(batch_size, self.samples)
         return islice(self.split.batches(size, epoch=epoch, seed=seed, first=first, share=share), 1)
@@ -69,15 +72,21 @@ class FirstSamples:
 class Preprocessing:
     """Function from stored inputs to a network's: uint8 is divided by 255, then mean and deviation are normalised.
 
-    ``mean`` and ``std`` are (C, 1, 1), or one value for all channels.
+    Other whole numbers and truth values, such as token ids and masks, stay as they are. ``mean`` and ``std`` are
+    (C, 1, 1), or one value for all channels.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Float32 inputs (N, C, H, W) from stored ones."""
-        return self.normalised(inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float())
+    def __call__(self, inputs: BatchInputs) -> BatchInputs:
+        """Inputs of a network, float32 where they are no whole numbers, from stored ones."""
+        return mapped(self._prepared, inputs)  # type: ignore[no-any-return]
+
+    def _prepared(self, stored: Tensor) -> Tensor:
+        if stored.dtype == torch.uint8:
+            return self.normalised(stored.float() / 255)
+        return self.normalised(stored.float()) if stored.is_floating_point() else stored
 
     def normalised(self, scaled: Tensor) -> Tensor:
         """Inputs of a network from scaled ones, both float32."""
@@ -88,8 +97,8 @@ class Preprocessing:
         return normalised * self.std + self.mean
 
 
-#: Inputs (N, ...) of one shape, or a list of them in shapes of their own, and labels (N, ...), at some positions.
-Fetch = Callable[[Tensor], tuple[Tensor | list[Tensor], Tensor]]
+#: Inputs of a batch, or a list of images in shapes of their own, and labels (N, ...), at some positions.
+Fetch = Callable[[Tensor], tuple[BatchInputs | list[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class SampleSplit:
 
     def batches(
         self, batch_size: int, *, epoch: int | None = None, seed: int = 0, first: int = 0, share: Share = Share()
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[BatchInputs, Tensor]]:
         if epoch is None:
             yield from self._in_order(batch_size, first, share)
             return
@@ -126,19 +135,20 @@ class SampleSplit:
                 mine = share.of(len(indices))
                 yield self._augmented(indices[mine], [values[mine] for values in drawn])
 
-    def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
+    def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[BatchInputs, Tensor]]:
         for indices in torch.split(self.positions[first * batch_size :], batch_size):
             mine = indices[share.of(len(indices))]
             if len(mine):
                 inputs, labels = self.samples.fetch(mine)
                 yield self.preprocessing(inputs), labels.long()
 
-    def _augmented(self, indices: Tensor, drawn: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _augmented(self, indices: Tensor, drawn: list[Tensor]) -> tuple[BatchInputs, Tensor]:
+        inputs: Any
         inputs, labels = (self.whole or self.samples.fetch)(indices)
         # Before normalisation, where zero is black: what a crop is padded with.
         for augment, values in zip(self.augmentations, drawn, strict=True):
             inputs = augment.apply(inputs, values)
-        assert isinstance(inputs, Tensor), "the first augmentation makes one tensor of whole images: see `DataConfig`"
+        assert not isinstance(inputs, list), "the first augmentation makes one tensor of whole images: see `DataConfig`"
         return self.preprocessing(inputs), labels.long()
 
 

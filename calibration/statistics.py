@@ -13,34 +13,31 @@ from torch.fx import Interpreter, Node
 from prunec.calibration.places import tensor_names
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.feeding import BatchInputs, bound, flat_inputs, sample_count
 from prunec.passes.graphs import arguments, calls
 from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
 
 
-def reestimate_batchnorm(program: Program, inputs: Tensor) -> PassResult:
-    """Set running means and variances to those of preprocessed inputs, (N, ...), in a copy of the program.
+def reestimate_batchnorm(program: Program, inputs: BatchInputs) -> PassResult:
+    """Set running means and variances to those of preprocessed inputs, in a copy of the program.
 
     The result is exact: every batch norm is measured on all inputs, after the batch norms before it have their new
     statistics.
 
     Raises:
-        UsageError: The network takes several inputs, has no batch norm with statistics, or there is one input only.
+        UsageError: The network has no batch norm with statistics, or there is one input only.
         NumericMismatchError: The input of a batch norm is not finite.
     """
-    if len(program.example_inputs) != 1:
-        raise UsageError(
-            f"re-estimate-batchnorm takes networks with one input, this has {len(program.example_inputs)}."
-        )
-    if len(inputs) < 2:
-        raise UsageError(f"re-estimate-batchnorm needs at least 2 inputs, got {len(inputs)}.")
+    if (samples := sample_count(inputs)) < 2:
+        raise UsageError(f"re-estimate-batchnorm needs at least 2 inputs, got {samples}.")
     copy = program.clone().eval()
     measured = batch_norms(copy)
     if not measured:
         raise UsageError(
             "The network has no batch norm with running statistics.", hint="Leave re-estimate-batchnorm out."
         )
-    _Measuring(copy, measured).run(inputs)
+    _Measuring(copy, measured).run(*flat_inputs(copy.graph, *bound(copy, inputs)), enable_io_processing=False)
     result = copy.train() if program.training else copy
     return PassResult(result, True, {"batch_norms": len(measured)})
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import runner
+from prunec.passes.outputs import only_tensor
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import Metric, sample_scores
 
@@ -47,21 +51,22 @@ class Examiner:
         Raises:
             InputError: The metric fails.
         """
-        return self._answers(self.program, inputs, labels)
+        return self._answers(runner(self.program), inputs, labels)
 
     def tried(self, inputs: Tensor, labels: Tensor) -> Answers | None:
         """The answers to changed inputs (N, ...), and None where the network or the metric can't take them."""
         try:
-            return self._answers(lambda batch: tried(self.program, batch), inputs, labels)
+            return self._answers(partial(tried, runner(self.program)), inputs, labels)
         except (CannotRunError, InputError):
             return None
 
-    def _answers(self, run: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor) -> Answers:
+    def _answers(self, run: Callable[[Tensor], Any], inputs: Tensor, labels: Tensor) -> Answers:
         rows: list[Tensor | None] = []
 
-        def noted(batch: Tensor) -> Tensor:
+        def noted(batch: Tensor) -> Any:
             outputs = run(batch)
-            rows.append(outputs if isinstance(outputs, Tensor) and outputs.ndim == 2 else None)
+            row = only_tensor(outputs)
+            rows.append(row if row is not None and row.ndim == 2 else None)
             return outputs
 
         batches = zip(torch.split(inputs, _BATCH), torch.split(labels, _BATCH), strict=True)
@@ -70,7 +75,7 @@ class Examiner:
         return Answers(scores, torch.cat(kept) if len(kept) == len(rows) else None)
 
 
-def tried(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+def tried(network: Callable[[Tensor], Any], inputs: Tensor) -> Any:
     """What a network gives for inputs of a trial.
 
     Raises:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunec.passes.frontend import capture as capture
     from prunec.passes.oracle import OracleReport as OracleReport
     from prunec.passes.oracle import check_oracle as check_oracle
+    from prunec.passes.output_selection import select_outputs as select_outputs
     from prunec.passes.permute import Permute as Permute
     from prunec.passes.plan import PruningPlan as PruningPlan
     from prunec.passes.program import Program as Program
@@ -32,6 +33,7 @@ __getattr__, __dir__ = lazy_attributes(
         "PruneFilters": "prunec.passes.prune_filters",
         "Permute": "prunec.passes.permute",
         "Sparsify": "prunec.passes.sparsify",
+        "select_outputs": "prunec.passes.output_selection",
         "PassResult": "prunec.passes.base",
         "PruningPlan": "prunec.passes.plan",
         "apply_plan": "prunec.passes.applying",

@@ -1,12 +1,16 @@
 """Dimensions of a network's inputs that may vary, as torch.export wants to be told of them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.fx import Node
 from torch.utils import _pytree as pytree
+
+from prunec.passes.network_inputs import BATCH, NetworkInput, VaryingSize
 
 #: The varying dimensions of each input tensor, in the order of `input_tensors`.
 DynamicDims = tuple[dict[int, Dim], ...]
@@ -51,6 +55,56 @@ def dynamic_dims(exported: ExportedProgram) -> DynamicDims:
     )
 
 
+def described_inputs(exported: ExportedProgram, tensors: Sequence[Tensor]) -> tuple[NetworkInput, ...]:
+    """What an exported program tells of its inputs, of which these tensors are examples; no ranges of values."""
+    names = [node.name for node in _input_nodes(exported)]
+    dims, samples = dynamic_dims(exported), batch_size(tensors)
+    return tuple(map(partial(_described, samples), names, tensors, dims))
+
+
+def _described(samples: int, name: str, tensor: Tensor, dims: dict[int, Any]) -> NetworkInput:
+    has_batch = 0 in dims or (tensor.ndim > 0 and len(tensor) == samples)
+    sizes = [
+        _varying(dims[axis], f"{name}_{axis}", size) if axis in dims else size for axis, size in enumerate(tensor.shape)
+    ]
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return NetworkInput(name, tuple(sizes[1:] if has_batch else sizes), dtype, has_batch=has_batch)
+
+
+def _varying(dim: Any, unnamed: str, example: int) -> VaryingSize:
+    """A dimension as torch.export has it; one that it finds anew from others has no name there."""
+    if not isinstance(dim, Dim):
+        return VaryingSize(unnamed, example, min(1, example))
+    name = unnamed if dim.__name__ == BATCH else dim.__name__
+    return VaryingSize(name, example, min(dim.min or 1, example), None if _is_unbounded(dim.max) else int(dim.max))
+
+
+def _is_unbounded(most: Any) -> bool:
+    return most is None or not most < 2**31
+
+
+def named_dims(dims: DynamicDims | None, inputs: Sequence[NetworkInput]) -> DynamicDims | None:
+    """Varying dimensions by the names that a description gives them; their ranges stay.
+
+    Raises:
+        ValueError: It gives one dimension two names, or two dimensions one.
+    """
+    names: dict[str, str] = {}
+    renamed: dict[str, Dim] = {}
+    for varying, each in zip(dims or (), inputs, strict=dims is not None):
+        for axis, dim in varying.items():
+            if axis in each.varying and isinstance(dim, Dim):
+                name = each.varying[axis].name
+                if names.setdefault(dim.__name__, name) != name:
+                    raise ValueError(f"{names[dim.__name__]} and {name} are one dimension of the network")
+                renamed.setdefault(dim.__name__, Dim(name, min=dim.min, max=dim.max))
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"two dimensions of the network have one name among {', '.join(names.values())}")
+    return dims and tuple(
+        {axis: renamed.get(getattr(dim, "__name__", ""), dim) for axis, dim in varying.items()} for varying in dims
+    )
+
+
 def batch_symbol(exported: ExportedProgram) -> str | None:
     """Name of the symbol that stands for the batch: the first dimension 0 that varies, None where none does."""
     for value in _input_values(exported):
@@ -64,10 +118,14 @@ def _varies(size: Any) -> bool:
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
+def _input_nodes(exported: ExportedProgram) -> list[Node]:
+    """The placeholders of the input tensors, which have the names of the arguments of forward()."""
+    inputs, placeholders = exported.graph_signature.user_inputs, exported.graph.find_nodes(op="placeholder")
+    return [node for node in placeholders if node.name in inputs and isinstance(node.meta.get("val"), Tensor)]
+
+
 def _input_values(exported: ExportedProgram) -> list[Tensor]:
-    inputs = exported.graph_signature.user_inputs
-    values = [n.meta.get("val") for n in exported.graph.find_nodes(op="placeholder") if n.name in inputs]
-    return [value for value in values if isinstance(value, Tensor)]
+    return [node.meta["val"] for node in _input_nodes(exported)]
 
 
 def specification(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: DynamicDims) -> Any:

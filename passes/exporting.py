@@ -46,7 +46,8 @@ def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any, run: Cal
     """
     if dynamic_shapes is not None:
         try:
-            return Export(export_as_is(copies.to_trace(*inputs), inputs, dynamic_shapes), inputs)
+            module = copies.to_trace(*inputs)
+            return Export(export_as_is(module, inputs, copies.shapes_to_trace(*inputs, dynamic_shapes)), inputs)
         except Exception as error:
             run(inputs)
             raise export_failure(copies.name, error) from error

@@ -13,6 +13,7 @@ from prunec.passes.dimensions import batch_size, input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.exporting import export_as_is, export_network, one_sample
 from prunec.passes.module_copy import Copies, unwrapped
+from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint
 from prunec.passes.training import kept_modes, lost_in_capture
@@ -44,6 +45,7 @@ def capture(
     with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
         copies = Copies(module)
         reference = _reference(copies, example)
+        know_classes(reference.outputs)
         export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
         program = program_from(export.exported, export.inputs)
         if copies.note:  # the tensors are the network's own

@@ -12,23 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.fx import Graph, Interpreter, Node
-from torch.fx import _pytree as fx_pytree
+from torch.fx import Interpreter, Node
 
 from prunec.passes.coupling import Coupling
+from prunec.passes.feeding import flat_inputs
 from prunec.passes.graphs import LARGEST_SIZE
 from prunec.passes.labels import Channels, Label, Packed, Value, parts
 from prunec.passes.program import Program
 from prunec.passes.rewrite import Removed
-
-
-def flat_inputs(graph: Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Inputs of a program in the order of its graph's placeholders, as an `Interpreter` takes them."""
-    layout: Any = graph._codegen.pytree_info  # type: ignore[attr-defined]
-    given = dict(zip(layout.orig_args, args, strict=False)) | kwargs
-    count = layout.in_spec.children()[0].num_children
-    positional = tuple(given.pop(name) for name in layout.orig_args[:count])
-    return list(fx_pytree.tree_flatten_spec((positional, given), layout.in_spec))
 
 
 class MaskedInterpreter(Interpreter):
@@ -63,7 +54,8 @@ class MaskedInterpreter(Interpreter):
     def run_program(self, *args: Any, **kwargs: Any) -> Any:
         """The network's outputs in their own structure."""
         codegen: Any = self.graph._codegen
-        return codegen.process_outputs(self.run(*flat_inputs(self.graph, args, kwargs), enable_io_processing=False))
+        leaves = flat_inputs(self.graph, args, kwargs)
+        return codegen.process_outputs(self.run(*leaves, enable_io_processing=False))
 
     def run_node(self, n: Node) -> Any:
         """Run one node, on its kept slices if it is inexact."""

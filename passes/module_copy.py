@@ -52,6 +52,20 @@ class Copies:
         module = self.to_run()
         return module if self.note else _with_named_inputs(module, args, kwargs)
 
+    def shapes_to_trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any) -> Any:
+        """``dynamic_shapes`` of the network's own forward as those of the copy to trace, which names each input."""
+        parameters = inspect.signature(self._module.forward).parameters
+        if self.note or not _takes_any_keyword(parameters):
+            return shapes
+        names = inspect.signature(self._module.forward).bind(*args, **kwargs).arguments
+        named: dict[str, Any] = {}
+        for name, shape in (shapes if isinstance(shapes, Mapping) else dict(zip(names, shapes, strict=True))).items():
+            if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+                named |= {f"args_{position}": one for position, one in enumerate(shape, len(args) - len(shape))}
+            else:
+                named |= shape if parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: shape}
+        return named
+
     def to_run(self) -> nn.Module:
         """A copy to run."""
         module = self._module
@@ -76,13 +90,17 @@ def _copied_apart(module: nn.Module) -> dict[int, Any]:
     return computed | {id(value): type(value)() for value in held if type(value) in _TABLES and not value}
 
 
+def _takes_any_keyword(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def _with_named_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
     """The module, whose forward names each input if it takes ``**kwargs``, whose sizes torch.export can't vary."""
     forward, kinds = module.forward, inspect.Parameter
-    taken = list(inspect.signature(forward).parameters.values())
-    if not any(parameter.kind is kinds.VAR_KEYWORD for parameter in taken):
+    parameters = inspect.signature(forward).parameters
+    if not _takes_any_keyword(parameters):
         return module
-    names = [p.name for p in taken if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    names = [p.name for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     names += [f"args_{position}" for position in range(len(names), len(args))]
     named = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in names[: len(args)]]
     named += [kinds(name, kinds.KEYWORD_ONLY) for name in kwargs]

@@ -47,7 +47,12 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     # torch.export records checks of dtypes beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
-    module.graph.eliminate_dead_code(is_impure_node=_is_kept)
+    remove_dead_nodes(module.graph)
+
+
+def remove_dead_nodes(graph: Graph) -> None:
+    """Remove what nothing reads, in place; inputs, tensors of the network and what writes to memory stay."""
+    graph.eliminate_dead_code(is_impure_node=_is_kept)
 
 
 def _is_kept(node: Node) -> bool:

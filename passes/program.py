@@ -16,11 +16,21 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes import cost
 from prunec.passes.boundary import shortened
-from prunec.passes.dimensions import DynamicDims, batch_size, dynamic_dims, input_tensors, specification
+from prunec.passes.dimensions import (
+    DynamicDims,
+    batch_size,
+    described_inputs,
+    dynamic_dims,
+    input_tensors,
+    named_dims,
+    specification,
+)
 from prunec.passes.errors import PrunecError, UnsupportedModelError
 from prunec.passes.exported import read_exported
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
+from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.normalise import make_views_reshapes
+from prunec.passes.outputs import OutputForm, plain_outputs, take_form
 from prunec.passes.pt2_archive import check_plain, unreadable
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
@@ -48,6 +58,7 @@ class Program:
         constants: Names of tensors that stand in the network's code and are neither parameters nor buffers of it.
         rewritten_by: Passes that gave its graph another form than the network's own code has, in order.
         training: Whether batch norm and dropout are in their training form.
+        inputs: The description of each example tensor, in order.
     """
 
     module: GraphModule
@@ -62,6 +73,7 @@ class Program:
     constants: tuple[str, ...] = ()
     rewritten_by: tuple[str, ...] = ()
     training: bool = False
+    inputs: tuple[NetworkInput, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network; outputs have the structure of the original module's."""
@@ -76,6 +88,11 @@ class Program:
     def example_inputs(self) -> tuple[Tensor, ...]:
         """The example input tensors in order, positional ones first."""
         return tuple(input_tensors((self.example_args, self.example_kwargs)))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the computed outputs in ONNX files."""
+        return OutputForm.of(self.graph).names([each.name for each in self.inputs])
 
     @property
     def batch_is_dynamic(self) -> bool:
@@ -184,18 +201,23 @@ class Program:
         retype_casts(clone.graph, dtype)
         clone.module.recompile()
         clone.example_args, clone.example_kwargs = in_type((clone.example_args, clone.example_kwargs), dtype)
+        name = str(dtype).removeprefix("torch.")
+        clone.inputs = tuple(each if each.is_whole else replace(each, dtype=name) for each in clone.inputs)
         return clone
 
     def export(self) -> ExportedProgram:
         """Export the inference form anew, for files and for the ONNX exporter.
 
-        The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch".
+        The tensors are this program's own, not copies; the dynamic dimension 0 is named "batch". Outputs are those
+        that the network computes, in tuples, lists and dicts; `OutputForm` has their own structure.
         """
-        inference = self.inference()
+        inference, graph = self.inference(), copied_graph(self.inference().graph)
+        plain_outputs(graph)
+        module = inference.with_tensors(inference.tensors(), graph).module
         args, kwargs = self.example_args, self.example_kwargs
-        shapes = self.dynamic_shapes and specification(inference.module, args, kwargs, self.dynamic_shapes)
+        shapes = self.dynamic_shapes and specification(module, args, kwargs, self.dynamic_shapes)
         with torch.no_grad():
-            exported = torch.export.export(inference.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+            exported = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
         # Tracing chose views by the strides of this machine's kernels, which differ elsewhere.
         make_views_reshapes(exported.graph)
@@ -207,7 +229,9 @@ class Program:
         torch.export pickles example inputs, so they stand in prunec's own part of it.
         """
         inputs = self.example_args, self.example_kwargs
-        note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS})
+        described = {"network_inputs": [each.to_json() for each in self.inputs]}
+        described["outputs"] = OutputForm.of(self.graph).to_json()
+        note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS} | described)
         exported = self.export()
         exported.example_inputs = None
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
@@ -250,11 +274,34 @@ class Program:
                 raise ValueError(
                     f"it has a mask for {shortened(name)}, and no parameter of its shape {list(mask.shape)}"
                 )
+        self._take_description(note)
         for name in LISTS:  # foreign archives have none of it; the earliest archives of 0.1.0 don't list the constants
             names = note.get(name, ())
             if not isinstance(names, list | tuple) or not all(isinstance(entry, str) for entry in names):
                 raise ValueError(f"{name} is no list of names")
             setattr(self, name, tuple(names))
+
+    def _take_description(self, note: Mapping[str, Any]) -> None:
+        """Take over what `save` noted of inputs and outputs; foreign archives and those of 0.1.0 have nothing of it."""
+        if "network_inputs" in note:
+            self.describe_inputs(tuple(map(NetworkInput.from_json, note["network_inputs"])))
+        if "outputs" in note:
+            take_form(self.graph, OutputForm.from_json(note["outputs"]))
+            self.module.recompile()
+
+    def describe_inputs(self, inputs: tuple[NetworkInput, ...]) -> None:
+        """Take a description of the inputs in place of the one that was found when the network was exported.
+
+        Raises:
+            ValueError: It is one of other inputs.
+        """
+        for each, found, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
+            start = 1 if each.has_batch else 0
+            if each.dtype != found.dtype or not each.fits(tuple(tensor.shape[start:])):
+                raise ValueError(f"its input {found.words()} is described as {each.words()}")
+            if each.varying.keys() != found.varying.keys():
+                raise ValueError(f"the sizes of {found.words()} vary, which are described as {each.words()}")
+        self.inputs, self.dynamic_shapes = inputs, named_dims(self.dynamic_shapes, inputs)
 
 
 def _load_trusted(path: str) -> tuple[ExportedProgram, str]:
@@ -274,8 +321,9 @@ def _load_plain(path: str) -> tuple[ExportedProgram, str]:
 
 def program_from(exported: ExportedProgram, example: Inputs) -> Program:
     """A program that takes over a freshly exported network's tensors; its origin isn't set yet."""
+    dims, inputs = dynamic_dims(exported), described_inputs(exported, input_tensors(example))
     module, dropped, constants = read_exported(exported)
-    return Program(module, *example, dynamic_dims(exported), dropped=dropped, constants=constants)
+    return Program(module, *example, dims, dropped=dropped, constants=constants, inputs=inputs)
 
 
 def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> Program:

@@ -75,7 +75,13 @@ def check_plain(path: Path) -> None:
     check_zip(path)
     try:
         _check_records(path)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # too deep a nesting is the first
+    except (
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # too deep a nesting is the first
         raise unreadable(path, error) from error
 
 

@@ -18,15 +18,15 @@ from prunec.passes.tensors import Inputs
 LISTS = ("lost_in_capture", "dropped", "constants", "rewritten_by")
 
 
-def write_note(masks: Mapping[str, Tensor], inputs: Inputs, lists: Mapping[str, tuple[str, ...]]) -> str:
-    """The note of a program: its masks by parameter name, example inputs, and the `LISTS`."""
+def write_note(masks: Mapping[str, Tensor], inputs: Inputs, others: Mapping[str, Any]) -> str:
+    """The note of a program: its masks by parameter name, example inputs, and plain values such as the `LISTS`."""
     leaves, structure = pytree.tree_flatten(inputs)
     packed = {
         name: {"shape": list(mask.shape), "bits": np.packbits(mask.cpu().numpy()).tobytes().hex()}
         for name, mask in masks.items()
     }
     example = {"structure": pytree.treespec_dumps(structure), "leaves": list(map(_written, leaves))}
-    return json.dumps({"masks": packed, "inputs": example, **lists})
+    return json.dumps({"masks": packed, "inputs": example, **others})
 
 
 def read_masks(note: Mapping[str, Any]) -> dict[str, Tensor]:

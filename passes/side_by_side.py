@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from prunec.passes.feeding import flat_inputs
 from prunec.passes.graphs import module_path, operator_name
-from prunec.passes.masked import flat_inputs
 from prunec.passes.operators import EVEN_SPLITS
 from prunec.passes.program import Program
 from prunec.passes.tensors import doubled

@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import BatchInputs, arranged, torch_dtype, typed
 from prunec.passes.interruption import stoppable
+from prunec.passes.network_inputs import NetworkInput
+from prunec.passes.outputs import OutputForm, only_tensor
 from prunec.passes.user_calls import call_user_code, defined_at
 
 #: Samples per batch of an evaluation; larger ones fall out of a CPU's caches.
@@ -16,30 +19,48 @@ EVALUATION_BATCH = 500
 #: Advice where a loss or a metric fails.
 OBJECTIVE_HINT = "It is called with the network's outputs and the labels of a batch."
 #: (outputs, labels) -> score of each sample, (N,), 0 to 1.
-Metric = Callable[[Tensor, Tensor], Tensor]
+Metric = Callable[[Any, Tensor], Tensor]
+#: Batches of inputs, in any form that data give them in, and labels.
+Batches = Iterable[tuple[BatchInputs, Tensor]]
 #: Function from arrays in the order of a model's inputs to arrays in the order of its outputs.
 Predict = Callable[..., Sequence[NDArray[Any]]]
 
 
-def predictor(session: Predict) -> Callable[[Tensor], Tensor]:
-    """An engine of one input as a function from a batch of inputs to its first output."""
-    return lambda inputs: torch.from_numpy(session(inputs.numpy())[0])
+def predictor(session: Predict, inputs: Sequence[NetworkInput], outputs: OutputForm) -> Callable[[BatchInputs], Any]:
+    """An engine of a network with these inputs as a function from a batch to outputs in the network's own form."""
+
+    def predict(batch: BatchInputs) -> Any:
+        tensors = arranged(inputs, batch)
+        given = [typed(tensor, torch_dtype(each)).numpy() for each, tensor in zip(inputs, tensors, strict=True)]
+        return outputs.of_arrays(session(*given))
+
+    return predict
 
 
-def top1(outputs: Tensor, labels: Tensor) -> Tensor:
+def classes_of(outputs: Any) -> Tensor:
+    """The outputs (samples, classes) of a classifier: the one tensor that it gives, in whatever structure.
+
+    Raises:
+        TypeError: It gives several tensors, or none.
+    """
+    if (scores := only_tensor(outputs)) is None:
+        raise TypeError("the network gives several outputs, or none")
+    return scores
+
+
+def top1(outputs: Any, labels: Tensor) -> Tensor:
     """Whether the label's is the largest of the outputs (N, classes): 1 or 0, float32 (N,)."""
-    return (outputs.argmax(1) == labels).float()
+    return (classes_of(outputs).argmax(1) == labels).float()
 
 
-def top5(outputs: Tensor, labels: Tensor) -> Tensor:
+def top5(outputs: Any, labels: Tensor) -> Tensor:
     """Whether the label's is among the 5 largest of the outputs (N, classes): 1 or 0, float32 (N,)."""
-    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    scores = classes_of(outputs)
+    best = scores.topk(min(5, scores.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).float()
 
 
-def evaluate(
-    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric = top1
-) -> float:
+def evaluate(predict: Callable[[Any], Any], batches: Batches, metric: Metric = top1) -> float:
     """Mean score over all samples of some batches, which are pairs of inputs and labels.
 
     Raises:
@@ -51,9 +72,7 @@ def evaluate(
     return total / count
 
 
-def total_score(
-    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric
-) -> tuple[float, int]:
+def total_score(predict: Callable[[Any], Any], batches: Batches, metric: Metric) -> tuple[float, int]:
     """Sum of the scores of all samples, and their number, which may be 0; for errors see `sample_scores`."""
     total, count = 0.0, 0
     for scores in sample_scores(predict, batches, metric):
@@ -63,9 +82,7 @@ def total_score(
 
 
 @torch.no_grad()
-def sample_scores(
-    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], metric: Metric
-) -> Iterator[Tensor]:
+def sample_scores(predict: Callable[[Any], Any], batches: Batches, metric: Metric) -> Iterator[Tensor]:
     """The score of each sample, (N,) for every batch, 0 to 1.
 
     Raises:

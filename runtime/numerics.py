@@ -1,5 +1,6 @@
 """Numeric comparison of an exported model or an engine with the program that it comes from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +11,56 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import batch_size
 from prunec.passes.discrete import numbers_of_things
+from prunec.passes.feeding import drawn
+from prunec.passes.network_inputs import NetworkInput, VaryingSize, varying_sizes
 from prunec.passes.oracle import relative_error
+from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
 
 
-def random_inputs(program: Program, batch: int, seed: int) -> list[NDArray[np.generic]]:
-    """Random inputs of a program, in their order; those whose dimension 0 varies have ``batch`` rows.
+def random_inputs(
+    program: Program, batch: int, seed: int, sizes: Mapping[str, int] | None = None
+) -> list[NDArray[np.generic]]:
+    """Random inputs of a program, in their order.
 
-    Floating-point inputs are standard normal; others, and those that are numbers of things, repeat the rows of the
-    program's example inputs.
+    Values lie in the range that is known of an input. Without one, floating-point inputs are standard normal; others,
+    and those that are numbers of things, repeat the rows of the program's example inputs.
+
+    Args:
+        program: The program.
+        batch: Number of rows of inputs whose dimension 0 varies.
+        seed: Seed of the values.
+        sizes: Sizes of other dimensions that vary, by name; by default those of the example inputs.
     """
-    generator = torch.Generator().manual_seed(seed)
-    samples = batch_size(program.example_inputs)
-
-    def make(example: Tensor, varies: bool, is_discrete: bool) -> NDArray[np.generic]:
-        if example.ndim == 0:
-            return example.numpy()
-        rows = len(example) * batch // samples if varies else len(example)
-        if example.is_floating_point() and not is_discrete:
-            return torch.randn(rows, *example.shape[1:], generator=generator).to(example.dtype).numpy()
-        return example[torch.arange(rows) % len(example)].numpy()
-
+    generator, samples = torch.Generator().manual_seed(seed), batch_size(program.example_inputs)
     varying = [0 in dims for dims in program.dynamic_shapes or [{}] * len(program.example_inputs)]
-    kinds = zip(program.example_inputs, varying, numbers_of_things(program), strict=True)
+
+    def make(each: NetworkInput, example: Tensor, varies: bool, is_discrete: bool) -> NDArray[np.generic]:
+        shape: list[int] = list(example.shape)
+        if varies and each.has_batch:
+            shape[0] = len(example) * batch // samples
+        for axis, size in each.varying.items():
+            shape[axis] = (sizes or {}).get(size.name, shape[axis])
+        has_range, is_real = each.low is not None, example.is_floating_point() and not is_discrete
+        if has_range or (is_real and example.ndim):
+            return drawn(each, tuple(shape), generator).to(example.dtype).numpy()
+        for axis, count in enumerate(shape):
+            example = example.index_select(axis, torch.arange(count) % max(example.shape[axis], 1))
+        return example.numpy()
+
+    kinds = zip(program.inputs, program.example_inputs, varying, numbers_of_things(program), strict=True)
     return [make(*kind) for kind in kinds]
+
+
+def other_sizes(program: Program) -> dict[str, int]:
+    """For each dimension beside the batch that varies another size than that of the examples, where it may have one."""
+
+    def other(size: VaryingSize) -> int:
+        return next((s for s in (size.example + 1, size.example - 1) if s > 1 and size.takes(s)), size.example)
+
+    return {name: other(size) for name, size in varying_sizes(program.inputs).items()}
 
 
 def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,6 +86,8 @@ def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
 def difference_from_torch(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> float:
     """Largest relative difference of an engine from torch over the outputs.
 
+    Dimensions beside the batch that vary have the sizes of the example inputs first, then others.
+
     Args:
         session: The engine; it takes and gives arrays in the order of the program's inputs and outputs.
         program: The program, which is run in its inference form.
@@ -75,12 +102,12 @@ def difference_from_torch(session: Predict, program: Program, batches: tuple[int
     """
     leaves, structure = pytree.tree_flatten((program.example_args, program.example_kwargs))
     worst = 0.0
-    for batch in batch_sizes(program, batches):
-        inputs = random_inputs(program, batch, seed)
+    for number, batch in enumerate(batch_sizes(program, batches)):
+        inputs = random_inputs(program, batch, seed, other_sizes(program) if number else None)
         tensors = iter(torch.from_numpy(np.asarray(array)) for array in inputs)
         filled = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(filled, structure)
         expected = program.eval()(*args, **kwargs)
-        outputs = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
-        worst = max(worst, relative_error([torch.from_numpy(array) for array in session(*inputs)], outputs))
+        actual = OutputForm.of(program.graph).of_arrays(session(*inputs))
+        worst = max(worst, relative_error(actual, expected))
     return worst

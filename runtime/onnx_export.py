@@ -22,6 +22,7 @@ from prunec.passes.graphs import arguments, calls
 from prunec.passes.program import Program
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
+from prunec.runtime.onnx_signature import Signature, name_values, write_signature
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
@@ -30,19 +31,18 @@ def export_onnx(program: Program, path: Path) -> None:
     """Write the inference form of a program as float32 ONNX.
 
     Batch norms are folded into convolutions; weights keep the names of the parameters they come from, also where the
-    exporter transposed them. A dynamic batch dimension is named "batch". Weights above 2 GB go beside the file, into
-    ``<name>.data``.
+    exporter transposed them. Inputs have their names, and outputs those of `OutputForm.names`; dynamic dimensions have
+    the names of the program's inputs, the batch is "batch". What else is known of inputs and outputs stands in the
+    file's metadata (`onnx_signature`). Weights above 2 GB go beside the file, into ``<name>.data``.
 
     Raises:
         UnsupportedModelError: An operator has no ONNX form.
         NativeCrashError: The ONNX checker dies of the file, which is there.
     """
     exported = program.export()
-    outputs = len(exported.graph_signature.user_outputs)
-    names = ["output"] if outputs == 1 else [f"output_{i}" for i in range(outputs)]
     try:
         with _quiet():
-            result = torch.onnx.export(_prepared(exported), dynamo=True, verbose=False, output_names=names)
+            result = torch.onnx.export(_prepared(exported), dynamo=True, verbose=False)
             assert result is not None
             model: onnx.ModelProto = result.model_proto
     except Exception as error:
@@ -51,9 +51,9 @@ def export_onnx(program: Program, path: Path) -> None:
             hint="The operator named here has no ONNX form in this version of torch.",
         ) from error
     _name_weights(model.graph, program)
-    if program.batch_is_dynamic:
-        _name_batch(model.graph)
+    name_values(model.graph, program)
     strip_metadata(model)
+    write_signature(model, Signature.of(program))
     save_onnx(model, path)
     children.call(f"the ONNX checker read {path.name}", check_onnx, path.absolute())
 
@@ -152,12 +152,3 @@ def _name_weights(graph: onnx.GraphProto, program: Program) -> None:
 
 def _fingerprint(matrix: NDArray[Any]) -> tuple[tuple[int, ...], bytes]:
     return matrix.shape, hashlib.sha256(matrix.tobytes()).digest()
-
-
-def _name_batch(graph: onnx.GraphProto) -> None:
-    """Call the first dimension of the inputs "batch" wherever it occurs, also in expressions."""
-    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        for dim in info.type.tensor_type.shape.dim:
-            if symbol and dim.dim_param:
-                dim.dim_param = dim.dim_param.replace(symbol, "batch")

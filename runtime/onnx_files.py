@@ -5,16 +5,23 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import uses_external_data
 
+#: How the names of metadata begin that are prunec's own.
+OWN_METADATA = "prunec."
 _LARGEST_FILE_BYTES = 2_000_000_000
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove what differs between machines or means nothing to a runtime: traces, scopes, names of rules."""
+    """Remove what differs between machines or means nothing to a runtime: traces, scopes, names of rules.
+
+    What prunec itself notes of a model stays.
+    """
+    own = [entry for entry in model.metadata_props if entry.key.startswith(OWN_METADATA)]
     graph = model.graph
     graph.name = "prunec"
     for item in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
+    model.metadata_props.extend(own)
     for function in model.functions:
         for part in (function, *function.node):
             part.ClearField("metadata_props")

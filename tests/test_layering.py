@@ -139,7 +139,7 @@ PUBLIC = {
             "PruneFilters",
             "PrunecError",
         ),
-        *("PruningPlan", "Sparsify", "analyse", "apply_plan", "capture", "check_oracle"),
+        *("PruningPlan", "Sparsify", "analyse", "apply_plan", "capture", "check_oracle", "select_outputs"),
     },
     "prunec.passes.criteria": {
         *("Activation", "CRITERIA", "Criterion", "Evidence", "GateGradient", "InputMoments", "Moments", "Seen"),

@@ -232,8 +232,8 @@ def _print_recipe(job: "Job") -> None:
 def _engine_options(
     dims: list[str] | None, also_for: list[str] | None, timing_cache: Path | None, engine: str
 ) -> "EngineOptions":
+    from prunec.passes.size_range import SizeRange
     from prunec.runtime.engines.options import EngineOptions
-    from prunec.runtime.engines.shapes import SizeRange
 
     ranges = {}
     for text in dims or ():

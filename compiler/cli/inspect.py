@@ -77,7 +77,8 @@ def _onnx_row(layer: "LayerSparsity") -> tuple[str, ...]:
 def _print(result: "Inspection") -> None:
     attention = f", and {result.attention_macs:,} of products of activations" if result.attention_macs else ""
     echo(f"{result.macs:,} MACs per sample{attention}; {result.parameters:,} parameters")
-    echo(f"MACs are {result.macs_convention}.\n")
+    echo(f"MACs are {result.macs_convention}.")
+    echo(f"inputs: {'; '.join(result.inputs)}. Outputs: {', '.join(result.outputs)}.\n")
     prunable = [
         (group.name, str(group.units), f"{group.macs_share:.1%}", _kind(group), _shortened(group.members))
         for group in result.prunable

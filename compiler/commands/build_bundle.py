@@ -34,6 +34,7 @@ from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo
 from prunec.runtime.numerics import batch_sizes, random_inputs
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_signature import Signature
 from prunec.runtime.target import Target
 
 
@@ -114,7 +115,7 @@ def _measured(
         dense_onnx = write_typed(target, scratch / MODEL_ONNX, scratch)
         if (data := project.data(seed)) is not None:
             check_fit(network, data, project.objective())
-            accuracy = engine_accuracy(kind, engine, data, project.objective(), progress)
+            accuracy = engine_accuracy(kind, engine, Signature.of(program), data, project.objective(), progress)
     measured = measure(kind, target, engine, onnx, inputs, dense_onnx=dense_onnx, options=options, settings=settings)
     return OnTarget(measured.latency, measured, accuracy, batch, threads if kind.uses_threads else None)
 

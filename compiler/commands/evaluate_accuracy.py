@@ -6,11 +6,13 @@ from pathlib import Path
 from prunec.calibration.data import Data
 from prunec.compiler.commands.artifacts import onnx_file
 from prunec.compiler.project.model_options import ModelOptions
-from prunec.compiler.project.project import Note, Project, check_fit
+from prunec.compiler.project.project import Note, Project, check_fit, check_inputs
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import runner
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
+from prunec.runtime.onnx_signature import Signature, file_signature
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions, note:
         loaded = project.load(path, model)
         data, objective = project.required_data(), project.objective()
         check_fit(loaded.program, data, objective)
-        value = evaluate(loaded.program, data.test.batches(EVALUATION_BATCH), objective.metric)
+        value = evaluate(runner(loaded.program), data.test.batches(EVALUATION_BATCH), objective.metric)
     else:
         data, objective = project.required_data(), project.objective()
         value = _evaluate_onnx(exported, data, objective)
@@ -55,22 +57,21 @@ def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions, note:
 
 
 def _evaluate_onnx(path: Path, data: Data, objective: Objective) -> float:
+    signature = file_signature(path)
+    batches = data.test.batches(_batch(path, signature, data))
     with open_onnx(path, threads=0) as session:
-        batches = data.test.batches(_batch(path, session.sizes()[1], data))
-        return evaluate(predictor(session), batches, objective.metric)
+        return evaluate(predictor(session, signature.inputs, signature.outputs), batches, objective.metric)
 
 
-def _batch(path: Path, shapes: list[tuple[int | str, ...]], data: Data) -> int:
-    """The batch in which an ONNX file with inputs of these sizes can be evaluated."""
-    shape = shapes[0]
-    if len(shapes) != 1 or tuple(shape[1:]) != data.input_shape:
-        raise InputError(
-            f"{path} takes inputs of shape {[list(s[1:]) for s in shapes]}, and the data hold samples of "
-            f"shape {list(data.input_shape)}.",
-            hint="Check that the project file beside it names the data of this network, or give --config.",
-        )
-    batch = shape[0] if isinstance(shape[0], int) else EVALUATION_BATCH
-    if isinstance(shape[0], int) and len(data.test) % batch:
+def _batch(path: Path, signature: Signature, data: Data) -> int:
+    """The batch in which an ONNX file can be evaluated."""
+    try:
+        check_inputs(signature.inputs, data)
+    except InputError as error:
+        hint = "Check that the project file beside it names the data of this network, or give --config."
+        raise InputError(f"{path}: {error.message}", hint=hint) from error
+    batch = signature.batch or EVALUATION_BATCH
+    if signature.batch and len(data.test) % batch:
         raise InputError(
             f"{path} runs at a batch of {batch} only, and the {len(data.test)} test images are no multiple of it.",
             hint="Set limit_test under [data] in prunec.toml to a multiple.",

@@ -21,13 +21,15 @@ PICTURES = (".html", ".svg")
 
 @dataclass(frozen=True)
 class Inspection:
-    """The prunable parts of a network; `notes` and `lost_in_capture` are sentences."""
+    """The prunable parts of a network; `inputs`, `notes` and `lost_in_capture` are words."""
 
     macs: int
     macs_convention: str
     attention_macs: int
     parameters: int
     input_shapes: tuple[tuple[int, ...], ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     batch_is_dynamic: bool
     lost_in_capture: tuple[str, ...]
     dropped_parameters: tuple[str, ...]
@@ -82,6 +84,8 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         attention_macs=program.attention_macs(),
         parameters=program.parameter_count(),
         input_shapes=tuple(tuple(x.shape[1:]) for x in program.example_inputs),
+        inputs=tuple(each.words() for each in program.inputs),
+        outputs=program.output_names,
         batch_is_dynamic=program.batch_is_dynamic,
         lost_in_capture=program.lost_in_capture,
         dropped_parameters=program.dropped,

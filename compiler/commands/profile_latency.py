@@ -4,15 +4,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from prunec.compiler.commands.artifacts import onnx_file, onnx_inputs
+from numpy.typing import NDArray
+
+from prunec.compiler.bundle.bundle_reader import bundle_program
+from prunec.compiler.commands.artifacts import onnx_file
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Note, Project
+from prunec.passes.errors import InputError
+from prunec.passes.program import Program
 from prunec.passes.two_four_words import TwoFourState, two_four_state, two_four_words
 from prunec.runtime import children
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.latency import Percentiles
+from prunec.runtime.numerics import batch_sizes, random_inputs
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_inputs import random_onnx_inputs
+from prunec.runtime.onnx_reading import read_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
 from prunec.runtime.profile import OperatorTime, profile_onnx
 
@@ -61,18 +70,32 @@ def profile_path(
         PrunecError: It can't be loaded or exported.
     """
     exported = onnx_file(path, as_deployed=False)
+    if exported is not None and path.is_dir():
+        return _profile(exported, path, settings, _inputs(bundle_program(path), settings))
     if exported is not None:
-        return _profile(exported, path, settings)
-    loaded = Project.find(path, config, note).load(path, model)
+        inputs = random_onnx_inputs(read_onnx(exported), str(exported), settings.batch, settings.seed)
+        return _profile(exported, path, settings, inputs)
+    program = Project.find(path, config, note).load(path, model).program
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "model.onnx"
-        export_onnx(loaded.program, exported)
-        return _profile(exported, path, settings)
+        export_onnx(program, exported)
+        return _profile(exported, path, settings, _inputs(program, settings))
 
 
-def _profile(exported: Path, path: Path, settings: ProfileSettings) -> Profile:
+def _inputs(program: Program, settings: ProfileSettings) -> list[NDArray[Any]]:
+    """Inputs by the network's own description.
+
+    Raises:
+        InputError: The network runs at another batch only.
+    """
+    (batch,) = batch_sizes(program, (settings.batch,))
+    if batch != settings.batch:
+        raise InputError(f"The network runs at a batch of {batch} only.", hint=f"Use --batch {batch}.")
+    return random_inputs(program, batch, settings.seed)
+
+
+def _profile(exported: Path, path: Path, settings: ProfileSettings, inputs: list[NDArray[Any]]) -> Profile:
     with open_onnx(exported, settings.threads) as session:
-        inputs = onnx_inputs(session, settings.batch, settings.seed)
         latency_ms = session.latency_ms(inputs, settings.runs, settings.seed)
     profiled = exported.absolute(), inputs, settings.threads, _PROFILED_RUNS
     operators = children.call(f"ONNX Runtime profiled {exported.name}", profile_onnx, *profiled)

@@ -9,7 +9,7 @@ from torch import Tensor
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
 from prunec.compiler.commands.verify_claims import Claim, is_own, is_this_version, pipeline_of, rule
-from prunec.compiler.report.network_parts import LayerPart, PruningGroupPart
+from prunec.compiler.report.network_parts import LayerPart, PruningGroupPart, input_parts
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION, Layer
 from prunec.passes.errors import InputError
@@ -75,6 +75,8 @@ def _compiled_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     yield Claim("parameters.zero_fraction", report.parameters.zero_fraction, program.zero_fraction())
     yield Claim("model.compiled_sha256", report.model.compiled_sha256, weights_sha256(program))
     yield Claim("model.input_shapes", report.model.input_shapes, inputs)
+    yield Claim("model.inputs", report.model.inputs, input_parts(program.inputs))
+    yield Claim("model.outputs", report.model.outputs, program.output_names)
     yield Claim("model.lost_in_capture", report.model.lost_in_capture, program.lost_in_capture)
     if "batch_is_dynamic" in report.model.model_fields_set:
         yield Claim("model.batch_is_dynamic", report.model.batch_is_dynamic, program.batch_is_dynamic)

@@ -13,6 +13,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.recovery.rate_pieces import RatePiece
 from prunec.passes.base import Aim
+from prunec.passes.feeding import BatchInputs, part_of
 from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -183,8 +184,8 @@ class StepInput:
         """The facts of a kind that earlier steps left, in their order."""
         return facts_of(self.history, kind)
 
-    def batches(self, samples: int, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (N, ...) and labels of the training data, augmented and shuffled by the seed.
+    def batches(self, samples: int, batch_size: int | None = None) -> Iterator[tuple[BatchInputs, Tensor]]:
+        """Inputs and labels of the training data, augmented and shuffled by the seed.
 
         Args:
             samples: Number of samples in all; fewer where there are no more.
@@ -193,8 +194,8 @@ class StepInput:
         assert self.request.data is not None, "a step that needs data is refused before any work where there are none"
         batches = self.request.data.train.batches(min(samples, batch_size or samples), epoch=0, seed=self.seed)
         for inputs, labels in batches:
-            yield inputs[:samples], labels[:samples]
-            samples -= len(inputs)
+            yield part_of(inputs, slice(samples)), labels[:samples]
+            samples -= len(labels)
             if samples <= 0:
                 return
 

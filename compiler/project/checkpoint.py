@@ -1,7 +1,7 @@
 """Checkpoints: from a file to a `Program`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from prunec.compiler.machine.quiet_libraries import only_without_error
 from prunec.compiler.project.checkpoint_file import check_file
+from prunec.compiler.project.example_inputs import describe, make_examples
 from prunec.compiler.project.reading import check_sums, is_exported, read_content, read_exported
 from prunec.compiler.project.state_dict import load_state, unwrap
 from prunec.passes.boundary import reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
+from prunec.passes.network_inputs import NetworkInput
+from prunec.passes.output_selection import select_outputs
 from prunec.passes.program import Program
 from prunec.passes.user_calls import call_user_code, defined_at, user_code_borders
 
@@ -42,6 +45,8 @@ def load_checkpoint(
     model: Callable[[], nn.Module] | None = None,
     example_inputs: tuple[Tensor, ...] | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
+    inputs: Sequence[NetworkInput] | None = None,
+    outputs: Sequence[str] = (),
     trust: bool = False,
 ) -> LoadedCheckpoint:
     """Read a trained network and capture it.
@@ -52,6 +57,8 @@ def load_checkpoint(
         model: Function that builds the network that a ``state_dict`` belongs to.
         example_inputs: Inputs to capture with.
         input_shapes: Shape of one sample of each input, without the batch; random inputs are drawn then.
+        inputs: Descriptions of the inputs, which examples are drawn by, or read from the files that they name.
+        outputs: Paths of the outputs that are deployed (`select_outputs`); all of them by default.
         trust: Whether code that the file brings may run.
 
     Raises:
@@ -67,7 +74,7 @@ def load_checkpoint(
         check_sums(path)
         content, notes = (None, ()) if exported else unwrap(read_content(path, trust))
     if exported:
-        return _load_exported(path, input_shapes, trust)
+        return _selected(_load_exported(path, input_shapes, inputs, trust), outputs)
     if isinstance(content, nn.Module):
         module = content
     else:
@@ -77,13 +84,24 @@ def load_checkpoint(
     if other := _other_types(module.parameters()):
         module = module.float()
         notes += (f"The network is of type {other}; it was converted to float32.",)
-    inputs = example_inputs if example_inputs is not None else _random_inputs(module, input_shapes, path)
+    made = None if inputs is None or example_inputs is not None else make_examples(module, inputs)
     with only_without_error(), user_code_borders():  # forward() may print
-        program = capture(module, inputs)
-    return LoadedCheckpoint(program, module, notes)
+        if made is not None:
+            program = capture(module, made.args, made.kwargs, made.dynamic_shapes)
+            describe(program, made.inputs)
+        else:
+            program = capture(module, example_inputs or _random_inputs(module, input_shapes, path))
+    return _selected(LoadedCheckpoint(program, module, notes), outputs)
 
 
-def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bool) -> LoadedCheckpoint:
+def _selected(loaded: LoadedCheckpoint, outputs: Sequence[str]) -> LoadedCheckpoint:
+    """The checkpoint with the outputs that are deployed."""
+    return replace(loaded, program=select_outputs(loaded.program, outputs)) if outputs else loaded
+
+
+def _load_exported(
+    path: Path, shapes: Sequence[Sequence[int]] | None, inputs: Sequence[NetworkInput] | None, trust: bool
+) -> LoadedCheckpoint:
     program, notes = read_exported(path, trust)
     _check_finite(program.tensors(), path)
     if other := _other_types(program.parameters().values()):
@@ -98,6 +116,8 @@ def _load_exported(path: Path, shapes: Sequence[Sequence[int]] | None, trust: bo
             f"{path} was exported for inputs of shape {words[0]} (one sample), got {words[1]}.",
             hint="Leave the input shape out: a .pt2 archive knows its own.",
         )
+    if inputs is not None:
+        describe(program, inputs)
     return LoadedCheckpoint(program, None, notes)
 
 

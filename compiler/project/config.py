@@ -2,42 +2,25 @@
 
 import dataclasses
 import functools
-import math
 import operator
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictFloat,
-    StrictInt,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictFloat, StrictInt, ValidationError, create_model, model_validator
 
 from prunec.calibration.config import DataConfig
 from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.project.model_section import ModelSection, Reference, Section
 from prunec.compiler.project.recipe_check import check_recipe
 from prunec.compiler.project.toml_document import read_toml
-from prunec.compiler.recovery.optimizer_kinds import check_optimizer
-from prunec.compiler.recovery.schedules import Schedule, parse_schedule, untrained
 from prunec.passes.boundary import shortened
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.seeds import MAX_SEED
 
 CONFIG_NAME = "prunec.toml"
-#: Largest size of a dimension that every library takes.
-MAX_SIZE = 2**31 - 1
-#: Values of one sample: 1 GiB of float32.
-MAX_VALUES = 2**28
-Shape = tuple[StrictInt, ...]
 #: pydantic's name of a problem -> what was expected, in words of TOML.
 _EXPECTED = {
     "tuple_type": "a list",
@@ -47,95 +30,6 @@ _EXPECTED = {
     "model_type": "a table",
     "dict_type": "a table",
 }
-
-
-def check_samples_size(shape: tuple[int, ...]) -> None:
-    """ValueError where one sample of a shape would take more memory than any network's inputs do."""
-    if math.prod(shape) > MAX_VALUES:
-        raise ValueError(f"one sample would have {math.prod(shape)} values; at most {MAX_VALUES} are taken")
-
-
-def checked_reference(text: str) -> str:
-    """``module:callable``, or ValueError."""
-    module, colon, name = text.partition(":")
-    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"{text!r} is not of the form module:callable")
-    return text
-
-
-Reference = Annotated[str, AfterValidator(checked_reference)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class PretrainingSection(_Section):
-    """[model] pretraining: how the dense network was trained.
-
-    Attributes:
-        epochs: Passes over the training data, fractions allowed; 0 for a network with random weights.
-        schedule: Learning rate over the epochs, as text (`parse_schedule`); empty for no epochs.
-        optimizer: "sgd", "adam", "adamw" or ``module:callable``, relative to the file; None where it isn't known.
-    """
-
-    epochs: StrictInt | StrictFloat = Field(ge=0, allow_inf_nan=False)
-    schedule: str = ""
-    optimizer: str | None = None
-
-    @model_validator(mode="after")
-    def _readable(self) -> typing.Self:
-        if bool(self.schedule) != bool(self.epochs):
-            raise ValueError("a schedule belongs to epochs, and none to none of them")
-        if self.optimizer is not None and not self.epochs:
-            raise ValueError("an optimizer belongs to epochs, and none to none of them")
-        try:
-            self.learning_rates()
-            if self.optimizer is not None:
-                check_optimizer(self.optimizer)
-        except UsageError as error:
-            raise ValueError(error.message.removesuffix(".")) from error
-        return self
-
-    def learning_rates(self) -> Schedule:
-        """The schedule that the text gives."""
-        return parse_schedule(self.schedule, epochs=self.epochs) if self.epochs else untrained()
-
-
-class ModelSection(_Section):
-    """[model]: the network that a state_dict belongs to.
-
-    Attributes:
-        name: Name of the network, such as "ResNet-50", by which runs are compared with published ones.
-        factory: "module:callable", relative to the file, that builds it.
-        initialise: "module:callable" that draws all weights of a network, for control arms from scratch.
-        input: Shape of one sample, or a list of shapes for several inputs.
-        pretraining: The training of the dense network, where it is known.
-        accuracy: The dense network's accuracy on the test data, 0 to 1, which is then checked.
-    """
-
-    name: str = ""
-    factory: Reference | None = None
-    initialise: Reference | None = None
-    input: tuple[Shape, ...] | None = None
-    pretraining: PretrainingSection | None = None
-    accuracy: StrictFloat | StrictInt | None = Field(default=None, ge=0, le=1)
-
-    @field_validator("input", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
-
-    @field_validator("input")
-    @classmethod
-    def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
-        if value == ():
-            raise ValueError("expected one sample's shape, as in [3, 224, 224]")
-        if value is not None and not all(1 <= size <= MAX_SIZE for shape in value for size in shape):
-            raise ValueError(f"sizes must be at least 1 and at most {MAX_SIZE}")
-        for shape in value or ():
-            check_samples_size(shape)
-        return value
 
 
 def _strict(annotation: Any) -> Any:
@@ -154,7 +48,7 @@ _DATA_FIELDS: dict[str, Any] = {
 }
 
 
-class DataSection(create_model("_DataFields", __base__=_Section, **_DATA_FIELDS)):  # type: ignore[misc]
+class DataSection(create_model("_DataFields", __base__=Section, **_DATA_FIELDS)):  # type: ignore[misc]
     """[data]: the fields of `DataConfig`; loss and metric are "module:callable" relative to the file."""
 
     loss: Reference | None = None
@@ -169,7 +63,7 @@ class DataSection(create_model("_DataFields", __base__=_Section, **_DATA_FIELDS)
         return DataConfig(**self.model_dump(exclude={"loss", "metric"}))
 
 
-class RecipeSection(_Section):
+class RecipeSection(Section):
     """[recipe]: a pipeline as text, or tables of its steps' options, by the step's name.
 
     Attributes:
@@ -182,7 +76,7 @@ class RecipeSection(_Section):
     seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED)
     pipeline: str | None = None
     steps: tuple[str, ...] | None = None
-    by_step: dict[str, dict[str, Any]] = {}
+    by_step: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -194,7 +88,7 @@ class RecipeSection(_Section):
         return {key: value for key, value in section.items() if key not in tables} | {"by_step": tables}
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file; every part of it is optional."""
 
     model: ModelSection = ModelSection()
@@ -265,7 +159,7 @@ def _explained(path: Path, error: ValidationError) -> UsageError:
     if first["type"] == "missing":
         return UsageError(f"{path}: {section}needs a value for {where[-1]!r}{more}.")
     value = first["input"]
-    told = (isinstance(value, _Section | dict) and not kind) or (isinstance(value, str) and repr(value) in what)
+    told = (isinstance(value, Section | dict) and not kind) or (isinstance(value, str) and repr(value) in what)
     got = "" if told else f", got {_toml(value)}"
     return UsageError(f"{path}: {section}{'.'.join(where[1:]) or where[0]}: {what}{got}{more}.")
 
@@ -277,13 +171,20 @@ def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else shortened(repr(value))
 
 
+def _sections(hint: Any) -> Iterator[type[Section]]:
+    """The sections that a field may hold."""
+    if isinstance(hint, type) and issubclass(hint, Section):
+        yield hint
+    for argument in typing.get_args(hint):
+        yield from _sections(argument)
+
+
 def _known(where: list[str]) -> list[str]:
     """Keys of the section at a path."""
-    section: Any = Config
+    section: type[Section] = Config
     for part in where:
-        hint = section.model_fields[part].annotation
-        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        section = next(option for option in options if option is not type(None))
+        if not part.isdigit():  # a position in a list of tables
+            section = next(_sections(section.model_fields[part].annotation))
     if section is RecipeSection:
         return ["seed", "pipeline", "steps", *STEPS.names()]
     return list(section.model_fields)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from prunec.compiler.project.config import MAX_SIZE, check_samples_size
 from prunec.passes.errors import UsageError
+from prunec.passes.network_inputs import MAX_SIZE, check_samples_size
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The input of a command: a checkpoint with the project file that names its network, data and recipe."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from torch.utils import _pytree as pytree
 from prunec.calibration.data import Data, load_data
 from prunec.calibration.user_code import import_callable
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, load_checkpoint
-from prunec.compiler.project.config import Config, checked_reference
+from prunec.compiler.project.config import Config
 from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.model_section import checked_reference
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.recovery.objective import Objective
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
+from prunec.passes.feeding import matched
 from prunec.passes.interruption import endable_anywhere, stoppable_anywhere
+from prunec.passes.network_inputs import NetworkInput
+from prunec.passes.outputs import only_tensor
 from prunec.passes.program import Program
 
 _OWN_FUNCTIONS = 'Name functions that fit under [data] in prunec.toml: loss and metric, each "module:callable".'
@@ -53,9 +57,16 @@ class Project:
         Raises:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
-        shapes = options.shapes or self.config.model.input
+        model, shapes = self.config.model, options.shapes or self.config.model.input
         with endable_anywhere():
-            return load_checkpoint(checkpoint, model=self.factory(options), input_shapes=shapes, trust=options.trust)
+            return load_checkpoint(
+                checkpoint,
+                model=self.factory(options),
+                input_shapes=shapes,
+                inputs=None if shapes or model.inputs is None else model.described(self.config.folder),
+                outputs=model.outputs,
+                trust=options.trust,
+            )
 
     def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:
         """The function that builds the network, None where none is named.
@@ -129,24 +140,14 @@ def check_fit(program: Program, data: Data, objective: Objective) -> None:
 
     Raises:
         InputError: The data don't fit the network.
-        UnsupportedModelError: The network takes several inputs, or batches of one size only.
+        UnsupportedModelError: The network takes batches of one size only.
     """
-    if len(program.example_inputs) != 1:
-        raise UnsupportedModelError(
-            f"The network takes {len(program.example_inputs)} inputs, and data have one.",
-            hint="Leave [data] out of prunec.toml to compile without recovery and accuracy.",
-        )
     if not program.batch_is_dynamic:
         raise UnsupportedModelError(
             f"The network runs at a batch of {len(program.example_inputs[0])} only, so that it can't run on the data.",
             hint="Rewrite what fixes its batch (often a view() with a number in it), or leave [data] out.",
         )
-    expected = tuple(program.example_inputs[0].shape[1:])
-    if data.input_shape != expected:
-        raise InputError(
-            f"The data hold samples of shape {list(data.input_shape)}, and the network takes {list(expected)}.",
-            hint="Check [data] and the input shape under [model] in prunec.toml.",
-        )
+    check_inputs(program.inputs, data)
     if Objective() != objective:
         return
     if data.label_shape:
@@ -156,12 +157,44 @@ def check_fit(program: Program, data: Data, objective: Objective) -> None:
         )
     with torch.no_grad():
         outputs = program.eval()(*program.example_args, **program.example_kwargs)
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+    scores = only_tensor(outputs)
+    if scores is None or scores.ndim != 2:
         raise InputError(
             f"The network's output is {_described(outputs)}: cross-entropy and top-1 need (samples, classes).",
             hint=_OWN_FUNCTIONS,
         )
-    data.check_outputs(outputs.shape[1])
+    data.check_outputs(scores.shape[1])
+
+
+def check_inputs(inputs: Sequence[NetworkInput], data: Data) -> None:
+    """Check that data give what a network with these inputs takes.
+
+    Raises:
+        InputError: Inputs are missing, or there are others; or some are of another shape, or of another kind of type.
+    """
+    kinds = data.inputs
+    given = matched(inputs, {kind.name: kind for kind in kinds} if kinds[0].name else kinds)
+    for each, kind in zip(inputs, given, strict=True):
+        if kind is None:
+            continue
+        if not each.has_batch:
+            raise InputError(
+                f"The data give {each.name!r}, which has no batch in the network: samples would need one value each.",
+                hint="Leave it out of the data; with optional = true under [model] inputs ones stand for it.",
+            )
+        if not each.fits(kind.shape):
+            of = f" for {each.name}" if len(inputs) > 1 else ""
+            raise InputError(
+                f"The data hold samples of shape {list(kind.shape)}{of}, and the network takes "
+                f"{list(each.example_shape)}.",
+                hint="Check [data] and the input shape under [model] in prunec.toml.",
+            )
+        if each.is_whole != kind.is_whole:
+            stored = str(kind.dtype).removeprefix("torch.")
+            raise InputError(
+                f"The data hold {stored} for {each.name}, and the network takes {each.dtype}.",
+                hint="Token ids and masks are stored as int64 or bool, pixels as uint8 or float32.",
+            )
 
 
 def _described(outputs: object) -> str:

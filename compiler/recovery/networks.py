@@ -1,7 +1,8 @@
 """The networks that run in a step of a training, and the rewrites of their graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,22 +15,29 @@ from prunec.compiler.recovery.attached_hooks import AttachedHooks
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.feeding import BatchInputs, bound
 from prunec.passes.graphs import arguments, calls, module_path
 from prunec.passes.program import Program
+from prunec.passes.tensors import Inputs
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A network whose graph also gives inner values of these names (`expose`); its outputs alone where none are."""
+    """A network whose graph also gives inner values of these names (`expose`); its outputs alone where none are.
+
+    ``bind`` makes arguments of the module of what data give as the inputs of a batch.
+    """
 
     module: nn.Module = field(repr=False)
+    bind: Callable[[BatchInputs], Inputs] = field(repr=False)
     names: tuple[str, ...] = ()
 
-    def __call__(self, inputs: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    def __call__(self, inputs: BatchInputs) -> tuple[Any, dict[str, Tensor]]:
         """The outputs, and the inner values by name."""
+        args, kwargs = self.bind(inputs)
         if not self.names:
-            return self.module(inputs), {}
-        outputs, values = self.module(inputs)
+            return self.module(*args, **kwargs), {}
+        outputs, values = self.module(*args, **kwargs)
         return outputs, dict(zip(self.names, values, strict=True))
 
 
@@ -67,13 +75,17 @@ def prepare_networks(
     module: nn.Module = form.module
     if options.compile:
         module = torch.compile(module)  # type: ignore[assignment]
-    networks = Networks(program, Observed(form.module, inner), Observed(hooks.processes.parallel(module), inner))
+    bind = partial(bound, program)
+    whole = Observed(hooks.processes.parallel(module), bind, inner)
+    networks = Networks(program, Observed(form.module, bind, inner), whole)
     teacher_inner = tuple(dict.fromkeys(name for attachment in hooks.attachments for name in attachment.teacher_inner))
     if teacher is None or not (options.distill or teacher_inner or any(a.teacher for a in hooks.attachments)):
         return networks
     observed = teacher.with_tensors(teacher.tensors())
     expose(observed, teacher_inner)
-    return replace(networks, teacher=Observed(observed.module, teacher_inner), teacher_macs=teacher.macs())
+    return replace(
+        networks, teacher=Observed(observed.module, partial(bound, teacher), teacher_inner), teacher_macs=teacher.macs()
+    )
 
 
 def expose(program: Program, names: Sequence[str]) -> None:

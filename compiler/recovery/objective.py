@@ -6,14 +6,21 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn import functional
+from torch.nn.functional import kl_div, log_softmax
 
 from prunec.passes.errors import InputError, PrunecError, UsageError
+from prunec.passes.outputs import only_tensor
 from prunec.passes.user_calls import call_user_code, defined_at
-from prunec.runtime.evaluate import OBJECTIVE_HINT, Metric, top1
+from prunec.runtime.evaluate import OBJECTIVE_HINT, Metric, classes_of, top1
 
 #: (outputs, labels) -> scalar tensor.
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
+
+
+def cross_entropy(outputs: Any, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the one tensor that a classifier gives, (samples, classes), in whatever structure."""
+    return functional.cross_entropy(classes_of(outputs), labels, label_smoothing=label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Distillation:
     temperature: float
     weight: float
 
-    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
         """The divergence of the outputs from the teacher's, both (N, classes); a scalar.
 
         It is multiplied by the squared temperature, so that its gradient keeps its size.
@@ -56,15 +63,16 @@ class Distillation:
         Raises:
             UsageError: The network has other outputs.
         """
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        scores = [only_tensor(outputs), only_tensor(targets)]
+        if any(values is None or values.ndim != 2 for values in scores):
             raise UsageError(
                 "recover: distillation needs a network with one output of shape (samples, classes).",
-                hint="Leave distill out of the recipe.",
+                hint="Leave distill out of the recipe, or deploy one output: [model] outputs in prunec.toml.",
             )
-        learnt, taught = (log_softmax(values / self.temperature, dim=1) for values in (outputs, targets))
+        learnt, taught = (log_softmax(values / self.temperature, dim=1) for values in scores if values is not None)
         return self.temperature**2 * kl_div(learnt, taught, log_target=True, reduction="batchmean")
 
-    def mixed(self, loss: Tensor, outputs: Any, targets: Tensor) -> Tensor:
+    def mixed(self, loss: Tensor, outputs: Any, targets: Any) -> Tensor:
         """The loss on the labels, mixed with the divergence by its weight."""
         return (1 - self.weight) * loss + self.weight * self(outputs, targets)
 

@@ -12,10 +12,11 @@ from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.coupling import Coupling
+from prunec.passes.feeding import BatchInputs
 from prunec.passes.program import Program
 
-#: Runs a network on inputs (N, ...): its outputs, and the inner values that were asked for, by name.
-Run = Callable[[Tensor], tuple[Any, dict[str, Tensor]]]
+#: Runs a network on the inputs of a batch: its outputs, and the inner values that were asked for, by name.
+Run = Callable[[BatchInputs], tuple[Any, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Batch:
     """A batch on its way through the network, or one of the parts that it is computed in.
 
     Attributes:
-        inputs: Inputs (N, ...), augmented, of this process's share.
+        inputs: Inputs, augmented, of this process's share, in the form that the data give them in.
         labels: Labels (N, ...).
         outputs: Outputs of the network in its training form, with their gradients.
         inner: Inner values of the network that the hooks asked for, by name.
@@ -73,7 +74,7 @@ class Batch:
     """
 
     moment: Moment
-    inputs: Tensor
+    inputs: BatchInputs
     labels: Tensor
     outputs: Any
     inner: Mapping[str, Tensor]

@@ -18,6 +18,7 @@ from torch import Tensor
 from prunec.calibration.data import Data
 from prunec.calibration.splits import Split
 from prunec.passes.devices import on_device
+from prunec.passes.feeding import BatchInputs, on, runner
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import EVALUATION_BATCH, Metric, sample_scores
@@ -74,16 +75,16 @@ class Scores:
     @classmethod
     def of(cls, program: Program, data: Data, metric: Metric, device: torch.device) -> Self:
         """Measure a program, which isn't changed."""
-        network = on_device(program.inference(), device)
+        network = runner(on_device(program.inference(), device))
 
-        def scored(batches: Iterator[tuple[Tensor, Tensor]]) -> NDArray[np.float64]:
-            on = ((inputs.to(device), labels.to(device)) for inputs, labels in stoppable(batches))
-            return torch.cat([scores.double().cpu() for scores in sample_scores(network, on, metric)]).numpy()
+        def scored(batches: Iterator[tuple[BatchInputs, Tensor]]) -> NDArray[np.float64]:
+            moved = ((on(inputs, device), labels.to(device)) for inputs, labels in stoppable(batches))
+            return torch.cat([scores.double().cpu() for scores in sample_scores(network, moved, metric)]).numpy()
 
         return cls(scored(training_sample(data.train)), scored(data.validation.batches(EVALUATION_BATCH)))
 
 
-def training_sample(train: Split) -> Iterator[tuple[Tensor, Tensor]]:
+def training_sample(train: Split) -> Iterator[tuple[BatchInputs, Tensor]]:
     """At most `TRAINING_SAMPLES` of the training data, not augmented, from places that are spread over all of it."""
     if len(train) <= TRAINING_SAMPLES:
         yield from train.batches(EVALUATION_BATCH)

@@ -20,6 +20,7 @@ from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.running_hook import Batch, Moment
 from prunec.compiler.recovery.tensors import WeightAverage
+from prunec.passes.feeding import BatchInputs, chunked, mapped, on
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import total_score
 
@@ -69,7 +70,7 @@ class Stepper:
     def program(self) -> Program:
         return self.networks.program
 
-    def step(self, inputs: Tensor, labels: Tensor, moment: Moment) -> StepResult:
+    def step(self, inputs: BatchInputs, labels: Tensor, moment: Moment) -> StepResult:
         """Train on this process's share of a batch; where the loss isn't finite, nothing is changed."""
         for group in self.optimizer.param_groups:
             group["lr"] = moment.learning_rate * group.get("learning_rate_factor", 1.0)
@@ -80,31 +81,31 @@ class Stepper:
             self._update(moment)
         return result
 
-    def _backward(self, inputs: Tensor, labels: Tensor, moment: Moment) -> StepResult:
+    def _backward(self, inputs: BatchInputs, labels: Tensor, moment: Moment) -> StepResult:
         """Gradients of the mean loss over the whole batch, all processes' shares and all parts together."""
         device = self.processes.device
-        (whole,) = self.processes.sums(len(inputs))
+        (whole,) = self.processes.sums(len(labels))
         total, score = 0.0, 0.0
         chunks = self.options.accumulate
-        parts = list(zip(inputs.to(device).chunk(chunks), labels.to(device).chunk(chunks), strict=True))
-        for number, (images, targets) in enumerate(parts):
+        parts = chunked((on(inputs, device), labels.to(device)), chunks)
+        for number, (part, targets) in enumerate(parts):
             with self._alone(number < len(parts) - 1):
-                outputs, loss = self._forward(images, targets, moment)
+                outputs, loss = self._forward(part, targets, moment)
                 # Parallel processes average their gradients, which must come out as the mean over all samples.
-                self.scaler.scale(loss * (len(images) * self.processes.count / whole)).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss * (len(targets) * self.processes.count / whole)).backward()  # type: ignore[no-untyped-call]
             value = loss.item()
-            total += value * len(images)
+            total += value * len(targets)
             if math.isfinite(value):
                 score += total_score(lambda given: given, [(outputs, targets)], self.objective.metric)[0]
         total, score = self.processes.sums(total, score)
         return StepResult(total / whole, score / whole)
 
-    def _forward(self, inputs: Tensor, labels: Tensor, moment: Moment) -> tuple[Any, Tensor]:
+    def _forward(self, inputs: BatchInputs, labels: Tensor, moment: Moment) -> tuple[Any, Tensor]:
         """Outputs, without their gradient, and the loss."""
-        if self.options.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self.options.channels_last:
+            inputs = mapped(channels_last, inputs)
         if self._input_gradients:
-            inputs = inputs.detach().requires_grad_()
+            inputs = mapped(_with_gradient, inputs)
         with self._autocast():
             outputs, inner = self.networks.trained(inputs)
             loss = label_loss(self.objective.loss, outputs, labels)
@@ -115,7 +116,7 @@ class Stepper:
             loss = self.hooks.loss(batch, loss)
         return pytree.tree_map(_detached, outputs), loss
 
-    def _taught(self, inputs: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    def _taught(self, inputs: BatchInputs) -> tuple[Any, dict[str, Tensor]]:
         if self.networks.teacher is None:
             return None, {}
         with torch.no_grad():
@@ -160,6 +161,15 @@ class Stepper:
 def _has_gradient(optimizer: Optimizer) -> bool:
     """Whether an optimizer has something to do: half precision refuses to step without any gradient."""
     return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images (N, C, H, W) with their channels last in memory; other tensors as they are."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def _with_gradient(inputs: Tensor) -> Tensor:
+    return inputs.detach().requires_grad_() if inputs.is_floating_point() else inputs
 
 
 def _detached(leaf: object) -> object:

@@ -20,6 +20,7 @@ from prunec.compiler.recovery.state_file import StateFile
 from prunec.compiler.recovery.stepping import Stepper
 from prunec.compiler.recovery.tensors import put, snapshot
 from prunec.passes.errors import TrainingDivergedError
+from prunec.passes.feeding import on, runner
 from prunec.passes.interruption import Stopped, stoppable
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import EVALUATION_BATCH, total_score
@@ -167,10 +168,10 @@ class Training:
     def _evaluate(self, program: Program, split: Split) -> float:
         processes = self.stepper.processes
         batches = (
-            (inputs.to(processes.device), labels.to(processes.device))
+            (on(inputs, processes.device), labels.to(processes.device))
             for inputs, labels in stoppable(split.batches(EVALUATION_BATCH, share=processes.share))
         )
-        total, count = processes.sums(*total_score(program, batches, self.stepper.objective.metric))
+        total, count = processes.sums(*total_score(runner(program), batches, self.stepper.objective.metric))
         return total / count
 
     def _check_weights(self) -> None:

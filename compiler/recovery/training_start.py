@@ -17,12 +17,13 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.running_hook import TrainingContext
 from prunec.compiler.recovery.schedule_curves import WarmedUp
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule
-from prunec.compiler.recovery.stepping import Stepper
+from prunec.compiler.recovery.stepping import Stepper, channels_last
 from prunec.compiler.recovery.tensors import WeightAverage, put, snapshot
 from prunec.compiler.recovery.training import Training
 from prunec.passes.coupling import analyse
 from prunec.passes.devices import on_device, order_memory
 from prunec.passes.errors import UnsupportedModelError, UsageError, first_line
+from prunec.passes.feeding import mapped
 from prunec.passes.program import Program
 
 
@@ -117,9 +118,9 @@ def _agree(program: Program, processes: Processes) -> None:
 @torch.no_grad()
 def _order_channels_last(program: Program) -> None:
     order_memory(program, torch.channels_last)
-    images = program.example_inputs[0]
+    args, kwargs = mapped(channels_last, (program.example_args, program.example_kwargs))
     try:
-        program(images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images)
+        program(*args, **kwargs)
     except RuntimeError as error:
         raise UnsupportedModelError(
             f"recover: the network can't run with channels_last: {first_line(error)}",

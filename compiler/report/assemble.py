@@ -87,6 +87,8 @@ def _model(request: Request, history: Sequence[StepFact]) -> network_parts.Model
         compiled_sha256=history[-1].weights,
         architecture_sha256=architecture_sha256(dense),
         input_shapes=[x.shape[1:] for x in dense.example_inputs],
+        inputs=network_parts.input_parts(dense.inputs),
+        outputs=dense.output_names,
     )
 
 

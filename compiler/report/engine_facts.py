@@ -11,13 +11,13 @@ from prunec.compiler.report.engine_parts import EnginePart, EnvironmentPart, Gpu
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.catalogue import load_engine, preferred_engine
 from prunec.runtime.engines.layer_facts import LayerFacts, layer_facts
 from prunec.runtime.engines.measuring import Measurement
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind
-from prunec.runtime.engines.shapes import SizeRange
 from prunec.runtime.target import Target
 
 NOT_ON_GPU = Unknown("nothing was measured on a GPU.")

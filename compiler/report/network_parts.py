@@ -1,16 +1,27 @@
 """Parts of report.json that tell of the network: what it is, what was removed from it, and every layer."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part, SortedDict
+from prunec.passes.network_inputs import NetworkInput
+
+
+class InputPart(Part):
+    """One input of the network; sizes that vary stand in its shape by their names, the batch first."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
 
 
 class ModelPart(Part):
     """The dense model. `input_shapes` are one sample's shapes, without the batch dimension.
 
+    `inputs` and `outputs` are those of the ONNX files, in their order, outputs by name.
     `source_sha256` is the fingerprint of its weights and `compiled_sha256` that of the compiled ones.
     """
 
@@ -21,6 +32,13 @@ class ModelPart(Part):
     input_shapes: tuple[tuple[int, ...], ...]
     lost_in_capture: tuple[str, ...]
     batch_is_dynamic: bool = True
+    inputs: Maybe[tuple[InputPart, ...]] = NOT_RECORDED
+    outputs: Maybe[tuple[str, ...]] = NOT_RECORDED
+
+
+def input_parts(inputs: Iterable[NetworkInput]) -> tuple[InputPart, ...]:
+    """What a report tells of inputs."""
+    return tuple(InputPart(name=each.name, shape=each.sizes(), dtype=each.dtype) for each in inputs)
 
 
 class MacsPart(Part):

@@ -15,8 +15,8 @@ from prunec.compiler.stages.booking import untrained_entry
 from prunec.compiler.stages.request_checks import scratch_pipeline
 from prunec.compiler.stages.step_runs import run_steps
 from prunec.passes.errors import PrunecError
-from prunec.passes.frontend import capture
 from prunec.passes.identity import weights_sha256
+from prunec.passes.output_selection import captured_alike
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import known
@@ -127,7 +127,7 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
         try:
             example = dense.example_args, dense.example_kwargs
             pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise, *example)
-            program, note = capture(pruned, *example), ""
+            program, note = captured_alike(pruned, dense), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"
     if program is None:

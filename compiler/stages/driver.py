@@ -3,6 +3,7 @@
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
@@ -30,10 +31,14 @@ from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
-from prunec.passes.errors import PrunecError, UsageError
+from prunec.passes.errors import PrunecError, UsageError, did_you_mean
 from prunec.passes.interruption import stop_if_asked, stopping_together
+from prunec.passes.network_inputs import BATCH, varying_sizes
+from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
+from prunec.runtime.engines.catalogue import preferred_engine
+from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
 
 #: What torch's exporter traces it keeps in the process: compiles of several threads go one after another.
@@ -102,6 +107,7 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
         HelperFinished: The training is over; raised in all processes but the first.
         PrunecError: The compile can't be done.
     """
+    request = _with_known_ranges(request)
     _check(request)
     with stopping_together() if is_distributed() else nullcontext():
         steps = _run_all_steps(request, writer.state_folder)
@@ -129,21 +135,31 @@ def _check(request: Request) -> None:
     for check in (check_names, check_here):
         check(request.pipeline, request.target, settings, has_data)
     _check_dimensions(request.dense, settings)
+    OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
 
 
 def _check_dimensions(program: Program, settings: Settings) -> None:
-    """Refuse sizes of dimensions that aren't there; others than the batch are named by the export."""
-    varying = {dim for dims in program.dynamic_shapes or () for dim in dims}
-    known = {"batch"} if program.batch_is_dynamic else set()
+    """Refuse sizes of dimensions that aren't there."""
+    known = [BATCH] * program.batch_is_dynamic + list(varying_sizes(program.inputs))
     for name in settings.engine_options.ranges:
-        if name not in known and varying <= {0}:
-            raise UsageError(
-                f"--dims {name}: the network has no dynamic dimension of this name.",
-                hint=f"Its only one is {known.pop()!r}." if known else "All its dimensions are fixed.",
-            )
+        if name not in known:
+            hint = did_you_mean(name, known) if known else "All its dimensions are fixed."
+            raise UsageError(f"--dims {name}: the network has no dynamic dimension of this name.", hint=hint)
+
+
+def _with_known_ranges(request: Request) -> Request:
+    """The request with the sizes that the network's description tells, where nothing else is asked for."""
+    options = request.settings.engine_options
+    engine = preferred_engine(request.target, options)
+    with ENGINES.blame(engine.name):
+        if "ranges" not in engine.takes:
+            return request
+    known = {name: size.sizes for name, size in varying_sizes(request.dense.inputs).items()}
+    ranges = {name: sizes for name, sizes in known.items() if sizes is not None} | dict(options.ranges)
+    return replace(request, settings=replace(request.settings, engine_options=replace(options, ranges=ranges)))
 
 
 def _run_all_steps(request: Request, state_folder: Path) -> Steps:

@@ -1,10 +1,7 @@
 """The stage that writes the compiled network as model.pt2 and ONNX files, and compares them with torch."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, typed_name
 from prunec.compiler.facts.outcome import Exported
@@ -15,10 +12,11 @@ from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
 from prunec.runtime.engines.remote import open_onnx, survived
-from prunec.runtime.evaluate import EVALUATION_BATCH, Metric, evaluate, predictor
+from prunec.runtime.evaluate import EVALUATION_BATCH, Batches, Metric, evaluate, predictor
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_signature import Signature
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 
@@ -40,7 +38,7 @@ def export(request: Request, program: Program, folder: Path) -> Exported:
         typed_onnx=typed_onnx,
         difference_from_torch=checked if isinstance(checked, Unknown) else survived(compared),
         sparsity=tuple(check_sparsity(onnx if isinstance(typed_onnx, Unknown) else typed_onnx)),
-        accuracy=typed_onnx if isinstance(typed_onnx, Unknown) else _accuracy(request, typed_onnx),
+        accuracy=typed_onnx if isinstance(typed_onnx, Unknown) else _accuracy(request, program, typed_onnx),
         compiled_bytes=onnx.stat().st_size,
     )
 
@@ -67,21 +65,21 @@ def write_typed(target: Target, source: Path, folder: Path) -> Path:
     return destination
 
 
-def _accuracy(request: Request, typed_onnx: Path) -> float | Unknown:
+def _accuracy(request: Request, program: Program, typed_onnx: Path) -> float | Unknown:
     if request.data is None:
         return NO_DATA
     if request.target.precision == "bf16":
         return Unknown("ONNX Runtime has no bfloat16 convolutions on CPUs.")
     request.settings.progress.stage("accuracy, exported")
     batches, metric = request.data.test.batches(EVALUATION_BATCH), request.objective.metric
-    return survived(lambda: onnx_accuracy(typed_onnx, batches, metric))
+    return survived(lambda: onnx_accuracy(typed_onnx, Signature.of(program), batches, metric))
 
 
-def onnx_accuracy(path: Path, batches: Iterable[tuple[Tensor, Tensor]], metric: Metric) -> float:
-    """Metric of an ONNX file under ONNX Runtime.
+def onnx_accuracy(path: Path, signature: Signature, batches: Batches, metric: Metric) -> float:
+    """Metric of an ONNX file of a network with this signature under ONNX Runtime.
 
     Raises:
         NativeCrashError: ONNX Runtime dies of it.
     """
     with open_onnx(path, threads=0) as session:
-        return evaluate(predictor(session), batches, metric)
+        return evaluate(predictor(session, signature.inputs, signature.outputs), batches, metric)

@@ -25,6 +25,7 @@ from prunec.runtime.engines.remote import RemoteSession, open_onnx, survived
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate, predictor
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import batch_sizes, random_inputs
+from prunec.runtime.onnx_signature import Signature
 from prunec.runtime.target import Target
 
 
@@ -61,21 +62,32 @@ def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path
         )
 
     figures = survived(measured)
-    accuracy = survived(partial(engine_accuracy, kind, engine, request.data, request.objective, settings.progress))
+    network = Signature.of(request.dense)  # inputs and outputs stay as they are
+    judged = partial(engine_accuracy, kind, engine, network, request.data, request.objective, settings.progress)
+    accuracy = survived(judged)
     latency = figures if isinstance(figures, Unknown) else figures.latency
     return on_target(latency, figures, accuracy), on_this_cpu(on_cpu)
 
 
 def engine_accuracy(
-    kind: EngineKind, engine: EngineInfo, data: Data | None, objective: Objective, progress: Progress
+    kind: EngineKind,
+    engine: EngineInfo,
+    signature: Signature,
+    data: Data | None,
+    objective: Objective,
+    progress: Progress,
 ) -> float | Unknown:
-    """Metric of an engine that runs here, on the test data, in the largest batches that it takes."""
+    """Metric on the test data of an engine that runs here, in the largest batches that it takes.
+
+    ``signature`` tells of the inputs and outputs of the network that it was built from.
+    """
     if data is None:
         return NO_DATA
     progress.stage("accuracy, engine")
     batch = engine.ranges["batch"].largest if "batch" in engine.ranges else EVALUATION_BATCH
     with ENGINES.blame(kind.name), RemoteSession(engine, kind.title, threads=0) as session:
-        return evaluate(predictor(session), data.test.batches(batch), objective.metric)
+        predict = predictor(session, signature.inputs, signature.outputs)
+        return evaluate(predict, data.test.batches(batch), objective.metric)
 
 
 def _why_unmeasured(kind: EngineKind, target: Target, built: Built) -> Unknown:

@@ -16,6 +16,7 @@ from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
+from prunec.passes.feeding import sample_count
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
 from prunec.passes.permute import Permute
@@ -74,7 +75,7 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
     evidence = _evidence(options, given) if options.needs - {"inputs"} else None
     if "inputs" in options.needs:
         inputs = calibration_inputs(given.batches(options.samples), options.samples)
-        result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), len(inputs)
+        result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), sample_count(inputs)
     else:
         result, samples = options.run(given.program, evidence), 0
     cost = _evidence_cost(given.program, evidence, samples)
@@ -91,7 +92,7 @@ def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
         return StepOutput(given.program, modified=False, cost=StepCost(), note=_NO_BATCH_NORMS)
     inputs = calibration_inputs(given.batches(options.samples), options.samples)
     result = reestimate_batchnorm(given.program, inputs)
-    return StepOutput(result.program, result.modified, cost=StepCost(samples=len(inputs)))
+    return StepOutput(result.program, result.modified, cost=StepCost(samples=sample_count(inputs)))
 
 
 def _evidence(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:

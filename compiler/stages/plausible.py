@@ -6,17 +6,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from prunec.calibration.plausibility import Plausibility, check_plausibility
+from prunec.calibration.plausibility import Plausibility, can_be_judged, check_plausibility
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import NO_DATA, StepFact
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, label_loss
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import InputError
+from prunec.passes.feeding import feed
 from prunec.passes.unknown import Unknown, known
 from prunec.passes.user_calls import defined_at
 
 _NOT_TRAINED = Unknown("the network was never trained ([model] pretraining has 0 epochs), so that it isn't judged.")
-_OTHER_INPUTS = Unknown("the network doesn't take one input in batches of any size.")
+_OTHER_INPUTS = Unknown("the network doesn't take one input of numbers in batches of any size.")
 #: Standard errors between a stated accuracy and the measured one that are still chance.
 _SURE = 3.0
 #: A stated accuracy is rounded.
@@ -53,7 +54,7 @@ def _found(request: Request) -> Plausibility | Unknown:
     assert data is not None
     if pretraining is not None and not pretraining.epochs:
         return _NOT_TRAINED
-    if len(dense.example_inputs) != 1 or not dense.batch_is_dynamic:
+    if not can_be_judged(dense, data):
         return _OTHER_INPUTS
     return check_plausibility(dense, data, request.objective.metric)
 
@@ -77,7 +78,7 @@ def _check_loss(request: Request) -> None:
         return
     inputs, labels = next(iter(data.train.batches(_FEW)))
     with torch.random.fork_rng(devices=[]):
-        outputs = torch.utils._pytree.tree_map(_with_gradient, request.dense(inputs))
+        outputs = torch.utils._pytree.tree_map(_with_gradient, feed(request.dense, inputs))
         value = float(label_loss(loss, outputs, labels))
     if not math.isfinite(value):
         raise InputError(

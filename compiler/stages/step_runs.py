@@ -16,6 +16,7 @@ from prunec.compiler.stages.booking import pretraining_entry, step_entries
 from prunec.compiler.stages.preflight import preflight
 from prunec.passes.base import Aim, PassResult
 from prunec.passes.dump import program_text
+from prunec.passes.feeding import runner
 from prunec.passes.figures import plain_figures
 from prunec.passes.identity import weights_sha256
 from prunec.passes.interruption import stoppable
@@ -146,4 +147,5 @@ def _accuracy(request: Request, step: Step | None, program: Program) -> float | 
     if not is_main():
         return _HELPING
     request.settings.progress.stage(f"accuracy, {(step.kind.accuracy or step.name) if step is not None else 'dense'}")
-    return evaluate(program.inference(), request.data.test.batches(EVALUATION_BATCH), request.objective.metric)
+    network = runner(program.inference())
+    return evaluate(network, request.data.test.batches(EVALUATION_BATCH), request.objective.metric)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunec.runtime.engines.shapes import DEFAULT_RANGES, SizeRange
+from prunec.passes.size_range import SizeRange
+from prunec.runtime.engines.shapes import DEFAULT_RANGES
 
 #: Field of `EngineOptions` -> flag of the command line, of those that not every engine has a use for.
 FLAGS = {"ranges": "--dims", "also_for": "--also-for", "timing_cache": "--timing-cache"}

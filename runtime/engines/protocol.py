@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import Device
 from prunec.runtime.engines.options import FLAGS, EngineOptions
-from prunec.runtime.engines.shapes import SizeRange
 from prunec.runtime.engines.sparsity_log import BuilderSparsity
 from prunec.runtime.target import Target
 

@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from prunec.passes.errors import MissingDependencyError, UnsupportedModelError
-from prunec.runtime.engines.shapes import Dimensions, Shape, SizeRange, profile_shapes, used_ranges
+from prunec.passes.size_range import SizeRange
+from prunec.runtime.engines.shapes import Dimensions, Shape, profile_shapes, used_ranges
 from prunec.runtime.engines.sparsity_log import MARK, BuilderSparsity, parse_sparsity
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown
 from prunec.runtime import gpu_state
 from prunec.runtime.engines.catalogue import preferred_engine
@@ -15,7 +16,6 @@ from prunec.runtime.engines.measuring import Measurement, MeasureSettings, compa
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo
-from prunec.runtime.engines.shapes import SizeRange
 from prunec.runtime.engines.sparsity_log import BuilderSparsity
 from prunec.runtime.engines.tensorrt import TensorRT
 from prunec.runtime.engines.tensorrt_run import TensorRTSession

@@ -8,6 +8,7 @@ import pytest
 
 from examples.plugins.prunec_examples.engine import ReferenceEngine
 from prunec.passes.errors import MissingDependencyError, UsageError
+from prunec.passes.outputs import OutputForm
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import DEVICES
 from prunec.runtime.engines import EngineKind, EngineOptions, SizeRange, choose_engine
@@ -57,7 +58,8 @@ def test_it_builds_compares_and_times_by_itself(target: str, asked: str, model: 
     weights = sum(np.prod(layer.shape) for layer in check_sparsity(model))
     assert measured.latency.compiled.median == measured.latency.dense.median >= 1000 * weights
     with kind.open(engine) as session:
-        assert predictor(session)(program.example_inputs[0]).shape == (2, 10)
+        outputs = predictor(session, program.inputs, OutputForm.of(program.graph))(program.example_inputs[0])
+        assert outputs[0].shape == (2, 10)
 
 
 @pytest.mark.usefixtures("plug_in")

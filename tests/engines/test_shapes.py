@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.passes.errors import UsageError
-from prunec.runtime.engines.shapes import SizeRange, dynamic_dimensions, profile_shapes, used_ranges
+from prunec.passes.size_range import SizeRange
+from prunec.runtime.engines.shapes import dynamic_dimensions, profile_shapes, used_ranges
 
 sizes = st.lists(st.integers(1, 10_000), min_size=3, max_size=3).map(lambda found: SizeRange(*sorted(found)))
 

@@ -19,19 +19,22 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
 from prunec.compiler.bundle.bundle_reader import bundle_problems, read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.cli.main import run
-from prunec.compiler.commands.artifacts import onnx_inputs
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.config import load_config
+from prunec.compiler.project.example_inputs import make_examples
 from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover import Recover, StateOptions, recover
 from prunec.passes.frontend import capture
+from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.own_layers import shrink
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_inputs import random_onnx_inputs
+from prunec.runtime.onnx_reading import read_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 from tests.fuzz_readers.mutations import Mutate, of_bytes, of_json, of_protobuf, of_safetensors, of_text, of_zip, zipped
@@ -110,10 +113,78 @@ def _npz() -> bytes:
     return buffer.getvalue()
 
 
+def _npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(20, dtype=np.int64).reshape(4, 5))
+    return buffer.getvalue()
+
+
+def _read_example(path: Path) -> object:
+    """As the example file of an input is read: the network that takes it isn't run."""
+    ids = NetworkInput("ids", (5,), "int64", low=0, high=20, example=str(path))
+    return make_examples(_Tokens(), [ids])
+
+
+class _Tokens(nn.Module):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids
+
+
+def _named_npz() -> bytes:
+    """Inputs by the names of a network's, in place of images."""
+    random, arrays = np.random.default_rng(0), {}
+    for part, count in (("train", 30), ("test", 12)):
+        arrays[f"{part}_ids"] = random.integers(0, 20, (count, 5))
+        arrays[f"{part}_mask"] = random.integers(0, 2, (count, 5)).astype(bool)
+        arrays[f"{part}_labels"] = np.arange(count) % 3
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@cache
+def _structured() -> Program:
+    """A program with a described input and outputs in a structure, so that its files tell of both."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+        def forward(self, ids: torch.Tensor) -> dict[str, object]:
+            hidden = self.table(ids).mean(1)
+            return {"logits": self.head(hidden), "all": (hidden, 8), "none": None}
+
+    torch.manual_seed(0)
+    made = capture(Net().eval(), (torch.randint(0, 20, (2, 5)),))
+    made.describe_inputs((NetworkInput("ids", (5,), "int64", low=0, high=20),))
+    return made
+
+
+def _pt2() -> list[bytes]:
+    return [_bytes(program().save), _bytes(_structured().save)]
+
+
+@cache
+def _structured_onnx() -> bytes:
+    return _bytes(lambda path: export_onnx(_structured(), path))
+
+
 def _read_data(path: Path) -> Data:
     return load_data(DataConfig(train=f"npz:{path.name}", test=f"npz:{path.name}"), path.parent, 0)
 
 
+_TOML_INPUTS = b"""[model]
+factory = "net:build"
+dims = {tokens = "4:16:64"}
+inputs = [
+    {name = "ids", shape = ["tokens"], dtype = "int64", low = 0, high = 30522},
+    {name = "mask", shape = ["tokens"], dtype = "bool", optional = true},
+    {name = "image", shape = [3, 32, 32], low = -1.0, high = 1.0, example = "image.npy"},
+    {name = "scale", shape = [1], batch = false},
+]
+outputs = ["logits", "hidden.0"]
+"""
 _TOML = b"""[model]
 name = "ResNet-50"
 factory = "net:build"
@@ -264,7 +335,7 @@ def _onnx() -> bytes:
 def _run_onnx(path: Path) -> object:
     check_sparsity(path)
     with open_onnx(path) as session:
-        return session(*onnx_inputs(session, 1, 0))
+        return session(*random_onnx_inputs(read_onnx(path), str(path), 1, 0))
 
 
 @cache
@@ -304,9 +375,10 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader(lambda: [_saved(legacy=False), _wrapped()], _PT, _load, "model.pt"),
     "checkpoint-legacy": Reader(lambda: [_saved(legacy=True)], of_bytes, _load, "model.pth"),
     "safetensors": Reader(lambda: [save(network().state_dict())], of_safetensors, _load, "model.safetensors"),
-    "pt2": Reader(lambda: [_bytes(program().save)], of_zip({".json": of_json}), _load_pt2, "model.pt2"),
-    "npz": Reader(lambda: [_npz()], of_zip({}), _read_data, "data.npz"),
-    "toml": Reader(lambda: [_TOML, _TOML_2], of_text, _read_config, "prunec.toml"),
+    "pt2": Reader(_pt2, of_zip({".json": of_json}), _load_pt2, "model.pt2"),
+    "npz": Reader(lambda: [_npz(), _named_npz()], of_zip({}), _read_data, "data.npz"),
+    "npy": Reader(lambda: [_npy()], of_bytes, _read_example, "example.npy"),
+    "toml": Reader(lambda: [_TOML, _TOML_2, _TOML_INPUTS], of_text, _read_config, "prunec.toml"),
     "pipeline": Reader(lambda: _PIPELINES, of_text, _read_pipeline, "pipeline.txt"),
     "schedule": Reader(lambda: _SCHEDULES, of_text, _read_schedule, "schedule.txt"),
     "target": Reader(lambda: [b"a100-2:4-fp16", b"cpu", b"t4-dense-int8"], of_text, _read_target, "target.txt"),
@@ -315,5 +387,5 @@ READERS: dict[str, Reader] = {
     "cards": Reader(lambda: _CARDS, of_text, _compare, "cards.yaml"),
     "bundle": Reader(lambda: [_bundle()], _BUNDLE, _read_bundle, "bundle.zip"),
     "state": Reader(_state, of_zip({}), _resume, "recover-0.state"),
-    "onnx": Reader(lambda: [_onnx()], of_protobuf, _run_onnx, "model.onnx"),
+    "onnx": Reader(lambda: [_onnx(), _structured_onnx()], of_protobuf, _run_onnx, "model.onnx"),
 }

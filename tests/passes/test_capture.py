@@ -13,6 +13,7 @@ from torch.export import Dim
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.frontend import capture
+from prunec.passes.network_inputs import varying_sizes
 from prunec.passes.program import Program
 from prunec.runtime.numerics import batch_sizes
 from tests.passes.checks import Net, normal
@@ -217,6 +218,30 @@ def test_automatic_dimensions() -> None:
     assert program(*at_batch(program, 7)).shape == (7, 4)
     fixed = capture(Net(by_sample, a=nn.Linear(6, 4)), (normal(2, 6).float(),), dynamic_shapes=({0: Dim.AUTO},))
     assert not fixed.batch_is_dynamic
+
+
+class Summed(nn.Module):
+    def forward(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
+        x = sum((place * each.relu() for place, each in enumerate(more, 2)), x)
+        return sum((ord(name) * named[name].relu() for name in sorted(named)), x)
+
+
+@pytest.mark.parametrize("as_sequence", [False, True])
+@pytest.mark.parametrize("names", ["b c", "c b", ""])
+def test_dimensions_of_inputs_that_the_code_does_not_name(names: str, as_sequence: bool) -> None:
+    tokens = Dim("tokens", min=3, max=12)
+    args, kwargs = (
+        tuple(normal(2, 6, seed=n).float() for n in range(3)),
+        {n: normal(2, 6, seed=ord(n)).float() for n in names.split()},
+    )
+    axes = {1: tokens}
+    dims: Any = {"x": axes, "more": (axes, axes)} | ({"named": dict.fromkeys(kwargs, axes)} if kwargs else {})
+    program = capture(Summed(), args, kwargs, tuple(dims.values()) if as_sequence else dims)
+    sizes = [(size.smallest, size.largest) for each in program.inputs for size in each.varying.values()]
+    assert len(sizes) == 3 + len(kwargs) and set(sizes) == {(3, 12)}
+    assert len(varying_sizes(program.inputs)) == 1
+    more, named = tuple(x[:, :5] for x in args), {name: x[:, :5] for name, x in kwargs.items()}
+    assert torch.equal(program(*more, **named), Summed()(*more, **named))
 
 
 def test_dimensions_that_the_network_refuses() -> None:

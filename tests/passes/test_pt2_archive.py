@@ -20,6 +20,7 @@ from prunec.passes.errors import InputError
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.pt2_archive import _is_arithmetic, is_plain_structure
+from prunec.passes.pt2_note import LISTS, write_note
 
 MODEL, SAMPLES = "archive/models/model.json", "archive/data/sample_inputs/model.pt"
 WEIGHTS = "archive/data/weights/model_weights_config.json"
@@ -284,21 +285,44 @@ def test_structures_are_tuples_lists_and_dicts(kind: str, context: str, plain: b
     assert is_plain_structure(json.dumps([1, {"type": kind, "context": context, "children_spec": []}])) == plain
 
 
-def test_a_class_that_a_library_registered_comes_back(tmp_path: Path) -> None:
-    """As networks of transformers give: it is known here, and where it isn't, the file can't be read."""
+@dataclass
+class Output:
+    """As networks of transformers give."""
 
-    @dataclass
-    class Output:
-        logits: torch.Tensor
+    logits: torch.Tensor
 
-    torch.export.register_dataclass(Output, serialized_type_name="test_pt2_archive.Output")
 
-    class Gives(nn.Module):
-        def forward(self, images: torch.Tensor) -> Output:
-            return Output(images + 1)
+class Gives(nn.Module):
+    def forward(self, images: torch.Tensor) -> Output:
+        return Output(images + 1)
 
+
+def test_no_class_of_outputs_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     capture(Gives(), (torch.zeros(2, 3),)).save(path)
+    assert torch.equal(Program.load(path)(torch.zeros(4, 3)).logits, torch.ones(4, 3))
+    with zipfile.ZipFile(path) as archive:
+        assert not any(b"test_pt2_archive" in archive.read(entry) for entry in archive.namelist())
+
+
+def test_a_class_that_a_library_registered_comes_back(tmp_path: Path) -> None:
+    """Archives of earlier versions name it: it is known here, and where it isn't, the file can't be read."""
+
+    @dataclass
+    class Registered(Output):
+        pass
+
+    torch.export.register_dataclass(Registered, serialized_type_name="test_pt2_archive.Output")
+
+    class Before(nn.Module):
+        def forward(self, images: torch.Tensor) -> Registered:
+            return Registered(images + 1)
+
+    path, inputs = tmp_path / "model.pt2", (torch.zeros(2, 3),)
+    exported = torch.export.export(Before(), inputs, dynamic_shapes=({0: torch.export.Dim("batch")},))
+    exported.example_inputs = None
+    note = write_note({}, (inputs, {}), dict.fromkeys(LISTS, ()))
+    torch.export.save(exported, path, extra_files={"prunec.json": note})
     assert torch.equal(Program.load(path)(torch.zeros(4, 3)).logits, torch.ones(4, 3))
     name = b"test_pt2_archive.Output"
     with zipfile.ZipFile(path) as archive:

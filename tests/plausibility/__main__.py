@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility, check_plausibility
-from prunec.calibration.samples import ArraySamples
+from prunec.calibration.samples import ArraySamples, kinds_of
 from prunec.calibration.splits import Preprocessing, SampleSplit
 from prunec.compiler.project.project import ModelOptions, Project
 from prunec.passes.frontend import capture
@@ -57,7 +57,7 @@ def data_of(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], given: Pr
         splits[1],
         *("0", "0"),
         classes=int(train[1].max()) + 1,
-        input_shape=tuple(train[0].shape[1:]),
+        inputs=kinds_of(train[0]),
         test_repeats_train=len(repeated[0] & repeated[1]) / len(repeated[1]),
         train_repeats=1 - len(repeated[0]) / len(train[0]),
     )
