@@ -66,6 +66,7 @@ class Project:
                 inputs=None if shapes or model.inputs is None else model.described(self.config.folder),
                 outputs=model.outputs,
                 trust=options.trust,
+                weights=options.weights or model.weights,
             )
 
     def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:

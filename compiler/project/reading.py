@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest
 from prunec.compiler.machine.file_hash import file_sha256
@@ -103,20 +104,12 @@ def read_content(path: Path, trust: bool) -> object:
         InputError: The file can't be read, or only by running code in it, which isn't trusted.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise _corrupt(path, str(error)) from error
+        return read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A file that can't be read raises nearly anything: EOFError, KeyError, RuntimeError, UnpicklingError.
         text = str(error)
-        if "TorchScript" in text:
-            raise InputError(
-                f"{path} is a TorchScript archive, which prunec doesn't read.",
-                hint="Save the network's state_dict, or export it with torch.export.",
-            ) from error
         if not _UNSAFE.search(text) or not _start(path).startswith(_STARTS):
             raise _corrupt(path, _reason(path, error)) from error
         if not trust:
@@ -126,6 +119,18 @@ def read_content(path: Path, trust: bool) -> object:
         return _unpickle(path)
     check_stored(content, path)
     return content
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        InputError: The file can't be read.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(path, str(error)) from error
 
 
 def _reason(path: Path, error: Exception) -> str:
