@@ -33,7 +33,7 @@ class HubFolder:
         architecture: Name of the network's class.
         model_type: Name of its family, by which transformers finds the class of its configuration.
         config: All of config.json.
-        auto_map: Classes that stand in the folder's own Python files, by the class of transformers that they replace.
+        code: Classes in Python files that any part of config.json names: ``file.Class``.
         weights: The files of weights.
     """
 
@@ -41,7 +41,7 @@ class HubFolder:
     architecture: str
     model_type: str
     config: dict[str, Any]
-    auto_map: dict[str, str]
+    code: tuple[str, ...]
     weights: tuple[Path, ...]
 
 
@@ -58,9 +58,11 @@ def read_hub_folder(folder: Path) -> HubFolder:
             f"{folder} holds an adapter, not a whole network ({_ADAPTER}).",
             hint="Merge it into its network (merge_and_unload() of peft), and save that.",
         )
-    for where, key, value in _entries(config, ""):
+    entries = list(_entries(config, ""))
+    for where, key, value in entries:
         _check_entry(folder / HUB_CONFIG, where, key, value)
-    architectures, kind, classes = config.get("architectures"), config.get("model_type"), config.get("auto_map")
+    maps = [value for _, key, value in entries if key == "auto_map" and value]
+    architectures, kind = config.get("architectures"), config.get("model_type")
     name = architectures[0] if isinstance(architectures, list) and len(architectures) == 1 else None
     if not isinstance(name, str) or not name.isidentifier() or not isinstance(kind, str):
         raise InputError(
@@ -68,9 +70,8 @@ def read_hub_folder(folder: Path) -> HubFolder:
             f"model_type, got {str(architectures)[:100]} and {str(kind)[:100]}.",
             hint="Save the network with save_pretrained() of its transformers class.",
         )
-    own = classes if isinstance(classes, dict) else {}
-    references = {str(key): value for key, value in own.items() if isinstance(value, str)}
-    return HubFolder(folder, name, kind, config, references, _weights(folder))
+    code = tuple(str(text) for each in maps for text in (each.values() if isinstance(each, dict) else [each]))
+    return HubFolder(folder, name, kind, config, code, _weights(folder))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 transformers sees the parsed config.json and tensors, not the folder; nothing is fetched.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunec.compiler.project.checkpoint_file import HUB_CONFIG
 from prunec.compiler.project.hub_folder import HubFolder, read_hub_folder
 from prunec.compiler.project.reading import read_safetensors
 from prunec.passes.archives import untrusted
@@ -35,19 +38,23 @@ def load_hub_network(folder: Path, trust: bool) -> tuple[nn.Module, tuple[str, .
         UnsupportedModelError: Its weights are quantised, or those of an adapter.
     """
     found = read_hub_folder(folder)
-    if found.auto_map and not trust:
-        raise untrusted(folder, f"a network whose class is code in the folder, {next(iter(found.auto_map.values()))}")
+    if found.code and not trust:
+        raise untrusted(folder, f"a network whose class is code in the folder, {found.code[0]}")
     transformers = _transformers()
     state: dict[str, Tensor] = {}
     for path in found.weights:
         state |= read_safetensors(path)
-    with reading(f"Folder {folder}", "a network of transformers"), fetching_nothing(), user_code_borders():
+    what = f"Folder {folder}"
+    with reading(what, "a network of transformers"), _silent(transformers), fetching_nothing(), user_code_borders():
         config, kind = _classes(transformers, found)
-        config.use_cache = False
+        cached = bool(getattr(config, "use_cache", False))
+        if cached:
+            config.use_cache = False
         _check_size(folder, kind, config, state)
-        options = {"dtype": torch.float32, "output_loading_info": True, "local_files_only": True}
-        module, told = kind.from_pretrained(None, config=config, state_dict=state, **options)
-    return module.eval(), _notes(found, state, told)
+        options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "local_files_only": True}  # told below
+        module, told = kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
+    notes = ("Its cache of keys and values is off.",) if cached else ()
+    return module.eval(), (*_notes(found, state, told), *notes)
 
 
 def _transformers() -> Any:
@@ -61,14 +68,29 @@ def _transformers() -> Any:
     return transformers
 
 
+@contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """Keep reports of transformers, whose content errors and notes tell, and its progress bars off the screen."""
+    logging = transformers.utils.logging
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _classes(transformers: Any, found: HubFolder) -> tuple[Any, Any]:
     """The configuration, and the class of the network: transformers' own, or where trusted the folder's."""
-    if found.auto_map:
+    if found.code:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
         options = {"trust_remote_code": True, "local_files_only": True}
         config = transformers.AutoConfig.from_pretrained(str(found.folder), **options)
-        named = [text for text in found.auto_map.values() if text.rpartition(".")[2] == found.architecture]
+        named = [text for text in found.code if text.rpartition(".")[2] == found.architecture]
         if named:
             return config, get_class_from_dynamic_module(named[0], str(found.folder), local_files_only=True)
     else:
@@ -102,7 +124,7 @@ def _notes(found: HubFolder, state: dict[str, Tensor], told: dict[str, Any]) -> 
             f"{found.folder}: the weights don't fit {found.architecture}: {problems}.",
             hint="transformers would draw them at random. Save the network, as it was trained, with save_pretrained().",
         )
-    notes = [f"The network is {found.architecture} of transformers; its cache of keys and values is off."]
+    notes = [f"The network is {found.architecture}, as {found.folder / HUB_CONFIG} says."]
     if unused := sorted(told["unexpected_keys"]):
         notes.append(f"Not the network's, and not used: {_first(unused)}.")
     types = {str(each.dtype).removeprefix("torch.") for each in state.values() if each.is_floating_point()}
