@@ -25,9 +25,14 @@ _OTHERS = {
 
 
 def checkpoint_path(text: str | Path) -> Path:
-    """The path that names a checkpoint: ``hf:FOLDER`` is FOLDER, unless there is a file of the whole name."""
+    """The path that names a checkpoint: ``hf:FOLDER`` is FOLDER, unless there is a file of the whole name.
+
+    It has a name of its own, where "." is given too.
+    """
     path = Path(text)
-    return Path(str(path).removeprefix(_HUB)) if str(path).startswith(_HUB) and not path.exists() else path
+    if str(path).startswith(_HUB) and not path.exists():
+        path = Path(str(path).removeprefix(_HUB))
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def is_hub_folder(path: Path) -> bool:

@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.cli.main import run
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.checkpoint_file import checkpoint_path
 from prunec.compiler.project.hub_folder import read_hub_folder
 from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError, UsageError
 from prunec.runtime.offline import fetching_nothing
+from prunec.runtime.target import Target
 
 CONFIG = {"architectures": ["TinyModel"], "model_type": "tiny", "width": 4, "use_cache": True}
 SHAPES = [(8,)]
@@ -211,6 +213,10 @@ def test_without_transformers_the_extra_is_named(folder: Path, monkeypatch: pyte
 def test_a_file_of_the_name_comes_before_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert checkpoint_path("hf:x/y") == Path("x/y")
+    assert checkpoint_path("hf:.") == tmp_path
+    assert default_output(tmp_path / "Qwen2.5-0.5B", Target.parse("cpu")).name == "Qwen2.5-0.cpu.bundle"
+    (tmp_path / "Qwen2.5-0.5B").mkdir()
+    assert default_output(tmp_path / "Qwen2.5-0.5B", Target.parse("cpu")).name == "Qwen2.5-0.5B.cpu.bundle"
     Path("hf:x").touch()
     assert checkpoint_path("hf:x") == Path("hf:x")
 
