@@ -29,6 +29,11 @@ from prunec.passes.tensors import check_stored
 #: Messages of torch where weights_only met something that is no tensor or plain value.
 _UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
 _GLOBAL = re.compile(r"GLOBAL:? ([\w.]+)")
+#: Plain data that training scripts store beside the weights: arguments, paths, accuracies.
+_BESIDE = (
+    *("argparse.Namespace", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+)
 #: First bytes of zip archives and pickles.
 _STARTS = (b"PK", b"\x80")
 
@@ -97,6 +102,19 @@ def _vouched(path: Path) -> str:
     return f"{path} is as the {MANIFEST_NAME} beside it says; that proves that it is whole, not who made it."
 
 
+class _Unread:
+    """What stands for an object of `_BESIDE`: it takes whatever the file gives such an object, and keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __new__(cls, *_: object) -> "_Unread":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 def read_content(path: Path, trust: bool) -> object:
     """The content of a file, first in the way that runs no code.
 
@@ -106,7 +124,8 @@ def read_content(path: Path, trust: bool) -> object:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Unread, name) for name in _BESIDE]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A file that can't be read raises nearly anything: EOFError, KeyError, RuntimeError, UnpicklingError.
         text = str(error)

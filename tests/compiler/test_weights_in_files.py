@@ -1,11 +1,13 @@
 """Where the weights of a network stand in files, whatever a training script put around them."""
 
 import copy
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -332,6 +334,28 @@ def test_files_of_other_kinds_are_answered_with_what_to_do(
     with pytest.raises(InputError, match=what) as caught:
         load_checkpoint(tmp_path / name, model=Net, input_shapes=SHAPES)
     assert instead in str(caught.value)
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self.marker,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_plain_data_beside_the_weights_need_no_trust(tmp_path: Path, legacy: bool) -> None:
+    content = {"model": weights(A), "args": Namespace(lr=1, out=Path("x")), "best": np.float64(0.9), "i": np.int64(3)}
+    torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=not legacy)
+    loaded = load_checkpoint(tmp_path / "m.pt", model=Net, input_shapes=SHAPES)
+    assert loaded.module is not None
+    assert is_equal(loaded.module, A)
+    with pytest.raises(InputError, match="--trust-checkpoint"):
+        load(tmp_path, content | {"args": Namespace(bomb=Bomb(tmp_path / "ran"))})
+    assert not (tmp_path / "ran").exists()
 
 
 def test_content_without_end_is_refused() -> None:
