@@ -6,6 +6,8 @@ a library's telemetry has said so.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Variable of the environment -> its value. ONNX Runtime (1.29 and later) sends usage data from a thread of its own and
 #: keeps a device's identity in the home folder; huggingface_hub, which accelerate imports, tells its version with every
@@ -24,3 +26,16 @@ def stay_offline() -> None:
     os.environ.update({name: ENVIRONMENT[name] for name in missing})
     if "ORT_DISABLE_TELEMETRY" in missing and (library := sys.modules.get("onnxruntime")) is not None:
         library.disable_telemetry_events()
+
+
+@contextmanager
+def fetching_nothing() -> Iterator[None]:
+    """Let libraries of Hugging Face fetch nothing for a while, whatever a file or a configuration names."""
+    import huggingface_hub.constants as hub
+
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before

@@ -25,6 +25,7 @@ def typed_name(precision: str) -> str:
 
 def default_output(checkpoint: Path, target: Target) -> Path:
     """``<checkpoint stem>.<target>.bundle``, with ``:`` as ``_``, beside a checkpoint or the bundle that it lies in."""
-    name = f"{checkpoint.stem}.{target}.bundle".replace(":", "_")
+    stem = checkpoint.name if checkpoint.is_dir() else checkpoint.stem  # folders are called Qwen2.5-0.5B
+    name = f"{stem}.{target}.bundle".replace(":", "_")
     folder = checkpoint.parent
     return (folder.parent if (folder / MANIFEST_NAME).exists() else folder) / name

@@ -8,6 +8,7 @@ import typer
 from prunec.compiler.cli import options
 from prunec.compiler.cli.output import note, print_report
 from prunec.compiler.cli.progress_bars import showing_progress
+from prunec.compiler.project.checkpoint_file import checkpoint_path
 
 
 def build(
@@ -16,7 +17,10 @@ def build(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--source", readable=False, help="Dense checkpoint of the bundle: measure the speed-up against it."
+            "--source",
+            parser=checkpoint_path,
+            metavar="PATH",
+            help="Dense checkpoint of the bundle: measure the speed-up against it.",
         ),
     ] = None,
     timing_cache: options.TimingCache = None,
@@ -24,6 +28,7 @@ def build(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
 ) -> int:
     """Build the engine of a bundle on this machine, which has the device or a builder for it."""
     from prunec.compiler.commands.build_bundle import Source, build_bundle
@@ -32,7 +37,7 @@ def build(
     dense = None
     if source is not None:
         Project.find(source, config, note)  # says whose code runs, before anything else
-        dense = Source(source, config, options.model_options(model, input_, trust))
+        dense = Source(source, config, options.model_options(model, input_, trust, weights))
     with showing_progress() as progress:
         report = build_bundle(bundle, source=dense, timing_cache=timing_cache, progress=progress)
     print_report(report, bundle, context.obj)

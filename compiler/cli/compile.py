@@ -13,6 +13,7 @@ from prunec.compiler.cli.output import echo, note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
+from prunec.compiler.project.checkpoint_file import checkpoint_path
 from prunec.passes.errors import UsageError
 from prunec.passes.seeds import MAX_SEED
 from prunec.passes.user_calls import user_code_rules
@@ -33,8 +34,10 @@ def compile_(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            readable=False,
-            help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive or a pickled module.",
+            parser=checkpoint_path,
+            metavar="CHECKPOINT",
+            help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive, a pickled module, or "
+            "hf:FOLDER for one of Hugging Face.",
         ),
     ],
     target: Annotated[
@@ -44,6 +47,7 @@ def compile_(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
     pipeline: Annotated[
         str | None,
         _recipe(
@@ -203,7 +207,7 @@ def compile_(
         from prunec.compiler.project.recipe_request import RecipeOptions
 
         recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
-        loading = options.model_options(model, input_, trust)
+        loading = options.model_options(model, input_, trust, weights)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
         if dry_run:
             _print_recipe(job)

@@ -10,12 +10,13 @@ def eval_(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
     as_json: options.AsJson = False,
 ) -> None:
     """Measure accuracy on the test data: of a checkpoint with torch, of a bundle or ONNX file with ONNX Runtime."""
     from prunec.compiler.commands.evaluate_accuracy import evaluate_path
 
-    result = evaluate_path(path, config=config, model=options.model_options(model, input_, trust), note=note)
+    result = evaluate_path(path, config=config, model=options.model_options(model, input_, trust, weights), note=note)
     if as_json:
         print_json(result)
         return

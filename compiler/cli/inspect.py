@@ -25,6 +25,7 @@ def inspect(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw the network into this .html or .svg file.", metavar="FILE")
     ] = None,
@@ -43,7 +44,7 @@ def inspect(
             raise UsageError(f"--picture draws checkpoints, and {checkpoint} is none.")
         _inspect_onnx(exported, as_json)
         return
-    loading = options.model_options(model, input_, trust)
+    loading = options.model_options(model, input_, trust, weights)
     inspection = inspect_checkpoint(checkpoint, config=config, model=loading, note=note, picture=picture)
     if picture is not None:
         note(f"picture: {picture}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunec.compiler.project.checkpoint_file import checkpoint_path
 from prunec.passes.seeds import MAX_SEED
 
 if TYPE_CHECKING:
@@ -13,7 +14,14 @@ if TYPE_CHECKING:
 
 _model = partial(typer.Option, rich_help_panel="How to read the checkpoint")
 
-Artifact = Annotated[Path, typer.Argument(readable=False, help="A checkpoint, a bundle's folder, or an ONNX file.")]
+Artifact = Annotated[
+    Path,
+    typer.Argument(
+        parser=checkpoint_path,
+        metavar="PATH",
+        help="A checkpoint, hf:FOLDER for one of Hugging Face, a bundle's folder, or an ONNX file.",
+    ),
+]
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Folder that prunec compile wrote.")]
 Config = Annotated[
     Path | None,
@@ -35,7 +43,16 @@ Inputs = Annotated[
 Trust = Annotated[
     bool,
     _model(
-        "--trust-checkpoint", help="Load files that can run code of their author: pickled modules and .pt2 archives."
+        "--trust-checkpoint",
+        help="Load what can run code of its author: pickled modules, .pt2 archives, Hugging Face folders with code.",
+    ),
+]
+Weights = Annotated[
+    str,
+    _model(
+        "--weights",
+        metavar="NAME",
+        help="Which weights to take of a file that holds several, as in ema; by default those that aren't averages.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -52,7 +69,7 @@ TimingCache = Annotated[
 ]
 
 
-def model_options(factory: str | None, inputs: list[str] | None, trust: bool) -> "ModelOptions":
+def model_options(factory: str | None, inputs: list[str] | None, trust: bool, weights: str) -> "ModelOptions":
     """The options of the command line on how to read the checkpoint.
 
     Raises:
@@ -60,4 +77,4 @@ def model_options(factory: str | None, inputs: list[str] | None, trust: bool) ->
     """
     from prunec.compiler.project.model_options import ModelOptions, parse_shape
 
-    return ModelOptions(factory, tuple(map(parse_shape, inputs)) if inputs else None, trust)
+    return ModelOptions(factory, tuple(map(parse_shape, inputs)) if inputs else None, trust, weights)

@@ -14,6 +14,7 @@ def profile(
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
     threads: options.Threads = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples per inference.")] = 1,
     runs: Annotated[int, typer.Option("--runs", min=2, help="Timed inferences.")] = 200,
@@ -24,7 +25,7 @@ def profile(
     from prunec.compiler.commands.profile_latency import ProfileSettings, profile_path
 
     settings = ProfileSettings(threads, batch, runs, seed)
-    loading = options.model_options(model, input_, trust)
+    loading = options.model_options(model, input_, trust, weights)
     result = profile_path(path, settings, config=config, model=loading, note=note)
     if as_json:
         print_json(result)

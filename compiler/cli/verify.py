@@ -7,6 +7,7 @@ import typer
 
 from prunec.compiler.cli import options
 from prunec.compiler.cli.output import echo, note, print_json, print_table
+from prunec.compiler.project.checkpoint_file import checkpoint_path
 
 
 def verify(
@@ -14,19 +15,25 @@ def verify(
     bundle: options.Bundle,
     source: Annotated[
         Path | None,
-        typer.Option("--source", readable=False, help="Dense checkpoint of the bundle: replay the pruning plan on it."),
+        typer.Option(
+            "--source",
+            parser=checkpoint_path,
+            metavar="PATH",
+            help="Dense checkpoint of the bundle: replay the pruning plan on it.",
+        ),
     ] = None,
     config: options.Config = None,
     model: options.Factory = None,
     input_: options.Inputs = None,
     trust: options.Trust = False,
+    weights: options.Weights = "",
     as_json: options.AsJson = False,
 ) -> int:
     """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
     from prunec.compiler.commands.verify_bundle import verify_bundle
     from prunec.compiler.report.last_line import result_line
 
-    loading = options.model_options(model, input_, trust)
+    loading = options.model_options(model, input_, trust, weights)
     result = verify_bundle(bundle, source=source, config=config, model=loading, note=note)
     if as_json:
         print_json(result.to_json())

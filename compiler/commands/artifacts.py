@@ -4,6 +4,8 @@ from pathlib import Path
 
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX
 from prunec.compiler.bundle.bundle_reader import bundle_onnx, intact_bundle
+from prunec.compiler.bundle.manifest import MANIFEST_NAME
+from prunec.compiler.project.checkpoint_file import is_hub_folder
 from prunec.passes.errors import InputError
 from prunec.runtime.onnx_reading import read_onnx
 
@@ -21,7 +23,11 @@ def onnx_file(path: Path, *, as_deployed: bool) -> Path | None:
             or has values outside of its folder.
     """
     if not path.exists():
-        raise InputError(f"{path} doesn't exist.", hint="Give a checkpoint, a bundle's folder or an ONNX file.")
+        raise InputError(
+            f"{path} doesn't exist.", hint="Give a checkpoint, a bundle's folder, hf:FOLDER or an ONNX file."
+        )
+    if is_hub_folder(path) and not (path / MANIFEST_NAME).exists():
+        return None
     if path.is_dir():
         folder = intact_bundle(path).folder
         return bundle_onnx(folder) if as_deployed else folder / MODEL_ONNX

@@ -15,7 +15,7 @@ from prunec.compiler.bundle.bundle_names import default_output
 from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.commands.compile_job import Job, Prepared
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.project.checkpoint_file import check_file
+from prunec.compiler.project.checkpoint_file import check_file, stored_bytes
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
@@ -121,7 +121,7 @@ def _check_space(output: Path, checkpoint: Path) -> None:
     Raises:
         EnvironmentFailure: The disk is too full.
     """
-    needed, folder = checkpoint.stat().st_size + _REPORT_BYTES, output.parent
+    needed, folder = stored_bytes(checkpoint) + _REPORT_BYTES, output.parent
     free = shutil.disk_usage(folder).free if folder.is_dir() else needed
     if free < needed:
         raise EnvironmentFailure(

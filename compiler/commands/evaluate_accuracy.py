@@ -45,7 +45,7 @@ def evaluate_path(path: Path, *, config: Path | None, model: ModelOptions, note:
     exported = onnx_file(path, as_deployed=True)
     project = Project.find(path, config, note)
     if exported is None:
-        loaded = project.load(path, model)
+        loaded = project.load(path, model, note)
         data, objective = project.required_data(), project.objective()
         check_fit(loaded.program, data, objective)
         value = evaluate(runner(loaded.program), data.test.batches(EVALUATION_BATCH), objective.metric)

@@ -75,7 +75,7 @@ def profile_path(
     if exported is not None:
         inputs = random_onnx_inputs(read_onnx(exported), str(exported), settings.batch, settings.seed)
         return _profile(exported, path, settings, inputs)
-    program = Project.find(path, config, note).load(path, model).program
+    program = Project.find(path, config, note).load(path, model, note).program
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "model.onnx"
         export_onnx(program, exported)

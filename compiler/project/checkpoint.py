@@ -1,24 +1,28 @@
 """Checkpoints: from a file to a `Program`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunec.compiler.machine.quiet_libraries import only_without_error
-from prunec.compiler.project.checkpoint_file import check_file
+from prunec.compiler.project.checkpoint_file import check_file, checkpoint_path
 from prunec.compiler.project.example_inputs import describe, make_examples
+from prunec.compiler.project.finite import check_finite
+from prunec.compiler.project.hub_network import load_hub_network
+from prunec.compiler.project.pickled_network import take_network, unwrapped
 from prunec.compiler.project.reading import check_sums, is_exported, read_content, read_exported
-from prunec.compiler.project.state_dict import load_state, unwrap
+from prunec.compiler.project.state_dict import load_state
+from prunec.compiler.project.stored_weights import survey
 from prunec.passes.boundary import reading
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.output_selection import select_outputs
 from prunec.passes.program import Program
+from prunec.passes.tensors import named_tensors
 from prunec.passes.user_calls import call_user_code, defined_at, user_code_borders
 
 _BATCH = 2
@@ -48,18 +52,21 @@ def load_checkpoint(
     inputs: Sequence[NetworkInput] | None = None,
     outputs: Sequence[str] = (),
     trust: bool = False,
+    weights: str = "",
 ) -> LoadedCheckpoint:
     """Read a trained network and capture it.
 
     Args:
         path: A ``.pt2`` archive of torch.export, a pickled ``nn.Module``, or a ``state_dict`` as ``.pt``, ``.pth`` or
-            ``.safetensors``.
+            ``.safetensors``, all of them within other mappings, too; or a folder of Hugging Face, ``hf:FOLDER``.
         model: Function that builds the network that a ``state_dict`` belongs to.
         example_inputs: Inputs to capture with.
         input_shapes: Shape of one sample of each input, without the batch; random inputs are drawn then.
         inputs: Descriptions of the inputs, which examples are drawn by, or read from the files that they name.
         outputs: Paths of the outputs that are deployed (`select_outputs`); all of them by default.
         trust: Whether code that the file brings may run.
+        weights: Name of the weights to take, where a file holds several, such as "ema"; those that aren't averages by
+            default.
 
     Raises:
         InputError: The file is missing, truncated or corrupt, isn't trusted, doesn't fit the network, or holds weights
@@ -67,20 +74,16 @@ def load_checkpoint(
         UsageError: The network or its input shape isn't known, or the shape contradicts the archive's.
         UnsupportedModelError: The network doesn't run on the inputs, or can't be captured.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     with reading(f"Checkpoint {path}", hint="It may be truncated or corrupt. Copy or save it again."):
         check_file(path)
-        exported = is_exported(path)
-        check_sums(path)
-        content, notes = (None, ()) if exported else unwrap(read_content(path, trust))
+        exported = not path.is_dir() and is_exported(path)
+    if weights and (exported or path.is_dir()):
+        raise UsageError(f"{path} holds one network alone; weights named {weights!r} can't be chosen of it.")
     if exported:
         return _selected(_load_exported(path, input_shapes, inputs, trust), outputs)
-    if isinstance(content, nn.Module):
-        module = content
-    else:
-        module, more = load_state(build_module(_named(model, path)), content, path)
-        notes += more
-    _check_finite(module.state_dict(), path)
+    module, notes = load_hub_network(path, trust) if path.is_dir() else _load_weights(path, model, trust, weights)
+    check_finite(named_tensors(module), path)
     if other := _other_types(module.parameters()):
         module = module.float()
         notes += (f"The network is of type {other}; it was converted to float32.",)
@@ -94,6 +97,19 @@ def load_checkpoint(
     return _selected(LoadedCheckpoint(program, module, notes), outputs)
 
 
+def _load_weights(
+    path: Path, model: Callable[[], nn.Module] | None, trust: bool, asked: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network that a file holds, or that a factory builds for its weights, and notes on it."""
+    with reading(f"Checkpoint {path}", hint="It may be truncated or corrupt. Copy or save it again."):
+        check_sums(path)
+        content = survey(read_content(path, trust), path)
+    if content.networks:
+        return take_network(content, path, asked)
+    module, notes = unwrapped(build_module(_named(model, path)))
+    return module, (*notes, *load_state(module, content, path, asked))
+
+
 def _selected(loaded: LoadedCheckpoint, outputs: Sequence[str]) -> LoadedCheckpoint:
     """The checkpoint with the outputs that are deployed."""
     return replace(loaded, program=select_outputs(loaded.program, outputs)) if outputs else loaded
@@ -102,8 +118,10 @@ def _selected(loaded: LoadedCheckpoint, outputs: Sequence[str]) -> LoadedCheckpo
 def _load_exported(
     path: Path, shapes: Sequence[Sequence[int]] | None, inputs: Sequence[NetworkInput] | None, trust: bool
 ) -> LoadedCheckpoint:
+    with reading(f"Checkpoint {path}", hint="It may be truncated or corrupt. Copy or save it again."):
+        check_sums(path)
     program, notes = read_exported(path, trust)
-    _check_finite(program.tensors(), path)
+    check_finite(program.tensors(), path)
     if other := _other_types(program.parameters().values()):
         raise UnsupportedModelError(
             f"{path} holds a network of type {other}; expected float32.", hint="Export it again after model.float()."
@@ -159,14 +177,3 @@ def _other_types(parameters: Iterable[Tensor]) -> str:
     """Floating-point types other than float32 among parameters; all else here computes in float32."""
     types = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
     return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
-
-
-def _check_finite(tensors: Mapping[str, Any], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            continue
-        if bad := tensor.numel() - int(torch.isfinite(tensor).sum()):
-            raise InputError(
-                f"{path}: {bad} of {tensor.numel()} values of {name} are not finite (NaN or infinity).",
-                hint="The training run probably diverged: use an earlier checkpoint.",
-            )

@@ -14,11 +14,13 @@ class ModelOptions:
         factory: "module:callable", relative to the working directory; overrides the project file's.
         shapes: Shape of one sample of each input; overrides the project file's.
         trust: Whether code that the checkpoint brings may run.
+        weights: Name of the weights to take, where a file holds several; overrides the project file's.
     """
 
     factory: str | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
     trust: bool = False
+    weights: str = ""
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

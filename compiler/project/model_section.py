@@ -136,6 +136,7 @@ class ModelSection(Section):
         inputs: Descriptions of inputs of any kind, in place of ``input``.
         dims: Sizes that other dimensions than the batch may have, by name: "smallest:example:largest".
         outputs: Paths of the outputs that are deployed, as in "logits"; all of them by default.
+        weights: Name of the weights to take, where a checkpoint holds several, such as "ema".
         pretraining: The training of the dense network, where it is known.
         accuracy: The dense network's accuracy on the test data, 0 to 1, which is then checked.
     """
@@ -147,6 +148,7 @@ class ModelSection(Section):
     inputs: Annotated[tuple[InputSection, ...], Field(max_length=_MOST_INPUTS)] | None = None
     dims: dict[str, str] = Field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    weights: str = ""
     pretraining: PretrainingSection | None = None
     accuracy: StrictFloat | StrictInt | None = Field(default=None, ge=0, le=1)
 

@@ -51,22 +51,32 @@ class Project:
         """
         return cls(find_project(near, config, note))
 
-    def load(self, checkpoint: Path, options: ModelOptions) -> LoadedCheckpoint:
+    def load(self, checkpoint: Path, options: ModelOptions, note: Note = None) -> LoadedCheckpoint:
         """Read and capture a checkpoint.
+
+        Args:
+            checkpoint: The file or folder.
+            options: How to read it.
+            note: Receiver of the remarks on what was done to its contents, for those who don't use them otherwise.
 
         Raises:
             PrunecError: The factory can't be found, or `load_checkpoint` can't load the file.
         """
         model, shapes = self.config.model, options.shapes or self.config.model.input
         with endable_anywhere():
-            return load_checkpoint(
+            loaded = load_checkpoint(
                 checkpoint,
                 model=self.factory(options),
                 input_shapes=shapes,
                 inputs=None if shapes or model.inputs is None else model.described(self.config.folder),
                 outputs=model.outputs,
                 trust=options.trust,
+                weights=options.weights or model.weights,
             )
+        if note is not None:
+            for text in loaded.notes:
+                note(text)
+        return loaded
 
     def factory(self, options: ModelOptions) -> Callable[[], nn.Module] | None:
         """The function that builds the network, None where none is named.

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, Manifest
 from prunec.compiler.machine.file_hash import file_sha256
@@ -28,6 +29,11 @@ from prunec.passes.tensors import check_stored
 #: Messages of torch where weights_only met something that is no tensor or plain value.
 _UNSAFE = re.compile(r"\bGLOBAL\b|unsupported (?:class|operand)", re.IGNORECASE)
 _GLOBAL = re.compile(r"GLOBAL:? ([\w.]+)")
+#: Plain data that training scripts store beside the weights: arguments, paths, accuracies.
+_BESIDE = (
+    *("argparse.Namespace", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+)
 #: First bytes of zip archives and pickles.
 _STARTS = (b"PK", b"\x80")
 
@@ -96,6 +102,19 @@ def _vouched(path: Path) -> str:
     return f"{path} is as the {MANIFEST_NAME} beside it says; that proves that it is whole, not who made it."
 
 
+class _Unread:
+    """What stands for an object of `_BESIDE`: it takes whatever the file gives such an object, and keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __new__(cls, *_: object) -> "_Unread":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 def read_content(path: Path, trust: bool) -> object:
     """The content of a file, first in the way that runs no code.
 
@@ -103,20 +122,13 @@ def read_content(path: Path, trust: bool) -> object:
         InputError: The file can't be read, or only by running code in it, which isn't trusted.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise _corrupt(path, str(error)) from error
+        return read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Unread, name) for name in _BESIDE]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A file that can't be read raises nearly anything: EOFError, KeyError, RuntimeError, UnpicklingError.
         text = str(error)
-        if "TorchScript" in text:
-            raise InputError(
-                f"{path} is a TorchScript archive, which prunec doesn't read.",
-                hint="Save the network's state_dict, or export it with torch.export.",
-            ) from error
         if not _UNSAFE.search(text) or not _start(path).startswith(_STARTS):
             raise _corrupt(path, _reason(path, error)) from error
         if not trust:
@@ -126,6 +138,18 @@ def read_content(path: Path, trust: bool) -> object:
         return _unpickle(path)
     check_stored(content, path)
     return content
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        InputError: The file can't be read.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(path, str(error)) from error
 
 
 def _reason(path: Path, error: Exception) -> str:

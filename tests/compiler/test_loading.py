@@ -304,8 +304,9 @@ def test_state_dict_that_does_not_fit_names_the_first_mismatches(tmp_path: Path,
 
 def test_only_the_first_few_mismatches_are_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = tmp_path / "m.pt"
-    torch.save({f"old.{name}": tensor for name, tensor in state.items()}, path)
-    fails(path, InputError, f"{len(state)} missing: conv.weight, conv.bias, bn.weight, ...")
+    torch.save({f"{name}_old": tensor for name, tensor in state.items()}, path)
+    # torch itself gives batch norms their count where the file has no versions of modules
+    fails(path, InputError, f"{len(state) - 1} missing: conv.weight, conv.bias, bn.weight, ...")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

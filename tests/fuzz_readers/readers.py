@@ -23,6 +23,8 @@ from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.config import load_config
 from prunec.compiler.project.example_inputs import make_examples
+from prunec.compiler.project.hub_folder import read_hub_folder
+from prunec.compiler.project.reading import read_safetensors
 from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover import Recover, StateOptions, recover
 from prunec.passes.frontend import capture
@@ -95,6 +97,33 @@ def _wrapped() -> bytes:
 def _load(path: Path) -> object:
     """All of a checkpoint's reading: without the shape of its inputs it ends before the network is captured."""
     return load_checkpoint(path, model=network)
+
+
+def _nested() -> bytes:
+    torch.manual_seed(0)
+    state = network().state_dict()
+    content = {"net": {"a": [state]}, "model_ema": {f"module.{k}": v + 1 for k, v in state.items()}, "loss": {"w": 1}}
+    return _bytes(lambda path: torch.save(content, path))
+
+
+_HUB_CONFIG = b"""{
+ "architectures": ["TinyModel"], "model_type": "tiny", "dtype": "float32", "hidden_size": 8, "num_hidden_layers": 2,
+ "depths": [2, 2], "id2label": {"0": "a", "1": "b"}, "text_config": {"num_hidden_layers": 2, "vocab_size": 99},
+ "auto_map": {"AutoModel": "modeling.TinyModel"}, "attn_implementation": "sdpa"
+}"""
+_HUB_INDEX = b"""{
+ "metadata": {"total_size": 100}, "weight_map": {"a.weight": "part-1.safetensors", "b.weight": "part-2.safetensors"}
+}"""
+
+
+def _read_hub(path: Path) -> object:
+    """As a folder of Hugging Face is read, before any of it reaches transformers; the other files of it are whole."""
+    whole = {"config.json": _HUB_CONFIG, "model.safetensors.index.json": _HUB_INDEX}
+    whole |= {f"part-{number}.safetensors": save({"a.weight": torch.ones(2)}) for number in (1, 2)}
+    for name, content in whole.items():
+        if name != path.name:
+            (path.parent / name).write_bytes(content)
+    return [read_safetensors(file) for file in read_hub_folder(path.parent).weights]
 
 
 def _load_pt2(path: Path) -> object:
@@ -372,9 +401,11 @@ _BUNDLE = of_zip({".json": of_json}, keep=(MODEL_ONNX, ".pt2"))
 
 #: A further kind of input is a further line.
 READERS: dict[str, Reader] = {
-    "checkpoint": Reader(lambda: [_saved(legacy=False), _wrapped()], _PT, _load, "model.pt"),
+    "checkpoint": Reader(lambda: [_saved(legacy=False), _wrapped(), _nested()], _PT, _load, "model.pt"),
     "checkpoint-legacy": Reader(lambda: [_saved(legacy=True)], of_bytes, _load, "model.pth"),
     "safetensors": Reader(lambda: [save(network().state_dict())], of_safetensors, _load, "model.safetensors"),
+    "hub-config": Reader(lambda: [_HUB_CONFIG], of_json, _read_hub, "config.json"),
+    "hub-index": Reader(lambda: [_HUB_INDEX], of_json, _read_hub, "model.safetensors.index.json"),
     "pt2": Reader(_pt2, of_zip({".json": of_json}), _load_pt2, "model.pt2"),
     "npz": Reader(lambda: [_npz(), _named_npz()], of_zip({}), _read_data, "data.npz"),
     "npy": Reader(lambda: [_npy()], of_bytes, _read_example, "example.npy"),
