@@ -57,7 +57,7 @@ _request = _Request()
 
 def _forget() -> None:
     """A process that was forked has nothing to end and to remove: what is on disk and runs is its parent's."""
-    _request.number, _request.helpers, _request.leftovers = 0, [], []
+    _request.number, _request.endable, _request.helpers, _request.leftovers = 0, False, [], []
 
 
 os.register_at_fork(after_in_child=_forget)

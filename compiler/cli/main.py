@@ -184,7 +184,7 @@ def _of_the_system(error: Exception) -> str | None:
     """What the operating system refused, in its own words; None where an error isn't its."""
     if _lacks_memory(error):
         return f"out of memory.\n{_MORE_MEMORY}"
-    if (limit_mb := exhausted_limit_mb()) is not None:
+    if not isinstance(error, OSError) and (limit_mb := exhausted_limit_mb()) is not None:
         return f"out of the {limit_mb} MB of memory that are allowed (ulimit -v): {first_line(error)}\n{_MORE_MEMORY}"
     if not isinstance(error, OSError):
         # Libraries in C++ that write through a file of Python's raise their own error where that fails.

@@ -72,9 +72,11 @@ def check_outputs(bundle: Bundle, program: Program) -> str:
     """
     error = onnx_vs_torch(program, bundle.folder / MODEL_ONNX, seed=_SEED)
     text = _within(error, MAX_ONNX_VS_TORCH_RELATIVE_ERROR, MODEL_ONNX, MODEL_PT2)
-    typed = {TOLERANCES[p]: bundle.folder / name for p, name in TYPED_ONNX.items() if (bundle.folder / name).exists()}
+    typed = [(TOLERANCES[p], bundle.folder / name) for p, name in TYPED_ONNX.items()]
     with tempfile.TemporaryDirectory() as scratch:
-        for limit, path in typed.items():
+        for limit, path in typed:
+            if not path.exists():
+                continue
             widened = Path(scratch) / path.name
             children.call(f"ONNX read {path.name}", to_fp32, path.absolute(), widened)
             text += f"; {_within(onnx_vs_torch(program, widened, seed=_SEED), limit, path.name, MODEL_PT2)}"
