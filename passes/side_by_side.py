@@ -16,7 +16,7 @@ from prunec.passes.operators import EVEN_SPLITS
 from prunec.passes.program import Program
 from prunec.passes.tensors import doubled
 
-#: NodeDifference of sums over a tensor, against the sum of its magnitudes, at which it counts as the same: in float64,
+#: Difference of sums over a tensor, against the sum of its magnitudes, at which it counts as the same: in float64,
 #: rounding stays far below.
 _TOLERANCE = 1e-7
 
