@@ -144,7 +144,7 @@ def _by_position(described: Sequence[NetworkInput], inputs: tuple[Given, ...]) -
     required = [each.name for each in described if not each.optional]
     if len(inputs) != len(required):
         raise InputError(
-            f"The data give {len(inputs)} inputs, and the network takes {len(described)}: "
+            f"The data give {len(inputs)} input{'s' * (len(inputs) != 1)}, and the network takes {len(described)}: "
             f"{', '.join(each.name for each in described)}.",
             hint="Give them by name, as a dict, or describe them under [model] inputs in prunec.toml.",
         )

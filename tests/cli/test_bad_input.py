@@ -140,7 +140,7 @@ def leaves(*arguments):
 @pytest.mark.parametrize(
     ("name", "shape", "code", "words"),
     [
-        ("Two", "[[1, 8, 8], [5]]", 3, ("2 inputs", "[data]")),
+        ("Two", "[[1, 8, 8], [5]]", 9, ("give 1 input,", "takes 2: x, y", "[model] inputs")),
         ("Fixed", "[1, 8, 8]", 3, ("batch of 2 only", "[data]")),
         ("Mute", "[1, 8, 8]", 9, ("a NoneType of 0 tensors", "loss and metric")),
         ("Several", "[1, 8, 8]", 9, ("a dict of 2 tensors, [2, 16], [2, 16]", "loss and metric")),
