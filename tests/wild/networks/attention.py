@@ -7,14 +7,6 @@ _VIT = Family("vit_pytorch")
 _X = Family("x_transformers")
 
 
-@_VIT.add("simple-vit")
-def simple_vit() -> Built:
-    from vit_pytorch import SimpleViT
-
-    network = SimpleViT(image_size=64, patch_size=16, num_classes=10, dim=64, depth=2, heads=4, mlp_dim=128)
-    return called_with(network, images(64))
-
-
 @_VIT.add("cait")
 def cait() -> Built:
     from vit_pytorch.cait import CaiT

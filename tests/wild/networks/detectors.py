@@ -52,11 +52,6 @@ def yolov8n_pose() -> Built:
     return called_with(_ultralytics("yolov8n-pose.yaml", "PoseModel"), images(_SIDE))
 
 
-@_ULTRALYTICS.add("yolov8n-obb")
-def yolov8n_obb() -> Built:
-    return called_with(_ultralytics("yolov8n-obb.yaml", "OBBModel"), images(_SIDE))
-
-
 @_ULTRALYTICS.add("yolov9t")
 def yolov9t() -> Built:
     return called_with(_ultralytics("yolov9t.yaml"), images(64))

@@ -26,22 +26,6 @@ def _steps() -> Tensor:
     return torch.tensor([3, 700])
 
 
-@_FAMILY.add("unet2d")
-def unet2d() -> Built:
-    from diffusers import UNet2DModel
-
-    network = UNet2DModel(
-        sample_size=32,
-        layers_per_block=1,
-        block_out_channels=(32, 64),
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=16,
-    )
-    return called_with(network, images(32), _steps())
-
-
 @_FAMILY.add("unet2d-condition")
 def unet2d_condition() -> Built:
     from diffusers import UNet2DConditionModel
@@ -200,19 +184,6 @@ def autoencoder_kl() -> Built:
         up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
         block_out_channels=(32, 64),
         norm_num_groups=8,
-    )
-    return called_with(network, images(32))
-
-
-@_FAMILY.add("autoencoder-tiny")
-def autoencoder_tiny() -> Built:
-    from diffusers import AutoencoderTiny
-
-    network = AutoencoderTiny(
-        encoder_block_out_channels=(32, 32),
-        decoder_block_out_channels=(32, 32),
-        num_encoder_blocks=(1, 2),
-        num_decoder_blocks=(2, 1),
     )
     return called_with(network, images(32))
 

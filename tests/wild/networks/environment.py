@@ -5,14 +5,15 @@ and timm win: ``site``, and ``site_audio`` for torchaudio alone, since what find
 does, tries to load its compiled part, which doesn't fit this torch.
 """
 
+import atexit
 import importlib
 import importlib.machinery
 import os
 import re
+import shutil
 import sys
 import tempfile
 import types
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,6 @@ def prepare() -> None:
         YOLO_VERBOSE="false",
         NO_ALBUMENTATIONS_UPDATE="1",
     )
-    warnings.filterwarnings("ignore")  # what other people's packages warn of is theirs
     from tests.zoo import shim  # noqa: F401 - torchvision is imported after it
 
     sys.modules.setdefault("pkg_resources", _pkg_resources())
@@ -55,7 +55,7 @@ def prepare() -> None:
 def torchaudio_module(name: str) -> types.ModuleType:
     """A module of torchaudio's networks, which are Python only; what torchaudio itself runs at import isn't run.
 
-    transformers fails to import in a process that has called this before.
+    A process that has called this must not import transformers afterwards: it would find torchaudio and fail.
 
     Args:
         name: below ``torchaudio.models``.
@@ -67,15 +67,11 @@ def torchaudio_module(name: str) -> types.ModuleType:
     return importlib.import_module(f"torchaudio.models.{name}")
 
 
-@cache
 def _scratch() -> str:
     """A folder for what the packages write, deleted when the process ends."""
-    scratch = tempfile.TemporaryDirectory(prefix="wild-")
-    _KEPT.append(scratch)
-    return scratch.name
-
-
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+    scratch = tempfile.mkdtemp(prefix="wild-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
 
 
 def _search(name: str) -> Path:

@@ -21,11 +21,6 @@ def llama() -> Built:
     return _on_text("LlamaForCausalLM", **DECODER)
 
 
-@_FAMILY.add("qwen3")
-def qwen3() -> Built:
-    return _on_text("Qwen3ForCausalLM", **DECODER, head_dim=16)
-
-
 @_FAMILY.add("mixtral")
 def mixtral() -> Built:
     return _on_text("MixtralForCausalLM", **DECODER, num_local_experts=4, num_experts_per_tok=2)
@@ -34,11 +29,6 @@ def mixtral() -> Built:
 @_FAMILY.add("gemma2")
 def gemma2() -> Built:
     return _on_text("Gemma2ForCausalLM", **DECODER, head_dim=16, sliding_window=8, query_pre_attn_scalar=16)
-
-
-@_FAMILY.add("phi")
-def phi() -> Built:
-    return _on_text("PhiForCausalLM", **DECODER)
 
 
 @_FAMILY.add("gpt2")
@@ -60,12 +50,6 @@ def opt() -> Built:
 @_FAMILY.add("bloom")
 def bloom() -> Built:
     return _on_text("BloomForCausalLM", vocab_size=128, hidden_size=64, n_layer=2, n_head=4, use_cache=False)
-
-
-@_FAMILY.add("falcon")
-def falcon() -> Built:
-    sizes = {"vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return _on_text("FalconForCausalLM", **sizes, use_cache=False)
 
 
 @_FAMILY.add("mamba")

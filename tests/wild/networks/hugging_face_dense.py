@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.wild.networks.hugging_face import VISION, config, model, transformers_family
+from tests.wild.networks.hugging_face import config, model, transformers_family
 from tests.wild.networks.inputs import images
 from tests.wild.networks.wild_network import Built, called_with
 
@@ -37,12 +37,6 @@ def detr() -> Built:
     return called_with(model("DetrForObjectDetection", **_DETR, backbone_config=_resnet("stage4")), images(64))
 
 
-@_FAMILY.add("conditional-detr")
-def conditional_detr() -> Built:
-    network = model("ConditionalDetrForObjectDetection", **_DETR, backbone_config=_resnet("stage4"))
-    return called_with(network, images(64))
-
-
 @_FAMILY.add("rt-detr")
 def rt_detr() -> Built:
     backbone = config(
@@ -70,12 +64,6 @@ def rt_detr() -> Built:
         num_labels=8,
     )
     return called_with(network, images(64))
-
-
-@_FAMILY.add("yolos")
-def yolos() -> Built:
-    sizes = {**VISION, "image_size": [64, 64]}
-    return called_with(model("YolosForObjectDetection", **sizes, num_detection_tokens=10, num_labels=8), images(64))
 
 
 @_FAMILY.add("mask2former")
@@ -144,21 +132,6 @@ def depth_anything() -> Built:
     return called_with(network, images(56))
 
 
-@_FAMILY.add("dpt")
-def dpt() -> Built:
-    sizes = {**VISION, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
-    network = model(
-        "DPTForDepthEstimation", **sizes, is_hybrid=False, neck_hidden_sizes=[16, 24, 32, 48], fusion_hidden_size=32
-    )
-    return called_with(network, images(64))
-
-
-@_FAMILY.add("glpn")
-def glpn() -> Built:
-    sizes = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]}
-    return called_with(model("GLPNForDepthEstimation", **sizes, decoder_hidden_size=32), images(64))
-
-
 @_FAMILY.add("vitmatte")
 def vitmatte() -> Built:
     backbone = config(
@@ -182,23 +155,3 @@ def vitmatte() -> Built:
         fusion_hidden_sizes=[64, 48, 32, 16],
     )
     return called_with(network, images(64, channels=4))
-
-
-@_FAMILY.add("sam-encoder")
-def sam_encoder() -> Built:
-    from transformers.models.sam.modeling_sam import SamVisionEncoder
-
-    settings = config(
-        "SamVisionConfig",
-        hidden_size=64,
-        output_channels=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=96,
-        patch_size=16,
-        mlp_ratio=2.0,
-        global_attn_indexes=[1],
-        window_size=4,
-        num_pos_feats=16,
-    )
-    return called_with(SamVisionEncoder(settings), images(96))

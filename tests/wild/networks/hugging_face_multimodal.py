@@ -66,13 +66,6 @@ def blip_retrieval() -> Built:
     return called_with(network, **_text(), pixel_values=images(64))
 
 
-@_FAMILY.add("vilt")
-def vilt() -> Built:
-    sizes = {**TEXT, **VISION, "max_position_embeddings": 32}
-    network = model("ViltForQuestionAnswering", **sizes, num_labels=10)
-    return called_with(network, **_text(), pixel_values=images(64), pixel_mask=ones(64, 64))
-
-
 @_FAMILY.add("owlvit")
 def owlvit() -> Built:
     network = model(
@@ -81,12 +74,6 @@ def owlvit() -> Built:
         vision_config=VISION,
         projection_dim=64,
     )
-    return called_with(network, **_text(), pixel_values=images(64))
-
-
-@_FAMILY.add("git")
-def git() -> Built:
-    network = model("GitForCausalLM", **TEXT, vision_config=VISION, use_cache=False)
     return called_with(network, **_text(), pixel_values=images(64))
 
 

@@ -54,10 +54,3 @@ def timesformer() -> Built:
 def videomae() -> Built:
     network = model("VideoMAEForVideoClassification", **VISION, num_frames=4, tubelet_size=2, num_labels=10)
     return called_with(network, pixel_values=numbers(4, 3, 64, 64))
-
-
-@_FAMILY.add("vivit")
-def vivit() -> Built:
-    sizes = {key: value for key, value in VISION.items() if key != "patch_size"}
-    network = model("VivitForVideoClassification", **sizes, num_frames=4, tubelet_size=[2, 16, 16], num_labels=10)
-    return called_with(network, pixel_values=numbers(4, 3, 64, 64))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.wild.networks.hugging_face import config, model, transformers_family
+from tests.wild.networks.hugging_face import model, transformers_family
 from tests.wild.networks.inputs import numbers, ones, tokens
 from tests.wild.networks.wild_network import Built, called_with
 
@@ -42,31 +42,10 @@ _WAVE: dict[str, Any] = {
 }
 
 
-@_FAMILY.add("whisper-encoder")
-def whisper_encoder() -> Built:
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    return called_with(WhisperEncoder(config("WhisperConfig", **_WHISPER)), numbers(16, 64))
-
-
 @_FAMILY.add("whisper")
 def whisper() -> Built:
     network = model("WhisperForConditionalGeneration", **_WHISPER)
     return called_with(network, input_features=numbers(16, 64), decoder_input_ids=tokens(8))
-
-
-@_FAMILY.add("speech-to-text")
-def speech_to_text() -> Built:
-    sizes = {key: value for key, value in _WHISPER.items() if key not in {"num_mel_bins", "max_source_positions"}}
-    network = model(
-        "Speech2TextForConditionalGeneration",
-        **sizes,
-        max_source_positions=64,
-        input_feat_per_channel=16,
-        conv_channels=64,
-        num_conv_layers=2,
-    )
-    return called_with(network, input_features=numbers(64, 16), decoder_input_ids=tokens(8))
 
 
 @_FAMILY.add("audio-spectrogram-transformer")
@@ -81,12 +60,6 @@ def wav2vec2() -> Built:
     return called_with(model("Wav2Vec2ForCTC", **_WAVE), numbers(1600))
 
 
-@_FAMILY.add("hubert-classifier")
-def hubert_classifier() -> Built:
-    network = model("HubertForSequenceClassification", **_WAVE, classifier_proj_size=32, num_labels=5)
-    return called_with(network, input_values=numbers(1600))
-
-
 @_FAMILY.add("wavlm")
 def wavlm() -> Built:
     return called_with(model("WavLMForCTC", **_WAVE, num_buckets=32, max_bucket_distance=64), numbers(1600))
@@ -95,12 +68,6 @@ def wavlm() -> Built:
 @_FAMILY.add("wav2vec2-conformer")
 def wav2vec2_conformer() -> Built:
     network = model("Wav2Vec2ConformerForCTC", **_WAVE, position_embeddings_type="relative", max_source_positions=128)
-    return called_with(network, numbers(1600))
-
-
-@_FAMILY.add("sew")
-def sew() -> Built:
-    network = model("SEWForCTC", **_WAVE, squeeze_factor=2)
     return called_with(network, numbers(1600))
 
 

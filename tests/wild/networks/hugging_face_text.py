@@ -36,20 +36,9 @@ def bert_padded() -> Built:
     )
 
 
-@_FAMILY.add("distilbert")
-def distilbert() -> Built:
-    sizes = {"vocab_size": 128, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
-    return _on_text("DistilBertForSequenceClassification", **sizes, num_labels=5)
-
-
 @_FAMILY.add("albert")
 def albert() -> Built:
     return _on_text("AlbertForSequenceClassification", **TEXT, embedding_size=32, num_labels=5)
-
-
-@_FAMILY.add("roberta-tagger")
-def roberta_tagger() -> Built:
-    return _on_text("RobertaForTokenClassification", **TEXT, num_labels=9)
 
 
 @_FAMILY.add("deberta-v2")
@@ -102,11 +91,6 @@ def funnel() -> Built:
 def xlnet() -> Built:
     sizes = {"vocab_size": 128, "d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128}
     return _on_text("XLNetForSequenceClassification", **sizes, num_labels=5)
-
-
-@_FAMILY.add("esm")
-def esm() -> Built:
-    return _on_text("EsmForTokenClassification", **TEXT, position_embedding_type="rotary", pad_token_id=1, num_labels=5)
 
 
 @_FAMILY.add("t5-encoder")

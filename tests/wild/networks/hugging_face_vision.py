@@ -25,33 +25,15 @@ def beit() -> Built:
     return called_with(network, images(64))
 
 
-@_FAMILY.add("dinov2")
-def dinov2() -> Built:
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_ratio": 2}
-    network = model("Dinov2ForImageClassification", **sizes, image_size=56, patch_size=14, num_labels=10)
-    return called_with(network, images(56))
-
-
 @_FAMILY.add("dinov3-vit")
 def dinov3_vit() -> Built:
     return called_with(model("DINOv3ViTModel", **VISION, num_register_tokens=2, use_gated_mlp=True), images(64))
-
-
-@_FAMILY.add("siglip-vision")
-def siglip_vision() -> Built:
-    return called_with(model("SiglipVisionModel", **VISION), images(64))
 
 
 @_FAMILY.add("convnextv2")
 def convnextv2() -> Built:
     sizes = {"hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 2, 1]}
     return called_with(model("ConvNextV2ForImageClassification", **sizes, num_labels=10), images(64))
-
-
-@_FAMILY.add("efficientnet")
-def efficientnet() -> Built:
-    sizes = {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640}
-    return called_with(model("EfficientNetForImageClassification", **sizes, num_labels=10), images(64))
 
 
 @_FAMILY.add("bit")
@@ -89,18 +71,6 @@ def poolformer() -> Built:
     return called_with(model("PoolFormerForImageClassification", **sizes, num_labels=10), images(64))
 
 
-@_FAMILY.add("pvt-v2")
-def pvt_v2() -> Built:
-    sizes = {
-        "image_size": 64,
-        "hidden_sizes": [16, 32, 48, 64],
-        "depths": [1, 1, 1, 1],
-        "num_attention_heads": [1, 2, 3, 4],
-        "mlp_ratios": [4, 4, 2, 2],
-    }
-    return called_with(model("PvtV2ForImageClassification", **sizes, num_labels=10), images(64))
-
-
 @_FAMILY.add("focalnet")
 def focalnet() -> Built:
     sizes = {"image_size": 64, "embed_dim": 32, "depths": [1, 1, 2, 1], "hidden_sizes": [32, 64, 128, 256]}
@@ -109,7 +79,7 @@ def focalnet() -> Built:
 
 @_FAMILY.add("cvt")
 def cvt() -> Built:
-    sizes = {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]}
+    sizes = {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}
     return called_with(model("CvtForImageClassification", **sizes, num_labels=10), images(64))
 
 

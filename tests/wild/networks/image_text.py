@@ -35,5 +35,6 @@ def coca() -> Built:
     vision = {**_VISION, "attentional_pool": True, "attn_pooler_queries": 8, "attn_pooler_heads": 4}
     text = {**_TEXT, "embed_cls": True, "output_tokens": True}
     multimodal = {**_TEXT, "dim_head": 16, "n_queries": 8, "attn_pooler_heads": 4}
-    network = CoCa(64, multimodal_cfg=multimodal, text_cfg=text, vision_cfg={**vision, "output_tokens": True})
+    vision["output_tokens"] = True
+    network = CoCa(64, multimodal_cfg=multimodal, text_cfg=text, vision_cfg=vision)
     return called_with(network, images(64), tokens(16))

@@ -38,14 +38,6 @@ def attention_unet() -> Built:
     return called_with(AttentionUnet(2, 1, 2, channels=(16, 32, 64), strides=(2, 2)), images(64, channels=1))
 
 
-@_FAMILY.add("basic-unet-plus-plus")
-def basic_unet_plus_plus() -> Built:
-    from monai.networks.nets import BasicUNetPlusPlus
-
-    network = BasicUNetPlusPlus(spatial_dims=2, in_channels=1, out_channels=2, features=(16, 16, 32, 32, 64, 16))
-    return called_with(network, images(64, channels=1))
-
-
 @_FAMILY.add("swin-unetr")
 def swin_unetr() -> Built:
     from monai.networks.nets import SwinUNETR
@@ -88,7 +80,7 @@ def vit_3d() -> Built:
 
 @_FAMILY.add("restormer")
 def restormer() -> Built:
-    from monai.networks.nets import Restormer
+    from monai.networks.nets.restormer import Restormer
 
     network = Restormer(2, 1, 1, dim=16, heads=(1, 2, 2, 4), num_refinement_blocks=1)
     return called_with(network, images(32, channels=1))
@@ -113,10 +105,3 @@ def voxelmorph() -> Built:
         2, in_channels=2, unet_out_channels=16, channels=(16, 16, 32, 32), final_conv_channels=(16,)
     )
     return called_with(network, numbers(2, 32, 32))
-
-
-@_FAMILY.add("densenet121-3d")
-def densenet121_3d() -> Built:
-    from monai.networks.nets import DenseNet121
-
-    return called_with(DenseNet121(3, 1, 2, init_features=16, growth_rate=8), volumes(32))

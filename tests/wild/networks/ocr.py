@@ -40,14 +40,6 @@ def db_mobilenet() -> Built:
     return called_with(network, images(96))
 
 
-@_DOCTR.add("linknet")
-def linknet() -> Built:
-    from doctr.models.detection import linknet_resnet18
-
-    network = linknet_resnet18(pretrained=False, pretrained_backbone=False, exportable=True)
-    return called_with(network, images(64))
-
-
 @_DOCTR.add("fast-tiny")
 def fast_tiny() -> Built:
     from doctr.models.detection import fast_tiny as construct

@@ -19,20 +19,10 @@ def _segmenter(architecture: str, encoder: str = "resnet18", **settings: Any) ->
     return network
 
 
-@_MODELS.add("unet")
-def unet() -> Built:
-    return called_with(_segmenter("Unet"), images(64))
-
-
 @_MODELS.add("unet-classes")
 def unet_classes() -> Built:
     """With a second output, classes of the image."""
     return called_with(_segmenter("Unet", aux_params={"classes": 4, "dropout": 0.2}), images(64))
-
-
-@_MODELS.add("unet-efficientnet-scse")
-def unet_efficientnet_scse() -> Built:
-    return called_with(_segmenter("Unet", "efficientnet-b0", decoder_attention_type="scse"), images(64))
 
 
 @_MODELS.add("unet-plus-plus")
@@ -52,7 +42,7 @@ def manet() -> Built:
 
 @_MODELS.add("pan")
 def pan() -> Built:
-    return called_with(_segmenter("PAN"), images(64))
+    return called_with(_segmenter("PAN"), images(128))
 
 
 @_MODELS.add("linknet-mobileone")
@@ -63,11 +53,6 @@ def linknet_mobileone() -> Built:
 @_MODELS.add("deeplabv3plus")
 def deeplabv3plus() -> Built:
     return called_with(_segmenter("DeepLabV3Plus", "timm-regnetx_002", decoder_channels=64), images(64))
-
-
-@_MODELS.add("upernet")
-def upernet() -> Built:
-    return called_with(_segmenter("UPerNet", decoder_channels=64), images(64))
 
 
 @_SEGMENT_ANYTHING.add("image-encoder")

@@ -35,13 +35,6 @@ def esrgan() -> Built:
     return called_with(RRDBNet(num_filters=16, num_blocks=2, scale=4), images(16))
 
 
-@_SPANDREL.add("rcan")
-def rcan() -> Built:
-    from spandrel.architectures.RCAN.__arch.rcan_arch import RCAN
-
-    return called_with(RCAN(n_resgroups=2, n_resblocks=2, n_feats=16, scale=2), images(16))
-
-
 @_SPANDREL.add("nafnet")
 def nafnet() -> Built:
     from spandrel.architectures.NAFNet.__arch.NAFNet_arch import NAFNet

@@ -49,27 +49,6 @@ def faster_rcnn_regions() -> Built:
     return called_with(RegionProposals(_detector("fasterrcnn_mobilenet_v3_large_320_fpn")), images(96))
 
 
-@_FAMILY.add("lraspp")
-def lraspp() -> Built:
-    return called_with(_detector("lraspp_mobilenet_v3_large"), images(96))
-
-
-@_FAMILY.add("deeplabv3-mobilenet-aux")
-def deeplabv3_mobilenet_aux() -> Built:
-    from torchvision.models import get_model
-
-    name = "deeplabv3_mobilenet_v3_large"
-    network = get_model(name, weights=None, weights_backbone=None, num_classes=5, aux_loss=True)
-    return called_with(network, images(96))
-
-
-@_FAMILY.add("r3d-18")
-def r3d_18() -> Built:
-    from torchvision.models import get_model
-
-    return called_with(get_model("r3d_18", weights=None, num_classes=10), numbers(3, 4, 32, 32))
-
-
 @_FAMILY.add("r2plus1d-18")
 def r2plus1d_18() -> Built:
     from torchvision.models import get_model

@@ -1,12 +1,15 @@
 """What a network of the catalogue is, and how a family of networks is written down."""
 
+import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import nn
 
+from tests.architectures.redraw import fit_statistics_, redraw_
 from tests.wild.networks import environment
 
 #: Seed of every network's weights.
@@ -35,7 +38,8 @@ class WildNetwork:
     Attributes:
         name: package and network, as "transformers/vit".
         package: name of the package, as it's imported.
-        build: Imports the package and builds the network with seed 0.
+        build: Imports the package and builds the network: every parameter and every running statistic is drawn anew
+            with seed 0, and then those of batch norms are fitted to the arguments, as training would.
     """
 
     name: str
@@ -78,6 +82,15 @@ def called_with(module: nn.Module, *args: object, **kwargs: object) -> Built:
 
 
 def _build(construct: Callable[[], Built]) -> Built:
+    """Build a network and draw its weights anew: fresh ones are zeros or vanish in depth, and hide what is wrong.
+
+    The copy is what runs to fit the statistics of batch norms, so that the network itself has never run.
+    """
     environment.prepare()
     torch.manual_seed(SEED)
-    return construct()
+    with warnings.catch_warnings(action="ignore"):  # what the packages warn of is theirs
+        built = construct()
+        redraw_(built.module, SEED)
+        twin = fit_statistics_(deepcopy(built.module), *deepcopy(built.args), **deepcopy(built.kwargs))
+    built.module.load_state_dict(twin.state_dict())
+    return built
