@@ -67,13 +67,6 @@ def hardnet() -> Built:
     return called_with(HardNet(pretrained=False), numbers(1, 32, 32))
 
 
-@_KORNIA.add("dexined")
-def dexined() -> Built:
-    from kornia.models.dexined import DexiNed
-
-    return called_with(DexiNed(pretrained=False), images(64))
-
-
 @_KORNIA.add("tiny-vit")
 def tiny_vit() -> Built:
     from kornia.models.tiny_vit import TinyViT

@@ -63,13 +63,6 @@ def segresnet_3d() -> Built:
     return called_with(SegResNet(3, init_filters=8, blocks_down=(1, 1, 2), blocks_up=(1, 1)), volumes(16))
 
 
-@_FAMILY.add("vnet-3d")
-def vnet_3d() -> Built:
-    from monai.networks.nets import VNet
-
-    return called_with(VNet(3, 1, 2), volumes(16))
-
-
 @_FAMILY.add("vit-3d")
 def vit_3d() -> Built:
     from monai.networks.nets import ViT

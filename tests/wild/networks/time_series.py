@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tests.wild.networks.inputs import numbers
+from tests.wild.networks.inputs import numbers, ones
 from tests.wild.networks.wild_network import Built, Family, called_with
 
 _TSAI = Family("tsai")
@@ -104,7 +104,14 @@ def nhits() -> Built:
         shared_weights=False,
         naive_level=True,
     )
-    return called_with(network, numbers(24, 1), numbers(24, 2, seed=1), numbers(8, 2, seed=2), None)
+    return called_with(
+        network,
+        encoder_y=numbers(24, 1),
+        encoder_mask=ones(24).to(torch.float32),
+        encoder_x_t=numbers(24, 2, seed=1),
+        decoder_x_t=numbers(8, 2, seed=2),
+        x_s=None,
+    )
 
 
 NETWORKS = {**_TSAI.networks, **_FORECASTING.networks}
