@@ -44,17 +44,15 @@ def config(name: str, **settings: Any) -> Any:
     return getattr(transformers, name)(**settings)
 
 
-def model(architecture: str, attention: str | None = None, **settings: Any) -> nn.Module:
+def model(architecture: str, **settings: Any) -> nn.Module:
     """A network of transformers with random weights.
 
     Args:
         architecture: name of its class.
-        attention: which implementation of attention; None leaves it to transformers.
         settings: what differs from the defaults of its configuration.
     """
     import transformers
 
     kind = getattr(transformers, architecture)
-    options = {} if attention is None else {"attn_implementation": attention}
-    network: nn.Module = kind._from_config(kind.config_class(**settings), **options)
+    network: nn.Module = kind(kind.config_class(**settings))
     return network

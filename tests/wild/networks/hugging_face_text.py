@@ -29,7 +29,7 @@ def bert() -> Built:
 def bert_padded() -> Built:
     """With attention written out, a padded sample and types of tokens."""
     return called_with(
-        model("BertForSequenceClassification", attention="eager", **TEXT, num_labels=5),
+        model("BertForSequenceClassification", attn_implementation="eager", **TEXT, num_labels=5),
         input_ids=tokens(_LENGTH),
         attention_mask=padded(_LENGTH, 6),
         token_type_ids=integers(_LENGTH, high=2),
