@@ -12,7 +12,7 @@ JOBS ?= 2
 ZOO ?=
 # Such as: make wild WILD="--only transformers/vit --only diffusers/unet" or WILD="--resume --write-docs"
 WILD ?=
-WILD_PACKAGES ?= build/wild_packages
+WILD_PACKAGES ?= .wild
 # Such as: make faults FAULTS="--kills 20 --seed 1"; make signals SIGNALS="--count 50"
 FAULTS ?=
 SIGNALS ?=
@@ -96,4 +96,4 @@ format: $(STAMP) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf .venv build demo zoo plausibility *.egg-info
+	rm -rf .venv .wild build demo zoo plausibility *.egg-info

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.pages import write_section
 from tests.wild import packages
 from tests.wild.networks import NETWORKS
+from tests.wild.networks.environment import folder
 from tests.wild.report import SECTION, drawn, failures_list, figures, figures_table, networks_table, section
 from tests.wild.rows import STAGES, Row, stored
 from tests.wild.workers import Workers
@@ -41,7 +42,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="examine what has no row yet")
     parser.add_argument("--results", type=Path, default=Path("build/wild"), help="folder of the rows")
-    parser.add_argument("--packages", type=Path, default=packages.folder(), help="folder of the installed packages")
+    parser.add_argument("--packages", type=Path, default=folder(), help="folder of the installed packages")
     parser.add_argument("--installed", action="store_true", help="take the packages as they are there")
     parser.add_argument("--seconds", type=int, default=240, help="processor time for one network")
     parser.add_argument("--write-docs", action="store_true", help="write the section of the page")

@@ -23,14 +23,15 @@ def main() -> None:
     import torch
 
     from tests.wild.networks import NETWORKS
-    from tests.wild.packages import folder, sites
+    from tests.wild.networks.environment import folder
+    from tests.wild.packages import REQUIREMENTS
     from tests.wild.recording import Recording
     from tests.wild.rows import Row
     from tests.wild.stages import examine
 
     torch.set_num_threads(1)
     network = NETWORKS[options.name]
-    paths = [*sites(folder()).values(), *map(Path, site.getsitepackages()), Path.cwd()]
+    paths = [*(folder() / name for name in REQUIREMENTS), *map(Path, site.getsitepackages()), Path.cwd()]
     hidden = {f"{path}/": "" for path in paths}
     examine(network, Recording(Row(network.name, network.package), options.results, hidden), options.engine)
 

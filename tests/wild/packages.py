@@ -3,35 +3,21 @@
 They'd ask for another torch, and for each other's older versions. What the environment has isn't installed again.
 """
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock
 
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-#: Names the folder that holds the folders of packages.
-FOLDER_VARIABLE = "WILD_PACKAGES"
-_DEFAULT = Path(__file__).parents[2] / "build" / "wild_packages"
-#: Packages in a folder of their own: what finds torchaudio beside it, as transformers does, loads its compiled part.
-_APART = {"torchaudio": "site_audio"}
+_HERE = Path(__file__).parent
+#: Requirements by the folder that gets them.
+REQUIREMENTS = {"site": _HERE / "requirements.txt", "site_audio": _HERE / "requirements-torchaudio.txt"}
 
 
-def folder() -> Path:
-    """The folder that holds ``site``, and ``site_audio`` for torchaudio alone."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT).absolute()
-
-
-def sites(packages: Path) -> dict[str, Path]:
-    """The folders of packages that a process may import from."""
-    return {name: packages / name for name in ("site", *_APART.values())}
-
-
-def pinned(requirements: Path = REQUIREMENTS) -> dict[str, str]:
+def pinned(requirements: Path) -> dict[str, str]:
     """Version by name of each package of a requirements file."""
     lines = (line.split("#")[0].strip() for line in requirements.read_text().splitlines())
     pairs = (line.split("==") for line in lines if line)
@@ -42,28 +28,27 @@ def install(packages: Path, names: Iterable[str] | None = None) -> None:
     """Install what of the pinned packages isn't there.
 
     Args:
-        packages: folder that gets ``site`` and ``site_audio``.
+        packages: folder that gets ``site``, and ``site_audio``, as `tests.wild.networks.environment` wants them.
         names: those to install; all by default.
 
     Raises:
         subprocess.CalledProcessError: pip can't install one.
     """
-    for path in sites(packages).values():
-        path.mkdir(parents=True, exist_ok=True)
+    chosen = None if names is None else set(map(_plain, names))
+    packages.mkdir(parents=True, exist_ok=True)
     with FileLock(packages / "install.lock"):
-        for requirement, target in list(_missing(packages, names)):
-            _install(requirement, target)
+        for folder, requirements in REQUIREMENTS.items():
+            (packages / folder).mkdir(exist_ok=True)
+            for requirement in list(_missing(packages / folder, pinned(requirements), chosen)):
+                _install(requirement, packages / folder)
 
 
-def _missing(packages: Path, names: Iterable[str] | None) -> Iterator[tuple[str, Path]]:
-    """What isn't there in the pinned version, with its folder; what the environment has is found first in any case."""
-    versions = pinned()
-    here = _installed(sys.path)
-    there = {path: _installed([str(path)]) for path in sites(packages).values()}
-    for name in map(_plain, versions if names is None else names):
-        target = packages / _APART.get(name, "site")
-        if name not in here and there[target].get(name) != versions[name]:
-            yield f"{name}=={versions[name]}", target
+def _missing(target: Path, versions: Mapping[str, str], chosen: set[str] | None) -> Iterator[str]:
+    """What isn't there in the pinned version; what the environment has is found first in any case."""
+    here, there = _installed(sys.path), _installed([str(target)])
+    for name, version in versions.items():
+        if (chosen is None or name in chosen) and name not in here and there.get(name) != version:
+            yield f"{name}=={version}"
 
 
 def _installed(paths: list[str]) -> dict[str, str]:

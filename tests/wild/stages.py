@@ -19,7 +19,7 @@ from prunec.runtime.target import Target
 from tests.network_checks import FLOAT32, bf16_error, check_pruned, fp16_error, macs_cut, pruned
 from tests.wild.applying import check_applied
 from tests.wild.batches import check_batch
-from tests.wild.networks.wild_network import WildNetwork
+from tests.wild.networks import WildNetwork
 from tests.wild.recording import Recording, Said
 from tests.wild.subject import Subject, subject_of
 

@@ -1,15 +1,14 @@
-"""A network under test: its weights made such that they hide nothing, and copies of it that nothing has run."""
+"""A network under test, of which every use gets a module that nothing has run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunec.passes.tensors import Inputs, copied, copied_inputs, named_tensors
-from tests.architectures.redraw import fit_statistics_, redraw_constants_
-from tests.wild.networks.wild_network import Built
+from prunec.passes.tensors import Inputs, copied_inputs, fingerprint, named_tensors
+from tests.wild.networks import Built
 
 _SEED = 0
 
@@ -20,21 +19,15 @@ class Subject:
 
     Attributes:
         build: builds it.
-        tensors: its parameters and buffers, by name.
         example: its arguments.
     """
 
     build: Callable[[], Built]
-    tensors: dict[str, Tensor]
     example: Inputs
 
     def module(self) -> nn.Module:
         """A module that no code has run."""
-        module = self.build().module
-        with torch.no_grad():
-            for name, tensor in named_tensors(module).items():
-                tensor.copy_(self.tensors[name])
-        return module
+        return self.build().module
 
     def inputs(self) -> Inputs:
         """Copies of the arguments, which a network may change."""
@@ -43,16 +36,12 @@ class Subject:
 
 
 def subject_of(build: Callable[[], Built]) -> Subject:
-    """A network whose constant parameters are drawn at random, and whose running statistics fit what they see.
-
-    Gains of one and biases of zero would hide what is computed wrongly.
-    """
-    built = build()
+    """A network that is built the same again and again."""
+    built, again = build(), build()
     assert not built.module.training, "the network isn't in eval mode"
-    module = redraw_constants_(built.module, _SEED)
-    args, kwargs = copied_inputs((built.args, built.kwargs))
-    fit_statistics_(module, *args, **kwargs)
-    return Subject(build, copied(named_tensors(module)), (built.args, built.kwargs))
+    first, second = (fingerprint(named_tensors(each.module)) for each in (built, again))
+    assert first == second, "built twice, the network has other weights"
+    return Subject(build, (built.args, built.kwargs))
 
 
 @torch.no_grad()

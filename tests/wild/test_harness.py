@@ -154,7 +154,9 @@ def test_outputs_without_samples_say_nothing_of_a_batch() -> None:
         batches.expected_rows(fixed, fixed)
 
 
-def test_the_packages_are_pinned() -> None:
-    versions = packages.pinned()
-    assert versions["transformers"]
-    assert not {"torch", "prunec"} & versions.keys()
+def test_the_packages_are_pinned(tmp_path: Path) -> None:
+    versions = {name: packages.pinned(path) for name, path in packages.REQUIREMENTS.items()}
+    assert versions["site"]["transformers"] and versions["site_audio"].keys() == {"torchaudio"}
+    assert not {"torch", "prunec"} & versions["site"].keys()
+    (tmp_path / "requirements.txt").write_text("# why\nA_b.c==1.0  # and so\n\nd==2\n")
+    assert packages.pinned(tmp_path / "requirements.txt") == {"a-b-c": "1.0", "d": "2"}

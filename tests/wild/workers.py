@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.wild.packages import FOLDER_VARIABLE
+from tests.wild.networks.environment import FOLDER_VARIABLE
 from tests.wild.rows import Outcome, Row, path_of
 
 ROOT = Path(__file__).parents[2]
@@ -61,14 +61,8 @@ class Workers:
         return row
 
     def _started(self, name: str, home: str, log: int) -> "subprocess.Popen[bytes]":
-        arguments = [
-            name,
-            "--results",
-            str(self.results.absolute()),
-            "--seconds",
-            str(self.limit_s),
-            *["--engine"] * (name in self.drawn),
-        ]
+        limits = ["--results", str(self.results.absolute()), "--seconds", str(self.limit_s)]
+        arguments = [name, *limits, *["--engine"] * (name in self.drawn)]
         return subprocess.Popen(
             [sys.executable, "-m", "tests.wild.child", *arguments],
             cwd=ROOT,
