@@ -71,14 +71,15 @@ def _near_one(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def fit_statistics_(module: M, *args: Tensor) -> M:
+def fit_statistics_(module: M, *args: object, **kwargs: object) -> M:
     """Fit the running statistics of batch norms to what they see, in place.
 
     Without it the outputs of deep networks overflow, or what tells one image from another drowns in the biases.
 
     Args:
         module: a network in eval mode whose statistics `redraw_` has drawn; they become relative to what is seen.
-        args: inputs, on which it is run once.
+        args: positional arguments, with which it is called once.
+        kwargs: keyword arguments of that call.
 
     Returns:
         The same module.
@@ -94,7 +95,7 @@ def fit_statistics_(module: M, *args: Tensor) -> M:
 
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     hooks = [norm.register_forward_pre_hook(fit) for norm in norms]
-    module(*args)
+    module(*args, **kwargs)
     for hook in hooks:
         hook.remove()
     return module
