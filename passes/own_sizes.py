@@ -123,10 +123,12 @@ class Trials:
         outcome = self._run(self._with(attributes))
         if isinstance(outcome, TrialOutcome):
             return outcome
+        trial = self._with(attributes)
+        active = _active_modules(trial)
         try:
-            program = capture(self._with(attributes), *copied_inputs(self.inputs))
+            program = capture(trial, *copied_inputs(self.inputs))
         except PrunecError as error:
-            return TrialOutcome((1, -1), f"it can't be captured any more: {error.message}")
+            return TrialOutcome((1, -1), f"in that it can't be captured any more: {error.message}", active[::-1])
         try:
             difference = relative_error(*(_outputs(network) for network in (program, self.pruned)))
             words = f"the outputs differ by {difference:.1e} (relative)" if difference > TOLERANCE else ""
@@ -149,20 +151,7 @@ class Trials:
 
     def _run(self, trial: nn.Module) -> Any:
         """The module's outputs, or the `TrialOutcome` where it doesn't run."""
-        active: list[str] = []
-        begun = 0
-
-        def enter(path: str) -> None:
-            nonlocal begun
-            active.append(path)
-            begun += 1
-
-        def leave(*_: Any) -> None:
-            active.pop()
-
-        for path, part in trial.named_modules():
-            part.register_forward_pre_hook(lambda *_, path=path: enter(path))
-            part.register_forward_hook(leave)
+        active = _active_modules(trial)
         args, kwargs = copied_inputs(self.inputs)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -172,7 +161,7 @@ class Trials:
             names = (operator_name(node.target) for node in calls(self.dense.graph) if _is_at(node, line))
             at = ", ".join(dict.fromkeys(names)) or (f"module {active[-1]}" if active else "")
             words = f"at {at + ', ' if at else ''}{line}: it doesn't run, {type(error).__name__}: {first_line(error)}"
-            return TrialOutcome((0, begun, number), words, active[::-1])
+            return TrialOutcome((0, active.begun, number), words, active[::-1])
 
     def _steps(self, paths: Sequence[str]) -> Iterator[list[dict[tuple[str, str], Any]]]:
         """Alternatives to try for attributes of the modules at fault, innermost first: of all modules of a class
@@ -194,8 +183,33 @@ class Trials:
         ):
             return {}  # `shrink` has set them
         pairs = {**self.own.get(path, {}), **self.below.get(path, {})}
-        options = {name: list(dict.fromkeys(_replaced(value, pairs))) for name, value in _attributes(part).items()}
+        options = {name: _replaced(value, pairs) for name, value in _attributes(part).items()}
         return {name: values for name, values in options.items() if values}
+
+
+class _Active(list[str]):
+    """Paths of the modules that a run is in, outermost first, and how many it has entered."""
+
+    begun = 0
+
+
+def _active_modules(module: nn.Module) -> _Active:
+    """The modules that a run of a module is in, or was in where it failed, for as long as the module is there."""
+    active = _Active()
+
+    def enter(path: str) -> None:
+        if not path:
+            active.clear()
+        active.append(path)
+        active.begun += 1
+
+    def leave(*_: Any) -> None:
+        active.pop()
+
+    for path, part in module.named_modules():
+        part.register_forward_pre_hook(lambda *_, path=path: enter(path))
+        part.register_forward_hook(leave)
+    return active
 
 
 def set_attributes(module: nn.Module, attributes: Attributes) -> None:
@@ -234,8 +248,9 @@ def _are_sizes(value: object) -> bool:
 
 
 def _replaced(value: Any, pairs: Mapping[tuple[int, int], None]) -> list[Any]:
+    """New values of an attribute, each once."""
     if _is_size(value):
-        return [new for old, new in pairs if old == value]
+        return list(dict.fromkeys(new for old, new in pairs if old == value))
     first: dict[int, int] = {}
     for old, new in pairs:
         first.setdefault(old, new)

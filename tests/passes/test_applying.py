@@ -111,6 +111,31 @@ def test_fused_attention_takes_its_scale_from_its_width() -> None:
     assert applied(block(attention), normal(2, 7, 5), for_module=True).attributes == {"attention.heads": (4, 2)}
 
 
+def test_sizes_that_a_list_holds() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        a, b = s.both(x).relu().split(s.sizes, 1)
+        return s.head(torch.cat([s.first(a), s.second(b)], 1))  # type: ignore[no-any-return]
+
+    network = Net(forward, both=nn.Linear(5, 24), first=nn.Linear(16, 4), second=nn.Linear(8, 4), head=nn.Linear(8, 3))
+    network.sizes = [16, 8]  # type: ignore[assignment]
+    assert list(applied(network, normal(2, 5)).attributes) == ["sizes"]
+
+
+def test_a_view_that_hides_a_wrong_width_in_the_sequence() -> None:
+    """With fewer heads than the attribute says the sequence gets shorter: the module runs, and is captured no more."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(len(x), -1, s.heads, 8).transpose(1, 2) for f in (s.q, s.k, s.v))
+        mask = s.mask[: x.shape[1], : x.shape[1]] if torch.compiler.is_exporting() else None
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return s.o(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
+
+    attention = Net(forward, **{name: nn.Linear(32, 32) for name in "qkvo"})
+    attention.heads, attention.mask = 4, torch.ones(16, 16, dtype=torch.bool)  # type: ignore[assignment]
+    done = applied(block(attention), normal(2, 8, 5), for_module=True)
+    assert done.attributes == {"attention.heads": (4, 2)}
+
+
 def test_ambiguous_attributes() -> None:
     """Number and width of the heads are equal: only one of them holds the width."""
 
