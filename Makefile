@@ -10,6 +10,9 @@ PIP_FLAGS ?=
 JOBS ?= 2
 # Such as: make zoo ZOO="--resume" or ZOO="--only tv:resnet18 timm:mixer_s32_224"
 ZOO ?=
+# Such as: make wild WILD="--only transformers/vit --only diffusers/unet" or WILD="--resume --write-docs"
+WILD ?=
+WILD_PACKAGES ?= .wild
 # Such as: make faults FAULTS="--kills 20 --seed 1"; make signals SIGNALS="--count 50"
 FAULTS ?=
 SIGNALS ?=
@@ -28,7 +31,7 @@ EXAMPLE := examples/fashion_mnist/model.pt
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: help venv demo test test-long fuzz gpu-check zoo plausibility faults signals lint types format clean
+.PHONY: help venv demo test test-long fuzz gpu-check zoo wild plausibility faults signals lint types format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +71,9 @@ gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where th
 zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)
 
+wild: $(STAMP) ## check networks of packages that people use, into build/wild; 100 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.wild --jobs $(JOBS) --packages $(WILD_PACKAGES) $(WILD)
+
 plausibility: $(STAMP) ## check known networks and data for false alarms; downloads 100 MB into plausibility/
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.plausibility plausibility
 
@@ -90,4 +96,4 @@ format: $(STAMP) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf .venv build demo zoo plausibility *.egg-info
+	rm -rf .venv .wild build demo zoo plausibility *.egg-info

@@ -5,20 +5,23 @@ import json
 import sys
 from pathlib import Path
 
+from tests.pages import write_section
 from tests.zoo.checks import MUTATIONS, Row
 from tests.zoo.corpus import BY_NAME, NETWORKS
-from tests.zoo.report import markdown, summary_table
+from tests.zoo.report import SECTION, markdown, summary_table
 from tests.zoo.workers import examined
 
 
 def main() -> int:
-    """Check the networks asked for, tell of each as it ends, write the page once all 70 are known."""
+    """Check the networks asked for, tell of each as it ends, write the page's section once all 70 are known."""
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description="Check prunec on 70 architectures.")
     parser.add_argument("--jobs", type=int, default=2, help="networks at a time, each on one core")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=BY_NAME, help="check these networks only")
     parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
     parser.add_argument("--results", type=Path, default=Path("zoo/results.jsonl"), help="one JSON line per network")
-    parser.add_argument("--page", type=Path, default=Path("docs/coverage.md"), help="written where all are known")
+    parser.add_argument(
+        "--page", type=Path, default=Path("docs/coverage.md"), help="its section is written where all are known"
+    )
     options = parser.parse_args()
 
     known = _read(options.results) if options.resume else {}
@@ -33,7 +36,7 @@ def main() -> int:
     rows = [known[network.name] for network in NETWORKS if network.name in known]
     print(f"\n{summary_table(rows)}")
     if len(rows) == len(NETWORKS):
-        options.page.write_text(markdown(rows, MUTATIONS))
+        write_section(options.page, SECTION, markdown(rows, MUTATIONS))
         print(f"Report: {options.page}")
     return int(any(row.failures for row in rows))
 

@@ -17,17 +17,15 @@ from torch import Tensor
 from prunec.passes import PassResult, Program, PruneFilters, analyse, capture, check_oracle
 from prunec.passes.coupling import Coupling
 from prunec.passes.dimensions import input_tensors
-from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.errors import first_line
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
 from prunec.runtime.engines.protocol import TOLERANCES
-from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
-from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from tests.network_checks import FLOAT32, bf16_error, check_pruned, fp16_error, macs_cut, pruned
 from tests.passes.checks import random_prune
-from tests.runtime.widened import widened
 from tests.zoo.corpus import BY_NAME, build, example
 
 #: Everything that may go, goes: residual streams, attention, groups under inexact operators.
@@ -36,7 +34,6 @@ EXACT_ONLY = PruneFilters(ratio=0.5, min_channels=2, inexact_groups="freeze")
 MUTATIONS = 20
 #: Exchanged indices per mutated dimension before it counts as missed: some slices are zero on any input.
 _TRIES = 12
-_FLOAT32 = 1e-4
 #: Outputs that differ by less between images, or by the pruning, could hide errors.
 _LEAST_DIFFERENCE = 1e-5
 _STEPS = 2
@@ -148,9 +145,9 @@ def _prune(row: Row, program: Program, x: Tensor) -> Subject | None:
     with _recorded(row, "prune"):
         with _timed(row, "prune"):
             coupling = analyse(program)
-            result = _run(EVERYTHING, program)
+            result = pruned(EVERYTHING, program)
         _describe(row, program, coupling)
-        row.cut = _cut(result)
+        row.cut = macs_cut(result)
         return Subject(program, result, x)
     return None
 
@@ -167,18 +164,6 @@ def _describe(row: Row, program: Program, coupling: Coupling) -> None:
             row.frozen[reason] = row.frozen.get(reason, 0) + 1
     if not coupling.groups:
         row.failures.append("prune: nothing can be pruned")
-
-
-def _run(prune: PruneFilters, program: Program) -> PassResult:
-    """Where nothing can be pruned: the program itself, under an empty plan."""
-    try:
-        return prune.run(program)
-    except UnsupportedModelError:
-        return PassResult(program, False, {"macs": program.macs(), "macs_dense": program.macs()}, PruningPlan({}))
-
-
-def _cut(result: PassResult) -> float:
-    return 1 - float(result.stats["macs"]) / float(result.stats["macs_dense"])
 
 
 @contextmanager
@@ -201,19 +186,16 @@ def _recorded(row: Row, step: str) -> Iterator[None]:
 
 def check_everything(subject: Subject, row: Row) -> None:
     """Pruned by importance, everything open: equal to the zeroed program, or to the masked one where that differs."""
-    report = check_oracle(subject.program, subject.result, (subject.images(2),))
+    report = check_pruned(subject.program, subject.result, (subject.images(2),))
     row.error, row.masked_error = report.max_relative_error, report.masked_max_relative_error
-    assert report.masked_max_relative_error < TOLERANCE, f"masked error {report.masked_max_relative_error:.2g}"
-    if report.exact:
-        assert report.max_relative_error < TOLERANCE, f"error {report.max_relative_error:.2g}"
 
 
 def check_exact_only(subject: Subject, row: Row) -> None:
     """With groups under inexact operators frozen the pruned program equals the zeroed one; with folded weights too."""
     folded = FoldParameters().run(subject.program)
     for program in [subject.program] + [folded.program] * folded.modified:
-        result = _run(EXACT_ONLY, program)
-        row.cut_exact = _cut(result)
+        result = pruned(EXACT_ONLY, program)
+        row.cut_exact = macs_cut(result)
         if result.plan != subject.result.plan:
             error = check_oracle(program, result, (subject.images(2),)).max_relative_error
             assert error < TOLERANCE, f"error {error:.2g}"
@@ -243,7 +225,7 @@ def check_batches(subject: Subject, row: Row) -> None:
     for a, b in zip(two, three, strict=True):
         assert (len(a), len(b)) == (2, 3), f"outputs of shapes {tuple(a.shape)} and {tuple(b.shape)}"
     error = relative_error(two, [b[:2] for b in three])
-    assert error < _FLOAT32, f"error {error:.2g}"
+    assert error < FLOAT32, f"error {error:.2g}"
 
 
 def check_saved(subject: Subject, row: Row) -> None:
@@ -255,7 +237,7 @@ def check_saved(subject: Subject, row: Row) -> None:
         loaded = Program.load(path)
     x = subject.images(3)
     error = relative_error(run(loaded, x), run(program, x))
-    assert error < _FLOAT32, f"error {error:.2g}"
+    assert error < FLOAT32, f"error {error:.2g}"
 
 
 def check_onnx(subject: Subject, row: Row) -> None:
@@ -270,16 +252,16 @@ def check_onnx(subject: Subject, row: Row) -> None:
     for x in (subject.images(2), subject.images(3)):
         actual = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         error = relative_error([torch.from_numpy(value) for value in actual], run(subject.result.program, x))
-        assert error < _FLOAT32, f"error {error:.2g} at batch {len(x)}"
+        assert error < FLOAT32, f"error {error:.2g} at batch {len(x)}"
 
 
 def _check_halves(program: Program, path: Path, folder: Path) -> None:
     """The forms of 16 bits are valid for ONNX's checker and shape inference, and compute what the program does."""
-    to_fp16(path, folder / "fp16.onnx")
-    to_bf16(path, folder / "bf16.onnx")
-    wide = widened(folder / "bf16.onnx", folder / "wide.onnx")
-    for precision, form in (("fp16", folder / "fp16.onnx"), ("bf16", wide)):
-        error = onnx_vs_torch(program, form)
+    errors = {
+        "fp16": fp16_error(program, path, folder / "fp16.onnx"),
+        "bf16": bf16_error(program, path, folder / "bf16.onnx"),
+    }
+    for precision, error in errors.items():
         assert error < TOLERANCES[precision], f"error {error:.2g} in {precision}"
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from tests.pages import percent, table
 from tests.zoo.checks import Row
 
-_HEADER = """# Coverage
+SECTION = "make zoo"
+_HEADER = """## 70 architectures of torchvision and timm
 
-What prunec does with 70 architectures of torchvision and timm; `make zoo` measures this page anew. Their weights are
+What prunec does with 70 architectures of torchvision and timm; `make zoo` measures this section anew. Their weights are
 random, every one of them: pruning is judged by equality here, not by accuracy.
 
 - **prunable**: share of the MACs in layers that some prunable group is part of.
@@ -43,16 +45,16 @@ def summary(rows: Sequence[Row]) -> list[tuple[str, int, int, float, float]]:
 
 def summary_table(rows: Sequence[Row]) -> str:
     """`summary` as a Markdown table."""
-    cells = [(kind, f"{n} of {of}", _percent(cut), _percent(exact)) for kind, n, of, cut, exact in summary(rows)]
-    return _table(("class", "passed", "mean MACs cut", "exact only"), cells)
+    cells = [(kind, f"{n} of {of}", percent(cut), percent(exact)) for kind, n, of, cut, exact in summary(rows)]
+    return table(("class", "passed", "mean MACs cut", "exact only"), cells)
 
 
 def markdown(rows: Sequence[Row], mutations: int) -> str:
-    """The whole page."""
+    """The section of the page."""
     failures = [f"- {row.name}: {failure}" for row in rows for failure in row.failures]
-    parts = [_HEADER.format(mutations=mutations), summary_table(rows), _table(_COLUMNS, [_cells(row) for row in rows])]
+    parts = [_HEADER.format(mutations=mutations), summary_table(rows), table(_COLUMNS, [_cells(row) for row in rows])]
     if failures:
-        parts += ["## Failures\n", "\n".join(failures) + "\n"]
+        parts += ["### Failures\n", "\n".join(failures) + "\n"]
     return "\n".join(parts)
 
 
@@ -61,20 +63,11 @@ def _cells(row: Row) -> tuple[str, ...]:
     seconds = (row.seconds.get(step) for step in ("capture", "prune", "export"))
     frozen = "; ".join(f"{reason} ({count})" for reason, count in row.frozen.items())
     return (
-        name, row.kind, str(row.nodes), str(row.groups), _percent(row.prunable), _percent(row.cut),
-        _percent(row.cut_exact), ", ".join(row.inexact) or "exact", _error(row.error), _error(row.masked_error),
-        " / ".join("-" if s is None else f"{s:.1f}" for s in seconds), frozen.replace("|", "\\|"),
+        name, row.kind, str(row.nodes), str(row.groups), percent(row.prunable), percent(row.cut),
+        percent(row.cut_exact), ", ".join(row.inexact) or "exact", _error(row.error), _error(row.masked_error),
+        " / ".join("-" if s is None else f"{s:.1f}" for s in seconds), frozen,
     )  # fmt: skip
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _error(error: float | None) -> str:
     return "-" if error is None else f"{error:.1e}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
