@@ -13,17 +13,17 @@ from tests.wild.workers import Workers
 #: Packages beyond those of the environment, by network.
 SAMPLE: dict[str, tuple[str, ...]] = {
     "efficientnet_pytorch/efficientnet-b0": ("efficientnet_pytorch",),
-    "segmentation_models_pytorch/unet": ("segmentation_models_pytorch",),
+    "facenet_pytorch/mtcnn-onet": ("facenet_pytorch", "requests", "urllib3", "charset_normalizer", "certifi"),
+    "segmentation_models_pytorch/manet": ("segmentation_models_pytorch",),
     "spandrel/esrgan": ("spandrel", "einops"),
     "spandrel/nafnet": ("spandrel", "einops"),
     "timm/hgnetv2-features": (),
     "timm/vit-features": (),
-    "torchvision/lraspp": (),
     "transformers/bert": ("transformers", "tokenizers", "regex"),
     "transformers/clip": ("transformers", "tokenizers", "regex"),
+    "transformers/whisper": ("transformers", "tokenizers", "regex"),
     "vit_pytorch/cct": ("vit_pytorch", "einops"),
-    "vit_pytorch/simple-vit": ("vit_pytorch", "einops"),
-    "x_transformers/encoder": ("x_transformers", "einops", "einx", "frozendict", "loguru", "torch_einops_utils"),
+    "vit_pytorch/max-vit": ("vit_pytorch", "einops"),
 }
 WITH_ENGINE = frozenset({"spandrel/nafnet", "timm/vit-features", "transformers/clip"})
 LIMIT_S = 240

@@ -86,14 +86,12 @@ class Workers:
         return "" if code == 0 else f"the process died with code {code}"
 
     def _environment(self, home: str) -> dict[str, str]:
-        """That of a process which finds the packages, downloads nothing, and writes into a folder of its own."""
+        """That of a process which finds the packages and writes into a folder of its own."""
         return os.environ | {
             FOLDER_VARIABLE: str(self.packages.absolute()),
             "HOME": home,
             "TMPDIR": home,
             "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
         }
 
 
