@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunec.passes.dimensions import batch_size, input_tensors
 from prunec.passes.errors import UnsupportedModelError, first_line
-from prunec.passes.exporting import export_as_is, export_network, one_sample
+from prunec.passes.exporting import Export, export_as_is, export_network, one_sample
 from prunec.passes.module_copy import Copies, unwrapped
 from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
@@ -41,23 +41,40 @@ def capture(
             something else (a network that draws random numbers in eval mode by other means than torch).
     """
     module = unwrapped(module)
-    example: Inputs = copied_inputs((tuple(args), dict(kwargs or {})))
-    with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
-        copies = Copies(module)
-        reference = _reference(copies, example)
-        know_classes(reference.outputs)
-        export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
-        program = program_from(export.exported, export.inputs)
-        if copies.note:  # the tensors are the network's own
-            program = program.with_tensors(copied(program.tensors()))
-        program.capture_notes = tuple(
-            filter(None, (copies.note, *export.notes, *_compared(copies, program, reference)))
-        )
+    with _quiet_export(module):
+        program, copies, export = _captured(module, copied_inputs((tuple(args), dict(kwargs or {}))), dynamic_shapes)
         program.lost_in_capture = lost_in_capture(
             module, export.exported.graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
         )
     program.origin = fingerprint(module.state_dict())
     return program
+
+
+def capture_to_run(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> Program:
+    """Capture a network that is only run: what its graph lacks for a training isn't looked for; see `capture`."""
+    module = unwrapped(module)
+    with _quiet_export(module):
+        return _captured(module, copied_inputs(inputs), dynamic_shapes)[0]
+
+
+def _captured(module: nn.Module, example: Inputs, dynamic_shapes: Any) -> tuple[Program, Copies, Export]:
+    """The program, copies of the network, and what it was exported as."""
+    copies = Copies(module)
+    reference = _reference(copies, example)
+    know_classes(reference.outputs)
+    export = export_network(copies, example, dynamic_shapes, lambda inputs: _run(copies.to_run(), inputs))
+    program = program_from(export.exported, export.inputs)
+    if copies.note:  # the tensors are the network's own
+        program = program.with_tensors(copied(program.tensors()))
+    program.capture_notes = tuple(filter(None, (copies.note, *export.notes, *_compared(copies, program, reference))))
+    return program, copies, export
+
+
+@contextmanager
+def _quiet_export(module: nn.Module) -> Iterator[None]:
+    """Export with the module's modes kept, without compiling, and with Python's collector at rest."""
+    with kept_modes(module), torch.compiler.set_stance("force_eager"), _collector_at_rest():
+        yield
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import NumericMismatchError, PrunecError, first_line
-from prunec.passes.frontend import capture
+from prunec.passes.frontend import capture_to_run
 from prunec.passes.graphs import LARGEST_SIZE, calls, module_path, operator_name
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.own_attention import PrunedMultiheadAttention
@@ -125,8 +125,9 @@ class Trials:
             return outcome
         trial = self._with(attributes)
         active = _active_modules(trial)
+        fixed = None if self.dense.dynamic_shapes else {}  # what keeps the batch from varying needn't be found again
         try:
-            program = capture(trial, *copied_inputs(self.inputs))
+            program = capture_to_run(trial, self.inputs, fixed)
         except PrunecError as error:
             return TrialOutcome((1, -1), f"in that it can't be captured any more: {error.message}", active[::-1])
         try:
