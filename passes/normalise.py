@@ -1,6 +1,7 @@
 """Bring an exported graph into the form that passes expect: pure, one level deep, one form of each operator."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ _COMPARISONS = frozenset(
 )
 
 
+#: Operators that check numbers, and give nothing.
+_CHECKS = ("_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range")
+
+
 def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     """Bring the module that ``ExportedProgram.module()`` returns into the form of a program's, in place.
 
@@ -47,7 +52,32 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     # torch.export records checks of dtypes beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
         module.graph.erase_node(node)
+    _drop_checks_of_values(module.graph)
     remove_dead_nodes(module.graph)
+
+
+def _drop_checks_of_values(graph: Graph) -> None:
+    """Remove checks of numbers that a network takes from tensors for the checks alone: no engine knows such.
+
+    Where sizes depend on such a number, its checks stay: torch.export goes by them.
+    """
+    checks, taken = set(calls(graph, *_CHECKS)), set(calls(graph, "item", "_local_scalar_dense"))
+    needed = _read_by(node for node in graph.nodes if node not in checks and _is_kept(node))
+    for node in reversed(list(calls(graph, *_CHECKS))):
+        numbers = _read_by([node]) & taken
+        if numbers and numbers.isdisjoint(needed):
+            graph.erase_node(node)
+
+
+def _read_by(nodes: Iterable[Node]) -> set[Node]:
+    """What nodes read, directly or through others."""
+    found: set[Node] = set()
+    left = list(nodes)
+    while left:
+        new = set(left.pop().all_input_nodes) - found
+        found |= new
+        left += new
+    return found
 
 
 def remove_dead_nodes(graph: Graph) -> None:

@@ -125,7 +125,9 @@ class Trials:
             return outcome
         trial = self._with(attributes)
         active = _active_modules(trial)
-        fixed = None if self.dense.dynamic_shapes else {}  # what keeps the batch from varying needn't be found again
+        fixed: Any = (
+            None if self.dense.dynamic_shapes else {}
+        )  # what keeps the batch from varying needn't be found again
         try:
             program = capture_to_run(trial, self.inputs, fixed)
         except PrunecError as error:

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from torch.export import Dim
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.frontend import capture
+from prunec.passes.graphs import calls
 from prunec.passes.network_inputs import varying_sizes
 from prunec.passes.program import Program
 from prunec.runtime.numerics import batch_sizes
+from prunec.runtime.onnx_export import export_onnx
 from tests.passes.checks import Net, normal
 
 
@@ -279,3 +282,34 @@ class Attending(nn.Module):
 @pytest.mark.parametrize(("rate", "lost"), [(0, False), (0.0, False), (0.5, True)])
 def test_dropout_that_is_never_on_is_not_lost(rate: float, lost: bool) -> None:
     assert bool(capture(Attending(rate), (normal(2, 6).float(),)).lost_in_capture) == lost
+
+
+def test_checks_of_values_are_left_out(tmp_path: Path) -> None:
+    """No engine knows them; where a size depends on the number, torch.export goes by its checks."""
+
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(16, 8), nn.Linear(8, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            torch._check_tensor_all(ids < 16)
+            torch._check(ids.max().item() >= 0)
+            return self.head(self.embed(ids).mean(1))  # type: ignore[no-any-return]
+
+    class Sized(Checked):
+        def forward(self, ids: Tensor) -> Tensor:
+            count = ids.min().item()
+            torch._check(count >= 2)
+            torch._check(count <= 4)
+            return self.head(self.embed(ids)[:, :count].mean(1))  # type: ignore[no-any-return, misc]
+
+    ids = torch.tensor([[2, 3, 5, 15], [7, 2, 2, 9]])
+    program = capture(Checked(), (ids,))
+    assert not {"item", "_assert_scalar", "_is_all_true"} & {
+        operator_name(node.target) for node in calls(program.graph)
+    }
+    assert program.batch_is_dynamic
+    export_onnx(program, tmp_path / "model.onnx")
+    sized = capture(Sized(), (ids,))
+    assert list(calls(sized.graph, "item")) and list(calls(sized.graph, "_assert_scalar"))
