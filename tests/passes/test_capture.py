@@ -306,9 +306,7 @@ def test_checks_of_values_are_left_out(tmp_path: Path) -> None:
 
     ids = torch.tensor([[2, 3, 5, 15], [7, 2, 2, 9]])
     program = capture(Checked(), (ids,))
-    assert not {"item", "_assert_scalar", "_is_all_true"} & {
-        operator_name(node.target) for node in calls(program.graph)
-    }
+    assert not list(calls(program.graph, "item", "_assert_scalar", "_is_all_true"))
     assert program.batch_is_dynamic
     export_onnx(program, tmp_path / "model.onnx")
     sized = capture(Sized(), (ids,))
