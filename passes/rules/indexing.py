@@ -5,7 +5,7 @@ from typing import Any
 from torch.fx import Node
 
 from prunec.passes.graphs import operator_name
-from prunec.passes.labels import Label, Ties, Value, each_output
+from prunec.passes.labels import Label, Ties, Value, each_output, is_zero, not_tracked, with_zero
 from prunec.passes.rules.registry import rule
 
 _BY_INDEX = "selection by index"
@@ -56,6 +56,26 @@ def index(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     together = indexed == list(range(indexed[0], indexed[0] + len(indexed)))
     place = indexed[0] if together else 0
     return (*rest[:place], *new, *rest[place:])
+
+
+@rule("index_add", "scatter_add")
+def add_by_index(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
+    """What is added meets the target on all axes but the indexed one, which stays whole; indices go along with it."""
+    operands = [a["self"], a["source"] if "source" in a else a["src"]]
+    if "src" in a:
+        operands.append(a["index"])
+    else:
+        ties.freeze_value(ties.values[a["index"]], "indices")
+    axis = a["dim"] % len(node.meta["shapes"])
+    result: list[Label] = []
+    for position, labels in enumerate(zip(*map(ties.of, operands), strict=True)):
+        sizes = {operand.meta["shapes"][position] for operand in operands}
+        if position == axis or len(sizes) > 1:
+            ties.freeze_value(labels, _BY_INDEX)
+            result.append(None)
+        else:
+            result.append(with_zero(ties.meet_all(labels, not_tracked(node)), all(map(is_zero, labels[:2]))))
+    return tuple(result)
 
 
 @rule("unfold")

@@ -49,6 +49,12 @@ TRANSPARENT: dict[str, tuple[Callable[[Tensor, Net], Tensor], int, int]] = {
     "bilinear": (lambda y, s: F.interpolate(y, size=(5, 7), mode="bilinear"), 8, 8),
     "bicubic": (lambda y, s: F.interpolate(y, size=(5, 7), mode="bicubic"), 8, 8),
     "spatial pad": (lambda y, s: F.pad(F.pad(y, (1, 2, 0, 1)), (1, 1, 1, 1), mode="reflect"), 8, 8),
+    "index_add": (lambda y, s: y.index_add(2, torch.tensor([1, 5]), y[:, :, :2]), 8, 8),
+    "scatter_add": (
+        lambda y, s: y.new_zeros(len(y), 8, 8, 8).scatter_add(
+            2, torch.arange(8).flip(0).view(1, 1, 8, 1).expand_as(y), y.square()
+        ), 8, 8,
+    ),
     "stack": (lambda y, s: torch.stack([y, 2 * y], 1).sum(1), 8, 8),
     "stack behind": (lambda y, s: torch.stack([y, y.sigmoid()], -1).amax(-1), 8, 8),
     "split": (lambda y, s: torch.cat(y.split(3, 1)[::-1], 1), 8, 8),
@@ -282,6 +288,10 @@ FREEZING: dict[str, tuple[Callable[[Tensor, Net], Tensor], str]] = {
     "padded channels": (lambda y, s: F.pad(y, (0, 0, 0, 0, -1, 1)), "padding of channels"),
     "a window": (lambda y, s: y * torch.hann_window(8)[:, None, None], "not tracked"),
     "lstm": (lambda y, s: s.cell(y.flatten(2).mT)[0].mT.unflatten(2, (8, 8)), "recurrent layer (lstm)"),
+    "index_add of channels": (lambda y, s: y.index_add(1, torch.tensor([7, 0]), y[:, :2]), "selection by index"),
+    "scatter_add to some": (
+        lambda y, s: y.scatter_add(2, torch.zeros(2, 4, 8, 8, dtype=torch.int64), y), "selection by index"
+    ),
     "indexing": (lambda y, s: y[:, torch.tensor([7, 0, 1, 2, 3, 4, 5, 6])], "selection by index"),
     "in-place on a slice": (lambda y, s: _in_place(y, lambda z: z[:, :4].sigmoid_()), "in-place sigmoid_ on a view"),
     "in-place add to a slice": (lambda y, s: _in_place(y, lambda z: z[:, :4].add_(1)), "in-place add_ on a view"),
