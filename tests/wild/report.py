@@ -19,7 +19,8 @@ _PLANS = ("applied", "applied_for_module")
 _HEADER = """## {count} networks of {packages} packages
 
 Networks that people use, in small configurations with random weights, none of them chosen or written for prunec;
-`make wild` measures this section anew. Each is pruned by L1 at ratio 0.3 with everything open.
+`make wild` measures this section anew. Each is pruned by L1 at ratio 0.3 with everything open, after `fold-parameters`
+where nothing could be pruned otherwise.
 
 - **captured**: prunec's capture of a copy of the module.
 - **pruned**: something goes; "said" where every layer makes an output of the network, so that nothing can.

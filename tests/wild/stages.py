@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from prunec.passes import PassResult, Program, PruneFilters, analyse, capture
+from prunec.passes.fold import FoldParameters
 from prunec.passes.size_range import SizeRange
 from prunec.runtime.engines import EngineOptions, choose_engine
 from prunec.runtime.engines.building import build_engine
@@ -37,11 +38,12 @@ def examine(network: WildNetwork, recording: Recording, with_engine: bool) -> No
     if (subject := recording.attempt("built", lambda: subject_of(network.build))) is None:
         return
     program = recording.attempt("captured", partial(_captured, subject))
-    if program is None or (result := recording.attempt("pruned", partial(_pruned, program, recording))) is None:
+    if program is None or (made := recording.attempt("pruned", partial(_pruned, program, recording))) is None:
         return
+    program, result = made
     if result.modified or _has_nothing_to_prune(program, recording):
         recording.attempt("oracle", partial(_oracle, program, result, recording))
-    recording.attempt("batch", lambda: recording.note("batch_error", check_batch(result.program)))
+    recording.attempt("batch", lambda: recording.note("batch_error", check_batch(subject, program, result.program)))
     with tempfile.TemporaryDirectory() as folder:
         _examine_files(result.program, Path(folder), recording, with_engine)
     if result.modified:
@@ -80,11 +82,15 @@ def _captured(subject: Subject) -> Program:
     return capture(subject.module(), *subject.inputs())
 
 
-def _pruned(program: Program, recording: Recording) -> PassResult:
+def _pruned(program: Program, recording: Recording) -> tuple[Program, PassResult]:
+    """The dense network, its computed weights folded where nothing can be pruned otherwise, and the pruned one."""
     result = pruned(PRUNE, program)
+    if not result.modified and (folded := FoldParameters().run(program)).modified:
+        program, result = folded.program, pruned(PRUNE, folded.program)
+        recording.note("folded", 1)
     recording.note("macs_dense", program.macs())
     recording.note("macs_cut", macs_cut(result))
-    return result
+    return program, result
 
 
 def _has_nothing_to_prune(program: Program, recording: Recording) -> bool:
