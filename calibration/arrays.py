@@ -61,5 +61,7 @@ def _check_header(file: IO[bytes], name: str, size: int) -> None:
     if read_header is None:
         raise ValueError(f"{name} is of another version of the format than numbers are stored in")
     shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, expected numbers")
     if (claimed := math.prod(shape) * dtype.itemsize) != size - file.tell():
         raise ValueError(f"{name} says that it has {claimed} bytes of values, and has others")

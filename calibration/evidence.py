@@ -15,7 +15,7 @@ from prunec.passes.criteria.catalogue import blame, resolve, statistics_of
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
-from prunec.passes.feeding import BatchInputs, bound, feed, flat_inputs, part_of, sample_count
+from prunec.passes.feeding import BatchInputs, bound, feed, flat_inputs, part_of, sample_count, values_of_data
 from prunec.passes.graphs import arguments
 from prunec.passes.interruption import stoppable
 from prunec.passes.policy import Policy
@@ -116,7 +116,8 @@ class _Collection:
         codegen: Any = self.program.graph._codegen
         with torch.set_grad_enabled(self.needs["batch"]):
             given = flat_inputs(self.program.graph, *bound(self.program, inputs))
-            leaves = _Observing(self, labels).run(*given, enable_io_processing=False)
+            with values_of_data(inputs):
+                leaves = _Observing(self, labels).run(*given, enable_io_processing=False)
             result = codegen.process_outputs(leaves)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)

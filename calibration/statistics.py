@@ -13,7 +13,7 @@ from torch.fx import Interpreter, Node
 from prunec.calibration.places import tensor_names
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
-from prunec.passes.feeding import BatchInputs, bound, flat_inputs, sample_count
+from prunec.passes.feeding import BatchInputs, bound, flat_inputs, sample_count, values_of_data
 from prunec.passes.graphs import arguments, calls
 from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
@@ -37,7 +37,8 @@ def reestimate_batchnorm(program: Program, inputs: BatchInputs) -> PassResult:
         raise UsageError(
             "The network has no batch norm with running statistics.", hint="Leave re-estimate-batchnorm out."
         )
-    _Measuring(copy, measured).run(*flat_inputs(copy.graph, *bound(copy, inputs)), enable_io_processing=False)
+    with values_of_data(inputs):
+        _Measuring(copy, measured).run(*flat_inputs(copy.graph, *bound(copy, inputs)), enable_io_processing=False)
     result = copy.train() if program.training else copy
     return PassResult(result, True, {"batch_norms": len(measured)})
 

@@ -1,21 +1,25 @@
 """A plan on the user's own module, checked side by side with the pruned program."""
 
-import copy
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from prunec.passes.errors import InputError, UnsupportedModelError, first_line
 from prunec.passes.fold import FoldParameters
 from prunec.passes.frontend import capture
+from prunec.passes.graphs import calls, operator_name
+from prunec.passes.module_copy import duplicate
 from prunec.passes.own_layers import shrink
-from prunec.passes.own_sizes import Attributes, Trials, set_attributes
+from prunec.passes.own_sizes import Attributes, Trials, runs_in_training, set_attributes
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.rewrite import apply_plan_to_program
+from prunec.passes.tensors import Inputs
 
 #: Passes that rewrite a network's graph, by name.
 _REWRITING = {FoldParameters.name: FoldParameters()}
@@ -48,10 +52,11 @@ def apply_plan(
 ) -> AppliedPlan:
     """Prune the user's own module in place: slice its tensors and correct its modules' sizes.
 
-    With an example the module is run side by side with the pruned program, in float64 and on copies, with constant
-    parameters (fresh gains and biases) drawn at random, which hide errors. Widths that stand in attributes of the
-    user's modules (``self.head_dim``) are set to the new ones where that makes both equal. Where nothing does, the
-    module is left as it was. Without an example nothing is checked, and a warning says so.
+    With an example the module is run side by side with the pruned program, in float64, in eval mode and on copies.
+    Parameters and inputs that are constant (fresh gains and biases, ``torch.ones``) hide errors and are drawn at
+    random. In training mode the module has to run, where it did before. Widths that stand in attributes of the user's
+    modules (``self.head_dim``) are set to the new ones where that makes both equal. Where nothing does, the module is
+    left as it was. Without an example nothing is checked, and a warning says so.
 
     Args:
         module: A module of the class that the plan was made for; its weights may differ.
@@ -60,22 +65,24 @@ def apply_plan(
         kwargs: Keyword inputs of the module.
 
     Raises:
-        InputError: The plan names tensors or indices that the module doesn't have, or the module can't be copied.
+        InputError: The plan names tensors or indices that the module doesn't have, the module can't be copied, or
+            whole numbers are all of the example, and the same.
         UnsupportedModelError: Module and program differ: the operator and the line of the user's code are named.
     """
     if example is None and kwargs is None:
         shrink(module, plan)
         _warn(module, plan)
         return AppliedPlan(False, {})
+    inputs = _telling((tuple(example or ()), dict(kwargs or {})))
     pruned = _copied(module)
-    dense = _rewritten(capture(pruned, tuple(example or ()), kwargs), plan)
+    dense = _rewritten(capture(pruned, *inputs), plan)
     program = apply_plan_to_program(dense, plan)
     constants = _constants(module, dense, program)
+    trains = runs_in_training(pruned, inputs)
     shrink(pruned, plan)
-    inputs = tuple(example or ()), dict(kwargs or {})
-    found, outcomes = Trials(pruned, inputs, dense, program, constants).fitting()
+    found, outcomes = Trials(pruned, inputs, dense, program, constants, trains).fitting()
     if outcomes[-1].words:
-        raise _refusal(module, plan, [outcome.words for outcome in outcomes], found)
+        raise _refusal(module, plan, dense, [outcome.words for outcome in outcomes], found)
     attributes = {**constants, **found}
     before = {place: getattr(module.get_submodule(place[0]), place[1]) for place in attributes}
     shrink(module, plan)
@@ -84,10 +91,29 @@ def apply_plan(
     return AppliedPlan(True, {_name(place): values for place, values in changed.items()})
 
 
+def _telling(inputs: Inputs) -> Inputs:
+    """Inputs that aren't all constant: of tokens that are alike attention makes the same, whatever it computes.
+
+    Raises:
+        InputError: They are whole numbers, whose range isn't known.
+    """
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim > 1]
+    drawn = {id(tensor) for tensor in tensors if tensor.is_floating_point()}
+    if any(tensor.dtype != torch.bool and not _is_constant(tensor) for tensor in tensors):
+        return inputs
+    if tensors and not drawn:
+        raise InputError(
+            "All values of the example are the same, which hides differences: tokens that are alike attend alike.",
+            hint="Give an example with different ones, such as torch.randint(0, vocabulary, (2, 16)).",
+        )
+    generator = torch.Generator().manual_seed(0)
+    return pytree.tree_map(lambda leaf: _drawn(leaf, generator) if id(leaf) in drawn else leaf, inputs)  # type: ignore[no-any-return]
+
+
 def _copied(module: nn.Module) -> nn.Module:
     """A copy without constant parameters: zeros and ones hide that something else is computed."""
     try:
-        duplicate = copy.deepcopy(module)
+        copied = duplicate(module)
     except Exception as error:
         raise InputError(
             f"{type(module).__name__} can't be copied, so that nothing can be checked: {first_line(error)}",
@@ -95,11 +121,18 @@ def _copied(module: nn.Module) -> nn.Module:
         ) from error
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in duplicate.parameters():
-            if parameter.is_floating_point() and parameter.numel() > 1 and parameter.min() == parameter.max():
-                drawn = torch.rand(parameter.shape, generator=generator) + 0.5
-                parameter.copy_(drawn)
-    return duplicate
+        for parameter in copied.parameters():
+            if parameter.is_floating_point() and parameter.numel() and _is_constant(parameter):
+                parameter.copy_(_drawn(parameter, generator))
+    return copied
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    return tensor.numel() == 0 or bool(tensor.min() == tensor.max())
+
+
+def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return (torch.rand(tensor.shape, generator=generator) + 0.5).to(tensor)
 
 
 def _rewritten(program: Program, plan: PruningPlan) -> Program:
@@ -127,7 +160,10 @@ def _constants(module: nn.Module, dense: Program, pruned: Program) -> Attributes
     return found
 
 
-def _refusal(module: nn.Module, plan: PruningPlan, words: list[str], tried: Attributes) -> UnsupportedModelError:
+def _refusal(
+    module: nn.Module, plan: PruningPlan, dense: Program, words: list[str], tried: Attributes
+) -> UnsupportedModelError:
+    attends = any(re.search("softmax|attention", operator_name(node.target)) for node in calls(dense.graph))
     further = ""
     if len(words) > 1:
         values = ", ".join(f"{_name(place)} = {_told(value)}" for place, value in list(tried.items())[:3])
@@ -138,8 +174,8 @@ def _refusal(module: nn.Module, plan: PruningPlan, words: list[str], tried: Attr
     return UnsupportedModelError(
         f"The plan can't be applied to {type(module).__name__}, which then differs from the pruned program "
         f"{words[0]}.{further}{rewritten} The module is as it was.",
-        hint="Prune with for_module=true, which removes whole heads of attention; take such numbers from attributes or "
-        "from the tensors in the code; or train the pruned program itself.",
+        hint="Prune with for_module=true, which removes whole heads of attention. " * attends
+        + "Take sizes from attributes or from the tensors in the code, or train the pruned program itself.",
     )
 
 

@@ -8,10 +8,19 @@ from prunec.passes.user_lines import line_of_error
 
 #: The name of a size or number that torch.export doesn't know before the network runs.
 _UNKNOWN = re.compile(r"\bz?uf?\d+\b")
+#: What torch.export says of an output, or of an input, of a class that it can't look into.
+_UNKNOWN_CLASS = re.compile(r"Found <class '([^']+)'> in (output|input)")
 
 
 def export_failure(name: str, error: BaseException) -> UnsupportedModelError:
     """The error to raise instead of one that torch.export raised on a network of the class ``name``."""
+    if unknown := _UNKNOWN_CLASS.search(first_line(error)):
+        return UnsupportedModelError(
+            f"torch.export can't capture {name}: there is a {unknown[1]} in its {unknown[2]}s, and nothing tells which "
+            "tensors that holds.",
+            hint="Take and give tensors, numbers, tuples, lists, dicts, named tuples or dataclasses. Switch off what "
+            "is given out for the next call, such as a cache of keys and values: use_cache = False.",
+        )
     operator, line = _operator(error), line_of_error(error)
     where = "; ".join(part for part in (operator and f"at {operator}", line and line[0]) if part)
     what = first_line(error).partition(" (unhinted")[0]

@@ -3,7 +3,9 @@
 Data give the inputs of a batch as a tensor, a tuple of tensors in the network's order, or tensors by its inputs' names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,12 +15,14 @@ from torch.fx import Graph
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-from prunec.passes.errors import InputError, did_you_mean
+from prunec.passes.errors import InputError, did_you_mean, first_line
 from prunec.passes.network_inputs import NetworkInput, VaryingSize
 from prunec.passes.program import Program
 from prunec.passes.tensors import Inputs
 
 Given = TypeVar("Given")
+#: What torch says of an index that leads out of a table.
+_OUT_OF_TABLE = re.compile(r"out of (range|bounds)|Class values must be")
 #: The inputs of a batch, samples along the first axis of every tensor.
 BatchInputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -75,9 +79,33 @@ def bound(program: Program, inputs: BatchInputs) -> Inputs:
 
 
 def feed(program: Program, inputs: BatchInputs) -> Any:
-    """The outputs of a program for a batch."""
+    """The outputs of a program for a batch; for errors see `bound` and `values_of_data`."""
     args, kwargs = bound(program, inputs)
-    return program(*args, **kwargs)
+    with values_of_data(inputs):
+        return program(*args, **kwargs)
+
+
+@contextmanager
+def values_of_data(inputs: BatchInputs) -> Iterator[None]:
+    """Tell of a run of a network on these inputs, of the right shapes and types, where they lead out of a table.
+
+    Raises:
+        InputError: They do, as ids of another vocabulary.
+    """
+    try:
+        yield
+    except (IndexError, RuntimeError) as error:
+        if not _OUT_OF_TABLE.search(str(error)):
+            raise
+        named = inputs.items() if isinstance(inputs, dict) else enumerate(pytree.tree_leaves(inputs))
+        whole = [(name, each) for name, each in named if each.numel() and not each.is_floating_point()]
+        ranges = ", ".join(f"input {name!r} {each.min().item()} to {each.max().item()}" for name, each in whole)
+        raise InputError(
+            f"The network can't take values of the data: {first_line(error)}.{' They hold in ' * bool(ranges)}{ranges}"
+            f"{'.' * bool(ranges)}",
+            hint="Ids count from 0, and there are as many as the table has rows that they are looked up in: check that "
+            "the data are of the network's vocabulary.",
+        ) from error
 
 
 def runner(program: Program) -> Callable[[BatchInputs], Any]:

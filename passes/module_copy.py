@@ -80,6 +80,15 @@ class Copies:
         return module.eval()
 
 
+def duplicate(module: nn.Module) -> nn.Module:
+    """A deep copy, also of a module that holds tensors which were computed from others.
+
+    Raises:
+        Exception: Whatever a foreign ``__deepcopy__`` or ``__reduce_ex__`` raises.
+    """
+    return copy.deepcopy(module, _copied_apart(module))
+
+
 def _copied_apart(module: nn.Module) -> dict[int, Any]:
     """Copies, by identity, of what modules hold and `copy.deepcopy` can't copy, or takes long for.
 

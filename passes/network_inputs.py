@@ -159,6 +159,13 @@ class NetworkInput:
         """Name, shape and type, as a table shows them."""
         return f"{self.name} ({', '.join(map(str, self.sizes()))}) {self.dtype}"
 
+    def sample_words(self) -> str:
+        """The shape of a sample, as in "[3, t] (t from 8 to 128)"."""
+        names = [size if isinstance(size, int) else size.name for size in self.shape]
+        known = [size for size in self.varying.values() if size.largest is not None]
+        ranges = ", ".join(f"{size.name} from {size.smallest} to {size.largest}" for size in known)
+        return f"[{', '.join(map(str, names))}]" + f" ({ranges})" * bool(ranges)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without the example file."""
         return {

@@ -23,6 +23,8 @@ from prunec.passes.tensors import doubled
 _NEGLIGIBLE = 1e-9
 #: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
+#: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding.
+_FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 1e-6
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """The largest max|a-b| / max|b| of the output tensors, each over its finite values.
+    """The largest max|a-b| / max|b| of the output tensors, each over its finite values; those that a mask
+    filled in are compared apart.
 
     What has no scale is compared as such, with an error of 0, or 1 where it differs at all: whole numbers, flags,
     outputs that are zero, and values that are not finite.
@@ -151,6 +154,13 @@ def _scale(tensor: Tensor) -> float:
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 
+def _filled(actual: Tensor, expected: Tensor) -> Tensor:
+    """Where a mask put values such as -1e9 into an output: at that scale all others would seem equal."""
+    fill = (expected.abs() >= _FILL) & torch.isclose(actual, expected, rtol=_FILL_ROUNDING, atol=0)
+    is_apart = fill.any() and expected[fill].abs().min() > _FILL_GAP * _scale(expected[~fill])
+    return fill if is_apart else torch.zeros_like(fill)
+
+
 def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
     shape, expected_shape = tuple(actual.shape), tuple(expected.shape)
     if shape != expected_shape:
@@ -163,5 +173,11 @@ def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
         raise NumericMismatchError(f"Output {position} has values that are not finite, where finite ones are expected.")
     if not torch.allclose(actual[~finite], expected[~finite], equal_nan=True):
         return 1.0
-    difference, scale = (actual - expected)[finite], _scale(expected)
-    return float(difference.abs().max()) / scale if scale else float(difference.any())
+    actual, expected = actual[finite], expected[finite]
+    fill = _filled(actual, expected)
+    return max(_of_scale(actual[part], expected[part]) for part in (fill, ~fill))
+
+
+def _of_scale(actual: Tensor, expected: Tensor) -> float:
+    difference, scale = (actual - expected).abs(), _scale(expected)
+    return float(difference.max()) / scale if scale else float(difference.any())

@@ -10,7 +10,7 @@ from prunec.passes.tensors import named_tensors
 #: Layers of torch whose sizes `shrink` can correct by attributes.
 SHRINKING = (
     nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
-    nn.PReLU, nn.Embedding, nn.ParameterList,
+    nn.PReLU, nn.Embedding, nn.ParameterList, nn.ParameterDict,
 )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ first fails or first differs from the pruned program, are set to the new width a
 equal, or no attribute gets them further.
 """
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -21,6 +21,7 @@ from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import NumericMismatchError, PrunecError, first_line
 from prunec.passes.frontend import capture_to_run
 from prunec.passes.graphs import LARGEST_SIZE, calls, module_path, operator_name
+from prunec.passes.module_copy import duplicate
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.own_attention import PrunedMultiheadAttention
 from prunec.passes.own_layers import SHRINKING
@@ -62,6 +63,7 @@ class Trials:
         dense: The program before the pruning, of the same graph as ``pruned``.
         pruned: The program that the module must equal.
         constants: Tensors that stand in the module's attributes, cut; they are set in each trial.
+        trains: Whether the module ran in training mode before the pruning, and so has to after it.
     """
 
     module: nn.Module
@@ -69,6 +71,7 @@ class Trials:
     dense: Program
     pruned: Program
     constants: Attributes
+    trains: bool = False
     own: dict[str, dict[tuple[int, int], None]] = field(default_factory=dict)
     below: dict[str, dict[tuple[int, int], None]] = field(default_factory=dict)
 
@@ -111,34 +114,33 @@ class Trials:
 
     def _needed(self, attributes: Attributes) -> Attributes:
         """Those without which the module doesn't run, or gives other outputs by a single bit."""
-        needed, outputs = dict(attributes), self._run(self._with(attributes))
+        needed, outputs = dict(attributes), self._run(attributes)
         for name in dict.fromkeys(name for _, name in attributes):
             fewer = {place: value for place, value in needed.items() if place[1] != name}
-            if _identical(self._run(self._with(fewer)), outputs):
+            if _identical(self._run(fewer), outputs) and not self._training_failure(fewer):
                 needed = fewer
         return needed
 
     def attempt(self, attributes: Attributes) -> TrialOutcome:
         """Run the module with these attributes, on copies: networks remember what they saw."""
-        outcome = self._run(self._with(attributes))
+        outcome = self._run(attributes)
         if isinstance(outcome, TrialOutcome):
             return outcome
         trial = self._with(attributes)
         active = _active_modules(trial)
-        fixed: Any = (
-            None if self.dense.dynamic_shapes else {}
-        )  # what keeps the batch from varying needn't be found again
+        # What keeps the batch from varying needn't be found again.
+        fixed: Any = None if self.dense.dynamic_shapes else {}
         try:
             program = capture_to_run(trial, self.inputs, fixed)
         except PrunecError as error:
             return TrialOutcome((1, -1), f"in that it can't be captured any more: {error.message}", active[::-1])
         try:
-            difference = relative_error(*(_outputs(network) for network in (program, self.pruned)))
+            difference = relative_error(*(_in_float64(network) for network in (program, self.pruned)))
             words = f"the outputs differ by {difference:.1e} (relative)" if difference > TOLERANCE else ""
         except NumericMismatchError as mismatch:
             words = mismatch.message
         if not words:
-            return TrialOutcome((2,))
+            return self._training_failure(attributes) or TrialOutcome((3,))
         first = first_difference(program, self.pruned)
         if first is None:
             return TrialOutcome((1, len(program.graph.nodes)), words)
@@ -148,22 +150,29 @@ class Trials:
         return TrialOutcome((1, first.position), at, [path])
 
     def _with(self, attributes: Attributes) -> nn.Module:
-        trial = copy.deepcopy(self.module).eval()
+        trial = duplicate(self.module).eval()
         set_attributes(trial, {**self.constants, **attributes})
         return trial
 
-    def _run(self, trial: nn.Module) -> Any:
+    def _training_failure(self, attributes: Attributes) -> TrialOutcome | None:
+        """The outcome that the module doesn't run in training mode, where it did before."""
+        outcome = self._run(attributes, training=True) if self.trains else None
+        if not isinstance(outcome, TrialOutcome):
+            return None
+        return TrialOutcome((2, *outcome.progress), f"in training mode {outcome.words}", outcome.paths)
+
+    def _run(self, attributes: Attributes, training: bool = False) -> Any:
         """The module's outputs, or the `TrialOutcome` where it doesn't run."""
+        trial = self._with(attributes).train(training)
         active = _active_modules(trial)
-        args, kwargs = copied_inputs(self.inputs)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                return trial(*args, **kwargs)
+            return _outputs(trial, self.inputs)
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            line, number = line_of_error(error) or (f"in {active[-1] if active else 'the network'}", 0)
+            place = (active and active[-1]) or "the network itself"
+            line, number = line_of_error(error) or (f"in {place}", 0)
             names = (operator_name(node.target) for node in calls(self.dense.graph) if _is_at(node, line))
-            at = ", ".join(dict.fromkeys(names)) or (f"module {active[-1]}" if active else "")
-            words = f"at {at + ', ' if at else ''}{line}: it doesn't run, {type(error).__name__}: {first_line(error)}"
+            at = ", ".join(dict.fromkeys(names)) or place
+            words = f"at {at}, {line}: it doesn't run, {type(error).__name__}: {first_line(error)}"
             return TrialOutcome((0, active.begun, number), words, active[::-1])
 
     def _steps(self, paths: Sequence[str]) -> Iterator[list[dict[tuple[str, str], Any]]]:
@@ -237,8 +246,13 @@ def _assignments(
 
 
 def _attributes(part: nn.Module) -> dict[str, Any]:
-    """Attributes of a module itself and of its class that hold whole numbers, alone or in a tuple or list."""
-    of_class = {name: getattr(part, name, None) for name in dir(type(part)) if not hasattr(nn.Module, name)}
+    """Attributes of a module itself and of its class that hold whole numbers, alone or in a tuple or list.
+
+    Properties aren't asked: they are computed from such attributes.
+    """
+    of_class = {
+        name: inspect.getattr_static(type(part), name) for name in dir(type(part)) if not hasattr(nn.Module, name)
+    }
     return {name: value for name, value in {**of_class, **vars(part)}.items() if _is_size(value) or _are_sizes(value)}
 
 
@@ -258,7 +272,8 @@ def _replaced(value: Any, pairs: Mapping[tuple[int, int], None]) -> list[Any]:
     for old, new in pairs:
         first.setdefault(old, new)
     changed = [first.get(item, item) for item in value]
-    return [type(value)(changed)] if changed != list(value) else []
+    made = getattr(type(value), "_make", type(value))  # named tuples take their fields one by one
+    return [made(changed)] if changed != list(value) else []
 
 
 def _shapes(node: Node) -> list[Any]:
@@ -299,8 +314,20 @@ def _is_at(node: Node, line: str) -> bool:
     return line_of_trace(node.meta.get("trace", "")) == line
 
 
-def _outputs(program: Program) -> Any:
-    program = program.double().eval()
-    args, kwargs = doubled((program.example_args, program.example_kwargs))
+def _in_float64(program: Program) -> Any:
+    return _outputs(program.double().eval(), doubled((program.example_args, program.example_kwargs)))
+
+
+def runs_in_training(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether a module runs in training mode on inputs of its eval mode: some need a target, or more samples."""
+    try:
+        _outputs(duplicate(module).train(), inputs)
+    except Exception:  # noqa: BLE001 - the user's code may raise anything
+        return False
+    return True
+
+
+def _outputs(network: Callable[..., Any], inputs: Inputs) -> Any:
+    args, kwargs = copied_inputs(inputs)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return program(*args, **kwargs)
+        return network(*args, **kwargs)

@@ -75,8 +75,9 @@ class WeightProduct(Product):
 def products(graph: Graph) -> Iterator[Product]:
     """Every product of two tensors, those with weights as `WeightProduct`, in the order of execution."""
     from_inputs: set[Node] = set()
+    sizes = set(calls(graph, "sym_size"))  # of an input, such as the batch that a weight is expanded to, not its values
     for node in graph.nodes:
-        if node.op == "placeholder" or not from_inputs.isdisjoint(node.all_input_nodes):
+        if node.op == "placeholder" or not (node in sizes or from_inputs.isdisjoint(node.all_input_nodes)):
             from_inputs.add(node)
     for node in calls(graph, *PRODUCTS):
         if (read := letters(node)) is not None:

@@ -166,7 +166,8 @@ def _random_inputs(module: nn.Module, shapes: Sequence[Sequence[int]] | None, pa
     if not shapes:
         raise UsageError(
             f"The input shape of {path} isn't known.",
-            hint="Give one sample's shape: input = [3, 224, 224] under [model] in prunec.toml, or --input 3,224,224.",
+            hint="Give one sample's shape: input = [3, 224, 224] under [model] in prunec.toml, or --input 3,224,224. "
+            "Token ids and other kinds of inputs are described there by inputs.",
         )
     generator = torch.Generator().manual_seed(0)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

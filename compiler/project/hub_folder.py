@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunec.compiler.project.checkpoint_file import HUB_CONFIG
+from prunec.compiler.project.checkpoint_file import HUB_CONFIG, check_file
 from prunec.passes.archives import check_regular, leaves_folder
 from prunec.passes.boundary import file_bytes, reading
 from prunec.passes.errors import InputError, UnsupportedModelError
@@ -22,6 +22,10 @@ _MOST_BYTES = 16 << 20
 _MOST_LAYERS = 4096
 _LAYERS = re.compile(r"layers|blocks|depth|stages")
 _ADAPTER = "adapter_config.json"
+_NO_WEIGHTS = (
+    "Save the network with save_pretrained(folder): it writes safetensors. Pickled weights (pytorch_model.bin) aren't "
+    "taken from such a folder; as a checkpoint of their own they are, with a factory for the network."
+)
 
 
 @dataclass(frozen=True)
@@ -109,21 +113,18 @@ def _check_entry(path: Path, where: str, key: str, value: Any) -> None:
 
 def _weights(folder: Path) -> tuple[Path, ...]:
     """The files of weights: the one, or those that the index names."""
-    names = [_WEIGHTS]
+    names, hint = [_WEIGHTS], _NO_WEIGHTS
     if not (folder / _WEIGHTS).exists() and (folder / _INDEX).exists():
         index = _json(folder / _INDEX).get("weight_map")
         files = index.values() if isinstance(index, dict) else []
         names = sorted({name for name in files if isinstance(name, str)})
         if not names or any(leaves_folder(name) or not name.endswith(".safetensors") for name in names):
             raise InputError(f"{folder / _INDEX} names no files of weights in its folder, or others.")
+        hint = f"{_INDEX} names it: fetch all of the folder."
     paths = tuple(folder / name for name in names)
     for path in paths:
         check_regular(path)
         if not path.is_file():
-            raise InputError(
-                f"{folder} has no file {path.name}.",
-                hint="Save the network with save_pretrained(folder): it writes safetensors. Pickled weights "
-                "(pytorch_model.bin) aren't taken from such a folder; as a checkpoint of their own they are, with a "
-                "factory for the network.",
-            )
+            raise InputError(f"{folder} has no file {path.name}.", hint=hint)
+        check_file(path)
     return paths

@@ -176,10 +176,7 @@ class ModelSection(Section):
             raise ValueError("inputs names none")
         if self.inputs is None and self.dims:
             raise ValueError("dims are of the dimensions that inputs names")
-        try:
-            described = self.described(Path())
-        except UsageError as error:
-            raise ValueError(error.message.removesuffix(".")) from error
+        described = self.described(Path())
         names = [each.name for each in described]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two inputs have the name {twice[0]!r}")
@@ -191,8 +188,13 @@ class ModelSection(Section):
         """The inputs, with the paths of their example files as seen from a folder; none where there is no ``inputs``.
 
         Raises:
-            UsageError: A range of ``dims`` can't be read.
-            ValueError: Something of an input can't be.
+            ValueError: A range of ``dims`` can't be read, or something of an input can't be.
         """
-        dims = {name: SizeRange.parse(text) for name, text in self.dims.items()}
+        dims = {}
+        for name, text in self.dims.items():
+            try:
+                dims[name] = SizeRange.parse(text)
+            except UsageError as error:
+                said = error.message.removesuffix(".")
+                raise ValueError(f"dims, {name}: {said}; expected smallest:example:largest, as in 8:128:512") from error
         return tuple(each.described(dims, folder) for each in self.inputs or ())

@@ -195,8 +195,7 @@ def check_inputs(inputs: Sequence[NetworkInput], data: Data) -> None:
         if not each.fits(kind.shape):
             of = f" for {each.name}" if len(inputs) > 1 else ""
             raise InputError(
-                f"The data hold samples of shape {list(kind.shape)}{of}, and the network takes "
-                f"{list(each.example_shape)}.",
+                f"The data hold samples of shape {list(kind.shape)}{of}, and the network takes {each.sample_words()}.",
                 hint="Check [data] and the input shape under [model] in prunec.toml.",
             )
         if each.is_whole != kind.is_whole:

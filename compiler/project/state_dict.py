@@ -50,7 +50,8 @@ def load_state(module: nn.Module, content: Content, path: Path, asked: str = "")
     chosen = choose(_distinct(fitting, found), path)
     if chosen != names[-1]:  # whatever fits sets every weight
         _load(module, found[chosen].state)
-    return (*_notes(content, found[chosen], attempts[chosen]), *choice_notes(chosen, fitting))
+    notes = _notes(content, found[chosen], attempts[chosen])
+    return (*notes, *choice_notes(chosen, fitting, found[chosen].is_averaged_model))
 
 
 def _check_any(content: Content, path: Path) -> None:

@@ -24,6 +24,8 @@ _WEIGHT_NORM = re.compile(r"(^|\.)parametrizations\.(\w+)\.original([01])$")
 _OF_TRAINING = ("loss", "criterion")
 #: torch's name of what a module keeps besides tensors; the value may be anything.
 _EXTRA_STATE = "_extra_state"
+#: Buffer of `torch.optim.swa_utils.AveragedModel`.
+_AVERAGED_COUNT = "n_averaged"
 _DEPTH, _CONTAINERS = 8, 1_000_000
 
 
@@ -113,6 +115,12 @@ class Candidate:
     def name(self) -> str:
         """The path, by which it is chosen; "." for the file itself."""
         return self.prefix.rstrip(".") or "."
+
+    @property
+    def is_averaged_model(self) -> bool:
+        """Whether they are those of an `AveragedModel`, which keeps the number of averaged weights beside them."""
+        owner = self.prefix.removesuffix("module.")
+        return owner != self.prefix and f"{owner}{_AVERAGED_COUNT}" in self.beside
 
 
 def candidates(content: Content, expected: Iterable[str]) -> list[Candidate]:

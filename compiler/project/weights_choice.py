@@ -63,8 +63,16 @@ def source_notes(home: str, unused: Sequence[str]) -> list[str]:
     return [f"The file holds more than the weights; {left}."] if left else []
 
 
-def choice_notes(chosen: str, names: Sequence[str]) -> list[str]:
-    """What is to be said of averages: that they were taken, or that there are some."""
+def choice_notes(chosen: str, names: Sequence[str], counts_averaged: bool = False) -> list[str]:
+    """What is to be said of averages: that they were taken, or that there are some.
+
+    Args:
+        chosen: Name of the weights that were taken.
+        names: Names of all that could have been.
+        counts_averaged: Whether those taken are of torch's AveragedModel, which says how many it averaged.
+    """
+    if counts_averaged:
+        return ["The weights are an average over the training (AveragedModel)."]
     if is_averaged(chosen):
         return [f"The weights {chosen!r} are, by that name, an average over the training (EMA)."]
     averaged = [name for name in names if is_averaged(name)]

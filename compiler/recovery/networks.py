@@ -15,7 +15,7 @@ from prunec.compiler.recovery.attached_hooks import AttachedHooks
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import UsageError, did_you_mean
-from prunec.passes.feeding import BatchInputs, bound
+from prunec.passes.feeding import BatchInputs, bound, values_of_data
 from prunec.passes.graphs import arguments, calls, module_path
 from prunec.passes.program import Program
 from prunec.passes.tensors import Inputs
@@ -35,9 +35,11 @@ class Observed:
     def __call__(self, inputs: BatchInputs) -> tuple[Any, dict[str, Tensor]]:
         """The outputs, and the inner values by name."""
         args, kwargs = self.bind(inputs)
+        with values_of_data(inputs):
+            given = self.module(*args, **kwargs)
         if not self.names:
-            return self.module(*args, **kwargs), {}
-        outputs, values = self.module(*args, **kwargs)
+            return given, {}
+        outputs, values = given
         return outputs, dict(zip(self.names, values, strict=True))
 
 

@@ -114,5 +114,5 @@ def test_a_trial_costs_nothing_where_network_or_metric_cannot_take_it_and_the_us
         asked.answers(1e3 * inputs, labels)
     tokens = capture(Tokens(False).eval(), (torch.zeros(2, 12),))
     assert Examiner(tokens, top1).tried(torch.full((4, 12), 1e4), labels) is None
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="index out of range"):
         Examiner(tokens, top1).answers(torch.full((4, 12), 1e4), labels)

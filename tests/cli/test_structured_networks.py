@@ -134,11 +134,12 @@ def test_inspect_and_profile_draw_what_is_described(project: Path, prunec: Prune
     ("arrays", "match"),
     [
         ({"input_ids": np.zeros((6, 6), int)}, None),
-        ({"input_ids": np.zeros((6, 2), int)}, "The data hold samples of shape [2] for input_ids"),
+        ({"input_ids": np.zeros((6, 2), int)}, "and the network takes [tokens] (tokens from 3 to 12)."),
         ({"input_ids": np.zeros((6, 6))}, "The data hold float64 for input_ids, and the network takes int64"),
         ({"attention_mask": np.zeros((6, 6), int)}, "The data give no input 'input_ids'"),
         ({"ids": np.zeros((6, 6), int)}, "The data give an input 'ids', which the network has not"),
         ({"images": np.zeros((6, 6), int)}, None),
+        ({"input_ids": np.full((6, 6), 30)}, "The network can't take values of the data: index out of range in self."),
     ],
 )
 def test_data_of_other_inputs_are_refused(

@@ -77,7 +77,10 @@ def test_a_file_describes_inputs(tmp_path: Path) -> None:
         ("inputs = []", "inputs names none"),
         ('inputs = [{name = "x", shape = [3]}]\ninput = [3]', "input and inputs exclude each other"),
         ('inputs = [{name = "x", shape = [3]}]\ndims = {time = "1:2:3"}', "no input has the dimension 'time'"),
-        ('inputs = [{name = "x", shape = ["t"]}]\ndims = {t = "3:2:1"}', "3:2:1 is no range of sizes"),
+        (
+            'inputs = [{name = "x", shape = ["t"]}]\ndims = {t = "3:2:1"}',
+            "3:2:1 is no range of sizes; expected smallest",
+        ),
         ('inputs = [{name = "x", shape = ["batch"]}]\ndims = {batch = "1:2:3"}', "can't be the name of a dimension"),
         ('inputs = [{name = "x", shape = ["t"]}]\ndims = {t = "1:2:99999999999"}', "out of order, or above"),
         ('dims = {time = "1:2:3"}', "dims are of the dimensions that inputs names"),

@@ -192,6 +192,13 @@ def test_folders_that_lack_something(folder: Path, transformers: ModuleType, tmp
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"has no file model\.safetensors\.\n.*save_pretrained"):
         load_checkpoint(folder, input_shapes=SHAPES)
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=r"pointer of Git LFS.*\n.*git lfs pull"):
+        load_checkpoint(folder, input_shapes=SHAPES)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors"}}')
+    with pytest.raises(InputError, match=r"no file 1\.safetensors\.\n.*index\.json names it"):
+        load_checkpoint(folder, input_shapes=SHAPES)
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match="is a folder"):
         load_checkpoint(f"hf:{folder}", input_shapes=SHAPES)

@@ -3,15 +3,16 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from prunec.passes.applying import AppliedPlan, NotCheckedWarning, apply_plan
-from prunec.passes.errors import PrunecError, UnsupportedModelError
+from prunec.passes.errors import InputError, PrunecError, UnsupportedModelError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.frontend import capture
 from prunec.passes.oracle import TOLERANCE, relative_error
@@ -311,3 +312,127 @@ def test_a_pruned_attention_is_pruned_again_and_saved() -> None:
     assert attention.in_proj_weight is not None
     assert attention.in_proj_weight.grad is not None
     assert relative_error(copy.deepcopy(network)(*args), network(*args)) == 0
+
+
+class Scored(nn.Module):
+    """Attention whose scores are scaled by a width that the pruning changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.q, self.k, self.head = nn.Linear(5, 32), nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        q = self.q(y)
+        weights = (q @ self.k(y).transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
+        return self.head(weights @ y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 7, 5), torch.ones(2, 7, 5)])
+def test_examples_whose_tokens_are_alike_hide_nothing(example: Tensor) -> None:
+    plan = PruneFilters(ratio=0.5).run(capture(Scored(), (torch.randn(2, 7, 5),))).plan
+    assert plan is not None
+    with pytest.raises(UnsupportedModelError, match=r"div, .*test_applying.py"):
+        apply_plan(Scored(), plan, (example,))
+
+
+def test_token_ids_that_are_alike_are_refused() -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Embedding(20, 5), Scored())
+
+    plan = PruneFilters(ratio=0.5).run(capture(network(), (torch.arange(14).view(2, 7),))).plan
+    assert plan is not None
+    with pytest.raises(InputError, match="are the same"):
+        apply_plan(network(), plan, (torch.zeros(2, 7, dtype=torch.long),))
+    with pytest.raises(UnsupportedModelError, match="div, "):
+        apply_plan(network(), plan, (torch.arange(14).view(2, 7),))
+
+
+def test_branches_behind_a_gain_of_zero_are_compared() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.branch, self.gain = nn.Linear(5, 32), Scored(), nn.Parameter(torch.zeros(1))
+            self.branch.embed = nn.Linear(32, 32)
+            self.head = nn.Linear(32, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.embed(x)
+            return self.head(y) + self.gain * self.branch(y)  # type: ignore[no-any-return]
+
+    args = (torch.randn(2, 7, 5),)
+    plan = PruneFilters(ratio=0.5).run(capture(Gated(), args)).plan
+    assert plan is not None
+    with pytest.raises(UnsupportedModelError, match=r"div, .*test_applying.py"):
+        apply_plan(Gated(), plan, args)
+
+
+def test_sizes_of_every_kind_of_attribute() -> None:
+    class Sizes(NamedTuple):
+        channels: int
+        side: int
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._width, self.shape, self.parts = 16, Sizes(16, 4), [16, 8]
+            self.a, self.b, self.c = nn.Linear(5, 16), nn.Linear(16, 24), nn.Linear(16, 3)
+
+        @property
+        def width(self) -> int:
+            return self._width
+
+        @property
+        def learned(self) -> int:
+            raise RuntimeError("It hasn't learned anything.")
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = functional.layer_norm(self.a(x), (self.width,)).view(-1, self.shape.channels).relu()
+            left, right = self.b(y).split(self.parts, 1)
+            return self.c(left.tanh()).sigmoid() * right.relu().mean(1, keepdim=True)  # type: ignore[no-any-return]
+
+    done = applied(Network(), normal(2, 5)).attributes
+    assert done == {"_width": (16, 8), "shape": (Sizes(16, 4), Sizes(8, 4)), "parts": ([16, 8], [8, 4])}
+
+
+def test_code_that_only_runs_in_training() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self, width: int | None = None) -> None:
+            super().__init__()
+            self.a, self.b, self.auxiliary, self.width = nn.Linear(5, 16), nn.Linear(16, 3), nn.Linear(16, 3), width
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.a(x).relu()
+            if self.width is not None:
+                return self.b(y * torch.ones(self.width, dtype=y.dtype) if self.training else y)
+            return (self.b(y), self.auxiliary(y)) if self.training else self.b(y)
+
+    with pytest.raises(UnsupportedModelError, match=r"in training.*test_applying.py:[0-9]+ in forward"):
+        applied(Auxiliary(), normal(2, 5))
+    network = Auxiliary(16)
+    assert applied(network, normal(2, 5)).attributes == {"width": (16, 8)}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("normed", [nn.utils.weight_norm, nn.utils.spectral_norm, parametrizations.weight_norm])
+def test_normed_weights_that_were_run(normed: Callable[[nn.Module], nn.Module]) -> None:
+    network = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), normed(nn.Linear(8, 3)))
+    args = (torch.randn(2, 5),)
+    network(*args)
+    result = PruneFilters(ratio=0.5, min_channels=2).run(capture(network, args))
+    assert result.plan is not None
+    assert apply_plan(network, result.plan, args).checked
+    with torch.no_grad():
+        assert relative_error(network.eval()(*args), result.program(*args)) < 1e-5
+
+
+def test_dictionaries_of_parameters() -> None:
+    class Weights(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.ParameterDict({"a": nn.Parameter(normal(5, 16)), "b": nn.Parameter(normal(16, 3))})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x @ self.weights["a"]).relu() @ self.weights["b"]  # type: ignore[no-any-return]
+
+    assert not applied(Weights(), normal(2, 5)).attributes

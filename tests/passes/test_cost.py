@@ -114,6 +114,7 @@ PRODUCTS: dict[str, Callable[[nn.Parameter], nn.Module]] = {
     "matmul": lambda w: Net(lambda s, x: x @ s.w, w=w),
     "addmm": addmm_layer,
     "bmm": lambda w: Net(lambda s, x: torch.bmm(x, s.w.expand(len(x), -1, -1)), w=w),
+    "bmm of any batch": lambda w: Net(lambda s, x: torch.bmm(x, s.w.expand(x.shape[0], -1, -1)), w=w),
     "transposed": lambda w: Net(lambda s, x: x @ s.w.t(), w=nn.Parameter(w.detach().t().contiguous())),
     "from the left": lambda w: Net(lambda s, x: (s.w @ x.mT).mT, w=nn.Parameter(w.detach().t().contiguous())),
     "einsum": lambda w: Net(lambda s, x: torch.einsum("btn,nm->btm", x, s.w), w=w),
@@ -132,7 +133,7 @@ def test_products_with_weights_count(name: str) -> None:
     assert [layer.inputs for layer in layers] == [5 * 6, 5 * 16, 5 * 8]
     assert [layer.outputs for layer in layers] == [5 * 16, 5 * 8, 5 * 3]
     assert [layer.eligible for layer in eligibility(program)] == [False, False, True]
-    if name in ("bmm", "einsum with ellipsis"):
+    if name in ("bmm", "bmm of any batch", "einsum with ellipsis"):
         return
     assert [layer.weight for layer in layers] == ["0.w", "2.w", "3.weight"]
     coupling = analyse(program)

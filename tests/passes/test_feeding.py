@@ -71,7 +71,7 @@ def test_ones_stand_for_an_optional_input(program: Program) -> None:
 @pytest.mark.parametrize(
     ("inputs", "match"),
     [
-        (IDS, "give 1 inputs, and the network takes 2: input_ids, attention_mask"),
+        (IDS, "give 1 input, and the network takes 2: input_ids, attention_mask"),
         ((IDS, IDS, IDS), "give 3 inputs"),
         ({"input_ids": IDS}, "no input 'attention_mask', only input_ids"),
         ({"input_ids": IDS, "attention_mask": MASK, "labels": IDS}, "an input 'labels', which the network has not"),
@@ -80,6 +80,16 @@ def test_ones_stand_for_an_optional_input(program: Program) -> None:
 def test_other_inputs_are_refused(program: Program, inputs: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         bound(program, inputs)
+
+
+@pytest.mark.parametrize("ids", [IDS + 25, IDS - 25])
+def test_ids_of_another_vocabulary_are_a_mistake_of_the_data(ids: Tensor) -> None:
+    program = capture(Text().eval(), (IDS,))
+    for inputs, name in ((ids, "0"), ({"input_ids": ids}, "'input_ids'")):
+        with pytest.raises(InputError, match=rf"out of range.*input {name} {ids.min()} to {ids.max()}\."):
+            feed(program, inputs)
+    with pytest.raises(RuntimeError, match="shapes"):  # a mistake of no value
+        feed(capture(nn.Linear(2, 2), (torch.zeros(2, 2),)), torch.zeros(2, 3))
 
 
 @settings(max_examples=30, deadline=None)

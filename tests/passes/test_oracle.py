@@ -305,3 +305,18 @@ def test_keyword_inputs_of_inexact_networks() -> None:
         program = capture(network, args, kwargs)
         assert check_oracle(program, random_prune(program, 0), args, kwargs).passed
     assert check_oracle(program, random_prune(program, 0), (x,), {"scale": scale}).passed
+
+
+@pytest.mark.parametrize("fill", [-1e9, torch.finfo(torch.float32).min, -6.5e4 * 10])
+def test_values_that_a_mask_fills_in_hide_nothing(fill: float) -> None:
+    expected = normal(4, 8).masked_fill(torch.eye(4, 8).bool(), fill)
+    other = torch.where(expected == fill, expected, expected * 1.001)
+    assert relative_error(other, expected) == pytest.approx(1e-3, rel=0.5)
+    assert relative_error(expected.clone(), expected) == 0
+    added = torch.where(torch.eye(4, 8).bool(), fill, 0.0) + normal(4, 8)
+    assert relative_error(added + 1e-3 * ~torch.eye(4, 8).bool(), added) == pytest.approx(1e-3, rel=0.9)
+    assert relative_error(added * (1 + 1e-15), added) < TOLERANCE
+    assert relative_error(torch.full((3,), fill), torch.full((3,), fill)) == 0
+    # Large values of the network's own are its scale: rounding of small ones beside them is no difference.
+    own = torch.tensor([2e6, 3e6, 400.0], dtype=torch.float64)
+    assert relative_error(own + torch.tensor([0, 1e-9, 1e-9]), own) < TOLERANCE

@@ -213,6 +213,19 @@ class _Hidden(nn.Module):
         return {"logits": self.b(hidden.relu()), "hidden": hidden}
 
 
+def test_a_class_that_nothing_is_known_of_is_told() -> None:
+    class Cache:
+        def __init__(self, keys: Tensor) -> None:
+            self.keys = keys
+
+    class Cached(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x), "past_key_values": Cache(x)}
+
+    with pytest.raises(UnsupportedModelError, match=r"there is a .*Cache in its outputs.*\n.*use_cache = False"):
+        capture(Cached(2, 2), (torch.zeros(2, 2),))
+
+
 def test_what_can_be_no_output_is_told() -> None:
     with pytest.raises(UnsupportedModelError, match="computes no output"):
         capture(Net(lambda a, b, x: {"stride": 8}), (X[:2],)).export()
