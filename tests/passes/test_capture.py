@@ -247,6 +247,25 @@ def test_a_batch_within_bounds(samples: int) -> None:
     assert program(*at_batch(program, 7)).shape == (7, 4)
 
 
+def up_to_2(s: Net, x: Tensor) -> Tensor:
+    if x.shape[0] > 2:
+        raise ValueError("too many")
+    return s.a(x)  # type: ignore[no-any-return]
+
+
+def other_than_5(s: Net, x: Tensor) -> Tensor:
+    return s.a(x) * (3 if x.shape[0] == 5 else 2)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("forward", "line"), [(up_to_2, "if x.shape[0] > 2:"), (other_than_5, "x.shape[0] == 5")])
+def test_conditions_that_no_bounds_tell_are_said_with_the_line(forward: Callable[..., Tensor], line: str) -> None:
+    program = capture(Net(forward, a=nn.Linear(6, 4)), (normal(2, 6).float(),))
+    (note,) = program.capture_notes
+    assert note.startswith("The batch stays at 2, ")
+    assert f"in {forward.__name__}()" in note
+    assert line in note
+
+
 @pytest.mark.parametrize(
     ("forward", "line"),
     [
