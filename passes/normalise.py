@@ -9,7 +9,7 @@ from torch.fx import Graph, GraphModule, Node
 from prunec.passes.decompose import decompose, inline, is_constant
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
-from prunec.passes.operators import DROPOUTS, RANGES
+from prunec.passes.operators import DROPOUTS, RANGES, REGIONS
 from prunec.passes.own_layers import SHRINKING
 
 #: Operators that may return an input, or a view of it, although their schema doesn't say so.
@@ -18,8 +18,6 @@ _MAY_RETURN_INPUT = frozenset((
     "meshgrid", "einsum", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk",
     "unsafe_split", "unsafe_split_with_sizes",
 ))  # fmt: skip
-#: Calls of a graph that runs under another mode, with the position of that graph among their arguments.
-_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 #: Operators whose in-place forms write 0 and 1 in the tensor's own dtype, and whose pure forms yield bool.
 _COMPARISONS = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor")
@@ -70,10 +68,10 @@ def inline_regions(module: GraphModule) -> None:
         UnsupportedModelError: Autocast is on in a region, or there is another graph within the graph.
     """
     graph = module.graph
-    for node in list(calls(graph, *_REGIONS)):
+    for node in list(calls(graph, *REGIONS)):
         if operator_name(node.target) == "wrap_with_autocast" and node.args[2]:
             continue
-        first = _REGIONS[operator_name(node.target)]
+        first = REGIONS[operator_name(node.target)]
         region: Node = node.args[first]  # type: ignore[assignment]
         body = module.get_submodule(str(region.target))
         assert isinstance(body, GraphModule)

@@ -371,3 +371,21 @@ class Attending(nn.Module):
 @pytest.mark.parametrize(("rate", "lost"), [(0, False), (0.0, False), (0.5, True)])
 def test_dropout_that_is_never_on_is_not_lost(rate: float, lost: bool) -> None:
     assert bool(capture(Attending(rate), (normal(2, 6).float(),)).lost_in_capture) == lost
+
+
+def test_what_is_lost_of_a_region_is_what_it_computes() -> None:
+    normed = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)))
+    lost = capture(normed, (normal(2, 6).float(),)).lost_in_capture
+    assert any("mv" in entry for entry in lost)
+    assert not any("getitem" in entry or "wrap_with" in entry for entry in lost)
+
+
+class Ungraded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.training):
+            first, second = x.sin().chunk(2, 1)
+        return first + second
+
+
+def test_a_region_that_computes_the_same_in_training_loses_nothing() -> None:
+    assert capture(nn.Sequential(nn.Linear(6, 4), Ungraded()), (normal(2, 6).float(),)).lost_in_capture == ()

@@ -216,10 +216,7 @@ def test_scales_and_quantisation_as_exporters_write_them(tmp_path: Path, scale: 
 
 
 def test_a_scale_that_is_computed_leaves_the_weight_unknown(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Add", ["s", "s"], ["t"]),
-        helper.make_node("DequantizeLinear", ["w", "t", "z"], ["c"]),
-    ]
+    nodes = [helper.make_node("Add", ["s", "s"], ["t"]), helper.make_node("DequantizeLinear", ["w", "t", "z"], ["c"])]
     entry = quantised(tmp_path, np.ones((8, 8, 1, 1), np.int8), nodes, np.float32(0.1), np.int8(3))
     assert entry.reason == "the weight is computed, not a constant"
 
