@@ -60,9 +60,11 @@ def batch_limits(error: BaseException) -> BatchLimits:
     other = size - 1 if most == size else size + 1
     if (refused := _breaks(environment.guards, other)) is not None:
         return BatchLimits(None, _where(refused) or f"{refused.expr} has to hold in it")
-    if other < least or (least <= 2 and most is None):
-        return BatchLimits(None, _in_words(error))
     bounding = _breaks(environment.guards, least - 1 if most is None else most + 1)
+    if other < least or (least <= 2 and most is None):
+        conditions = environment.guards if bounding is None else [bounding]
+        places = () if line_of_error(error) else filter(None, map(_where, conditions))
+        return BatchLimits(None, next(iter(places), "") or _in_words(error))
     return BatchLimits((least, most), (bounding and _where(bounding)) or "a condition that it needs")
 
 

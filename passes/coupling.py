@@ -129,7 +129,8 @@ def _label_node(ties: Ties, node: Node) -> None:
     if node.op == "placeholder":
         ties.values[node], ties.origins[node] = opaque(node.meta["shapes"]), "an input of the network"
     elif node.op == "call_function":
-        inherited = {source: ties.origins.get(source, "") for source in node.all_input_nodes}
+        tensors = [source for source in node.all_input_nodes if source.meta["shapes"] is not None]
+        inherited = {source: ties.origins.get(source, "") for source in tensors}
         unknown = (origin for source, origin in inherited.items() if not any(True for _ in axes(ties.values[source])))
         ties.untracked, frozen = next(filter(None, unknown), ""), len(ties.frozen)
         ties.values[node] = _apply_rule(ties, node)

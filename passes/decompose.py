@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from prunec.passes.graphs import calls, operator_name
 from prunec.passes.operators import RANGES
 from prunec.passes.rules.lookup import find_rule
+from prunec.passes.silence import without_logging
 
 
 def decompose(graph: Graph) -> None:
@@ -51,7 +52,21 @@ def _is_known(node: Node) -> bool:
     if operator_name(node.target) in RANGES:
         return not node.all_input_nodes
     is_operator = isinstance(node.target, torch._ops.OpOverload)
-    return not is_operator or operator_name(node.target) == "sym_size" or find_rule(node) is not None
+    is_size = operator_name(node.target) == "sym_size"
+    return not is_operator or is_size or find_rule(node) is not None or is_constant(node)
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a call makes a tensor of numbers alone, at no size that varies: a range, an identity matrix, a window."""
+    target = node.target
+    return (
+        isinstance(target, torch._ops.OpOverload)
+        and target.namespace == "aten"
+        and [type(result.type) for result in target._schema.returns] == [torch.TensorType]
+        and torch.Tag.nondeterministic_seeded not in target.tags
+        and not node.all_input_nodes
+        and (operator_name(target) in RANGES or find_rule(node) is None)
+    )
 
 
 def _can_be_traced(node: Node) -> bool:
@@ -85,7 +100,7 @@ def _traced(node: Node) -> GraphModule | None:
         return target(*args, **kwargs)
 
     values = [source.meta["val"] for source in node.all_input_nodes]
-    with next(value.fake_mode for value in values if isinstance(value, FakeTensor)):
+    with next(value.fake_mode for value in values if isinstance(value, FakeTensor)), without_logging():
         try:
             return make_fx(call, decomposition_table=_decompositions())(*values)
         except Exception:  # noqa: BLE001 - of many types; the operator stays, which the analysis reports by name

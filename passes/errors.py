@@ -70,6 +70,10 @@ class NumericMismatchError(PrunecError):
     exit_code = 8
 
 
+class NothingComparedError(NumericMismatchError):
+    """Outputs that hide every error, since they are zero or not finite."""
+
+
 class InputError(PrunecError):
     """Unusable input: a checkpoint, data, or a run that cannot be resumed."""
 

@@ -1,7 +1,6 @@
 """Export of a network by ``torch.export``, with a batch that varies as far as the network lets it."""
 
 import io
-import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -18,6 +17,7 @@ from prunec.passes.dimensions import batch_size, dynamic_batch, input_tensors, s
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.export_failure import export_failure
 from prunec.passes.module_copy import Copies
+from prunec.passes.silence import without_logging
 from prunec.passes.tensors import Inputs
 
 
@@ -71,14 +71,9 @@ def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any, run: Cal
 
 def export_as_is(module: nn.Module, inputs: Inputs, shapes: Any = None) -> ExportedProgram:
     """Export a module in its mode, with torch silent, which logs a traceback and prints a graph for every failure."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), users_lines():
-            warnings.simplefilter("ignore")
-            return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
-    finally:
-        logging.disable(level)
+    with without_logging(), warnings.catch_warnings(), redirect_stderr(io.StringIO()), users_lines():
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
 
 
 def one_sample(inputs: Inputs) -> Inputs:

@@ -4,6 +4,8 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -33,7 +35,7 @@ class Copies:
     """Fresh copies of a network in eval mode, as it was before anything ran it.
 
     They share parameters and buffers with each other and not with the network: torch.export replaces them by fake
-    ones, and whoever runs a copy lends it other buffers.
+    ones, and whoever runs a copy lends it other buffers. Functions that a network holds see the copy in its place.
 
     Attributes:
         name: The network's class.
@@ -71,7 +73,7 @@ class Copies:
         module = self._module
         try:
             if not self.note:
-                module = copy.deepcopy(module, {**_copied_apart(module), **self._tensors})
+                module = _copy(module, {**_copied_apart(module), **self._tensors})
         except Exception as error:  # noqa: BLE001 - whatever a foreign __deepcopy__ or __reduce_ex__ raises
             self.note = (
                 f"{self.name} can't be copied ({type(error).__name__}: {first_line(error)}), so it was itself run: "
@@ -86,7 +88,55 @@ def duplicate(module: nn.Module) -> nn.Module:
     Raises:
         Exception: Whatever a foreign ``__deepcopy__`` or ``__reduce_ex__`` raises.
     """
-    return copy.deepcopy(module, _copied_apart(module))
+    return _copy(module, _copied_apart(module))
+
+
+def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A copy of a network and of all that its attributes and hooks refer to, functions' own variables included.
+
+    Args:
+        module: The network.
+        memo: Copies by the identity of what they stand for, as `copy.deepcopy` takes it; it is added to.
+
+    Raises:
+        Exception: Something can't be copied.
+    """
+    result = copy.deepcopy(module, memo)
+    for part in module.modules():
+        twin = memo.get(id(part))
+        if not isinstance(twin, nn.Module) or twin is part:
+            raise TypeError(f"the copy of a {type(part).__name__} is no other module")
+        for name, value in vars(part).items():
+            if _is_function(value):
+                vars(twin)[name] = _with_copies(value, memo)
+            elif isinstance(value, dict | list) and value:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                for key, held in filter(lambda item: _is_function(item[1]), items):
+                    vars(twin)[name][key] = _with_copies(held, memo)
+    return result
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, FunctionType | MethodType | partial)
+
+
+def _with_copies(value: Any, memo: dict[int, Any]) -> Any:
+    """What a function, or a value that it holds on to, is for a copied network: `copy.deepcopy` shares functions."""
+    if isinstance(value, MethodType):
+        return MethodType(_with_copies(value.__func__, memo), copy.deepcopy(value.__self__, memo))
+    if isinstance(value, partial):
+        given = {key: _with_copies(held, memo) for key, held in value.keywords.items()}
+        return partial(_with_copies(value.func, memo), *(_with_copies(held, memo) for held in value.args), **given)
+    if not (isinstance(value, FunctionType) and value.__closure__):
+        return copy.deepcopy(value, memo)
+    if id(value) not in memo:
+        cells = tuple(CellType() for _ in value.__closure__)
+        twin = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
+        memo[id(value)] = twin
+        twin.__kwdefaults__, twin.__dict__ = value.__kwdefaults__, dict(value.__dict__)
+        for cell, source in zip(cells, value.__closure__, strict=True):
+            cell.cell_contents = _with_copies(source.cell_contents, memo)
+    return memo[id(value)]
 
 
 def _copied_apart(module: nn.Module) -> dict[int, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from prunec.passes.decompose import decompose, inline
+from prunec.passes.decompose import decompose, inline, is_constant
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
-from prunec.passes.operators import DROPOUTS, RANGES
+from prunec.passes.operators import DROPOUTS, RANGES, REGIONS
 from prunec.passes.own_layers import SHRINKING
 
 #: Operators that may return an input, or a view of it, although their schema doesn't say so.
@@ -19,8 +19,6 @@ _MAY_RETURN_INPUT = frozenset((
     "meshgrid", "einsum", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "_unsafe_view", "unsafe_chunk",
     "unsafe_split", "unsafe_split_with_sizes",
 ))  # fmt: skip
-#: Calls of a graph that runs under another mode, with the position of that graph among their arguments.
-_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 #: Operators whose in-place forms write 0 and 1 in the tensor's own dtype, and whose pure forms yield bool.
 _COMPARISONS = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor")
@@ -34,20 +32,20 @@ _CHECKS = ("_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_rang
 def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     """Bring the module that ``ExportedProgram.module()`` returns into the form of a program's, in place.
 
-    Gradient regions are inlined, operators without a rule decomposed, in-place operators on whole tensors become pure,
-    metadata are reduced to shapes and dtypes, and sizes stand in arguments that can be rewritten. ``batch_symbol``
-    names the symbol of the batch.
+    Gradient regions are inlined, in-place operators on whole tensors become pure, operators without a rule are
+    decomposed, metadata are reduced to shapes and dtypes, and sizes stand in arguments that can be rewritten.
+    ``batch_symbol`` names the symbol of the batch.
 
     Raises:
         UnsupportedModelError: The graph has nested graphs other than gradient regions.
     """
     inline_regions(module)
     copy_written_inputs(module.graph)
+    functionalise(module.graph)
     decompose(module.graph)
     _plain_metadata(module.graph, batch_symbol)
-    functionalise(module.graph)
     _make_squeezes_explicit(module.graph)
-    _make_ranges_constants(module)
+    _compute_constants(module)
     make_views_reshapes(module.graph)
     # torch.export records checks of dtypes beside casts; a program also runs in other dtypes.
     for node in list(calls(module.graph, "_assert_tensor_metadata")):
@@ -100,10 +98,10 @@ def inline_regions(module: GraphModule) -> None:
         UnsupportedModelError: Autocast is on in a region, or there is another graph within the graph.
     """
     graph = module.graph
-    for node in list(calls(graph, *_REGIONS)):
+    for node in list(calls(graph, *REGIONS)):
         if operator_name(node.target) == "wrap_with_autocast" and node.args[2]:
             continue
-        first = _REGIONS[operator_name(node.target)]
+        first = REGIONS[operator_name(node.target)]
         region: Node = node.args[first]  # type: ignore[assignment]
         body = module.get_submodule(str(region.target))
         assert isinstance(body, GraphModule)
@@ -128,7 +126,8 @@ def _refuse_nested_graphs(module: GraphModule) -> None:
 def functionalise(graph: Graph) -> None:
     """Turn in-place operators on whole, unaliased tensors into their pure twins (``relu_`` -> ``relu``).
 
-    A write to memory that something else looks at later stays: the analysis freezes what it touches.
+    A write to memory that something else looks at later stays: the analysis freezes what it touches. The graph is one
+    that torch.export's fake values still annotate.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
@@ -159,18 +158,25 @@ def _is_seen_elsewhere(base: Node, write: Node, order: dict[Node, int]) -> bool:
 
 def _keeps_dtype(node: Node, base: Node) -> bool:
     """Whether the pure form of a write to ``base`` yields the dtype of ``base`` too, which the in-place one keeps."""
-    dtype = base.meta["dtype"]
+    dtype = _dtype(base)
     if operator_name(node.target).removesuffix("_") in _COMPARISONS:
         return bool(dtype == torch.bool)
-    others = [source.meta["dtype"] for source in node.all_input_nodes]
-    return all(torch.promote_types(dtype, other) == dtype for other in others if other is not None)
+    others = [other for source in node.all_input_nodes if (other := _dtype(source)) is not None]
+    return dtype is not None and all(torch.promote_types(dtype, other) == dtype for other in others)
+
+
+def _dtype(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
 
 
 def _pure_twin(node: Node) -> Any:
     """The operator that yields what this one writes, from the same arguments in the same order; None for none."""
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return None
-    packet = getattr(torch.ops.aten, operator_name(node.target).removesuffix("_"), None)
+    name = operator_name(node.target)
+    pure = name.replace("__i", "__") if name.startswith("__i") else name.removesuffix("_")  # `__iand__` -> `__and__`
+    packet = getattr(torch.ops.aten, pure, None)
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
     takers = (twin for twin in overloads if twin._schema.arguments and not twin._schema.is_mutable)
     return next((twin for twin in takers if _takes(twin) == _takes(node.target)), None)
@@ -264,7 +270,7 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
         node.meta = {
             "shapes": describe(value, 0),
             "sample_shapes": describe(value, 1),
-            "dtype": value.dtype if isinstance(value, torch.Tensor) else None,
+            "dtype": _dtype(node),
             "module": str(stack[-1][0]) if stack else "",
             "in_layer": _is_layer(stack[-1][1]) if stack else True,
             "trace": node.meta.get("stack_trace") or "",
@@ -290,12 +296,10 @@ def _make_squeezes_explicit(graph: Graph) -> None:
         node.args, node.kwargs = (bound["self"], gone), {}
 
 
-def _make_ranges_constants(module: GraphModule) -> None:
-    """Compute ranges of known length now: where they count channels, they are cut like any constant of the code."""
-    for position, node in enumerate(list(calls(module.graph, *RANGES))):
-        if node.all_input_nodes:
-            continue
-        name = f"range_{position}"
+def _compute_constants(module: GraphModule) -> None:
+    """Compute ranges and the like now: where they count channels, they are cut like any constant of the code."""
+    for position, node in enumerate(list(filter(is_constant, calls(module.graph)))):
+        name = f"{'range' if operator_name(node.target) in RANGES else 'constant'}_{position}"
         while hasattr(module, name):
             name += "_"
         setattr(module, name, node.target(*node.args, **node.kwargs))  # type: ignore[operator]

@@ -41,6 +41,9 @@ RECURRENT = (
 #: Their argument ``train`` tells training from inference.
 DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 
+#: Calls of a graph that runs under another mode, with the position of that graph among their arguments.
+REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+
 #: Ranges of numbers, which become constants where their lengths are known.
 RANGES = ("arange", "linspace")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunec.passes.base import PassResult
 from prunec.passes.dimensions import input_tensors
-from prunec.passes.errors import NumericMismatchError, UsageError
+from prunec.passes.errors import NothingComparedError, NumericMismatchError, UsageError
 from prunec.passes.masked import MaskedInterpreter
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -106,8 +106,8 @@ def _check_scale(expected: Any, dense_outputs: Callable[[], Any]) -> None:
             )
 
 
-def _says_nothing(reason: str) -> NumericMismatchError:
-    return NumericMismatchError(
+def _says_nothing(reason: str) -> NothingComparedError:
+    return NothingComparedError(
         f"The outputs can't be compared: {reason}.",
         hint="Outputs that are zero or not finite hide every error. Check the weights and the example input.",
     )

@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 
 from prunec.passes.errors import first_line
 from prunec.passes.graphs import arguments, calls, operator_name, set_argument
-from prunec.passes.operators import DROPOUTS
+from prunec.passes.operators import DROPOUTS, REGIONS
 
 #: Modules whose training form differs by one argument of their operator only.
 _SWITCHABLE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
@@ -108,15 +108,26 @@ def _operators(graph: Graph) -> Counter[tuple[str, str, str]]:
             return ""
         return str(sorted((k, float(v)) for k, v in bound.items() if isinstance(v, bool) or k == "dropout_p"))
 
-    kept = (node for node in calls(graph) if not _does_nothing(node))
+    kept = (node for node in _calls_within(graph) if not _does_nothing(node))
     return Counter((path(node), operator_name(node.target), form(node)) for node in kept)
 
 
+def _calls_within(graph: Graph) -> Iterator[Node]:
+    """The calls of a graph and, in place of regions under another mode, those within."""
+    for node in calls(graph):
+        position = REGIONS.get(operator_name(node.target))
+        if position is None:
+            yield node
+        else:
+            body = graph.owning_module.get_submodule(str(node.args[position].target))  # type: ignore[union-attr]
+            yield from _calls_within(body.graph)  # type: ignore[arg-type]
+
+
 def _does_nothing(node: Node) -> bool:
-    """Whether a call changes no output: a check, dropout at a rate of 0, a batch norm's counter of batches."""
+    """Whether a call changes no output: a check, one of several results, dropout at a rate of 0, a count of batches."""
     name = operator_name(node.target)
     is_off = name.removesuffix("_") in DROPOUTS and arguments(node)["p"] == 0
-    return is_off or name.startswith("_assert") or _counts_batches(node)
+    return is_off or name == "getitem" or name.startswith("_assert") or _counts_batches(node)
 
 
 def _counts_batches(node: Node) -> bool:

@@ -36,10 +36,11 @@ def export_onnx(program: Program, path: Path) -> None:
     file's metadata (`onnx_signature`). Weights above 2 GB go beside the file, into ``<name>.data``.
 
     Raises:
-        UnsupportedModelError: An operator has no ONNX form.
+        UnsupportedModelError: An operator has no ONNX form, or the exporter of torch writes no valid one.
         NativeCrashError: The ONNX checker dies of the file, which is there.
     """
     exported = program.export()
+    _refuse_projections(exported.graph)
     try:
         with _quiet():
             result = torch.onnx.export(_prepared(exported), dynamo=True, verbose=False)
@@ -55,7 +56,24 @@ def export_onnx(program: Program, path: Path) -> None:
     strip_metadata(model)
     write_signature(model, Signature.of(program))
     save_onnx(model, path)
-    children.call(f"the ONNX checker read {path.name}", check_onnx, path.absolute())
+    try:
+        children.call(f"the ONNX checker read {path.name}", check_onnx, path.absolute())
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedModelError(
+            f"The exporter of torch wrote no valid ONNX of the network: {first_line(error)}",
+            hint="The operator named here has no right ONNX form in this version of torch.",
+        ) from error
+
+
+def _refuse_projections(graph: Graph) -> None:
+    """Refuse LSTMs with projections, which ONNX doesn't have and the exporter of torch takes for others."""
+    for node in calls(graph, "lstm"):
+        _, hidden, cell = node.meta["val"]
+        if hidden.shape[-1] != cell.shape[-1]:
+            raise UnsupportedModelError(
+                f"The network can't be exported to ONNX: an LSTM with projections (proj_size={hidden.shape[-1]}).",
+                hint="ONNX has no LSTM with projections; a linear layer after the LSTM is the nearest thing.",
+            )
 
 
 def _prepared(exported: ExportedProgram) -> ExportedProgram:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -23,7 +24,9 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: Input channels and filters from which 2:4 usually pays.
 _WIDE = 256
 _QUANTISATION = ("DequantizeLinear", "QuantizeLinear")
-_LOOK_THROUGH = ("Cast", "Identity", "Transpose", *_QUANTISATION)
+_LOOK_THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", *_QUANTISATION)
+#: ONNX Runtime's own domain, whose quantisation is that of ONNX.
+_ONNX_RUNTIME = "com.microsoft"
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,25 @@ class _Values:
             values = numpy_helper.to_array(self.constants[name])
             return _Weight(name, values, str(values.dtype))
         maker = self.makers.get(name)
-        source = self.weight(maker.input[0]) if maker is not None and maker.op_type in _LOOK_THROUGH else None
-        if maker is None or source is None or not self.constants.keys() >= {*filter(None, maker.input[1:])}:
+        if maker is None or maker.op_type not in _LOOK_THROUGH or maker.domain not in ("", _ONNX_RUNTIME):
             return None
-        others = {other: numpy_helper.to_array(self.constants[other]) for other in maker.input[1:] if other}
+        source, others = self.weight(maker.input[0]), [self._parameter(other) for other in maker.input[1:] if other]
+        if source is None or not all(others):
+            return None
+        given = {maker.input[0]: source.values}
+        given |= {name: o.values for name, o in zip(filter(None, maker.input[1:]), others, strict=True) if o}
         if maker.op_type in _QUANTISATION:
             axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
-            _check_scales(source.values.shape, others[maker.input[1]].shape, axis)
-        (values,) = ReferenceEvaluator(maker).run(None, {maker.input[0]: source.values} | others)
+            _check_scales(source.values.shape, given[maker.input[1]].shape, axis)
+        (values,) = ReferenceEvaluator(_of_onnx(maker)).run(None, given)
         is_quantised = maker.op_type == "DequantizeLinear" or source.dtype != str(source.values.dtype)
         return _Weight(source.name, values, source.dtype if is_quantised else str(values.dtype))
+
+    def _parameter(self, name: str) -> _Weight | None:
+        """A scale, zero point or shape: a constant, or one that is cast; None for any other value."""
+        maker = self.makers.get(name)
+        is_cast = maker is not None and maker.op_type == "Cast" and maker.input[0] in self.constants
+        return self.weight(name) if is_cast or name in self.constants else None
 
 
 def check_sparsity(path: Path) -> list[LayerSparsity]:
@@ -116,14 +128,30 @@ def check_sparsity(path: Path) -> list[LayerSparsity]:
 
 def _layers(graph: onnx.GraphProto) -> list[LayerSparsity]:
     # Builders treat the values of Constant nodes like initializers.
-    constants = {tensor.name: tensor for tensor in graph.initializer} | {
-        node.output[0]: attribute.t
-        for node in graph.node
-        for attribute in node.attribute
-        if node.op_type == "Constant" and attribute.name == "value" and attribute.HasField("t")
-    }
+    nodes = {node.output[0]: _constant(node) for node in graph.node if node.op_type == "Constant"}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {name: tensor for name, tensor in nodes.items() if tensor is not None}
     values = _Values(constants, {output: node for node in graph.node for output in node.output})
     return [_check(node, values) for node in graph.node if node.op_type in _WEIGHTED]
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The value of a Constant node; None for one that is no dense tensor of numbers."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
+            kind = np.float32 if "float" in attribute.name else np.int64
+            return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(attribute), kind))
+    return None
+
+
+def _of_onnx(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node of ONNX Runtime's domain as ONNX's own of that name."""
+    own = onnx.NodeProto()
+    own.CopyFrom(node)
+    own.domain = ""
+    return own
 
 
 def weight_states(layers: Sequence[LayerSparsity]) -> list[TwoFourState]:

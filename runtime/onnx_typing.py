@@ -201,7 +201,7 @@ class _Typing:
             return not computed or not self._whole.issuperset(computed)
         is_square = node.op_type == "Mul" and node.input[0] == node.input[1]
         others = [name for name in (*node.input, *node.output) if self._types.get(name) == _NO_TENSOR]
-        if node.op_type in _WIDE or is_square or others or any(_subgraphs(node)):
+        if node.op_type in _WIDE or is_square or _adds_up(node) or others or any(_subgraphs(node)):
             return False
         lowest = -np.inf if node.op_type in _FACTORS else -self._half.largest
         return self.narrow.issuperset(computed) and all(
@@ -266,6 +266,11 @@ def _element_types(model: ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(bare).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     return {value.name: value.type.tensor_type.elem_type or _NO_TENSOR for value in values}
+
+
+def _adds_up(node: NodeProto) -> bool:
+    """Whether a scatter sums or multiplies what meets at a place, which ONNX Runtime's CPUs don't do in float16."""
+    return any(attribute.name == "reduction" and attribute.s in (b"add", b"mul") for attribute in node.attribute)
 
 
 def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:

@@ -115,7 +115,8 @@ class Preflight:
     Attributes:
         structure: Fingerprint of its operators, shapes and masked layers.
         macs: Its multiply-accumulates for one sample.
-        difference_from_torch: Largest relative difference of ONNX Runtime from torch; unknown where it died.
+        difference_from_torch: Largest relative difference of ONNX Runtime from torch; unknown where it died, or where
+            the untrained network's outputs are all zero or not finite.
         accuracy: Metric of its exported form on a few samples, which says that it can be measured, and no more.
         parsed_by: Library and version whose parser took the model; unknown where none did.
         seconds: Duration of it all.

@@ -1,5 +1,6 @@
 """The stage that writes the compiled network as model.pt2 and ONNX files, and compares them with torch."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,12 @@ from prunec.runtime.target import Target
 _CONVERTERS = {"fp16": to_fp16, "bf16": to_bf16}
 
 
-def export(request: Request, program: Program, folder: Path) -> Exported:
+def export(
+    request: Request,
+    program: Program,
+    folder: Path,
+    compare: Callable[[Program, Path, int], float | Unknown] = onnx_vs_torch,
+) -> Exported:
     """Write the compiled program's model.pt2 and ONNX files into a folder; compare ONNX Runtime with torch."""
     onnx = folder / MODEL_ONNX
     children.child()  # loads its libraries meanwhile
@@ -32,7 +38,7 @@ def export(request: Request, program: Program, folder: Path) -> Exported:
         program.save(folder / MODEL_PT2)
         checked = survived(partial(export_onnx, program, onnx))
         typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
-    compared = partial(onnx_vs_torch, program, onnx, seed=request.settings.seed)
+    compared = partial(compare, program, onnx, request.settings.seed)
     return Exported(
         onnx=onnx,
         typed_onnx=typed_onnx,

@@ -16,7 +16,7 @@ from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.stages.export_network import export
-from prunec.passes.errors import MissingDependencyError, NumericMismatchError
+from prunec.passes.errors import MissingDependencyError, NothingComparedError, NumericMismatchError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256
 from prunec.passes.program import Program
@@ -26,6 +26,7 @@ from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.building import parse_model
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.remote import survived
+from prunec.runtime.numerics import onnx_vs_torch
 
 #: Steps that change the structure of a network, and what makes them need no data: magnitude decides.
 _WITHOUT_DATA = {FoldParameters: {}, PruneFilters: {"criterion": "l1"}, Sparsify: {"criterion": "magnitude"}}
@@ -56,7 +57,7 @@ def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
         return None
     request.settings.progress.stage("preflight: export and run the network that the steps will leave")
     with tempfile.TemporaryDirectory() as folder:
-        exported = export(_of_few_samples(request), program, Path(folder))
+        exported = export(_of_few_samples(request), program, Path(folder), _difference)
         parsed_by = _parsed_by(request, exported)
     difference = known(exported.difference_from_torch)
     if difference is not None and not difference < MAX_ONNX_VS_TORCH_RELATIVE_ERROR:
@@ -75,6 +76,14 @@ def _foreseen(program: Program, later: Iterable[Step]) -> Program:
         if changes is not None:
             program = replace(step.options, **changes).run(program).program
     return program
+
+
+def _difference(program: Program, onnx: Path, seed: int) -> float | Unknown:
+    """The difference from torch, unknown where nothing is to be seen of it before the network is trained."""
+    try:
+        return onnx_vs_torch(program, onnx, seed)
+    except NothingComparedError as error:
+        return Unknown(error.message)
 
 
 def _of_few_samples(request: Request) -> Request:

@@ -11,7 +11,7 @@ from prunec.passes.labels import Ties, Value
 Rule = Callable[[Ties, Node, dict[str, Any]], Value]
 
 RULES: dict[str, Rule] = {}
-#: Operators that make a tensor from sizes alone, whose rules are asked although no input is labelled.
+#: Operators that make axes from sizes alone, whose rules are asked although no input is labelled.
 CREATORS: set[str] = set()
 
 

@@ -63,13 +63,13 @@ def squeeze(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     return tuple(label for d, label in enumerate(ties.of(source)) if d not in gone)
 
 
-@rule("expand")
+@rule("expand", creates=True)
 def expand(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """An axis of size 1 that is expanded gets atoms of its own, which follow whatever it meets."""
     return _grown(ties, node, a["self"], "size", a["size"])
 
 
-@rule("repeat", "tile")
+@rule("repeat", "tile", creates=True)
 def repeat(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     """Labels are repeated whole; an axis of size 1 that is repeated gets atoms of its own."""
     source: Node = a["self"]

@@ -134,6 +134,22 @@ def test_where_training_comes_first_the_network_that_it_will_be_goes_through(pro
     assert isinstance(first.accuracy, Unknown)  # in bfloat16
 
 
+def test_outputs_that_are_zero_before_the_training_are_no_failure(data: Data) -> None:
+    """The largest filters are dead, which magnitude keeps; the pipeline's own criterion may keep others."""
+    torch.manual_seed(0)
+    network = Net()
+    with torch.no_grad():
+        network.last.bias.zero_()
+        network.second.weight[:8] *= 10
+        network.second.bias[:8] = -1e4
+        network.last.weight[:, :8] *= 10
+    pipeline = f"{TRAINED} prune-filters{{ratio=0.5}} {TRAINED}"
+    start = given(capture(network, (torch.randn(2, 1, 8, 8),)), data, "cpu", pipeline)
+    difference = tried(start, 1).difference_from_torch
+    assert isinstance(difference, Unknown)
+    assert "every one is empty, zero or not finite" in difference.reason
+
+
 def test_what_passed_is_not_tried_again(program: Program, data: Data) -> None:
     start = given(program, data, "cpu", f"{TRAINED} prune-filters{{ratio=0.5}} {TRAINED}")
     first = tried(start, 1)

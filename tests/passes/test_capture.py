@@ -3,7 +3,9 @@
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial, reduce
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from prunec.passes.coupling import analyse
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.frontend import capture
@@ -19,7 +22,7 @@ from prunec.passes.network_inputs import varying_sizes
 from prunec.passes.program import Program
 from prunec.runtime.numerics import batch_sizes
 from prunec.runtime.onnx_export import export_onnx
-from tests.passes.checks import Net, normal
+from tests.passes.checks import Net, normal, prunable
 
 
 def at_batch(program: Program, samples: int) -> tuple[Any, ...]:
@@ -78,6 +81,76 @@ def test_a_network_that_cannot_be_copied_is_run_itself_which_is_said() -> None:
     assert network.training
     weight = program.parameters()["a.weight"]
     assert weight.data_ptr() != network.a.weight.data_ptr()
+
+
+class CopiedAsItself(nn.Linear):
+    """A layer that copies share, and that remembers its input's shape."""
+
+    seen: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CopiedAsItself":
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = x.shape
+        return super().forward(x)
+
+
+def test_a_network_whose_copy_shares_a_layer_is_run_itself_which_is_said() -> None:
+    network = nn.Sequential(CopiedAsItself(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    program = capture(network, (normal(2, 6).float(),))
+    assert "can't be copied (TypeError: the copy of a CopiedAsItself" in program.capture_notes[0]
+    assert program.parameters()["0.weight"].data_ptr() != network[0].weight.data_ptr()
+
+
+def called_by_a_function(network: nn.Module) -> None:
+    network.run = lambda x: network[0](x * 1)
+    network.forward = lambda x: network[2](network[1](network.run(x)))
+
+
+def forward_replaced(network: nn.Module) -> None:
+    forward = network.forward
+    network.forward = lambda x, factor=2: forward(x) * factor
+
+
+def method_replaced(network: nn.Module) -> None:
+    forward = network.forward
+
+    def doubled(self: nn.Module, x: Tensor) -> Tensor:
+        return forward(x) * 2  # type: ignore[no-any-return]
+
+    network.forward = MethodType(doubled, network)
+
+
+def called_in_part(network: nn.Module) -> None:
+    network.forward = partial(lambda layers, x: layers[2](layers[1](layers[0](x))), network)
+
+
+def functions_in_a_list(network: nn.Module) -> None:
+    network.steps = [lambda x: network[0](x * 1), torch.relu, lambda x: network[2](x * 1)]
+    network.forward = lambda x: reduce(lambda y, step: step(y), network.steps, x)
+
+
+def seen_by_hooks(network: nn.Module) -> None:
+    network.seen = []
+    network[1].register_forward_hook(lambda layer, inputs, output: network.seen.append(output))
+    network.register_forward_hook(lambda layer, inputs, output: output + network.seen.pop().sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [called_by_a_function, forward_replaced, method_replaced, called_in_part, functions_in_a_list, seen_by_hooks],
+)
+def test_functions_that_a_network_holds_run_the_copy(change: Callable[[nn.Module], None]) -> None:
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    change(network)
+    program = capture(network, (normal(2, 6).float(),))
+    assert list(program.tensors()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert program.capture_notes == ()
+    assert getattr(network, "seen", []) == []
+    assert prunable(analyse(program)) == {"0": 8}
+    x = normal(3, 6).float()
+    assert torch.allclose(program(x), network(x), atol=1e-6)
 
 
 def test_tensors_that_were_computed_can_be_copied() -> None:
@@ -175,6 +248,25 @@ def test_a_batch_within_bounds(samples: int) -> None:
     assert "in up_to_63(): 'if y.shape[0] >= 64:'" in note
     assert program.export() is not None
     assert program(*at_batch(program, 7)).shape == (7, 4)
+
+
+def up_to_2(s: Net, x: Tensor) -> Tensor:
+    if x.shape[0] > 2:
+        raise ValueError("too many")
+    return s.a(x)  # type: ignore[no-any-return]
+
+
+def other_than_5(s: Net, x: Tensor) -> Tensor:
+    return s.a(x) * (3 if x.shape[0] == 5 else 2)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("forward", "line"), [(up_to_2, "if x.shape[0] > 2:"), (other_than_5, "x.shape[0] == 5")])
+def test_conditions_that_no_bounds_tell_are_said_with_the_line(forward: Callable[..., Tensor], line: str) -> None:
+    program = capture(Net(forward, a=nn.Linear(6, 4)), (normal(2, 6).float(),))
+    (note,) = program.capture_notes
+    assert note.startswith("The batch stays at 2, ")
+    assert f"in {forward.__name__}()" in note
+    assert line in note
 
 
 @pytest.mark.parametrize(
@@ -311,3 +403,21 @@ def test_checks_of_values_are_left_out(tmp_path: Path) -> None:
     export_onnx(program, tmp_path / "model.onnx")
     sized = capture(Sized(), (ids,))
     assert list(calls(sized.graph, "item")) and list(calls(sized.graph, "_assert_scalar"))
+
+
+def test_what_is_lost_of_a_region_is_what_it_computes() -> None:
+    normed = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)))
+    lost = capture(normed, (normal(2, 6).float(),)).lost_in_capture
+    assert any("mv" in entry for entry in lost)
+    assert not any("getitem" in entry or "wrap_with" in entry for entry in lost)
+
+
+class Ungraded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.training):
+            first, second = x.sin().chunk(2, 1)
+        return first + second
+
+
+def test_a_region_that_computes_the_same_in_training_loses_nothing() -> None:
+    assert capture(nn.Sequential(nn.Linear(6, 4), Ungraded()), (normal(2, 6).float(),)).lost_in_capture == ()

@@ -11,6 +11,15 @@ from prunec.passes.coupling import analyse
 from prunec.passes.graphs import calls, operator_name
 from tests.passes.checks import Net, captured, check_exact, normal, prunable, reasons
 
+
+def in_place_masks(h: Tensor) -> Tensor:
+    mask = h > 0
+    mask &= h < 1
+    mask |= h < -1
+    mask ^= h > 0.5
+    return h * mask
+
+
 #: Functions of (batch, 16) channels that keep their shape, and whether removing channels equals zeroing them there.
 SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "where with a number": (lambda h: torch.where(h > 0, h, 0.0), True),
@@ -43,6 +52,19 @@ SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "no channels before": (lambda h: torch.cat([h[:, :0], h], 1), True),
     "no channels behind": (lambda h: torch.cat([h, h[:, 3:-14]], 1), True),
     "no channels in a part": (lambda h: h.split([0, 16], 1)[1] + h.split([0, 16], 1)[0].sum(), True),
+    "flooring in place": (lambda h: h.sin().floor_divide_(0.3), True),
+    "lower triangles in place": (lambda h: h.sin().view(-1, 4, 4).tril_().flatten(1), True),
+    "exchanged axes in place": (lambda h: h.sin().view(-1, 4, 4).swapdims_(1, 2).flatten(1), True),
+    "and, or, exclusive or in place": (in_place_masks, True),
+    "identity matrix": (lambda h: h @ torch.eye(16, dtype=h.dtype), True),
+    "a matrix product of several": (
+        lambda h: torch.einsum("bi,ij,jk->bk", h, torch.eye(16, dtype=h.dtype), torch.eye(16, dtype=h.dtype)), True,
+    ),
+    "window": (lambda h: h * torch.hamming_window(16, dtype=h.dtype), True),
+    "logarithmic range": (lambda h: h * torch.logspace(0, 1, 16, dtype=h.dtype), True),
+    "broadcast": (lambda h: h * h.sum(1, keepdim=True).broadcast_to(h.shape), True),
+    "expanded": (lambda h: h * h.sum(1, keepdim=True).expand(-1, 16), True),
+    "repeated": (lambda h: h * h.sum(1, keepdim=True).repeat(1, 16), True),
     "power in place": (lambda h: h.abs().add(1).pow_(2.0), True),
     "powers in place": (lambda h: h.abs().add(1).pow_(h), True),
     "float_power in place": (lambda h: h.abs().double().float_power_(2.0).to(h.dtype), True),
@@ -71,6 +93,26 @@ def test_what_cannot_be_decomposed_into_known_operators_stays_whole() -> None:
     program = captured(Net(forward, a=nn.Linear(6, 16), b=nn.Linear(1, 3)), normal(3, 6))
     assert "cdist" in [operator_name(node.target) for node in calls(program.graph)]
     assert "operator cdist has no rule" in reasons(analyse(program), "a")
+
+
+def test_what_torch_logs_while_decomposing_stays_out_of_sight(capfd: pytest.CaptureFixture[str]) -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        waves = torch.fft.rfft(s.a(x).view(-1, 4, 4), dim=2).abs()
+        return s.b(waves.flatten(1))  # type: ignore[no-any-return]
+
+    captured(Net(forward, a=nn.Linear(6, 16), b=nn.Linear(12, 3)), normal(3, 6))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_number_of_samples_is_no_origin_of_unknown_values() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        ranked = s.a(x).view(-1, 4, 4).topk(4, 2)[0]
+        return s.c((s.b(x).view(len(x), 4, 4) * ranked.expand(len(x), 4, 4)).flatten(1))  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(6, 16), "b": nn.Linear(6, 16), "c": nn.Linear(16, 3)}
+    found = reasons(analyse(captured(Net(forward, **layers), normal(3, 6))), "b")
+    assert "an input of the network" not in found
+    assert "operator topk has no rule" in found
 
 
 def test_reasons_name_what_froze() -> None:

@@ -286,7 +286,6 @@ FREEZING: dict[str, tuple[Callable[[Tensor, Net], Tensor], str]] = {
     "selection": (lambda y, s: y * y[:, 3].unsqueeze(1), "selection by index"),
     "unbind": (lambda y, s: torch.stack([c.relu() for c in y.unbind(1)], 1), "selection by index"),
     "padded channels": (lambda y, s: F.pad(y, (0, 0, 0, 0, -1, 1)), "padding of channels"),
-    "a window": (lambda y, s: y * torch.hann_window(8)[:, None, None], "not tracked"),
     "lstm": (lambda y, s: s.cell(y.flatten(2).mT)[0].mT.unflatten(2, (8, 8)), "recurrent layer (lstm)"),
     "index_add of channels": (lambda y, s: y.index_add(1, torch.tensor([7, 0]), y[:, :2]), "selection by index"),
     "scatter_add to some": (

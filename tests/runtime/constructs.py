@@ -135,6 +135,11 @@ CASES: Mapping[str, Case] = {
     "scattered": _tokens(
         lambda self, x, i: self.first(x).scatter(1, i, self.second(x)), torch.arange(6)[None, :, None].repeat(2, 1, 8)
     ),
+    "scattered and added": _tokens(
+        lambda self, x: torch.zeros_like(x).scatter_add(
+            1, (torch.arange(6) // 2)[None, :, None].expand(len(x), 6, 8), self.first(x)
+        )
+    ),
     "group norm": _map(lambda x: functional.group_norm(x, 2)),
     "layer norm": _tokens(lambda self, x: self.second(functional.layer_norm(self.first(x), (8,), eps=1e-12))),
     "instance norm": _map(functional.instance_norm),

@@ -87,6 +87,22 @@ def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "m.onnx").exists()
 
 
+class Projected(nn.Module):
+    def __init__(self, bidirectional: bool) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8, proj_size=4, bidirectional=bidirectional)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.rnn(x)[0]
+        return result
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_projections_of_an_lstm_are_named(tmp_path: Path, bidirectional: bool) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"an LSTM with projections \(proj_size=4\)"):
+        export_onnx(capture(Projected(bidirectional), (torch.randn(2, 3, 8),)), tmp_path / "m.onnx")
+
+
 class Attention(nn.Module):
     """Attention under as many leading axes as the input has, then a reshape that depends on its strides."""
 

@@ -193,6 +193,34 @@ def test_a_weight_is_zero_where_it_is_the_zero_point(tmp_path: Path, axis: int |
     assert (entry.valid, entry.zero_fraction) == (False, 0.25)
 
 
+SCALES = {
+    "of the file": [],
+    "cast": [helper.make_node("Cast", ["s"], ["t"], to=TensorProto.FLOAT)],
+    "a number": [helper.make_node("Constant", [], ["t"], value_float=0.1)],
+    "a tensor": [helper.make_node("Constant", [], ["t"], value=numpy_helper.from_array(np.float32(0.1)))],
+}
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_scales_and_quantisation_as_exporters_write_them(tmp_path: Path, scale: str, domain: str) -> None:
+    weight = np.tile(np.int8([3, 0, 3, 7]), (8, 2))
+    nodes = [
+        *SCALES[scale],
+        helper.make_node("DequantizeLinear", ["w", "t" if SCALES[scale] else "s", "z"], ["d"], domain=domain),
+        helper.make_node("Constant", [], ["shape"], value_ints=[8, 8, 1, 1]),
+        helper.make_node("Reshape", ["d", "shape"], ["c"]),
+    ]
+    entry = quantised(tmp_path, weight, nodes, np.float32(0.1), np.int8(3))
+    assert (entry.valid, entry.zero_fraction, entry.dtype, entry.shape) == (True, 0.5, "int8", (8, 8, 1, 1))
+
+
+def test_a_scale_that_is_computed_leaves_the_weight_unknown(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["s", "s"], ["t"]), helper.make_node("DequantizeLinear", ["w", "t", "z"], ["c"])]
+    entry = quantised(tmp_path, np.ones((8, 8, 1, 1), np.int8), nodes, np.float32(0.1), np.int8(3))
+    assert entry.reason == "the weight is computed, not a constant"
+
+
 def test_casts_count_in_the_type_and_in_what_underflows(tmp_path: Path) -> None:
     weight = np.tile(np.float32([1e-9, 1e-9, 1, -1]), (8, 2)).reshape(8, 8, 1, 1)
     entry = quantised(tmp_path, weight, [helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT16)])
