@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from prunec.passes.network_inputs import BATCH, NetworkInput, VaryingSize
+from prunec.passes.tensors import Inputs
 
 #: The varying dimensions of each input tensor, in the order of `input_tensors`.
 DynamicDims = tuple[dict[int, Dim], ...]
@@ -24,6 +25,19 @@ def input_tensors(inputs: Any) -> list[Tensor]:
 def batch_size(tensors: Sequence[Tensor]) -> int:
     """Dimension 0 of the first tensor that has one, 1 where none has."""
     return next((int(tensor.shape[0]) for tensor in tensors if tensor.ndim), 1)
+
+
+def with_samples(inputs: Inputs, samples: int) -> Inputs:
+    """Example inputs with so many samples, theirs in turn; what has no batch stays as it is."""
+    size = batch_size(input_tensors(inputs))
+
+    def repeated(leaf: Any) -> Any:
+        if not (isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == size):
+            return leaf
+        return torch.cat([leaf] * -(-samples // max(size, 1)))[:samples]
+
+    args, kwargs = pytree.tree_map(repeated, inputs)
+    return args, kwargs
 
 
 def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
