@@ -16,11 +16,11 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from prunec.passes.dimensions import batch_size, input_tensors, with_samples
+from prunec.passes.dimensions import batch_size, has_samples, input_tensors, with_samples
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.exported import attribute
 from prunec.passes.module_copy import Copies
-from prunec.passes.normalise import inline_regions
+from prunec.passes.normalise import inline_regions, remove_dead_nodes
 from prunec.passes.running import gives, run
 from prunec.passes.tensors import Inputs
 from prunec.passes.torch_export import export_as_is, export_with_batch, unchecked_module
@@ -61,6 +61,7 @@ def export_by_comparison(copies: Copies, inputs: Inputs) -> tuple[ExportedProgra
 def _graph(copies: Copies, inputs: Inputs) -> GraphModule:
     module = unchecked_module(export_as_is(copies.to_trace(*inputs), inputs))
     inline_regions(module)
+    remove_dead_nodes(module.graph)  # such as samples that a loop takes and nothing reads
     return module
 
 
@@ -138,9 +139,10 @@ def _holds(copies: Copies, exported: ExportedProgram, inputs: Inputs) -> bool:
 
 def _distinct(inputs: Inputs) -> Inputs:
     """The inputs, whose samples may be copies of one, with those of each tensor shifted along its last dimension."""
+    samples = batch_size(input_tensors(inputs))
 
     def shifted(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.ndim < 2:
+        if not has_samples(leaf, samples) or leaf.ndim < 2:
             return leaf
         return torch.stack([row.roll(place, -1) for place, row in enumerate(leaf)])
 

@@ -28,6 +28,7 @@ class Export:
 def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any) -> Export:
     """Export a network: with any batch, else within the bounds that it sets, else with that of the inputs.
 
+    Where its code fixes the batch by turning it into a number, any batch is tried once more by comparing two exports.
     A network that runs on one sample only is exported with the first of the inputs.
 
     Args:
@@ -55,7 +56,7 @@ def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any) -> Expor
         return bounded
     if compared := export_by_comparison(copies, repeated):
         exported, how = compared
-        return Export(exported, repeated, (f"{how} Without it the batch stays fixed, by this: {limits.why}.",))
+        return Export(exported, repeated, (f"{how} What would have fixed it: {limits.why}.",))
     example, why = _runnable(copies, inputs, repeated, limits.why)
     try:
         exported = export_as_is(copies.to_trace(*example), example)

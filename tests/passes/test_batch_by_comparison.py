@@ -65,9 +65,14 @@ def twos_of_other_kinds(s: Net, x: Tensor) -> Tensor:
     return s.b(y.reshape(len(x), -1)) * 2  # type: ignore[no-any-return]
 
 
+def named_in_vain(s: Net, x: Tensor) -> Tensor:
+    sizes = [len(image.unbind(0)[0]) for image in x]  # a loop whose tensors nothing reads
+    return s.b(s.a(x).relu().reshape(len(sizes), -1))  # type: ignore[no-any-return]
+
+
 VARYING = (
     length, divided, left_over, more_than_the_batch, expanded, by_place, masked, without_gradients,
-    twos_of_other_kinds,
+    twos_of_other_kinds, named_in_vain,
 )  # fmt: skip
 
 
