@@ -6,6 +6,7 @@ by running the network with another batch.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from operator import add, mul
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from prunec.passes.dimensions import batch_size, has_samples, input_tensors, with_samples
@@ -33,7 +34,22 @@ class _UnlikeError(Exception):
     """Two exports differ in more than whole numbers."""
 
 
-def export_by_comparison(copies: Copies, inputs: Inputs) -> tuple[ExportedProgram, str] | None:
+@dataclass(frozen=True)
+class Varied:
+    """An export whose batch was made to vary.
+
+    Attributes:
+        exported: The export.
+        traced: The graph of the network itself with the batch of the inputs, of which it was made.
+        how: How it came about, in words.
+    """
+
+    exported: ExportedProgram
+    traced: Graph
+    how: str
+
+
+def export_by_comparison(copies: Copies, inputs: Inputs) -> Varied | None:
     """Export a network, which can't be exported so as it is, with any batch.
 
     Args:
@@ -41,27 +57,35 @@ def export_by_comparison(copies: Copies, inputs: Inputs) -> tuple[ExportedProgra
         inputs: Example inputs of several samples.
 
     Returns:
-        The export and how it came about, in words. None where exports with two batches differ in more than whole
-        numbers, or where what was made of them does something else than the network with a third batch.
+        None where exports with two batches differ in more than whole numbers, or where what was made of them does
+        something else than the network with a third batch.
     """
     samples = batch_size(input_tensors(inputs))
+    first, second, third = samples, samples + 1, samples + _MORE
     try:
-        merged = _merged(*(_graph(copies, with_samples(inputs, size)) for size in (samples, samples + 1)))
+        traced = _fixed(copies, with_samples(inputs, first))
+        merged = _merged(_comparable(traced), _comparable(_fixed(copies, with_samples(inputs, second))))
         exported = export_with_batch(merged, inputs, Dim("batch"))
     except Exception:  # noqa: BLE001 - torch.export raises many types; the batch is fixed then, for the reason known
         return None
-    if not _holds(copies, exported, _distinct(with_samples(inputs, samples + _MORE))):
+    if not _holds(copies, exported, _distinct(with_samples(inputs, third))):
         return None
-    return exported, (
-        f"The batch was made to vary by comparing captures with {samples} and {samples + 1} samples; with "
-        f"{samples + _MORE} samples the network gives the same."
+    how = (
+        f"The batch was made to vary by comparing captures with {first} and {second} samples; with {third} samples "
+        "the network gives the same."
     )
+    return Varied(exported, traced.graph, how)
 
 
-def _graph(copies: Copies, inputs: Inputs) -> GraphModule:
-    module = unchecked_module(export_as_is(copies.to_trace(*inputs), inputs))
+def _fixed(copies: Copies, inputs: Inputs) -> ExportedProgram:
+    return export_as_is(copies.to_trace(*inputs), inputs)
+
+
+def _comparable(exported: ExportedProgram) -> GraphModule:
+    """The unlifted graph in one level, without what nothing reads, such as samples that a loop takes in vain."""
+    module = unchecked_module(exported)
     inline_regions(module)
-    remove_dead_nodes(module.graph)  # such as samples that a loop takes and nothing reads
+    remove_dead_nodes(module.graph)
     return module
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch.export import Dim, ExportedProgram
+from torch.fx import Graph
 
 from prunec.passes.batch_by_comparison import export_by_comparison
 from prunec.passes.batch_limits import BatchLimits, batch_limits
@@ -18,11 +19,24 @@ from prunec.passes.torch_export import export_as_is, export_with_batch
 
 @dataclass(frozen=True)
 class Export:
-    """An exported network, the inputs that it was exported with, and what there is to say about its batch."""
+    """An exported network.
+
+    Attributes:
+        exported: The network as it was exported.
+        inputs: The inputs that it was exported with.
+        notes: What there is to say about its batch.
+        traced: The graph of the network's own code where the exported one was made of several.
+    """
 
     exported: ExportedProgram
     inputs: Inputs
     notes: tuple[str, ...] = ()
+    traced: Graph | None = None
+
+    @property
+    def own_graph(self) -> Graph:
+        """The graph of the network's own code, with regions of other modes still within it."""
+        return self.traced or self.exported.graph
 
 
 def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any) -> Export:
@@ -55,8 +69,8 @@ def export_network(copies: Copies, inputs: Inputs, dynamic_shapes: Any) -> Expor
     if limits.sizes is not None and (bounded := _within(copies, repeated, limits, limits.sizes)):
         return bounded
     if compared := export_by_comparison(copies, repeated):
-        exported, how = compared
-        return Export(exported, repeated, (f"{how} What would have fixed it: {limits.why}.",))
+        note = f"{compared.how} What would have fixed it: {limits.why}."
+        return Export(compared.exported, repeated, (note,), compared.traced)
     example, why = _runnable(copies, inputs, repeated, limits.why)
     try:
         exported = export_as_is(copies.to_trace(*example), example)

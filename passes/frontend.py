@@ -52,7 +52,7 @@ def capture(
             filter(None, (copies.note, *export.notes, *_compared(copies, program, reference)))
         )
         program.lost_in_capture = lost_in_capture(
-            module, export.exported.graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
+            module, export.own_graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
         )
     program.origin = fingerprint(module.state_dict())
     return program

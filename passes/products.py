@@ -51,7 +51,7 @@ class Product:
 
 @dataclass(frozen=True, eq=False)
 class WeightProduct(Product):
-    """A product of an activation with a tensor that depends on no input.
+    """A product of an activation with a tensor that depends on no input, but for its sizes.
 
     Attributes:
         weight: That tensor.
@@ -76,7 +76,8 @@ def products(graph: Graph) -> Iterator[Product]:
     """Every product of two tensors, those with weights as `WeightProduct`, in the order of execution."""
     from_inputs: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or not from_inputs.isdisjoint(node.all_input_nodes):
+        is_size = operator_name(node.target) == "sym_size"  # a weight that is expanded to the batch stays a weight
+        if node.op == "placeholder" or not (is_size or from_inputs.isdisjoint(node.all_input_nodes)):
             from_inputs.add(node)
     for node in calls(graph, *PRODUCTS):
         if (read := letters(node)) is not None:

@@ -240,6 +240,26 @@ def places(program: Program) -> list[tuple[str, str, str]]:
     ]
 
 
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            shift = torch.full((len(x), 1), 0.5)
+        for sample in x:  # which nothing reads
+            sample.sum()
+        y = self.a(x) + shift
+        return y.sigmoid() if self.training else y  # type: ignore[no-any-return]
+
+
+def test_what_training_does_besides_is_told_as_of_others() -> None:
+    program = capture(Noisy(), (normal(2, 6).float(),))
+    assert program.capture_notes[0].startswith(MADE_TO_VARY)
+    assert program.lost_in_capture == ("forward: sigmoid",)
+
+
 def test_networks_whose_batch_varies_anyway_are_exported_as_often_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     export = torch.export.export
