@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from prunec.passes.network_inputs import BATCH, NetworkInput, VaryingSize
+from prunec.passes.tensors import Inputs
 
 #: The varying dimensions of each input tensor, in the order of `input_tensors`.
 DynamicDims = tuple[dict[int, Dim], ...]
@@ -26,10 +27,27 @@ def batch_size(tensors: Sequence[Tensor]) -> int:
     return next((int(tensor.shape[0]) for tensor in tensors if tensor.ndim), 1)
 
 
+def has_samples(leaf: Any, samples: int) -> bool:
+    """Whether a part of the inputs is a tensor with so many samples along dimension 0."""
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == samples
+
+
+def with_samples(inputs: Inputs, samples: int) -> Inputs:
+    """Example inputs with so many samples, theirs in turn; what has no batch stays as it is."""
+    size = batch_size(input_tensors(inputs))
+
+    def repeated(leaf: Any) -> Any:
+        times = -(-samples // max(size, 1))
+        return torch.cat([leaf] * times)[:samples] if has_samples(leaf, size) else leaf
+
+    args, kwargs = pytree.tree_map(repeated, inputs)
+    return args, kwargs
+
+
 def dynamic_batch(tensors: Sequence[Tensor], batch: Dim) -> DynamicDims:
     """Dimension 0 of every tensor that has as many samples as the first."""
     samples = batch_size(tensors)
-    return tuple({0: batch} if t.ndim and t.shape[0] == samples else {} for t in tensors)
+    return tuple({0: batch} if has_samples(t, samples) else {} for t in tensors)
 
 
 def dynamic_dims(exported: ExportedProgram) -> DynamicDims:

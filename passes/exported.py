@@ -10,6 +10,7 @@ from prunec.passes.dimensions import batch_symbol
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.normalise import normalise
 from prunec.passes.tensors import copied, named_tensors
+from prunec.passes.torch_export import unchecked_module
 from prunec.passes.training import mark_switches
 
 
@@ -24,10 +25,7 @@ def read_exported(exported: ExportedProgram) -> tuple[GraphModule, tuple[str, ..
         UnsupportedModelError: A tensor has a name that torch.fx keeps for itself, or the graph has graphs within it.
     """
     _refuse_reserved_names(exported)
-    module = exported.module(check_guards=False)
-    assert isinstance(module, GraphModule)
-    # A captured network must run at another batch or resolution than its example's.
-    module._forward_pre_hooks.clear()
+    module = unchecked_module(exported)
     normalise(module, batch_symbol(exported))
     mark_switches(module.graph)
     _use_first_names(module)
@@ -37,7 +35,7 @@ def read_exported(exported: ExportedProgram) -> tuple[GraphModule, tuple[str, ..
     # In the order of the module, so that equal networks give equal programs; constants of its code come last.
     constants = tuple(sorted({name for name in names if name not in named}))
     tensors = {name: tensor for name, tensor in named.items() if name in set(names)}
-    tensors |= copied({name: _attribute(module, name) for name in constants})
+    tensors |= copied({name: attribute(module, name) for name in constants})
     return GraphModule(tensors, module.graph), dropped, constants
 
 
@@ -55,7 +53,7 @@ def _use_first_names(module: GraphModule) -> None:
     """Read a tensor with several names under the first of them, as the network's own code names it."""
     first: dict[int, Node] = {}
     for node in module.graph.find_nodes(op="get_attr"):
-        original = first.setdefault(id(_attribute(module, str(node.target))), node)
+        original = first.setdefault(id(attribute(module, str(node.target))), node)
         if original is not node:
             node.replace_all_uses_with(original)
 
@@ -63,7 +61,7 @@ def _use_first_names(module: GraphModule) -> None:
 def _drop_unused_parameters(module: GraphModule) -> tuple[str, ...]:
     """Remove parameters that no operator reads, such as auxiliary heads'; one tied to a used one stays."""
     graph = module.graph
-    nodes = {node: _attribute(module, str(node.target)) for node in graph.find_nodes(op="get_attr")}
+    nodes = {node: attribute(module, str(node.target)) for node in graph.find_nodes(op="get_attr")}
     used = {id(value) for node, value in nodes.items() if node.users}
     unused = [n for n, value in nodes.items() if isinstance(value, nn.Parameter) and id(value) not in used]
     for node in unused:
@@ -71,6 +69,7 @@ def _drop_unused_parameters(module: GraphModule) -> tuple[str, ...]:
     return tuple(str(node.target) for node in unused)
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
+def attribute(module: nn.Module, path: str) -> Any:
+    """What a module holds under a dotted name."""
     parent, _, name = path.rpartition(".")
     return getattr(module.get_submodule(parent), name)

@@ -51,7 +51,7 @@ class Product:
 
 @dataclass(frozen=True, eq=False)
 class WeightProduct(Product):
-    """A product of an activation with a tensor that depends on no input.
+    """A product of an activation with a tensor that depends on no input, but for its sizes.
 
     Attributes:
         weight: That tensor.

@@ -232,8 +232,8 @@ def in_pairs(s: Net, x: Tensor) -> Tensor:
     return first + second  # type: ignore[no-any-return]
 
 
-def whole_number(s: Net, x: Tensor) -> Tensor:
-    return s.a(x).view(int(x.shape[0] / 1.0), -1)  # type: ignore[no-any-return]
+def mean_over_batch(s: Net, x: Tensor) -> Tensor:
+    return s.a(x) / float(len(x))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("samples", [1, 4])
@@ -273,7 +273,7 @@ def test_conditions_that_no_bounds_tell_are_said_with_the_line(forward: Callable
     ("forward", "line"),
     [
         (by_sample, "for i in range(x.shape[0])"), (in_pairs, "return first + second"),
-        (whole_number, "int(x.shape[0] / 1.0)"),
+        (mean_over_batch, "float(len(x))"),
     ],
 )  # fmt: skip
 def test_what_fixes_a_batch_is_said_with_the_line(forward: Callable[[Net, Tensor], Tensor], line: str) -> None:
