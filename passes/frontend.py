@@ -48,11 +48,14 @@ def capture(
     return program
 
 
-def capture_to_run(module: nn.Module, inputs: Inputs, dynamic_shapes: Any) -> Program:
-    """Capture a network that is only run: what its graph lacks for a training isn't looked for; see `capture`."""
+def capture_to_run(module: nn.Module, inputs: Inputs) -> Program:
+    """Capture a network that only runs on these inputs: nothing varies, and no form for training is looked for.
+
+    For errors see `capture`.
+    """
     module = unwrapped(module)
     with _quiet_export(module):
-        return _captured(module, copied_inputs(inputs), dynamic_shapes)[0]
+        return _captured(module, copied_inputs(inputs), {})[0]
 
 
 def _captured(module: nn.Module, example: Inputs, dynamic_shapes: Any) -> tuple[Program, Copies, Export]:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -128,10 +128,8 @@ class Trials:
             return outcome
         trial = self._with(attributes)
         active = _active_modules(trial)
-        # What keeps the batch from varying needn't be found again.
-        fixed: Any = None if self.dense.dynamic_shapes else {}
         try:
-            program = capture_to_run(trial, self.inputs, fixed)
+            program = capture_to_run(trial, self.inputs)
         except PrunecError as error:
             return TrialOutcome((1, -1), f"in that it can't be captured any more: {error.message}", active[::-1])
         try:
@@ -200,9 +198,12 @@ class Trials:
 
 
 class _Active(list[str]):
-    """Paths of the modules that a run is in, outermost first, and how many it has entered."""
+    """Paths of the modules that a run is in, outermost first, and how many it has entered; copies write to it too."""
 
     begun = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def _active_modules(module: nn.Module) -> _Active:

@@ -94,10 +94,11 @@ class _Recording(Interpreter):
     def run_node(self, n: Node) -> Any:
         """Run one node and keep its sums, under its key."""
         value = super().run_node(n)
-        if n.op == "call_function" and operator_name(n.target) != "getitem":
+        tensors = list(_tensors(value))  # of sizes there are none where nothing varies
+        if n.op == "call_function" and tensors and operator_name(n.target) != "getitem":
             name = operator_name(n.target)
             place = module_path(n), "split" if name in (*EVEN_SPLITS, "split_with_sizes") else name
-            self.values[*place, self.calls[place]] = n, [_summary(leaf) for leaf in _tensors(value)]
+            self.values[*place, self.calls[place]] = n, list(map(_summary, tensors))
             self.calls[place] += 1
         return value
 
