@@ -43,6 +43,7 @@ def normalise(module: GraphModule, batch_symbol: str | None) -> None:
     copy_written_inputs(module.graph)
     functionalise(module.graph)
     decompose(module.graph)
+    functionalise(module.graph)  # decompositions write in place, too
     _plain_metadata(module.graph, batch_symbol)
     _make_squeezes_explicit(module.graph)
     _compute_constants(module)

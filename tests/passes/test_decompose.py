@@ -60,6 +60,7 @@ SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "a matrix product of several": (
         lambda h: torch.einsum("bi,ij,jk->bk", h, torch.eye(16, dtype=h.dtype), torch.eye(16, dtype=h.dtype)), True,
     ),
+    "closeness": (lambda h: h * torch.isclose(h, h.abs()), True),
     "window": (lambda h: h * torch.hamming_window(16, dtype=h.dtype), True),
     "logarithmic range": (lambda h: h * torch.logspace(0, 1, 16, dtype=h.dtype), True),
     "broadcast": (lambda h: h * h.sum(1, keepdim=True).broadcast_to(h.shape), True),
