@@ -131,7 +131,8 @@ class Trials:
         try:
             program = capture_to_run(trial, self.inputs)
         except PrunecError as error:
-            return TrialOutcome((1, -1), f"in that it can't be captured any more: {error.message}", active[::-1])
+            words = f"in that it can't be captured any more: {error.message}"
+            return TrialOutcome((1, -1), words, (active or active.failed)[::-1])
         try:
             difference = relative_error(*(_in_float64(network) for network in (program, self.pruned)))
             words = f"the outputs differ by {difference:.1e} (relative)" if difference > TOLERANCE else ""
@@ -198,9 +199,15 @@ class Trials:
 
 
 class _Active(list[str]):
-    """Paths of the modules that a run is in, outermost first, and how many it has entered; copies write to it too."""
+    """Paths of the modules that a run is in, outermost first; copies of the module write to it too.
+
+    Attributes:
+        begun: How many modules were entered.
+        failed: Where an earlier run was when it failed.
+    """
 
     begun = 0
+    failed: tuple[str, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -212,6 +219,7 @@ def _active_modules(module: nn.Module) -> _Active:
 
     def enter(path: str) -> None:
         if not path:
+            active.failed = tuple(active) or active.failed
             active.clear()
         active.append(path)
         active.begun += 1
