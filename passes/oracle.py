@@ -23,8 +23,10 @@ from prunec.passes.tensors import doubled
 _NEGLIGIBLE = 1e-9
 #: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
-#: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding.
-_FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 1e-6
+#: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding, of
+#: which bfloat16's is the coarsest.
+_FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 2**-8
+_FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,10 @@ def _scale(tensor: Tensor) -> float:
 
 
 def _filled(actual: Tensor, expected: Tensor) -> Tensor:
-    """Where a mask put values such as -1e9 into an output: at that scale all others would seem equal."""
+    """Where a mask put values such as -1e9 into an output: at that scale all others would seem equal.
+
+    In float16 they are its largest number, which masks as well.
+    """
     fill = (expected.abs() >= _FILL) & torch.isclose(actual, expected, rtol=_FILL_ROUNDING, atol=0)
     is_apart = fill.any() and expected[fill].abs().min() > _FILL_GAP * _scale(expected[~fill])
     return fill if is_apart else torch.zeros_like(fill)
@@ -174,7 +179,10 @@ def _relative_error(position: int, actual: Tensor, expected: Tensor) -> float:
     if not torch.allclose(actual[~finite], expected[~finite], equal_nan=True):
         return 1.0
     actual, expected = actual[finite], expected[finite]
-    fill = _filled(actual, expected)
+    saturated = (expected.abs() >= _FILL) & (actual == expected.sign() * _FLOAT16_MAX)
+    as_meant = torch.where(saturated, expected, actual)
+    fill = _filled(as_meant, expected)
+    actual = torch.where(fill, as_meant, actual)
     return max(_of_scale(actual[part], expected[part]) for part in (fill, ~fill))
 
 
