@@ -25,7 +25,7 @@ _NEGLIGIBLE = 1e-9
 TOLERANCE = 1e-9
 #: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding, of
 #: which bfloat16's is the coarsest.
-_FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 2**-8
+_FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 2**-7
 _FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
