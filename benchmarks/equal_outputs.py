@@ -34,7 +34,8 @@ NETWORKS = Path(__file__).with_name("equal_outputs_networks.py")
 #: Parts of a report that two runs of one tree don't share, as dotted paths; "*" is any index of a list.
 MEASURED = (
     *("latency", "latency_cpu", "environment", "engine", "command", "size_bytes.engine", "schema"),
-    *("recovery.seconds", "recovery.curve.*.seconds", "layers.*.dense_ms", "layers.*.sparse_ms", "layers.*.gain"),
+    *("recovery.seconds", "recovery.curve.*.seconds", "steps.*.preflight.seconds"),
+    *("layers.*.dense_ms", "layers.*.sparse_ms", "layers.*.gain"),
     *("layers.*.sparsity.found_by_builder", "layers.*.sparsity.chosen_by_builder"),
 )
 PERMUTE = "permute{seconds=30}"
