@@ -115,6 +115,11 @@ def repeat_interleave(ties: Ties, node: Node, a: dict[str, Any]) -> Value:
     label = value[dim]
     if isinstance(label, Channels):
         value[dim] = label.take(np.repeat(label.atoms, a["repeats"]))
+        if isinstance(a.get("output_size"), int):
+            ties.follow(node, "output_size", None, value[dim])
+    elif label is not None:
+        ties.freeze(label, "repeated positions of merged axes")
+        value[dim] = None
     return tuple(value)
 
 

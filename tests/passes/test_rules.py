@@ -67,6 +67,7 @@ TRANSPARENT: dict[str, tuple[Callable[[Tensor, Net], Tensor], int, int]] = {
     "slice of a slice": (lambda y, s: torch.cat([y[:, 1:-1][:, -4:], y[:, :-2]], 1), 8, 10),
     "flip": (lambda y, s: y.flip(1), 8, 8),
     "repeat": (lambda y, s: y.repeat(1, 2, 1, 1), 8, 16),
+    "repeat of each to a stated size": (lambda y, s: y.repeat_interleave(2, 1, output_size=16), 8, 16),
     "repeat of each": (lambda y, s: y.repeat_interleave(2, 1), 8, 16),
     "a tensor in the code": (lambda y, s: y + torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8])[:, None, None], 8, 8),
     "merged with the batch": (
