@@ -18,13 +18,15 @@ from torch.export import ExportedProgram
 from torch.fx import Graph
 
 from prunec.passes.errors import UnsupportedModelError, first_line
-from prunec.passes.graphs import arguments, calls
+from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 from prunec.runtime.onnx_signature import Signature, name_values, write_signature
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+#: Largest magnitude that the optimizer of onnxscript takes for zero where it is added.
+_TAKEN_FOR_ZERO = 1e-8
 
 
 def export_onnx(program: Program, path: Path) -> None:
@@ -82,7 +84,20 @@ def _prepared(exported: ExportedProgram) -> ExportedProgram:
     if any(len(arguments(node)["query"].meta["val"].shape) != 4 for node in attention):
         exported = exported.run_decompositions({_ATTENTION: _attention_of_rank_4})
     _copy_before_reshapes(exported.graph)
+    _keep_small_numbers(exported.graph)
     return exported
+
+
+def _keep_small_numbers(graph: Graph) -> None:
+    """Give small numbers as tensors: the exporter's optimizer takes ``x + 1e-15`` for ``x``, and 0 / 1e-15 gets NaN."""
+    for node in list(calls(graph, "add", "sub")):
+        number, sum_ = arguments(node)["other"], node.meta["val"]
+        if isinstance(number, float) and 0 < abs(number) <= _TAKEN_FOR_ZERO and sum_.is_floating_point() and sum_.ndim:
+            with graph.inserting_before(node):
+                kept = graph.call_function(torch.ops.aten.full.default, ([1], number), {"dtype": sum_.dtype})
+            kept.meta = {"val": sum_.new_full((1,), number)}
+            node.target = getattr(torch.ops.aten, operator_name(node.target)).Tensor
+            node.args = (node.args[0], kept, *node.args[2:])
 
 
 def _copy_before_reshapes(graph: Graph) -> None:

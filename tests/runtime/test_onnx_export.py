@@ -212,3 +212,22 @@ def test_tied_weights_have_the_programs_name_for_them(tmp_path: Path) -> None:
     program = capture(Tied().eval(), (torch.randint(0, 12, (2, 5)),))
     export_onnx(program, tmp_path / "m.onnx")
     assert {entry.layer for entry in check_sparsity(tmp_path / "m.onnx")} == {layer.name for layer in program.layers()}
+
+
+@pytest.mark.parametrize("small_number", [1e-8, 1e-12, 1e-15])
+def test_small_numbers_beside_zeros_are_kept(tmp_path: Path, small_number: float) -> None:
+    """The optimizer of the exporter takes them for zero: what is divided by them would be NaN."""
+
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.cat([self.linear(x), x * 0], 1).relu()
+            down = y / (torch.stack([y, y]).amax(0) + small_number) + y / (y - -small_number)
+            return down / (y.sum(1, keepdim=True).add(small_number))
+
+    program = capture(Normed(), (torch.randn(3, 4),))
+    export_onnx(program, tmp_path / "model.onnx")
+    assert onnx_vs_torch(program, tmp_path / "model.onnx") < 1e-5
