@@ -288,13 +288,16 @@ def _is_layer(name: Any) -> bool:
 
 def _make_squeezes_explicit(graph: Graph) -> None:
     """Name the axes of size 1 that vanish, so that an axis pruned to one channel doesn't vanish with them."""
-    for node in calls(graph, "squeeze"):
+    for node in list(calls(graph, "squeeze")):
         bound = arguments(node)
         shape, dims = bound["self"].meta["shapes"], bound.get("dim")
         chosen = range(len(shape)) if dims is None else [dims] if isinstance(dims, int) else dims
         gone = sorted({d % len(shape) for d in chosen if shape and shape[d] == 1})
         node.target = torch.ops.aten.squeeze.dims
         node.args, node.kwargs = (bound["self"], gone), {}
+        if not gone:
+            node.replace_all_uses_with(bound["self"])
+            graph.erase_node(node)
 
 
 def _compute_constants(module: GraphModule) -> None:

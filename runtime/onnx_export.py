@@ -85,7 +85,19 @@ def _prepared(exported: ExportedProgram) -> ExportedProgram:
         exported = exported.run_decompositions({_ATTENTION: _attention_of_rank_4})
     _copy_before_reshapes(exported.graph)
     _keep_small_numbers(exported.graph)
+    _cast_before_subtraction(exported.graph)
     return exported
+
+
+def _cast_before_subtraction(graph: Graph) -> None:
+    """Cast whole numbers that are taken from a number with a fraction, which the exporter can't."""
+    for node in list(calls(graph, "rsub")):
+        source, dtype = arguments(node)["self"], node.meta["val"].dtype
+        if source.meta["val"].dtype != dtype:
+            with graph.inserting_before(node):
+                cast = graph.call_function(torch.ops.aten._to_copy.default, (source,), {"dtype": dtype})
+            cast.meta = {"val": source.meta["val"].to(dtype)}
+            node.replace_input_with(source, cast)
 
 
 def _keep_small_numbers(graph: Graph) -> None:

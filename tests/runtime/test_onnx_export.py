@@ -231,3 +231,18 @@ def test_small_numbers_beside_zeros_are_kept(tmp_path: Path, small_number: float
     program = capture(Normed(), (torch.randn(3, 4),))
     export_onnx(program, tmp_path / "model.onnx")
     assert onnx_vs_torch(program, tmp_path / "model.onnx") < 1e-5
+
+
+def test_squeezes_of_nothing_and_masks_of_whole_numbers(tmp_path: Path) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(16, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            y = self.embed(ids) * (1.0 - mask)[..., None]
+            return self.head(y.mean(1)).squeeze(1)  # type: ignore[no-any-return]
+
+    program = capture(Masked(), (torch.randint(16, (3, 5)), torch.randint(2, (3, 5))))
+    export_onnx(program, tmp_path / "model.onnx")
+    assert onnx_vs_torch(program, tmp_path / "model.onnx") < 1e-5
