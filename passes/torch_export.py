@@ -12,13 +12,14 @@ from torch.fx import GraphModule
 
 from prunec.passes.batch_limits import users_lines
 from prunec.passes.dimensions import dynamic_batch, input_tensors, specification
+from prunec.passes.known_ranges import known_ranges
 from prunec.passes.silence import without_logging
 from prunec.passes.tensors import Inputs
 
 
 def export_as_is(module: nn.Module, inputs: Inputs, shapes: Any = None) -> ExportedProgram:
     """Export a module in its mode, with torch silent, which logs a traceback and prints a graph for every failure."""
-    with without_logging(), warnings.catch_warnings(), redirect_stderr(StringIO()), users_lines():
+    with without_logging(), warnings.catch_warnings(), redirect_stderr(StringIO()), users_lines(), known_ranges():
         warnings.simplefilter("ignore")
         return torch.export.export(module, *inputs, dynamic_shapes=shapes, strict=False)
 

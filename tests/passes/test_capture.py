@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim
 
 from prunec.passes.coupling import analyse
@@ -421,3 +422,28 @@ class Ungraded(nn.Module):
 
 def test_a_region_that_computes_the_same_in_training_loses_nothing() -> None:
     assert capture(nn.Sequential(nn.Linear(6, 4), Ungraded()), (normal(2, 6).float(),)).lost_in_capture == ()
+
+
+class OverAllAxes(nn.Module):
+    """Takes the numbers of the axes from a range, and leaves it, as code written for TorchScript does."""
+
+    def __init__(self, as_type: torch.dtype = torch.int64, written: bool = False) -> None:
+        super().__init__()
+        self.linear, self.as_type, self.written = nn.Linear(6, 4), as_type, written
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes: Any = torch.arange(1, x.ndim, dtype=self.as_type)
+        axes = axes.sub_(1).tolist() if self.written else axes.tolist()
+        wrong = torch.arange(0, 4, 2) + 1
+        return self.linear(x - x.mean(axes, keepdim=True) + wrong.sum())  # type: ignore[no-any-return]
+
+
+def test_ranges_that_the_code_reads() -> None:
+    original = torch.arange, FakeTensor.tolist
+    program = capture(OverAllAxes(), (normal(2, 3, 6).float(),))
+    assert program.batch_is_dynamic
+    assert not list(calls(program.graph, "item"))
+    for other in (OverAllAxes(torch.float32), OverAllAxes(written=True)):
+        with pytest.raises(UnsupportedModelError):
+            capture(other, (normal(2, 3, 6).float(),))
+    assert (torch.arange, FakeTensor.tolist) == original
