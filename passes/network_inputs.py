@@ -28,6 +28,8 @@ WHOLE = {
 }
 DTYPES = ("float16", "bfloat16", "float32", "float64", *WHOLE)
 _LONGEST_NAME = 200
+#: The largest number of float32.
+_LARGEST = (2 - 2**-23) * 2.0**127
 
 
 def check_samples_size(shape: Iterable[int]) -> None:
@@ -119,8 +121,9 @@ class NetworkInput:
             raise ValueError(f"low and high of {self.name} belong together")
         if self.low is None or self.high is None:
             return
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"low of {self.name} must be below its high, got {self.low} and {self.high}")
+        if not -_LARGEST <= self.low < self.high <= _LARGEST:
+            got = " and ".join(shortened(repr(bound)) for bound in (self.low, self.high))
+            raise ValueError(f"low of {self.name} must be below its high, both in the range of float32, got {got}")
         if self.dtype in WHOLE:
             least, bound = WHOLE[self.dtype]
             if not (
