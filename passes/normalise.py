@@ -60,12 +60,12 @@ def _drop_checks_of_values(graph: Graph) -> None:
 
     Where sizes depend on such a number, its checks stay: torch.export goes by them.
     """
-    checks, taken = set(calls(graph, *_CHECKS)), set(calls(graph, "item", "_local_scalar_dense"))
+    checks, taken = list(calls(graph, *_CHECKS)), set(calls(graph, "item", "_local_scalar_dense"))
     needed = _read_by(node for node in graph.nodes if node not in checks and _is_kept(node))
-    for node in reversed(list(calls(graph, *_CHECKS))):
-        numbers = _read_by([node]) & taken
+    for check in checks:
+        numbers = _read_by([check]) & taken
         if numbers and numbers.isdisjoint(needed):
-            graph.erase_node(node)
+            graph.erase_node(check)
 
 
 def _read_by(nodes: Iterable[Node]) -> set[Node]:

@@ -8,8 +8,7 @@ from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.oracle import TOLERANCE, OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_precision import to_bf16, to_fp16
-from tests.runtime.widened import widened
+from prunec.runtime.onnx_precision import to_bf16, to_fp16, to_fp32
 
 #: Largest relative difference between two float32 computations of one function.
 FLOAT32 = 1e-4
@@ -53,4 +52,5 @@ def fp16_error(program: Program, path: Path, form: Path) -> float:
 def bf16_error(program: Program, path: Path, form: Path) -> float:
     """The same of the bfloat16 form, which ONNX Runtime computes in float32 with the rounded weights."""
     to_bf16(path, form)
-    return onnx_vs_torch(program, widened(form, form.with_suffix(".wide.onnx")))
+    to_fp32(form, wide := form.with_suffix(".wide.onnx"))
+    return onnx_vs_torch(program, wide)

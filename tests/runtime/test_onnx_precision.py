@@ -10,9 +10,8 @@ from prunec.passes import Program, capture
 from prunec.runtime.engines.protocol import TOLERANCES
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
-from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_precision import to_bf16, to_fp16, to_fp32
 from tests.runtime.constructs import CASES
-from tests.runtime.widened import widened
 
 
 @pytest.fixture(scope="module")
@@ -41,5 +40,5 @@ def test_float16(name: str, exported, tmp_path: Path) -> None:
 def test_bfloat16(name: str, exported, tmp_path: Path) -> None:
     program, source = exported(name)
     to_bf16(source, tmp_path / "half.onnx")
-    wide = widened(tmp_path / "half.onnx", tmp_path / "wide.onnx")
-    assert onnx_vs_torch(program, wide) < TOLERANCES["bf16"]
+    to_fp32(tmp_path / "half.onnx", tmp_path / "wide.onnx")
+    assert onnx_vs_torch(program, tmp_path / "wide.onnx") < TOLERANCES["bf16"]

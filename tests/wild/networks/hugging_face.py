@@ -36,8 +36,8 @@ def config(name: str, **settings: Any) -> Any:
     """A configuration of transformers.
 
     Args:
-        name: of its class.
-        settings: what differs from its defaults.
+        name: Name of the class of configurations, as BertConfig.
+        settings: What differs from its defaults.
     """
     import transformers
 
