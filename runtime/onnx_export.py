@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch.fx import Graph
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
+from prunec.passes.silence import without_logging
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 from prunec.runtime.onnx_signature import Signature, name_values, write_signature
@@ -151,14 +151,9 @@ def _attention_of_rank_4(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's chatter from the user's terminal; errors are raised anyway."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    with without_logging(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _root_cause(error: BaseException) -> str:
