@@ -148,7 +148,7 @@ class Program:
 
     def layers(self) -> list[cost.Layer]:
         """Convolutions and linear layers in the order of execution."""
-        return cost.layers(self.graph, self._samples)
+        return cost.layers(self.graph, self.samples_of_shapes)
 
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and linear layers for one sample (`cost.CONVENTION`)."""
@@ -156,10 +156,10 @@ class Program:
 
     def attention_macs(self) -> int:
         """Multiply-accumulates of products of two activations for one sample."""
-        return cost.product_macs(self.graph) // self._samples
+        return cost.product_macs(self.graph) // self.samples_of_shapes
 
     @property
-    def _samples(self) -> int:
+    def samples_of_shapes(self) -> int:
         """Number of samples that the graph's shapes stand for: 1, or the batch where it is fixed."""
         return 1 if self.batch_is_dynamic else batch_size(self.example_inputs)
 

@@ -1,0 +1,240 @@
+"""Count the work of a program: a walk over its graph that writes every count down as products of sizes."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.fx import Node
+
+from prunec.passes.cost import call_macs, layer_name, recurrent_products
+from prunec.passes.costs.workload import COUNTS, Operation, Workload
+from prunec.passes.coupling import Coupling
+from prunec.passes.graphs import Shapes, arguments, calls, module_path, operator_name
+from prunec.passes.labels import Atoms, Label, Value, parts
+from prunec.passes.operators import RECURRENT, WEIGHTED
+from prunec.passes.products import Product, WeightProduct, products
+from prunec.passes.program import Program
+from prunec.passes.rules.lookup import find_rule
+from prunec.passes.rules.pointwise import broadcast
+
+#: Operators that engines fold into the layer before, or that move no data: batch norms, and views of a tensor.
+_FREE = frozenset({
+    "batch_norm", "_native_batch_norm_legit_no_training", "getitem", "view", "reshape", "_unsafe_view", "flatten",
+    "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes",
+    "movedim", "slice", "select", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unbind",
+    "narrow", "sym_size", "alias",
+})  # fmt: skip
+#: Sizes that a product multiplies, as labelled axes; the others stand in its factor.
+_Product = tuple[float, list[Atoms]]
+
+
+def workload_of(program: Program, coupling: Coupling) -> Workload:
+    """The workload of a program with all its prunable groups.
+
+    The counts at the widths of a pruned program are those of that program at its own.
+    """
+    writer = _Writer(program, coupling)
+    by_product = {product.node: product for product in products(program.graph)}
+    for node in calls(program.graph):
+        operator, product = operator_name(node.target), by_product.get(node)
+        if operator in WEIGHTED:
+            writer.weighted(node)
+        elif isinstance(product, WeightProduct):
+            writer.product(product)
+        elif operator in RECURRENT:
+            writer.recurrent(node)
+        else:
+            writer.follow(node, product)
+    return writer.workload()
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A product of sizes that adds to one count of one operation."""
+
+    count: str
+    operation: int
+    scale: float
+    sizes: tuple[int, ...]
+
+
+class _Writer:
+    """The operations, sizes and products of sizes that were written so far."""
+
+    def __init__(self, program: Program, coupling: Coupling) -> None:
+        self._coupling = coupling
+        self._samples = program.samples_of_shapes
+        self._counts = np.array([group.count for group in coupling.groups], dtype=float)
+        self._operations, self._owners = [Operation("")], dict[str, int]()
+        self._calls: dict[str, int] = {}
+        self._slopes: list[NDArray[np.float64]] = [np.zeros(len(self._counts))]
+        self._constants = [1.0]
+        self._positions: dict[int, int] = {}
+        self._atoms: list[Atoms] = []  # kept alive, since sizes are known by their identity
+        self._terms: list[_Term] = []
+
+    def weighted(self, node: Node) -> None:
+        """A convolution or linear layer."""
+        bound, kind = arguments(node), WEIGHTED[operator_name(node.target)]
+        weight: Node = bound["weight"]
+        shape, labels = weight.meta["sample_shapes"], self._coupling.ties.of(weight)
+        grouped = int(bound.get("groups", 1)) > 1
+        self._begin(node, weight, weight, bound["input"], shape[2:], is_grouped=grouped)
+        axis = -1 - kind.spatial_dims
+        self._add(
+            "in_channels", *_sizes([bound["input"].meta["sample_shapes"][axis]], [self._of(bound["input"])[axis]])
+        )
+        self._add("out_channels", *_sizes([node.meta["sample_shapes"][axis]], [self._of(node)[axis]]))
+        # An output element sums over the inputs of its own group; where the layer is transposed, over all the filters.
+        summed = [labels[0]] if kind.is_transposed and not grouped else [] if kind.is_transposed else [labels[1]]
+        atoms = [channels.atoms for label in (*self._of(node), *summed) for channels in parts(label)]
+        self._add("macs", call_macs(node) / self._samples / math.prod(map(len, atoms)), atoms)
+
+    def product(self, product: WeightProduct) -> None:
+        """A product of an activation with a weight."""
+        node, weight = product.node, product.weight
+        activation, term = next(pair for pair in product.operands if pair[0] is not weight)
+        self._begin(node, product.tensor, weight, activation, ())
+        by_letter = {
+            letter: (size, label)
+            for tensor, letters in product.operands
+            for letter, size, label in zip(letters, tensor.meta["sample_shapes"], self._of(tensor), strict=True)
+        }
+        summed = [by_letter[letter] for letter in product.term if letter not in product.output]
+        filters = [by_letter[letter] for letter in product.term if letter in product.output and letter not in term]
+        self._add("in_channels", *_sizes(*_columns(summed)))
+        self._add("out_channels", *_sizes(*_columns(filters)))
+        atoms = [
+            channels.atoms for label in (*self._of(node), *(label for _, label in summed)) for channels in parts(label)
+        ]
+        self._add("macs", product.macs() / self._samples / math.prod(map(len, atoms)), atoms)
+
+    def recurrent(self, node: Node) -> None:
+        """A recurrent layer, which stays whole."""
+        matrices = list(recurrent_products(node))
+        sequence, first, _ = matrices[0]
+        self._begin(node, first, first, sequence, ())
+        self._add("in_channels", float(first.meta["sample_shapes"][1]), [])
+        self._add("out_channels", float(first.meta["sample_shapes"][0]), [])
+        macs = sum(steps * math.prod(matrix.meta["sample_shapes"]) for _, matrix, steps in matrices)
+        self._add("macs", macs / self._samples, [])
+        for _, matrix, _ in matrices[1:]:
+            self._add("weights", float(math.prod(matrix.meta["sample_shapes"])), [])
+
+    def follow(self, node: Node, product: Product | None) -> None:
+        """What is no layer belongs to the last layer that it reads from, and costs what engines can't fold into it."""
+        read = [source for source in node.all_input_nodes if source.meta.get("sample_shapes") is not None]
+        owner = max((self._owners[source.name] for source in read if source.name in self._owners), default=0)
+        self._owners[node.name] = owner
+        operator = operator_name(node.target)
+        activations = [source for source in read if source.op != "get_attr"]
+        if operator in _FREE or not activations or node.meta.get("sample_shapes") is None:
+            return
+        if find_rule(node) is broadcast:
+            others = [source for source in activations if self._owners.get(source.name, 0) != owner]
+            for source in others:
+                self._elements("joined", source, owner)
+            return
+        operation = self._operations[owner]
+        self._operations[owner] = replace(operation, tail=(*operation.tail, operator))
+        for moved in (*activations, node):
+            self._elements("tail_moves", moved, owner)
+        if product is not None:
+            self._add_macs(owner, product.operands, product.macs())
+        elif operator == "scaled_dot_product_attention":
+            self._attention(owner, node)
+
+    def _attention(self, owner: int, node: Node) -> None:
+        """Queries meet keys, and the weights of that meet values."""
+        query, key, value = (arguments(node)[name] for name in ("query", "key", "value"))
+        keys = key.meta["sample_shapes"][-2], self._of(key)[-2]
+        for tensor in (query, value):
+            shape, labels = query.meta["sample_shapes"], self._of(query)
+            sizes = [*shape[:-1], keys[0], tensor.meta["sample_shapes"][-1]]
+            self._add("tail_macs", *_sizes(sizes, [*labels[:-1], keys[1], self._of(tensor)[-1]], self._samples), owner)
+
+    def _add_macs(self, owner: int, operands: Iterable[tuple[Node, str]], macs: int) -> None:
+        labels: dict[str, Label] = {}
+        for tensor, letters in operands:
+            for letter, label in zip(letters, self._of(tensor), strict=True):
+                labels[letter] = labels.get(letter) or label
+        atoms = [channels.atoms for label in labels.values() for channels in parts(label)]
+        self._add("tail_macs", macs / self._samples / math.prod(map(len, atoms)), atoms, owner)
+
+    def _begin(
+        self, node: Node, tensor: Node, weight: Node, reads: Node, kernel: tuple[int, ...], *, is_grouped: bool = False
+    ) -> None:
+        """A new operation, with the elements of its weight and of what it reads and writes."""
+        is_own = tensor.op == "get_attr"
+        parameter = str(tensor.target) if is_own else weight.name
+        path = layer_name(parameter) if is_own else module_path(node) or parameter
+        calls_before = self._calls[path] = self._calls.get(path, 0) + 1
+        name = path if calls_before == 1 else f"{path}#{calls_before}"
+        self._owners[node.name] = len(self._operations)
+        operator = operator_name(node.target)
+        self._operations.append(Operation(name, operator, parameter, tuple(kernel), is_grouped))
+        self._elements("weights", weight, per=1)
+        self._elements("reads", reads)
+        self._elements("writes", node)
+
+    def _of(self, node: Node) -> tuple[Label, ...]:
+        """Labels of the one tensor that a node yields."""
+        return self._coupling.ties.of(node)
+
+    def _elements(self, count: str, node: Node, operation: int | None = None, per: int | None = None) -> None:
+        """Add the elements of a node's tensors."""
+        for sizes, labels in _tensors(node.meta["sample_shapes"], self._coupling.values[node]):
+            self._add(count, *_sizes(sizes, labels, self._samples if per is None else per), operation)
+
+    def _add(self, count: str, scale: float, atoms: list[Atoms], operation: int | None = None) -> None:
+        """Add a product of sizes to a count of an operation, by default the last one."""
+        place = len(self._operations) - 1 if operation is None else operation
+        self._terms.append(_Term(count, place, scale, tuple(self._size(each) for each in atoms)))
+
+    def _size(self, atoms: Atoms) -> int:
+        """Position of the size of an axis with these atoms."""
+        if id(atoms) not in self._positions:
+            owners = self._coupling.group_of_root[self._coupling.roots[atoms]]
+            per_group = np.bincount(owners + 1, minlength=len(self._counts) + 1)
+            self._positions[id(atoms)] = len(self._slopes)
+            self._atoms.append(atoms)
+            self._slopes.append(per_group[1:] / self._counts)
+            self._constants.append(float(per_group[0]))
+        return self._positions[id(atoms)]
+
+    def workload(self) -> Workload:
+        """What was written; the size at position 0 is 1, for products of fewer sizes than the longest."""
+        longest = max((len(term.sizes) for term in self._terms), default=0)
+        factors = [[*term.sizes, *(0,) * (longest - len(term.sizes))] for term in self._terms]
+        cells = [COUNTS.index(term.count) * len(self._operations) + term.operation for term in self._terms]
+        return Workload(
+            operations=tuple(self._operations),
+            owners=self._owners,
+            slopes=np.array(self._slopes).reshape(len(self._slopes), len(self._counts)),
+            constants=np.array(self._constants),
+            scales=np.array([term.scale for term in self._terms]),
+            factors=np.array(factors, dtype=np.int64).reshape(len(factors), longest),
+            cells=np.array(cells, dtype=np.int64),
+        )
+
+
+def _sizes(sizes: Iterable[int], labels: Iterable[Label], samples: int = 1) -> _Product:
+    """The product of some axes' sizes: what no label says of them as a factor, over ``samples``, and the atoms."""
+    atoms = [channels.atoms for label in labels for channels in parts(label)]
+    return math.prod(sizes) / samples / math.prod(map(len, atoms)), atoms
+
+
+def _columns(pairs: list[tuple[int, Label]]) -> tuple[list[int], list[Label]]:
+    return [size for size, _ in pairs], [label for _, label in pairs]
+
+
+def _tensors(shapes: Shapes, value: Value) -> Iterable[tuple[tuple[int, ...], tuple[Label, ...]]]:
+    """Shape and labels of each tensor of a node's value."""
+    if isinstance(shapes, list):
+        values = value if isinstance(value, list) else [None] * len(shapes)
+        for shape, item in zip(shapes, values, strict=True):
+            yield from _tensors(shape, item)
+    elif shapes is not None:
+        yield shapes, value if isinstance(value, tuple) else (None,) * len(shapes)
