@@ -1,0 +1,1 @@
+"""Cost models of targets: predicted from data sheets, measured here, and read from files."""
