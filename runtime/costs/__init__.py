@@ -1,1 +1,1 @@
-"""Cost models out of measurements and data sheets, and the file that keeps them."""
+"""Cost models of layers: measured by an engine on variants of a network, or predicted by a roofline; and their file."""
