@@ -1,4 +1,7 @@
-"""A CIFAR-style ResNet for 28x28 grey images: 3 stages of 2 basic blocks, stride-2 stem, 175k parameters."""
+"""CIFAR-style ResNets for 28x28 grey images, with a stride-2 stem and 3 stages of basic blocks.
+
+`resnet` has 175k parameters in 6 narrow blocks, `wide_resnet` 1.2M in 3 blocks that are four times as wide.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -48,3 +51,8 @@ class ResNet(nn.Module):
 def resnet() -> ResNet:
     """The network that ``model.pt`` holds the weights of."""
     return ResNet()
+
+
+def wide_resnet() -> ResNet:
+    """The network that ``wide.pt`` holds the weights of: wide enough that fewer channels make it faster on CPUs too."""
+    return ResNet(widths=(64, 128, 256), blocks=1)

@@ -1,6 +1,7 @@
-"""Train the dense network on all 60,000 Fashion-MNIST images and write its checkpoint and log.
+"""Train a dense network on all 60,000 Fashion-MNIST images and write its checkpoint and log.
 
-    python train.py --data DIR [--epochs 12] [--seed 0] [--out model.pt]
+    python train.py --data DIR [--network resnet] [--epochs 12] [--seed 0] [--out model.pt]
+    python train.py --data DIR --network wide_resnet --epochs 8 --out wide.pt
 
 DIR holds the four idx.gz files (Debian: package dataset-fashion-mnist). The last epoch is kept: nothing is
 chosen on the test images, which are only watched.
@@ -12,9 +13,9 @@ import gzip
 import time
 from pathlib import Path
 
+import model as networks
 import numpy as np
 import torch
-from model import resnet
 from torch import Tensor, nn
 
 MEAN, STD = 0.2860, 0.3530
@@ -46,6 +47,7 @@ def top1(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--network", choices=("resnet", "wide_resnet"), default="resnet")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("model.pt"))
@@ -54,7 +56,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     images, labels = load(args.data, "train")
     test_images, test_labels = load(args.data, "t10k")
-    model = resnet()
+    model = getattr(networks, args.network)()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     steps = args.epochs * (len(images) // 128)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
