@@ -29,8 +29,8 @@ class PercentilesPart(Part):
 class LatencyPart(Part):
     """Dense and compiled measured in interleaved runs; the interval of the speed-up is a 95 % bootstrap.
 
-    `asked_speedup` and `asked_ms` are what the recipe asks for in time, and `predicted_speedup` is that of the cost model
-    at the widths chosen.
+    `asked_speedup` and `asked_ms` are what the recipe asks for in time, `predicted_speedup` is what the cost model said
+    of the chosen widths.
     """
 
     dense_ms: PercentilesPart

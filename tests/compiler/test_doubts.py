@@ -4,13 +4,7 @@ from typing import Any
 
 import pytest
 
-from prunec.compiler.gates.doubts import (
-    MaxAskedMsRatio,
-    MinAskedSpeedupPercent,
-    NotSlower,
-    VendorSupport,
-    strict_gates,
-)
+from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, NotSlower, VendorSupport, strict_gates
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.judging import gates_of, judged, judged_anew
 from prunec.compiler.gates.own_gates import MaxDropPoints, MinSpeedup
