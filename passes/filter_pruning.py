@@ -3,74 +3,54 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunec.passes.allocation.allocator import Allocator
+from prunec.passes.allocation.importance import Scores, as_array, scores_of
+from prunec.passes.allocation.scope import Scope, layer_names
 from prunec.passes.base import Aim, PassResult
-from prunec.passes.cost import layer_name
-from prunec.passes.coupling import Coupling, Group, analyse
-from prunec.passes.criteria.catalogue import blame
-from prunec.passes.criteria.evidence import Evidence
+from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.coupling import Coupling, Group
+from prunec.passes.criteria.catalogue import blame, unit_criterion
+from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import CompensatesUnits, ScoresUnits, SelectsUnits
-from prunec.passes.errors import UnsupportedModelError, UsageError
-from prunec.passes.policy import Policy
+from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
-from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio, matches
+from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio
 from prunec.passes.rewrite import plan_of, remove
-from prunec.passes.roles import expand_roles
-from prunec.passes.speedup import MacModel, widths_for_speedup
 from prunec.passes.tensors import with_values
 
-#: Layers named for each reason of a refusal.
-_NAMED = 4
+if TYPE_CHECKING:
+    from prunec.passes.prune_filters import PruneFilters
+
 #: Indices of the units that stay, int64, ascending.
 Kept = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Scope:
-    """The groups that are pruned, by the options of `PruneFilters`; ``inexact`` groups are or are not."""
+class Ratios:
+    """The fraction of units that every group loses, or fractions by glob."""
 
-    ignore: tuple[str, ...]
-    freeze: tuple[str, ...]
-    residual_streams: bool
-    inexact: bool
-
-    def positions(self, program: Program, groups: Sequence[Group]) -> list[int]:
-        """Positions of the groups that are pruned."""
-        ignore, freeze = (expand_roles(program.graph, globs) for globs in (self.ignore, self.freeze))
-        layers = _layer_names(program)
-        check_globs(ignore, layers, "ignore")
-        check_globs(freeze, layers, "freeze")
-        return [
-            position
-            for position, group in enumerate(groups)
-            if not matches(group.layers, ignore)
-            and not matches({layer_name(member.parameter) for member in group.members}, freeze)
-            and (self.residual_streams or not group.residual)
-            and (self.inexact or group.exact)
-        ]
-
-
-@dataclass(frozen=True)
-class Amount:
-    """The amount to prune: a ratio, ratios by glob, or a speed-up."""
-
-    ratio: float | Mapping[str, float] | None
-    speedup: float | None
+    ratio: float | Mapping[str, float]
     rounding: Rounding
 
-    def aim(self, dense_macs: int, macs: int, groups: Sequence[Group], widths: NDArray[np.int64]) -> Aim:
+    def widths(self, scope: Scope) -> NDArray[np.int64]:
+        """Units kept in every group, int64 (groups,); all where a group isn't pruned."""
+        kept = np.array([group.count for group in scope.coupling.groups], dtype=np.int64)
+        for position, group in zip(scope.positions, scope.groups, strict=True):
+            kept[position] = self.rounding.kept(group, self._ratio(group))
+        return kept
+
+    def aim(self, groups: Sequence[Group], widths: NDArray[np.int64]) -> Aim:
         """What was asked of these groups, before widths are rounded, and what became of it.
 
         Ratios ask for units of groups, which are filters with all that is coupled to them; the options that round
         widths, or keep a number of filters, are named where they keep more.
         """
-        if self.speedup is not None:
-            return Aim("MACs removed", dense_macs * (1 - 1 / self.speedup), dense_macs - macs)
         ratios = [self._ratio(group) for group in groups]
 
         def removed(rounding: Rounding) -> int:
@@ -85,40 +65,49 @@ class Amount:
         return Aim("filters removed", asked, got, reason)
 
     def _ratio(self, group: Group) -> Fraction:
-        assert self.ratio is not None
         return group_ratio(group, self.ratio) if isinstance(self.ratio, Mapping) else exact(self.ratio)
 
-    def widths(self, program: Program, coupling: Coupling, positions: Sequence[int]) -> NDArray[np.int64]:
-        """Units kept in every group, int64 (groups,); all where a group isn't at one of the positions."""
-        if self.speedup is not None:
-            model = MacModel.of(program, coupling)
-            return widths_for_speedup(model, coupling.groups, positions, self.speedup, self.rounding)
-        kept = np.array([group.count for group in coupling.groups], dtype=np.int64)
-        for position in positions:
-            group = coupling.groups[position]
-            kept[position] = self.rounding.kept(group, self._ratio(group))
-        return kept
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The widths that are pruned to, int64 (groups,), and what is known of how they were chosen."""
+
+    scope: Scope
+    widths: NDArray[np.int64]
+    aim: Aim
+    scores: Scores
+    told: dict[str, Any]
+
+
+def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "PruneFilters") -> _Chosen:
+    scope, ratios = Scope.of(program, options), Ratios(ratio, options.rounding)
+    if isinstance(ratio, Mapping):
+        check_globs(ratio, layer_names(program), "ratio")
+    widths = ratios.widths(scope)
+    return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {})
+
+
+def _by_goals(program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None) -> _Chosen:
+    allocator = Allocator.of(program, options, costs, evidence)
+    allocated = allocator.allocate(options.goals, options.allocation)
+    told = {"allocation": allocated.told()}
+    return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told)
 
 
 def prune_filters(
-    program: Program,
-    policy: Policy,
-    amount: Amount,
-    scope: Scope,
-    criterion: ScoresUnits | SelectsUnits,
-    evidence: Evidence,
+    program: Program, options: "PruneFilters", evidence: Evidence | None, costs: CostModel | None
 ) -> PassResult:
     """Do what `PruneFilters.run` does, with the errors that it raises."""
-    coupling = analyse(program, policy)
-    positions, macs = scope.positions(program, coupling.groups), program.macs()
-    if isinstance(amount.ratio, Mapping):
-        check_globs(amount.ratio, _layer_names(program), "ratio")
-    if not positions or not macs:
-        raise _nothing_prunable(coupling)
-    widths = amount.widths(program, coupling, positions)
+    criterion = unit_criterion(options.criterion, options.name)
+    evidence = evidence_for(criterion, program, evidence, options.seed or 0)
+    if options.ratio is None:
+        chosen = _by_goals(program, options, evidence, costs)
+    else:
+        chosen = _by_ratio(program, options.ratio, options)
+    coupling = chosen.scope.coupling
     kept = [
-        (group, kept_units(criterion, group, evidence, int(width)))
-        for group, width in zip(coupling.groups, widths, strict=True)
+        (group, kept_units(criterion, group, evidence, int(width), chosen.scores.get(position)))
+        for position, (group, width) in enumerate(zip(coupling.groups, chosen.widths, strict=True))
         if width < group.count
     ]
     removed = np.zeros(len(coupling.roots), dtype=bool)
@@ -132,20 +121,27 @@ def prune_filters(
         cut = {name: plan.select(name, value) for name, value in values.items()}
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
-    stats = _stats(program, pruned, coupling, widths, macs)
-    aim = amount.aim(macs, stats["macs"], [coupling.groups[position] for position in positions], widths[positions])
-    return PassResult(pruned, bool(plan.kept), stats, plan, compensated, aim)
+    stats = _stats(program, pruned, coupling, chosen.widths) | chosen.told
+    return PassResult(pruned, bool(plan.kept), stats, plan, compensated, chosen.aim)
 
 
-def kept_units(criterion: ScoresUnits | SelectsUnits, group: Group, evidence: Evidence, count: int) -> Kept:
+def kept_units(
+    criterion: ScoresUnits | SelectsUnits,
+    group: Group,
+    evidence: Evidence,
+    count: int,
+    scores: NDArray[Any] | None = None,
+) -> Kept:
     """The units of a group that stay: those selected, or else those with the highest scores, ties by index.
+
+    Scores that are known already are not asked for again.
 
     Raises:
         UsageError: The criterion gives something else than a score for each unit, or than that many units.
     """
     if isinstance(criterion, SelectsUnits):
         with blame(criterion):
-            selected = _array(criterion.select(group, evidence, count))
+            selected = as_array(criterion.select(group, evidence, count))
         stays = np.unique(selected)
         is_of_units = selected.dtype.kind in "iu" and selected.shape == stays.shape == (count,)
         if is_of_units and stays[0] >= 0 and stays[-1] < group.count:
@@ -154,24 +150,8 @@ def kept_units(criterion: ScoresUnits | SelectsUnits, group: Group, evidence: Ev
             f"The criterion {criterion.name} selects {selected.tolist()} in the group {group.name}: expected "
             f"{count} different units of {group.count}."
         )
-    with blame(criterion):
-        scores = _array(criterion.score(group, evidence))
-    if scores.shape != (group.count,) or scores.dtype.kind not in "fiu":
-        raise UsageError(
-            f"The criterion {criterion.name} scores the group {group.name} by {scores.dtype} {list(scores.shape)}: "
-            f"expected a number for each of its {group.count} units."
-        )
-    if np.isnan(scores).any():
-        units = _some(np.flatnonzero(np.isnan(scores)).tolist())
-        raise UsageError(f"The criterion {criterion.name} scores units {units} of the group {group.name} by NaN.")
+    scores = scores_of(criterion, group, evidence) if scores is None else scores
     return np.sort(np.argsort(scores, kind="stable")[group.count - count :])
-
-
-def _array(given: object) -> NDArray[Any]:
-    if not isinstance(given, Tensor):
-        return np.asarray(given)
-    values = given.detach().cpu()  # NumPy has no bfloat16
-    return (values.double() if values.is_floating_point() else values).numpy()
 
 
 def compensated_values(
@@ -203,14 +183,9 @@ def compensated_values(
     return values
 
 
-def _layer_names(program: Program) -> list[str]:
-    return list(dict.fromkeys(layer.name for layer in program.layers()))
-
-
-def _stats(
-    program: Program, pruned: Program, coupling: Coupling, widths: NDArray[np.int64], dense_macs: int
-) -> dict[str, Any]:
-    macs, counts = pruned.macs(), list(zip(coupling.groups, widths.tolist(), strict=True))
+def _stats(program: Program, pruned: Program, coupling: Coupling, widths: NDArray[np.int64]) -> dict[str, Any]:
+    dense_macs, macs = program.macs(), pruned.macs()
+    counts = list(zip(coupling.groups, widths.tolist(), strict=True))
     return {
         "macs_dense": dense_macs,
         "macs": macs,
@@ -222,24 +197,3 @@ def _stats(
         "inexact_groups": [group.name for group, count in counts if group.inexact and count < group.count],
         "unknown_operators": coupling.unknown_operators,
     }
-
-
-def _nothing_prunable(coupling: Coupling) -> UnsupportedModelError:
-    """The error that lists every reason with the layers that it keeps whole."""
-    kept_whole: dict[str, list[str]] = {}
-    for group in coupling.frozen:
-        for reason in group.reasons:
-            kept_whole.setdefault(reason, []).append(group.name)
-    if coupling.groups:
-        by_option = "left out by ignore, freeze, residual_streams=false or inexact_groups=freeze"
-        kept_whole[by_option] = [group.name for group in coupling.groups]
-    lines = [f"  {reason}: {_some(names)}" for reason, names in kept_whole.items()]
-    return UnsupportedModelError(
-        "\n".join(["No filters of this network can be pruned:", *(lines or ["  it has no layer with filters"])]),
-        hint="`prunec inspect` shows every group; a --pipeline without prune-filters compiles the network unpruned.",
-    )
-
-
-def _some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(str, names[:_NAMED])) + more

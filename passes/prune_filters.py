@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
 from prunec.passes.criteria.catalogue import CRITERIA, unit_criterion
-from prunec.passes.criteria.evidence import Evidence, evidence_for, needs_beyond_weights
-from prunec.passes.criteria.protocol import Criterion
-from prunec.passes.errors import UsageError
+from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.options import CATALOGUE
 from prunec.passes.policy import Attention, Grouped, Policy
 from prunec.passes.ratios import Rounding, exact
@@ -15,6 +16,7 @@ from prunec.passes.seeds import check_seed
 
 if TYPE_CHECKING:
     from prunec.passes.base import PassResult
+    from prunec.passes.costs.cost_model import CostModel
     from prunec.passes.program import Program
 
 
@@ -25,7 +27,15 @@ class PruneFilters:
     Attributes:
         ratio: Fraction of filters removed in every group, or by glob over module paths (the last match counts;
             what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic.
-        speedup: Target of dense MACs over pruned MACs, instead of ratios: the nearest feasible at or above it.
+        speedup: A goal instead of ratios: dense MACs over pruned MACs, at least. Of several goals all are met.
+        latency_speedup: A goal: dense milliseconds over pruned milliseconds, at least, by a cost model's word.
+        latency_ms: A goal: milliseconds of one inference, at most, by a cost model's word.
+        parameters: A goal: number of trained scalars, at most.
+        size_mb: A goal: size of the trained scalars in float32, at most, in megabytes of 10^6 bytes.
+        allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
+            back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
+            importance for what they save. "auto" is "greedy" where latency is a goal and the criterion scores units,
+            else "uniform". Groups are compared by scores over their Euclidean norm.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -46,6 +56,11 @@ class PruneFilters:
 
     ratio: float | Mapping[str, float] | None = None
     speedup: float | None = None
+    latency_speedup: float | None = None
+    latency_ms: float | None = None
+    parameters: int | None = None
+    size_mb: float | None = None
+    allocation: Allocation = "auto"
     criterion: str | Criterion = field(default="l1", metadata={CATALOGUE: CRITERIA})
     round_to: int = 1
     min_channels: int = 1
@@ -62,10 +77,19 @@ class PruneFilters:
     name: ClassVar[str] = "prune-filters"
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.speedup is None):
-            raise UsageError("prune-filters needs either a ratio or a speedup.", hint="For example speedup=2.0.")
-        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
-            raise UsageError(f"speedup {self.speedup} is not a factor of at least 1.", hint="2.0 halves the MACs.")
+        if (self.ratio is None) == (not self.goals.given):
+            raise UsageError(
+                f"prune-filters needs either a ratio or goals ({', '.join(GOALS)}).", hint="For example speedup=2.0."
+            )
+        if self.allocation not in ALLOCATIONS:
+            raise UsageError(
+                f"allocation is {self.allocation!r}.", hint=did_you_mean(str(self.allocation), ALLOCATIONS)
+            )
+        if self.ratio is not None and self.allocation not in ("auto", "uniform"):
+            raise UsageError(
+                f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
+                hint="Leave out one of the two.",
+            )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
         if self.round_to < 1 or self.min_channels < 1 or self.samples < 1:
@@ -73,8 +97,24 @@ class PruneFilters:
         if self.inexact_groups not in ("prune", "freeze"):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         check_seed(self.name, self.seed)
-        unit_criterion(self.criterion, self.name)
+        criterion = unit_criterion(self.criterion, self.name)
+        if self.allocation in ("global", "greedy") and not isinstance(criterion, ScoresUnits):
+            raise UsageError(
+                f"allocation={self.allocation} compares groups by the scores of their units, and the criterion "
+                f"{criterion.name} only selects within a group.",
+                hint="Use allocation=uniform, or a criterion that scores units.",
+            )
         _ = self.policy
+
+    @property
+    def goals(self) -> Goals:
+        """The goals; none is given beside a ratio."""
+        return Goals(self.speedup, self.latency_speedup, self.latency_ms, self.parameters, self.size_mb)
+
+    @property
+    def rounding(self) -> Rounding:
+        """The rounding of the widths."""
+        return Rounding(self.round_to, self.min_channels)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -87,22 +127,24 @@ class PruneFilters:
         shortened = self.attention == "head_dim"
         return Policy("heads" if self.for_module and shortened else self.attention, self.grouped)
 
-    def run(self, program: "Program", evidence: Evidence | None = None) -> "PassResult":
+    def run(
+        self, program: "Program", evidence: Evidence | None = None, costs: "CostModel | None" = None
+    ) -> "PassResult":
         """Prune a program.
 
         Args:
             program: The program, which stays as it is.
             evidence: Evidence from `collect_evidence`, for a criterion that needs more than weights.
+            costs: The cost model that tells the milliseconds of the program at any widths. With one, no width is
+                chosen for a goal where a wider one is as fast.
 
         Raises:
-            UsageError: A glob matches nothing, ratios of one group conflict, the speed-up can't be reached, the
-                criterion needs evidence and there is none, or gives what is no score.
+            UsageError: A glob matches nothing, ratios of one group conflict, a goal can't be reached, latency is a
+                goal and there is no cost model, the criterion needs evidence and there is none, or gives what is no
+                score.
+            InputError: The cost model doesn't fit the program.
             UnsupportedModelError: No group can be pruned.
         """
-        from prunec.passes.filter_pruning import Amount, Scope, prune_filters
+        from prunec.passes.filter_pruning import prune_filters
 
-        criterion = unit_criterion(self.criterion, self.name)
-        evidence = evidence_for(criterion, program, evidence, self.seed or 0)
-        amount = Amount(self.ratio, self.speedup, Rounding(self.round_to, self.min_channels))
-        scope = Scope(self.ignore, self.freeze, self.residual_streams, self.inexact_groups == "prune")
-        return prune_filters(program, self.policy, amount, scope, criterion, evidence)
+        return prune_filters(program, self, evidence, costs)

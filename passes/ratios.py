@@ -38,7 +38,11 @@ class Rounding:
         """Units that stay at a ratio: ``n - min(ceil(ratio n), n - 1)``, then the nearest step, halves up."""
         if not ratio:
             return group.count
-        kept, step = group.count - min(ceil(ratio * group.count), group.count - 1), self.step(group)
+        return self.nearest(group, group.count - min(ceil(ratio * group.count), group.count - 1))
+
+    def nearest(self, group: "Group", kept: int) -> int:
+        """The nearest allowed count, halves up."""
+        step = self.step(group)
         return self.round_up(group, (2 * kept + step) // (2 * step) * step)
 
     def round_up(self, group: "Group", kept: int) -> int:

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("passes", "runtime", "calibration", "compiler")
 TORCH_FREE = (
     "prunec.passes",
+    "prunec.passes.allocation",
+    "prunec.passes.allocation.goals",
     "prunec.passes.criteria",
     "prunec.passes.criteria.catalogue",
     "prunec.passes.criteria.elements",
@@ -202,7 +204,7 @@ def test_the_signatures_that_other_programs_call() -> None:
     assert names(parse_schedule) == ["text", "epochs", "original"]
     assert names(apply_plan)[:2] == ["module", "plan"]
     assert names(check_oracle) == ["program", "result", "args", "kwargs"]
-    assert names(PruneFilters.run) == ["self", "program", "evidence"]
+    assert names(PruneFilters.run) == ["self", "program", "evidence", "costs"]
 
 
 def test_no_module_of_the_compiler_is_long() -> None:

@@ -16,6 +16,7 @@ from prunec.compiler.report.network_parts import AimPart, StepPart
 from prunec.compiler.report.nulls import NOT_RECORDED
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import RecoveryPart
+from prunec.passes.allocation.budgets import SAVED
 from prunec.passes.figures import plain_figures
 from prunec.passes.options import changed_options, resolved_options
 from prunec.passes.permute import Permute
@@ -27,7 +28,7 @@ from prunec.passes.unknown import Unknown, known
 _CHOSEN = ("none", "auto")
 #: What the aims of prunec's own steps count.
 _COUNTED = {
-    PruneFilters.name: ("MACs removed", "filters removed"),
+    PruneFilters.name: (*SAVED.values(), "filters removed"),
     Sparsify.name: ("layers made 2:4",),
     Recover.name: ("epochs trained",),
 }
@@ -159,7 +160,7 @@ def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
         yield Claim(f"{path}.reason is told", bool(aim.reason), aim.got < aim.asked)
     pruning, pipeline = known(report.pruning), pipeline_of(report)
     is_alone = pipeline is not None and len(pipeline.of(PruneFilters)) == 1
-    if isinstance(options, PruneFilters) and options.speedup is None and pruning is not None and is_alone:
+    if isinstance(options, PruneFilters) and options.ratio is not None and pruning is not None and is_alone:
         removed = sum(group.width - group.kept for group in pruning.groups)
         yield Claim(f"{path}.got", aim.got, float(removed))
     if isinstance(options, PruneFilters) and options.speedup is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.places import BASE, COMPRESSION, METHOD, PRUNING, RETRAINING, TASK, without_effect
 
 _CHANCE = without_effect("chance, which the deviation over seeds tells of")
@@ -46,7 +47,7 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     "prune-filters": {
         "prune-filters": _STRUCTURE,
         **dict.fromkeys(("attention", "grouped", "for_module"), COMPRESSION),
-        **dict.fromkeys(("ratio", "speedup", "criterion", "round_to", "min_channels"), METHOD),
+        **dict.fromkeys(("ratio", *GOALS, "allocation", "criterion", "round_to", "min_channels"), METHOD),
         **dict.fromkeys(("residual_streams", "inexact_groups", "ignore", "freeze"), METHOD),
         "samples": PRUNING,
         "seed": _CHANCE,

@@ -12,6 +12,7 @@ from prunec.compiler.fairness.unrecorded import card_without_ledger
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import ControlPart, RunPart, RunsSummaryPart
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.places import BASE, COMPRESSION, METHOD, PRUNING, RETRAINING, TASK
 from prunec.passes.unknown import known
 
@@ -158,6 +159,10 @@ def _pattern(entry: LedgerEntryPart) -> str:
     return str(entry.options.get("pattern", entry.stage))
 
 
+#: Options of a method that are told in short.
+_TOLD = ("criterion", "ratio", *GOALS)
+
+
 def _method(stages: ChainStages) -> str | None:
     """The choices that are compared, in short: each criterion, and how much it was to remove."""
     options = stages.options(METHOD)
@@ -165,7 +170,7 @@ def _method(stages: ChainStages) -> str | None:
         f"{name.removeprefix(f'{step}.')} {in_words(value)}" if not name.endswith(".criterion") else in_words(value)
         for step in dict.fromkeys(entry.stage for entry in stages.removing)
         for name, value in options.items()
-        if name in (f"{step}.criterion", f"{step}.ratio", f"{step}.speedup") and value != _NOTHING
+        if name in (f"{step}.{told}" for told in _TOLD) and value != _NOTHING
     ]
     return ", ".join(["permuted"] * ("permute" in options) + words) or None
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunec.compiler.pipeline.step_kind import After, Needs, StepKind, Tables, needs_inputs, needs_labels
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.errors import MissingDependencyError
 from prunec.passes.notation import REPEAT, is_name
 from prunec.passes.plugins import Catalogue
@@ -11,7 +12,7 @@ from prunec.runtime.target import Target
 
 #: Filters kept at least in every group where a recipe doesn't say otherwise.
 MIN_CHANNELS = 8
-#: Dense MACs over pruned MACs, where a recipe says neither a ratio nor a speed-up.
+#: Dense MACs over pruned MACs, where a recipe says neither a ratio nor a goal.
 DEFAULT_SPEEDUP = 2.0
 #: Epochs of the recovery finetune, where a recipe doesn't say them.
 DEFAULT_EPOCHS = 20
@@ -23,7 +24,7 @@ _TORN = "so that it is 2:4 no more"
 
 def _half_the_macs(target: Target, tables: Tables) -> Mapping[str, object]:
     widths = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
-    is_asked = any(name in tables.get("prune-filters", {}) for name in ("ratio", "speedup"))
+    is_asked = any(name in tables.get("prune-filters", {}) for name in ("ratio", *GOALS))
     return widths if is_asked else {"speedup": DEFAULT_SPEEDUP, **widths}
 
 

@@ -16,6 +16,7 @@ from prunec.compiler.project.config import Config
 from prunec.compiler.recovery.optimizer_kinds import AUTO
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.errors import UsageError
 from prunec.passes.options import changed_options, resolved_options
 from prunec.runtime.target import Target
@@ -156,8 +157,8 @@ def _check_schedules(config: Config, steps: list[RecipeStep]) -> None:
 
 
 def _lay_over(table: dict[str, Any], name: str, value: object) -> None:
-    """Give a table an option of the command line, in the place of the one that it excludes."""
-    for excluded in {"speedup": ("ratio",), "ratio": ("speedup",)}.get(name, ()):
+    """Give a table an option of the command line, in the place of those that it excludes."""
+    for excluded in {"speedup": ("ratio",), "ratio": (*GOALS, "allocation")}.get(name, ()):
         table.pop(excluded, None)
     table[name] = value
 

@@ -47,6 +47,7 @@ def workload_of(program: Program, coupling: Coupling) -> Workload:
             writer.recurrent(node)
         else:
             writer.follow(node, product)
+    writer.parameters(program)
     return writer.workload()
 
 
@@ -145,6 +146,29 @@ class _Writer:
             self._add_macs(owner, product.operands, product.macs())
         elif operator == "scaled_dot_product_attention":
             self._attention(owner, node)
+
+    def parameters(self, program: Program) -> None:
+        """Trained scalars, at the operation that is the first to use them; a tied tensor counts once."""
+        first: dict[str, int] = {}
+        for node in program.graph.find_nodes(op="get_attr"):
+            name, owner = str(node.target), self._first_user(node)
+            first[name] = min(owner, first.get(name, owner))
+        for name, parameter in program.module.named_parameters():
+            slots = [self._coupling.slots.get((name, dim)) for dim in range(parameter.dim())]
+            fixed = (size for size, atoms in zip(parameter.shape, slots, strict=True) if atoms is None)
+            self._add("parameters", math.prod(fixed), [each for each in slots if each is not None], first.get(name, 0))
+
+    def _first_user(self, node: Node) -> int:
+        """The first layer that uses a tensor or what is computed from it; 0 where none does."""
+        found, open_, seen = set[int](), list(node.users), set(node.users)
+        while open_:
+            user = open_.pop()
+            owner = self._owners.get(user.name, 0)
+            found.add(owner)
+            further = [] if owner else [each for each in user.users if each not in seen]
+            seen.update(further)
+            open_ += further
+        return min(found - {0}, default=0)
 
     def _attention(self, owner: int, node: Node) -> None:
         """Queries meet keys, and the weights of that meet values."""

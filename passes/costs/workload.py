@@ -5,8 +5,9 @@ attention's products. Every size is an affine function of the units kept, so eve
 sizes: exact at any widths, without pruning anything. `workload_of` counts them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class Work:
         joined: Elements of other activations that pointwise operators behind it read, as a residual sum does.
         tail_moves: Elements that the kernels of its tail read and write.
         tail_macs: Multiply-accumulates of two activations in its tail, as attention's.
+        parameters: Trained scalars that it is the first to use, biases and norms that follow it included.
     """
 
     operations: tuple[Operation, ...]
@@ -60,6 +62,7 @@ class Work:
     joined: NDArray[np.float64]
     tail_moves: NDArray[np.float64]
     tail_macs: NDArray[np.float64]
+    parameters: NDArray[np.float64]
 
 
 #: The counts of `Work`, in the order of a workload's cells.
@@ -90,12 +93,20 @@ class Workload:
 
     def at(self, kept: NDArray[np.int64]) -> Work:
         """The work with ``kept`` units in each group, int64 (..., groups)."""
-        sizes = kept @ self.slopes.T + self.constants
-        terms = self.scales * np.prod(sizes[..., self.factors], axis=-1)
-        cells = np.zeros((len(COUNTS) * len(self.operations), *kept.shape[:-1]))
-        np.add.at(cells, self.cells, np.moveaxis(terms, -1, 0))
-        counts = cells.reshape(len(COUNTS), len(self.operations), *kept.shape[:-1])
-        return Work(self.operations, *np.moveaxis(counts, 1, -1))
+        rows = kept.reshape(math.prod(kept.shape[:-1]), kept.shape[-1])
+        sizes = rows @ self.slopes.T + self.constants
+        terms = self.scales * np.prod(sizes[:, self.factors], axis=-1)
+        count = len(COUNTS) * len(self.operations)
+        cells = self.cells + count * np.arange(len(rows))[:, None]
+        totals = np.bincount(cells.ravel(), terms.ravel(), minlength=count * len(rows))
+        by_count = np.moveaxis(totals.reshape(len(rows), len(COUNTS), len(self.operations)), 1, 0)
+        return Work(self.operations, *by_count.reshape(len(COUNTS), *kept.shape[:-1], len(self.operations)))
+
+    def only(self, counts: Collection[str]) -> "Workload":
+        """The workload with some of the counts of `Work`, the others 0: faster where no more is asked for."""
+        wanted = np.isin(self.cells // len(self.operations), [COUNTS.index(count) for count in counts])
+        terms = {name: getattr(self, name)[wanted] for name in ("scales", "factors", "cells")}
+        return replace(self, **terms)
 
     @property
     def touched(self) -> NDArray[np.bool_]:

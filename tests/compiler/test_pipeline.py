@@ -131,7 +131,7 @@ def test_the_end_of_every_compile_may_be_written() -> None:
         ("prune-filters{ratio=1.0}", r"outside \[0, 1\)"),
         ("prune-filters{ratio=-0.1}", r"outside \[0, 1\)"),
         ("prune-filters{ratio=0.5,ratio=0.6}", "given twice"),
-        ("prune-filters", "either a ratio or a speedup"),
+        ("prune-filters", "either a ratio or goals"),
         ("prune-filters{ratio=0.5", "expected ','"),
         ("prune-filters{ratio=0.5}}", "expected the name of a step"),
         ('prune-filters{ignore=["a]}', "quote is not closed"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunec.passes.base import PassResult
+from prunec.passes.costs.counting import workload_of
 from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.frontend import capture
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
@@ -129,6 +130,11 @@ def check_module(network: nn.Module, result: PassResult, args: tuple[Any, ...]) 
     shrink(own, result.plan)  # `apply_plan` without what it checks
     with torch.no_grad():
         assert relative_error(own(*args), result.program(*args)) < TOLERANCE
+
+
+def macs_at(program: Program, kept: Any) -> float:
+    """MACs of a program by its workload, with ``kept`` units in each group."""
+    return float(workload_of(program, analyse(program)).at(np.array(kept)).macs.sum())
 
 
 def exchanged(plan: PruningPlan, name: str, dim: int, size: int) -> Iterator[PruningPlan]:

@@ -143,8 +143,8 @@ def test_options_of_the_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either a ratio or a speedup"),
-        ({"ratio": 0.5, "speedup": 2.0}, "either a ratio or a speedup"),
+        ({}, "either a ratio or goals"),
+        ({"ratio": 0.5, "speedup": 2.0}, "either a ratio or goals"),
         ({"speedup": 0.5}, "at least 1"),
         ({"speedup": float("nan")}, "at least 1"),
         ({"ratio": 0.5, "criterion": "l3"}, "There is no criterion 'l3'"),

@@ -1,0 +1,193 @@
+"""Widths for goals: what is prepared once for a program, and what is chosen for each set of goals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunec.passes.allocation.budgets import Budget, budgets_of, quantities, within
+from prunec.passes.allocation.goals import Allocation, Goals
+from prunec.passes.allocation.greedy import greedy
+from prunec.passes.allocation.importance import Importance, Scores, scores_of
+from prunec.passes.allocation.plateaus import widest_as_fast
+from prunec.passes.allocation.ranking import global_ranking
+from prunec.passes.allocation.scope import Scope
+from prunec.passes.allocation.space import Space, Widths
+from prunec.passes.allocation.uniform import uniform
+from prunec.passes.base import Aim
+from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.counting import workload_of
+from prunec.passes.costs.workload import Workload
+from prunec.passes.criteria.catalogue import unit_criterion
+from prunec.passes.criteria.evidence import Evidence, evidence_for
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
+from prunec.passes.ratios import Rounding
+
+if TYPE_CHECKING:
+    from prunec.passes.prune_filters import PruneFilters
+
+
+@dataclass(frozen=True, eq=False)
+class Allocated:
+    """Widths that were chosen for goals.
+
+    Attributes:
+        allocation: How they were chosen: "uniform", "global" or "greedy".
+        widths: Units kept in each prunable group, int64 (groups,).
+        importance_lost: Share of the importance of all units that is lost; None where the criterion only selects, or
+            gives scores that are not finite.
+        dense: What the network used: "macs", "parameters", and with a cost model "latency_ms", as that predicts it.
+        figures: What the widths use.
+        least: What the least widths use, which is the most that is possible.
+        budgets: What had to hold.
+    """
+
+    allocation: Allocation
+    widths: Widths
+    importance_lost: float | None
+    dense: Mapping[str, float]
+    figures: Mapping[str, float]
+    least: Mapping[str, float]
+    budgets: tuple[Budget, ...]
+
+    @property
+    def aim(self) -> Aim:
+        """What was asked for and reached, of the first of the goals; the others are met too."""
+        budget = self.budgets[0]
+        return budget.aim(self.figures[budget.quantity.name])
+
+    def told(self) -> dict[str, Any]:
+        """All but the widths as plain JSON values."""
+        return {
+            "allocation": self.allocation,
+            "importance_lost": self.importance_lost,
+            "goals": {budget.goal: budget.asked for budget in self.budgets},
+            "dense": dict(self.dense),
+            "predicted": dict(self.figures),
+            "least": dict(self.least),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Allocator:
+    """What all allocations for one program share, whatever the goals are.
+
+    Attributes:
+        scope: The groups.
+        rounding: Rounding of the widths.
+        workload: The work as a function of the widths.
+        costs: The cost model; None where only MACs and parameters count.
+        criterion: The criterion.
+        scores: Its scores of the groups that are pruned, by their position; none where it only selects.
+    """
+
+    scope: Scope
+    rounding: Rounding
+    workload: Workload
+    costs: CostModel | None
+    criterion: Criterion
+    scores: Scores
+
+    @classmethod
+    def of(
+        cls, program: Program, options: "PruneFilters", costs: CostModel | None = None, evidence: Evidence | None = None
+    ) -> "Allocator":
+        """Prepare the allocations for a program by options, of which the goals don't matter.
+
+        Raises:
+            UsageError: A glob matches nothing, or the criterion needs evidence and there is none, or gives what is no
+                score.
+            UnsupportedModelError: No group can be pruned.
+        """
+        criterion = unit_criterion(options.criterion, options.name)
+        evidence = evidence_for(criterion, program, evidence, options.seed or 0)
+        scope = Scope.of(program, options)
+        scores: Scores = {}
+        if isinstance(criterion, ScoresUnits):
+            groups = zip(scope.positions, scope.groups, strict=True)
+            scores = {position: scores_of(criterion, group, evidence) for position, group in groups}
+        return cls(scope, options.rounding, workload_of(program, scope.coupling), costs, criterion, scores)
+
+    @cached_property
+    def importance(self) -> Importance:
+        """The importance of the units.
+
+        Raises:
+            UsageError: The criterion only selects, or a score is not finite.
+        """
+        return Importance.of(self.criterion, self.scope.coupling.groups, self.scores)
+
+    def importance_lost(self, widths: Widths) -> float | None:
+        """Share of all importance that is lost at some widths; None where units of groups can't be compared."""
+        is_known = self.scores and all(np.isfinite(each).all() for each in self.scores.values())
+        return float(self.importance.lost(widths)) if is_known else None
+
+    def figures(self, widths: Widths) -> dict[str, float]:
+        """What some widths use, by the name of each `Quantity`."""
+        work = self.workload.at(widths)
+        return {quantity.name: float(quantity.usage(work)) for quantity in quantities(self.costs)}
+
+    @cached_property
+    def dense(self) -> Mapping[str, float]:
+        """What the network uses before it is pruned."""
+        return self.figures(self._space(()).dense)
+
+    @cached_property
+    def least(self) -> Mapping[str, float]:
+        """What the least widths use: the most that is possible."""
+        return self.figures(self._space(()).least)
+
+    def allocate(self, goals: Goals, allocation: Allocation = "auto") -> Allocated:
+        """Choose widths that meet all goals.
+
+        Raises:
+            UsageError: A goal is out of reach, or needs a cost model and there is none, or the allocation compares
+                groups by scores that the criterion doesn't give.
+            InputError: The cost model gives the network no time that could be saved.
+        """
+        dense = self.workload.at(self._space(()).dense)
+        space = self._space(budgets_of(goals, self.costs, dense))
+        self._check_reach(space)
+        chosen: Allocation = self._auto(goals) if allocation == "auto" else allocation
+        widths = self._widths(space, chosen)
+        if self.costs is not None:
+            widths = widest_as_fast(space, quantities(self.costs)[-1], widths)
+        lost = self.importance_lost(widths)
+        return Allocated(chosen, widths, lost, self.dense, self.figures(widths), self.least, space.budgets)
+
+    def _space(self, budgets: tuple[Budget, ...]) -> Space:
+        needed = frozenset[str]().union(*(budget.quantity.counts for budget in budgets))
+        workload = self.workload.only(needed) if budgets else self.workload
+        return Space(self.scope.coupling.groups, self.scope.positions, self.rounding, workload, budgets)
+
+    def _auto(self, goals: Goals) -> Allocation:
+        return "greedy" if goals.needs_costs and self.scores else "uniform"
+
+    def _widths(self, space: Space, allocation: Allocation) -> Widths:
+        if allocation == "uniform":
+            return uniform(space)
+        return (greedy if allocation == "greedy" else global_ranking)(space, self.importance)
+
+    def _check_reach(self, space: Space) -> None:
+        filled = space.fills(space.least)
+        if within(filled):
+            return
+        words = [
+            budget.out_of_reach(self.least[budget.quantity.name])
+            for budget, fill in zip(space.budgets, filled, strict=True)
+            if not within(fill[None])
+        ]
+        raise UsageError(
+            "\n".join(words), hint="Lower the target, let more layers be pruned, or lower round_to or min_channels."
+        )
+
+
+def choose_widths(
+    program: Program, options: "PruneFilters", costs: CostModel | None = None, evidence: Evidence | None = None
+) -> Allocated:
+    """Choose the widths that `PruneFilters` prunes a program to for its goals; arguments and errors are its own."""
+    return Allocator.of(program, options, costs, evidence).allocate(options.goals, options.allocation)

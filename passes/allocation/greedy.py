@@ -1,0 +1,156 @@
+"""Step by step where the least importance is lost for what is saved, and back where budgets allow it.
+
+Costs of layers hang together: narrowing one group changes what narrowing its neighbours saves. So after every step the
+costs of the steps of all groups that share an operation with it are taken anew.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.allocation.budgets import within
+from prunec.passes.allocation.importance import Importance
+from prunec.passes.allocation.space import Space, Widths
+
+#: Steps that narrow a group to one unit at least; a wider group loses several units at once.
+_FINEST = 32
+#: Changes below this share of a budget are noise.
+_NOISE = 1e-9
+
+
+class _Steps(NamedTuple):
+    """Steps of single groups from some widths: the group, its new width, and what changes of each budget's fill."""
+
+    owners: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    changes: NDArray[np.float64]
+
+    def taken(self, kept: Widths, step: int) -> Widths:
+        after = kept.copy()
+        after[self.owners[step]] = self.widths[step]
+        return after
+
+    def lost(self, importance: Importance, kept: Widths) -> NDArray[np.float64]:
+        """Share of all importance that each step loses; negative where it comes back."""
+        return importance.at(self.owners, self.widths) - importance.by_group(kept)[self.owners]
+
+
+#: The widths that a group can be given, by its position and its width.
+_Targets = Callable[[Space, int, int], Widths]
+
+
+def greedy(space: Space, importance: Importance) -> Widths:
+    """Widths that keep all budgets, with little importance lost; the least widths must keep them.
+
+    From the dense network, the step is taken that loses the least importance for what it saves of what is over its
+    budget. Steps are tried in several sizes, to multiples of 1, 2, 3, 4, 6, 8 ... of a group's own, so that no plateau
+    of a cost model holds them up. Then steps go back as long as the budgets hold, those first that bring the most
+    importance for what they use.
+    """
+    return _widened(space, importance, _narrowed(space, importance))
+
+
+def _narrowed(space: Space, importance: Importance) -> Widths:
+    kept, filled = space.dense, space.fills(space.dense)
+    steps = _renewed(space, _narrower, kept, {}, space.chosen)
+    while not within(filled):
+        every = _joined(steps)
+        step = _cheapest(every, filled, importance, kept)
+        if step is None:  # no step of these sizes saves anything
+            every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen))
+            step = _cheapest(every, filled, importance, kept)
+        if step is None:
+            return space.least
+        kept, changed = every.taken(kept, step), int(every.owners[step])
+        filled = space.fills(kept)
+        steps = _renewed(space, _narrower, kept, steps, _chosen_near(space, changed))
+    return kept
+
+
+def _cheapest(steps: _Steps, filled: NDArray[np.float64], importance: Importance, kept: Widths) -> int | None:
+    """The step of least importance lost for what it saves of all that is over budget; None where none saves any."""
+    saved = _over(filled) - _over(filled + steps.changes)
+    saving = np.flatnonzero(saved > _NOISE)
+    if not len(saving):
+        return None
+    price = steps.lost(importance, kept)[saving] / saved[saving]
+    return int(saving[np.lexsort((-saved[saving], price))[0]])
+
+
+def _over(filled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is over budget, each budget relative to its limit; float64 (...,) of (..., budgets)."""
+    over: NDArray[np.float64] = np.maximum(filled - 1, 0).sum(axis=-1)
+    return over
+
+
+def _widened(space: Space, importance: Importance, kept: Widths) -> Widths:
+    steps, filled = _renewed(space, _wider, kept, {}, space.chosen), space.fills(kept)
+    while True:
+        every = _joined(steps)
+        brought = -every.lost(importance, kept)
+        used = np.maximum(every.changes, 0).sum(axis=-1)
+        price = np.where((brought > 0) & within(filled + every.changes), brought / (used + _NOISE), 0)
+        if not price.any():
+            return kept
+        step = int(price.argmax())
+        after, changed = every.taken(kept, step), int(every.owners[step])
+        if space.fits(after):
+            kept, filled = after, space.fills(after)
+            steps = _renewed(space, _wider, kept, steps, _chosen_near(space, changed))
+        else:  # costs don't add up over operations: what was taken from other widths is wrong at these
+            steps = _renewed(space, _wider, kept, {}, space.chosen)
+
+
+def _renewed(
+    space: Space, targets: _Targets, kept: Widths, steps: Mapping[int, _Steps], positions: Iterable[int]
+) -> Mapping[int, _Steps]:
+    """Steps by group, those of some groups taken anew."""
+    widths = {position: targets(space, position, int(kept[position])) for position in positions}
+    owners = np.repeat(list(widths), [len(each) for each in widths.values()]).astype(np.int64)
+    joined = np.concatenate([*widths.values(), np.empty(0, dtype=np.int64)])
+    rows = np.tile(kept, (len(owners) + 1, 1))
+    rows[np.arange(len(owners)), owners] = joined
+    filled = space.fills(rows)
+    every = _Steps(owners, joined, filled[:-1] - filled[-1])
+    ends = np.cumsum([len(each) for each in widths.values()])[:-1]
+    parts = zip(*(np.split(column, ends) for column in every), strict=True)
+    return {**steps, **{position: _Steps(*part) for position, part in zip(widths, parts, strict=True)}}
+
+
+def _joined(steps: Mapping[int, _Steps]) -> _Steps:
+    return _Steps(*(np.concatenate(column) for column in zip(*steps.values(), strict=True)))
+
+
+def _chosen_near(space: Space, position: int) -> list[int]:
+    return [other for other in space.chosen if space.near[position, other]]
+
+
+def _narrower(space: Space, position: int, width: int) -> Widths:
+    finest, count = int(space.steps[position]), int(space.dense[position])
+    while count > _FINEST * finest:
+        finest *= 2
+    sizes = _sizes(finest, count)
+    down: Widths = np.unique((width - 1) // sizes * sizes)
+    return down[down >= int(space.least[position])]
+
+
+def _any_narrower(space: Space, position: int, width: int) -> Widths:
+    allowed = space.allowed(position)
+    narrower: Widths = allowed[allowed < width]
+    return narrower
+
+
+def _wider(space: Space, position: int, width: int) -> Widths:
+    count = int(space.dense[position])
+    if width == count:
+        return np.empty(0, dtype=np.int64)
+    sizes = _sizes(int(space.steps[position]), count)
+    return np.unique(np.minimum((width // sizes + 1) * sizes, count))
+
+
+def _sizes(finest: int, count: int) -> NDArray[np.int64]:
+    """Sizes of steps: 1, 2, 3, 4, 6, 8, 12 ... times the finest, up to a group's count."""
+    doubled = finest * 2 ** np.arange(max(count // finest, 1).bit_length())
+    return np.union1d(doubled, 3 * doubled)

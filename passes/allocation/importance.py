@@ -1,0 +1,122 @@
+"""Scores of units, and what of the importance of all of them is lost at some widths.
+
+Groups are compared by their scores over the scores' Euclidean norm, so that neither a layer's scale nor how a criterion
+grows with a layer's size decides. Scores of a group of which some are negative count from the least one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prunec.passes.criteria.catalogue import blame
+from prunec.passes.criteria.evidence import Evidence
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.errors import UsageError
+from prunec.passes.groups import Group
+
+#: Units named in an error.
+_NAMED = 4
+#: The scores of each unit of groups, by the position of the group; float64 (count,).
+Scores = Mapping[int, NDArray[Any]]
+
+
+def scores_of(criterion: ScoresUnits, group: Group, evidence: Evidence) -> NDArray[Any]:
+    """The scores of a group's units, (count,).
+
+    Raises:
+        UsageError: The criterion gives something else than a number for each unit.
+    """
+    with blame(criterion):
+        scores = as_array(criterion.score(group, evidence))
+    if scores.shape != (group.count,) or scores.dtype.kind not in "fiu":
+        raise UsageError(
+            f"The criterion {criterion.name} scores the group {group.name} by {scores.dtype} {list(scores.shape)}: "
+            f"expected a number for each of its {group.count} units."
+        )
+    if np.isnan(scores).any():
+        units = some(np.flatnonzero(np.isnan(scores)).tolist())
+        raise UsageError(f"The criterion {criterion.name} scores units {units} of the group {group.name} by NaN.")
+    return scores
+
+
+def as_array(given: object) -> NDArray[Any]:
+    """What a criterion gives, as NumPy holds it."""
+    if not isinstance(given, Tensor):
+        return np.asarray(given)
+    values = given.detach().cpu()  # NumPy has no bfloat16
+    return (values.double() if values.is_floating_point() else values).numpy()
+
+
+def some(names: Sequence[object]) -> str:
+    """The first names of many."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(str, names[:_NAMED])) + more
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """The normalised scores of groups.
+
+    Attributes:
+        counts: Units of each group, int64 (groups,).
+        ranked: Normalised scores of each group's units, ascending, by the group's position; float64 (count,).
+    """
+
+    counts: NDArray[np.int64]
+    ranked: Mapping[int, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, criterion: Criterion, groups: Sequence[Group], scores: Scores) -> "Importance":
+        """The importance by these scores.
+
+        Raises:
+            UsageError: A score is not finite, so that it can't be compared with those of other groups.
+        """
+        ranked = {}
+        for position, values in scores.items():
+            if not np.isfinite(values).all():
+                raise UsageError(
+                    f"The criterion {criterion.name} gives units of the group {groups[position].name} scores that are "
+                    "not finite: groups can't be compared by them.",
+                    hint="allocation=uniform compares units within their group only.",
+                )
+            ranked[position] = np.sort(normalised(values.astype(np.float64)))
+        return cls(np.array([group.count for group in groups], dtype=np.int64), ranked)
+
+    @cached_property
+    def _lost(self) -> NDArray[np.float64]:
+        """Share of all importance that the r least units of a group have, float64 (groups, widest + 1)."""
+        lost = np.zeros((len(self.counts), int(self.counts.max(initial=0)) + 1))
+        for position, ranked in self.ranked.items():
+            lost[position, 1 : len(ranked) + 1] = np.cumsum(ranked)
+        total = sum(float(ranked.sum()) for ranked in self.ranked.values())
+        return lost / total if total else lost
+
+    def lost(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Share of the importance of all units that is lost with those that go, float64 (...,) of (..., groups)."""
+        shares: NDArray[np.float64] = self.by_group(kept).sum(axis=-1)
+        return shares
+
+    def by_group(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The share of all importance that each group loses, float64 (..., groups)."""
+        return self.at(np.arange(len(self.counts)), kept)
+
+    def at(self, positions: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The share of all importance that groups at some positions lose at some widths."""
+        shares: NDArray[np.float64] = self._lost[positions, self.counts[positions] - widths]
+        return shares
+
+
+def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores over their Euclidean norm, float64 (count,); from the least one where some are negative."""
+    scores = scores - min(0.0, float(scores.min(initial=0.0)))
+    largest = float(scores.max(initial=0.0))
+    if not largest:
+        return scores
+    scaled = scores / largest  # so that squares neither overflow nor vanish
+    return scaled / float(np.linalg.norm(scaled))

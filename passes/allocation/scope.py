@@ -1,0 +1,81 @@
+"""The groups that are pruned, by the options of `PruneFilters`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunec.passes.allocation.importance import some
+from prunec.passes.cost import layer_name
+from prunec.passes.coupling import Coupling, analyse
+from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.groups import Group
+from prunec.passes.program import Program
+from prunec.passes.ratios import check_globs, matches
+from prunec.passes.roles import expand_roles
+
+if TYPE_CHECKING:
+    from prunec.passes.prune_filters import PruneFilters
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """The analysis of a program and the groups of it that are pruned.
+
+    Attributes:
+        coupling: The analysis.
+        positions: Positions of the groups that are pruned; at least one.
+    """
+
+    coupling: Coupling
+    positions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, program: Program, options: "PruneFilters") -> "Scope":
+        """The scope of these options.
+
+        Raises:
+            UsageError: A glob matches no layer.
+            UnsupportedModelError: No group can be pruned.
+        """
+        coupling = analyse(program, options.policy)
+        ignore, freeze = (expand_roles(program.graph, globs) for globs in (options.ignore, options.freeze))
+        layers = layer_names(program)
+        check_globs(ignore, layers, "ignore")
+        check_globs(freeze, layers, "freeze")
+        positions = tuple(
+            position
+            for position, group in enumerate(coupling.groups)
+            if not matches(group.layers, ignore)
+            and not matches({layer_name(member.parameter) for member in group.members}, freeze)
+            and (options.residual_streams or not group.residual)
+            and (options.inexact_groups == "prune" or group.exact)
+        )
+        if not positions or not program.macs():
+            raise _nothing_prunable(coupling)
+        return cls(coupling, positions)
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups that are pruned."""
+        return [self.coupling.groups[position] for position in self.positions]
+
+
+def layer_names(program: Program) -> list[str]:
+    """Paths of the layers, each once."""
+    return list(dict.fromkeys(layer.name for layer in program.layers()))
+
+
+def _nothing_prunable(coupling: Coupling) -> UnsupportedModelError:
+    """The error that lists every reason with the layers that it keeps whole."""
+    kept_whole: dict[str, list[str]] = {}
+    for group in coupling.frozen:
+        for reason in group.reasons:
+            kept_whole.setdefault(reason, []).append(group.name)
+    if coupling.groups:
+        by_option = "left out by ignore, freeze, residual_streams=false or inexact_groups=freeze"
+        kept_whole[by_option] = [group.name for group in coupling.groups]
+    lines = [f"  {reason}: {some(names)}" for reason, names in kept_whole.items()]
+    return UnsupportedModelError(
+        "\n".join(["No filters of this network can be pruned:", *(lines or ["  it has no layer with filters"])]),
+        hint="`prunec inspect` shows every group; a --pipeline without prune-filters compiles the network unpruned.",
+    )
