@@ -9,12 +9,31 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx
 from prunec.runtime.onnx_typing import BFLOAT16, FLOAT16, retype
 
 #: First opset in which convolutions and pools are declared for bfloat16.
 _BF16_OPSET = 22
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def typed_form(precision: str, source: Path, destination: Path) -> Path:
+    """Write the form of a float32 model that a precision asks for, in the process of native code.
+
+    Returns:
+        The destination; for float32 the source itself, and nothing is written.
+
+    Raises:
+        NumericMismatchError: A weight is beyond the precision's range.
+        NativeCrashError: ONNX's native code dies of the model.
+    """
+    converters = {"fp16": to_fp16, "bf16": to_bf16}
+    if precision not in converters:
+        return source
+    stage = f"ONNX converted {source.name} to {precision}"
+    children.call(stage, converters[precision], source.absolute(), destination.absolute())
+    return destination
 
 
 def to_fp16(source: Path, destination: Path) -> None:

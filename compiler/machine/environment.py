@@ -1,23 +1,11 @@
-"""The machine that something is measured on: its processor and its GPUs."""
+"""The GPUs of the machine that something is measured on."""
 
-import platform
 import shutil
 import subprocess
-from pathlib import Path
 
 import torch
 
 _NVIDIA_SMI_TIMEOUT_SECONDS = 10
-
-
-def processor() -> str:
-    """The processor's name as the system tells it: Linux knows the model, elsewhere the architecture must do."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def find_gpus() -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from prunec.compiler.facts.outcome import Built, OnTarget, OnThisCpu
-from prunec.compiler.machine.environment import find_gpus, processor
+from prunec.compiler.machine.environment import find_gpus
 from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.report.engine_parts import EnginePart, EnvironmentPart, GpuStatePart, LatencyPart
@@ -18,6 +18,7 @@ from prunec.runtime.engines.layer_facts import LayerFacts, layer_facts
 from prunec.runtime.engines.measuring import Measurement
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 
 NOT_ON_GPU = Unknown("nothing was measured on a GPU.")

@@ -16,12 +16,10 @@ from prunec.runtime.engines.remote import open_onnx, survived
 from prunec.runtime.evaluate import EVALUATION_BATCH, Batches, Metric, evaluate, predictor
 from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
-from prunec.runtime.onnx_precision import to_bf16, to_fp16
+from prunec.runtime.onnx_precision import typed_form
 from prunec.runtime.onnx_signature import Signature
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
-
-_CONVERTERS = {"fp16": to_fp16, "bf16": to_bf16}
 
 
 def export(
@@ -63,12 +61,7 @@ def write_typed(target: Target, source: Path, folder: Path) -> Path:
         NumericMismatchError: A weight is beyond the precision's range.
         NativeCrashError: ONNX's native code dies of the model.
     """
-    if target.precision not in _CONVERTERS:
-        return source
-    destination = folder / typed_name(target.precision)
-    stage = f"ONNX converted {source.name} to {target.precision}"
-    children.call(stage, _CONVERTERS[target.precision], source.absolute(), destination.absolute())
-    return destination
+    return typed_form(target.precision, source, folder / typed_name(target.precision))
 
 
 def _accuracy(request: Request, program: Program, typed_onnx: Path) -> float | Unknown:

@@ -26,12 +26,15 @@ class OnnxRuntimeSession(Session):
         path: ONNX file.
         threads: Number of threads of each operator; 0 for as many as ONNX Runtime likes.
         profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
+        optimized_path: File that gets the graph that is really run, after all fusions; None for none.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
     """
 
-    def __init__(self, path: Path, threads: int = 1, *, profile_prefix: str | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, *, profile_prefix: str | None = None, optimized_path: Path | None = None
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -40,6 +43,8 @@ class OnnxRuntimeSession(Session):
         if profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
         self._path = path
         try:
             self._session = onnxruntime.InferenceSession(

@@ -1,0 +1,116 @@
+"""Cost models that are fitted to measurements: per layer a law of its widths, as plain numbers.
+
+An engine computes in blocks of channels, so that its time is linear in what whole blocks have to do. A convolution
+whose input isn't made of whole blocks is run by other kernels, which follow another law. The three regimes are those of
+ONNX Runtime's blocked convolutions (NCHWc; `onnxruntime/core/optimizer/nchwc_transformer.cc`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.costs.cost_model import CostKey, CostSource
+from prunec.passes.costs.workload import Work
+from prunec.passes.errors import InputError
+
+#: What the coefficients of a law multiply (`features`).
+FEATURES = ("one", "reads", "writes", "macs", "repeats", "joined", "tail_moves", "tail_macs")
+#: Which kernels run an operation: those of whole blocks, those of an input narrower than a block, those without blocks.
+REGIMES = ("blocked", "narrow", "plain")
+_BLOCKED, _NARROW, _PLAIN = range(len(REGIMES))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How an engine's kernels divide channels.
+
+    Attributes:
+        size: Channels of a block.
+        per_set: Blocks of output channels that one reading of the input yields.
+        multiple: Input channels of a blocked convolution are a multiple of it, or fewer than a block.
+    """
+
+    size: int
+    per_set: int
+    multiple: int
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCosts:
+    """Milliseconds of a network's layers by laws that were fitted to measured variants of it.
+
+    Attributes:
+        key: What it holds for.
+        error: Mean relative error on variants that it was not fitted to (`CostModel`).
+        blocks: How the engine's kernels divide channels.
+        names: Names of the operations.
+        laws: Milliseconds per unit of each of `FEATURES`, float64 (regimes, operations, features).
+        network: Milliseconds of one inference beside those of its layers, and for each of theirs.
+    """
+
+    key: CostKey
+    error: Mapping[str, float]
+    blocks: Blocks
+    names: tuple[str, ...]
+    laws: NDArray[np.float64]
+    network: tuple[float, float] = (0.0, 1.0)
+    source: CostSource = field(default="measured", init=False)
+
+    def layer_ms(self, work: Work) -> NDArray[np.float64]:
+        """`CostModel.layer_ms`."""
+        laws = self.laws[regimes(work, self.blocks), self._rows(work)]
+        return np.asarray(np.einsum("...f,...f->...", features(work, self.blocks), laws))
+
+    def network_ms(self, work: Work) -> NDArray[np.float64]:
+        """`CostModel.network_ms`."""
+        beside, factor = self.network
+        return np.asarray(beside + factor * self.layer_ms(work).sum(axis=-1))
+
+    def _rows(self, work: Work) -> NDArray[np.int64]:
+        """Row of each operation; the network may have lost some of those that were measured.
+
+        Raises:
+            InputError: An operation wasn't measured.
+        """
+        rows = {name: row for row, name in enumerate(self.names)}
+        if missing := [operation.name for operation in work.operations if operation.name not in rows]:
+            raise InputError(
+                f"The cost model knows nothing of the layer {missing[0]!r}: it was measured on another network.",
+                hint="Measure this network: prunec measure-costs CHECKPOINT --target TARGET -o FILE.",
+            )
+        return np.array([rows[operation.name] for operation in work.operations], dtype=np.int64)
+
+
+def regimes(work: Work, blocks: Blocks) -> NDArray[np.int64]:
+    """Which of `REGIMES` each operation is in, int64 (..., operations); what is no convolution is always blocked."""
+    is_convolution = np.array([operation.operator.startswith("conv") for operation in work.operations], dtype=bool)
+    ragged = np.where(work.in_channels % blocks.multiple != 0, _PLAIN, _BLOCKED)
+    return np.where(is_convolution, np.where(work.in_channels < blocks.size, _NARROW, ragged), _BLOCKED)
+
+
+def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
+    """What the laws multiply, float64 (..., operations, features of `FEATURES`).
+
+    Of a blocked operation, elements and MACs are those of its channels rounded up to whole blocks; a narrow one reads
+    its channels as they are, and a plain one writes them so too. What is repeated are the readings of the input, once
+    per set of blocks; a plain convolution unfolds it, into one row per weight of a filter.
+    """
+    regime = regimes(work, blocks)
+    whole_in, whole_out = (
+        _ratio(np.ceil(each / blocks.size) * blocks.size, each) for each in (work.in_channels, work.out_channels)
+    )
+    whole_in, whole_out = np.where(regime == _BLOCKED, whole_in, 1.0), np.where(regime == _PLAIN, 1.0, whole_out)
+    is_grouped = np.array([operation.is_grouped for operation in work.operations], dtype=bool)
+    macs = work.macs * whole_out * np.where(is_grouped, 1.0, whole_in)
+    reads, writes = work.reads * whole_in, work.writes * whole_out
+    sets = np.ceil(work.out_channels / (blocks.size * blocks.per_set))
+    repeats = np.where(regime == _PLAIN, _ratio(work.macs, work.out_channels), reads * sets)
+    values = (np.ones_like(reads), reads, writes, macs, repeats, work.joined, work.tail_moves, work.tail_macs)
+    return np.stack(values, axis=-1)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One count over another, 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)

@@ -1,0 +1,1 @@
+"""Cost models out of measurements and data sheets, and the file that keeps them."""

@@ -1,0 +1,137 @@
+"""Measure a network's cost model: variants of it, timed layer by layer by the target's engine on this machine."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.costs.counting import workload_of
+from prunec.passes.costs.fitted import FittedCosts
+from prunec.passes.coupling import Coupling, analyse
+from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError
+from prunec.passes.interruption import stoppable
+from prunec.passes.program import Program
+from prunec.passes.sparsify import Sparsify
+from prunec.runtime import children
+from prunec.runtime.costs.fitting import MeasuredVariants, fit_costs
+from prunec.runtime.costs.layer_times import LayerTimes, Subject, time_engines, time_onnxruntime
+from prunec.runtime.costs.variants import variant, variant_widths
+from prunec.runtime.engines.building import build_engine
+from prunec.runtime.engines.catalogue import choose_engine
+from prunec.runtime.engines.measuring import not_run_here
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.numerics import batch_sizes, random_inputs
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import typed_form
+from prunec.runtime.processor import processor
+from prunec.runtime.target import Target
+
+#: Variants of a network, the whole one among them, and seconds of their runs.
+_VARIANTS, _SECONDS = 10, 10.0
+
+
+def measure_costs(
+    program: Program,
+    target: Target,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> FittedCosts:
+    """The cost model of a network on a target, by measurements on this machine.
+
+    Random variants of the network are run in turns, and each layer's time is taken from the engine's own profiler. Its
+    `error` is that of variants, aligned ones and one of four with unaligned widths, each by laws that weren't fitted to
+    it.
+
+    Args:
+        program: The network.
+        target: The target; one with 2:4 is measured with masks by magnitude.
+        batch: Number of samples at once.
+        threads: Number of CPU threads, where they matter.
+        seed: Seed of the variants, the inputs and the order of the runs.
+        progress: Is told what happens, in a few words.
+
+    Raises:
+        MissingDependencyError: The target's engine can't be built or run on this machine.
+        UnsupportedModelError: Nothing of the network can be pruned, or it can't be exported.
+        InputError: The network doesn't run at this batch.
+        UsageError: The engine doesn't tell the times of its layers.
+    """
+    kind, inputs = _engine_here(target), _inputs(program, batch, seed)
+    coupling = analyse(program)
+    workload, kept = workload_of(program, coupling), _widths(coupling, seed)
+    weights = tuple(operation.weight for operation in workload.operations)
+    with tempfile.TemporaryDirectory() as scratch:
+        subjects = []
+        for number in stoppable(range(len(kept))):
+            progress(f"variant {number + 1} of {len(kept)}")
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            pruned = variant(program, coupling, kept[number], seed + number) if number else program
+            onnx_path = _exported(pruned, target, folder)
+            subjects.append(Subject(build_engine(kind, target, onnx_path, folder, EngineOptions()), onnx_path, weights))
+        progress("timing the layers")
+        times = _times(kind, subjects, inputs, threads, seed)
+    samples = MeasuredVariants(workload.at(kept), times.layers, times.networks)
+    key = _key(kind, subjects[0].engine, target, threads if kind.uses_threads else None, batch)
+    return fit_costs(samples, key)
+
+
+def _engine_here(target: Target) -> EngineKind:
+    """The engine kind of a target.
+
+    Raises:
+        MissingDependencyError: It can't be built or run on this machine.
+    """
+    kind = choose_engine(target, EngineOptions())
+    if not kind.runs_here(target):
+        raise MissingDependencyError(
+            f"A cost model of {target} can't be measured here: it {not_run_here(kind, target).reason}",
+            hint="Run prunec measure-costs on the device, and use its file here: --cost-model FILE.",
+        )
+    return kind
+
+
+def _inputs(program: Program, batch: int, seed: int) -> list[NDArray[Any]]:
+    if batch_sizes(program, (batch,)) != (batch,):
+        (possible,) = batch_sizes(program, (batch,))
+        raise InputError(f"The network doesn't run at a batch of {batch}.", hint=f"Use a batch of {possible}.")
+    return random_inputs(program, batch, seed)
+
+
+def _widths(coupling: Coupling, seed: int) -> NDArray[np.int64]:
+    counts = np.array([group.count for group in coupling.groups], dtype=np.int64)
+    if not len(counts):
+        raise UnsupportedModelError(
+            "Nothing of the network can be pruned, so there is no cost of widths to measure.",
+            hint="prunec inspect says what is frozen, and why.",
+        )
+    return variant_widths(counts, _VARIANTS, seed)
+
+
+def _exported(program: Program, target: Target, folder: Path) -> Path:
+    """A program's ONNX file as the target's engine is built of it."""
+    masked = Sparsify().run(program).program if target.sparse else program
+    export_onnx(masked, folder / "model.onnx")
+    return typed_form(target.precision, folder / "model.onnx", folder / "typed.onnx")
+
+
+def _times(
+    kind: EngineKind, subjects: list[Subject], inputs: list[NDArray[Any]], threads: int, seed: int
+) -> LayerTimes:
+    if kind.name == "onnxruntime":
+        stage = "ONNX Runtime profiled variants of the network"
+        return children.call(stage, time_onnxruntime, subjects, inputs, threads, _SECONDS, seed)
+    return time_engines(subjects, kind.title, inputs, threads, seed)
+
+
+def _key(kind: EngineKind, engine: EngineInfo, target: Target, threads: int | None, batch: int) -> CostKey:
+    hardware = processor() if engine.gpu is None else engine.gpu
+    return CostKey(str(target), hardware, engine.builder, threads, batch)
