@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prunec.passes.errors import UsageError
 
@@ -26,8 +26,10 @@ class Device:
             there is TF32. It holds only figures that the source gives.
         precisions: Precisions that it can run.
         default_precision: Precision of a target that names none.
-        channel_multiple: Multiple of channels that its dense kernels of 16 bits or more are made for.
+        channel_multiple: Multiple of channels that its kernels are made for, at least (`prunec.runtime.tiles`).
         engines: Names of the engine kinds that build for it, in order of preference.
+        multiprocessors: Number of multiprocessors of a GPU; None where the source doesn't give it.
+        sustained: Share of the peak rates that its power budget allows in a long computation, where that was measured.
 
     Raises:
         UsageError: The name has other characters, its default precision isn't one of its own, or it has no engine.
@@ -44,6 +46,8 @@ class Device:
     default_precision: str = "fp16"
     channel_multiple: int = 8
     engines: tuple[str, ...] = _NVIDIA_ENGINES
+    multiprocessors: int | None = None
+    sustained: float = 1.0
 
     def __post_init__(self) -> None:
         if not _DEVICE_NAME.fullmatch(self.name):
@@ -59,14 +63,22 @@ class Device:
         return dense if dense is None or not sparse else 2 * dense
 
 
-def _gpu(name: str, title: str, capability: tuple[int, int], bandwidth: float, source: str, *peaks: float) -> Device:
-    """A GPU with its dense peaks in fp32, fp16 and int8; from Ampere on it has bf16, as fast as fp16, and 2:4."""
+def _gpu(
+    name: str, title: str, capability: tuple[int, int], cores: int, bandwidth: float, source: str, *peaks: float
+) -> Device:
+    """A GPU of some multiprocessors with its dense peaks in fp32, fp16 and int8.
+
+    From Ampere on it has bf16, as fast as fp16, and 2:4.
+    """
     tops, is_ampere = dict(zip(("fp32", "fp16", "int8"), peaks, strict=True)), capability >= (8, 0)
     precisions = PRECISIONS if is_ampere else tuple(tops)
     tops |= {"bf16": tops["fp16"]} if is_ampere else {}
-    return Device(name, title, capability, is_ampere, bandwidth, source, tops, precisions)
+    return Device(name, title, capability, is_ampere, bandwidth, source, tops, precisions, multiprocessors=cores)
 
 
+#: 70 W don't hold its clock (Jia et al., arXiv 1903.07486, study that). It is what is left of the rate that other GPUs
+#: reach in NVIDIA's tables of BERT Large, sequences of 128, batch 128, FP16 (NVIDIA/TensorRT, demo/BERT/README.md).
+_T4_SUSTAINED = 0.5
 _ADA = "NVIDIA Ada GPU architecture white paper"
 #: The devices that prunec knows without plug-ins. Figures are dense; NVIDIA's data sheets print those "with sparsity",
 #: twice as high.
@@ -85,20 +97,22 @@ DEVICES: dict[str, Device] = {
             channel_multiple=16,
             engines=("onnxruntime",),
         ),
-        _gpu("t4", "NVIDIA T4", (7, 5), 320, "NVIDIA T4 product brief", 8.1, 65, 130),
-        _gpu("a2", "NVIDIA A2", (8, 6), 200, "NVIDIA A2 data sheet", 9, 18, 36),
-        _gpu("a10", "NVIDIA A10", (8, 6), 600, "NVIDIA A10 data sheet", 62.5, 125, 250),
-        _gpu("a30", "NVIDIA A30", (8, 0), 933, "NVIDIA A30 data sheet", 82, 165, 330),
-        _gpu("a40", "NVIDIA A40", (8, 6), 696, "NVIDIA A40 data sheet", 74.8, 149.7, 299.3),
-        _gpu("a100", "NVIDIA A100 80GB SXM", (8, 0), 2039, "NVIDIA A100 data sheet", 156, 312, 624),
-        _gpu("l4", "NVIDIA L4", (8, 9), 300, "NVIDIA L4 data sheet", 60.5, 121, 242.5),
-        _gpu("l40s", "NVIDIA L40S", (8, 9), 864, "NVIDIA L40S data sheet", 183, 362, 733),
-        _gpu("rtx30", "GeForce RTX 3090", (8, 6), 936, "NVIDIA GA102 white paper", 35.6, 142, 284),
-        _gpu("rtx40", "GeForce RTX 4090", (8, 9), 1008, _ADA, 82.6, 330.3, 660.6),
-        _gpu("rtx50", "GeForce RTX 5090", (12, 0), 1792, "NVIDIA RTX Blackwell white paper", 104.8, 419, 838),
-        _gpu("h100", "NVIDIA H100 SXM", (9, 0), 3350, "NVIDIA H100 data sheet", 494.5, 989.5, 1979),
-        _gpu("h200", "NVIDIA H200 SXM", (9, 0), 4800, "NVIDIA H200 data sheet", 494.5, 989.5, 1979),
-        _gpu("b200", "NVIDIA B200", (10, 0), 8000, "NVIDIA HGX B200 data sheet", 1125, 2250, 4500),
+        replace(
+            _gpu("t4", "NVIDIA T4", (7, 5), 40, 320, "NVIDIA T4 product brief", 8.1, 65, 130), sustained=_T4_SUSTAINED
+        ),
+        _gpu("a2", "NVIDIA A2", (8, 6), 10, 200, "NVIDIA A2 data sheet", 9, 18, 36),
+        _gpu("a10", "NVIDIA A10", (8, 6), 72, 600, "NVIDIA A10 data sheet", 62.5, 125, 250),
+        _gpu("a30", "NVIDIA A30", (8, 0), 56, 933, "NVIDIA A30 data sheet", 82, 165, 330),
+        _gpu("a40", "NVIDIA A40", (8, 6), 84, 696, "NVIDIA A40 data sheet", 74.8, 149.7, 299.3),
+        _gpu("a100", "NVIDIA A100 80GB SXM", (8, 0), 108, 2039, "NVIDIA A100 data sheet", 156, 312, 624),
+        _gpu("l4", "NVIDIA L4", (8, 9), 58, 300, "NVIDIA L4 data sheet", 60.5, 121, 242.5),
+        _gpu("l40s", "NVIDIA L40S", (8, 9), 142, 864, "NVIDIA L40S data sheet", 183, 362, 733),
+        _gpu("rtx30", "GeForce RTX 3090", (8, 6), 82, 936, "NVIDIA GA102 white paper", 35.6, 142, 284),
+        _gpu("rtx40", "GeForce RTX 4090", (8, 9), 128, 1008, _ADA, 82.6, 330.3, 660.6),
+        _gpu("rtx50", "GeForce RTX 5090", (12, 0), 170, 1792, "NVIDIA RTX Blackwell white paper", 104.8, 419, 838),
+        _gpu("h100", "NVIDIA H100 SXM", (9, 0), 132, 3350, "NVIDIA H100 data sheet", 494.5, 989.5, 1979),
+        _gpu("h200", "NVIDIA H200 SXM", (9, 0), 132, 4800, "NVIDIA H200 data sheet", 494.5, 989.5, 1979),
+        _gpu("b200", "NVIDIA B200", (10, 0), 148, 8000, "NVIDIA HGX B200 data sheet", 1125, 2250, 4500),
         Device("orin", "Jetson AGX Orin 64GB", (8, 7), True, 204.8, "NVIDIA Jetson AGX Orin data sheet"),
         Device("thor", "Jetson AGX Thor T5000", (11, 0), True, 273, "NVIDIA Jetson Thor data sheet"),
     )

@@ -7,6 +7,7 @@ from typing import Self
 from prunec.passes.errors import MissingDependencyError, UsageError, did_you_mean
 from prunec.runtime.devices import DEVICES, PRECISIONS, Device
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.tiles import channel_multiple
 
 PATTERNS = ("dense", "2:4")
 _MAX_CHARACTERS = 200
@@ -139,9 +140,5 @@ class Target:
 
     @property
     def channel_multiple(self) -> int:
-        """The multiple of channels that the device's kernels are made for.
-
-        Tensor cores read 16 bytes of channels at once, twice as many where half of them are left out; ONNX Runtime
-        blocks channels by 16 on CPUs.
-        """
-        return 16 if self.precision == "int8" or self.sparse else self.info.channel_multiple
+        """The multiple of channels that the target's kernels are made for (`prunec.runtime.tiles`)."""
+        return channel_multiple(self.info, self.precision, sparse=self.sparse)

@@ -25,6 +25,7 @@ def render_html(report: Report) -> str:
         "megabytes": headline_figures.megabytes,
         "si": headline_figures.si,
         "us": headline_figures.microseconds,
+        "predicted_us": headline_figures.predicted_microseconds,
         "known": known,
         "shape": lambda shape: headline_figures.TIMES.join(map(str, shape)),
         "digest": lambda sha256: sha256[:12],

@@ -173,6 +173,16 @@ def microseconds(ms: float | Unknown) -> str:
     return UNKNOWN if isinstance(ms, Unknown) else f"{1000 * ms:.3g}"
 
 
+def predicted(ms: float) -> str:
+    """A prediction in its own unit with two digits, since it is off by a fifth (docs/engines.md); no exponent."""
+    return f"{float(f'{ms:.2g}'):g}"
+
+
+def predicted_microseconds(ms: float | Unknown) -> str:
+    """A prediction in milliseconds as microseconds; a dash where it isn't known."""
+    return UNKNOWN if isinstance(ms, Unknown) else predicted(1000 * ms)
+
+
 def megabytes(size_bytes: int) -> str:
     """Bytes as kB or MB, decimal."""
     return f"{size_bytes / 1e3:.0f} kB" if size_bytes < 1_000_000 else f"{size_bytes / 1e6:.2f} MB"

@@ -6,15 +6,16 @@ from prunec.compiler.facts.outcome import Exported, Steps
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Permuted, Sparsified, facts_of, last_fact
 from prunec.compiler.report.network_parts import LayerPart, LayerSparsityPart
-from prunec.passes.cost import Layer
+from prunec.passes.costs.counting import work_of
 from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
+from prunec.runtime.costs.roofline import Prediction, roofline_costs
 from prunec.runtime.onnx_sparsity import LayerSparsity
-from prunec.runtime.roofline import Prediction, predict_layer
 
 NOT_PERMUTED = "the pipeline has no step permute."
 _NO_ORDER = Permuted({}, {}, {}, {}, ())
 _NOT_RUN = Unknown("the engine was not run.")
+_OTHER_KERNEL = Unknown("it runs in the kernel of the layer's first weight.")
 _NOT_SPARSIFIED = Unknown("the pipeline has no step that sparsifies.")
 
 
@@ -25,35 +26,38 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
         by_layer.setdefault(entry.layer, []).append(entry)
     sparsity = _sparsity(steps, by_layer)
     before, after = request.dense.layers(), steps.program.layers()
+    sparse = frozenset(weight for weight, part in sparsity.items() if part.valid and request.target.sparse)
+    as_dense, as_compiled = (_predicted(request, steps, weights) for weights in (frozenset[str](), sparse))
     rows = {}
     # No step adds or removes a layer; one that folds weights names some anew.
     for dense, compiled in zip(before, after, strict=True):
-        calls = [layer for layer in after if layer.weight == compiled.weight]
-        is_sparse = sparsity[compiled.weight].valid
-        as_compiled, as_dense = (_predicted(request, calls, two_four) for two_four in (is_sparse, False))
+        predicted = as_compiled.get(compiled.weight, _OTHER_KERNEL)
+        predicted_dense = as_dense.get(compiled.weight, _OTHER_KERNEL)
         rows[dense.weight] = LayerPart.of(
             dense,
             compiled_shape=compiled.shape,
             kept=compiled.shape[0],
             sparsity=sparsity[compiled.weight],
             **dict.fromkeys(("dense_ms", "sparse_ms", "gain"), _NOT_RUN),
-            predicted_dense_ms=as_dense if isinstance(as_dense, Unknown) else as_dense.ms,
-            predicted_ms=as_compiled if isinstance(as_compiled, Unknown) else as_compiled.ms,
-            predicted_bound=as_compiled if isinstance(as_compiled, Unknown) else as_compiled.bound,
+            predicted_dense_ms=predicted_dense if isinstance(predicted_dense, Unknown) else predicted_dense.ms,
+            predicted_ms=predicted if isinstance(predicted, Unknown) else predicted.ms,
+            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.bound,
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
         )
     return tuple(rows.values())
 
 
-def _predicted(request: Request, calls: list[Layer], two_four: bool) -> Prediction | Unknown:
-    """The roofline of all calls of one weight together; what bounds the longest of them bounds it."""
-    target, batch = request.target, request.settings.latency_batch
-    each = [predict_layer(call, target, batch, two_four=two_four and target.sparse) for call in calls]
-    predictions = [prediction for prediction in each if prediction is not None]
-    if len(predictions) < len(each):
-        return Unknown(f"no source gives the peak rate of {target.info.title} in {target.precision} or its bandwidth.")
-    longest = max(predictions, key=lambda prediction: prediction.ms)
-    return Prediction(sum(prediction.ms for prediction in predictions), longest.bound)
+def _predicted(request: Request, steps: Steps, sparse: frozenset[str]) -> Mapping[str, Prediction | Unknown]:
+    """The roofline of all calls of each weight together, each with what follows it up to the next layer."""
+    work = work_of(steps.program)
+    calls: dict[str, list[int]] = {}
+    for place, operation in enumerate(work.operations):
+        calls.setdefault(operation.weight, []).append(place)
+    costs = roofline_costs(request.target, request.settings.latency_batch, sparse)
+    if isinstance(costs, Unknown):
+        return dict.fromkeys(calls, costs)
+    times = costs.times(work)
+    return {weight: times.of(places) for weight, places in calls.items()}
 
 
 def _sparsity(steps: Steps, exported: Mapping[str, list[LayerSparsity]]) -> dict[str, LayerSparsityPart]:

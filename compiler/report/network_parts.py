@@ -158,7 +158,8 @@ class LayerPart(Part):
 
     `onnx_nodes` compute it in the exported model. `dense_ms` and `sparse_ms` are measured on the device, in engines of
     the compiled network without and with sparse kernels; `gain` is their ratio. What begins with `predicted` is a
-    roofline: `predicted_ms` of the layer as compiled, `predicted_dense_ms` of the same without sparse kernels.
+    roofline, of the layer with what follows it up to the next: `predicted_ms` as compiled, `predicted_dense_ms` without
+    sparse kernels.
     """
 
     name: str
@@ -172,7 +173,7 @@ class LayerPart(Part):
     gain: Maybe[float] = NOT_RECORDED
     predicted_dense_ms: Maybe[float] = NOT_RECORDED
     predicted_ms: Maybe[float] = NOT_RECORDED
-    predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
+    predicted_bound: Maybe[Literal["compute", "memory", "launch"]] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
 
 

@@ -24,8 +24,8 @@ from prunec.passes.options import is_frozen
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.passes.verify import input_unchanged, verify_pass
+from prunec.runtime.costs.roofline import predict_program
 from prunec.runtime.evaluate import EVALUATION_BATCH, evaluate
-from prunec.runtime.roofline import predict_program
 
 _UNCHANGED = Unknown("the step leaves the network's function as it was: see the step before.")
 _HELPING = Unknown("this process only helps to train.")
@@ -121,12 +121,11 @@ def _fact(
 ) -> StepFact:
     program, parameters = output.program, output.program.parameters()
     counted = {layer.weight for layer in program.layers()} & parameters.keys()
-    predicted_ms = predict_program(program, request.target, request.settings.latency_batch)
     return StepFact(
         step=step,
         macs=program.macs(),
         nonzero_weights=sum(int(parameters[weight].count_nonzero()) for weight in counted),
-        predicted_ms=Unknown("some layer's roofline isn't known.") if predicted_ms is None else predicted_ms,
+        predicted_ms=predict_program(program, request.target, request.settings.latency_batch),
         accuracy=_accuracy(request, step, program),
         entries=entries,
         weights=weights,

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from prunec.passes.cost import call_macs, layer_name, recurrent_products
-from prunec.passes.costs.workload import COUNTS, Operation, Workload
+from prunec.passes.costs.workload import COUNTS, Operation, Work, Workload
 from prunec.passes.coupling import Coupling
 from prunec.passes.graphs import Shapes, arguments, calls, module_path, operator_name
-from prunec.passes.labels import Atoms, Label, Value, parts
+from prunec.passes.labels import Atoms, Label, Ties, Value, opaque, parts
 from prunec.passes.operators import RECURRENT, WEIGHTED
+from prunec.passes.policy import Policy
 from prunec.passes.products import Product, WeightProduct, products
 from prunec.passes.program import Program
 from prunec.passes.rules.lookup import find_rule
@@ -49,6 +50,13 @@ def workload_of(program: Program, coupling: Coupling) -> Workload:
             writer.follow(node, product)
     writer.parameters(program)
     return writer.workload()
+
+
+def work_of(program: Program) -> Work:
+    """The work of a program at the widths that it has, without an analysis of what could be pruned."""
+    ties = Ties(values={node: opaque(node.meta.get("sample_shapes")) for node in program.graph.nodes})
+    nothing = Coupling((), (), np.zeros(0, dtype=np.int64), {}, ties, Policy(), frozenset())
+    return workload_of(program, nothing).at(np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)

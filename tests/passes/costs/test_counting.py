@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunec.passes.costs.counting import workload_of
+from prunec.passes.costs.counting import work_of, workload_of
 from prunec.passes.costs.workload import COUNTS, Work, Workload
 from prunec.passes.coupling import Coupling, Group, analyse
 from prunec.passes.plan import PruningPlan
@@ -140,3 +140,9 @@ def test_attention_meets_keys_and_values() -> None:
         assert work.tail_macs[position] == 2 * tokens * tokens * 32
         assert "scaled_dot_product_attention" in work.operations[position].tail
     assert work.tail_macs.sum() == NETWORKS["vit"]().attention_macs()
+
+
+@pytest.mark.parametrize("seed", range(30, 36))
+def test_work_without_an_analysis_is_that_of_the_program(seed: int) -> None:
+    program = random_program(seed)
+    assert_equal(work_of(program), full(program)[1])

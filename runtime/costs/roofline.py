@@ -1,0 +1,222 @@
+"""Predicted milliseconds of layers on a GPU, from its data sheet: the roofline model with launches and tiles.
+
+A kernel takes at least the time of its operations at the device's peak rate, and at least the time of its bytes at the
+memory's bandwidth (Williams, Waterman and Patterson, CACM 52(4), 2009). Here neither rate is the peak: a product is cut
+into tiles, which waves of multiprocessors compute, each of them delayed by what it has to load (NVIDIA, Matrix
+Multiplication Background User's Guide, DU-09799-001); and every kernel takes the time of a launch. Caches are left out.
+A prediction is no measurement: docs/engines.md says how far it is from published ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.costs.cost_model import CostKey, CostSource
+from prunec.passes.costs.counting import work_of
+from prunec.passes.costs.workload import Work
+from prunec.passes.program import Program
+from prunec.passes.unknown import Unknown
+from prunec.runtime.devices import Device
+from prunec.runtime.target import Target
+from prunec.runtime.tiles import TILES, channel_multiple
+
+_Array = NDArray[np.float64]
+#: What most of a layer's time goes into.
+Bound = Literal["compute", "memory", "launch"]
+BOUNDS: tuple[Bound, ...] = ("compute", "memory", "launch")
+_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
+#: Milliseconds of an empty kernel in a row of them, its start and end included: MobileNetV2's 53 layers take 0.30 ms in
+#: INT8 at batch 1 on an A100 (NVIDIA, TensorFlow-2.x Quantization Toolkit, Model Zoo).
+LAUNCH_MS = 0.005
+#: Share of the memory's bandwidth that long copies reach.
+BANDWIDTH_SHARE = 0.8
+#: Multiply-accumulates that a multiprocessor could do while it loads one element of a tile: then BERT Large takes the
+#: 163.7 ms that NVIDIA gives for an A100 (sequences of 384, batch 128, FP16; NVIDIA/TensorRT, demo/BERT/README.md).
+_MACS_PER_LOAD = 44
+#: Sparse kernels reach this share of what dense ones do of their own, doubled peak. Products of 2048 rows with matrices
+#: of 768x3072 ran 1.2 times as fast on a Jetson Orin under TensorRT 10.3.
+_SPARSE_SHARE = 0.6
+#: Rate of 16-bit operations without Tensor Cores over that with them: 78 of 312 TFLOP/s on an A100, 16.2 of 65 on a T4.
+_WITHOUT_TENSOR_CORES = 0.25
+#: Bytes of the inputs that a tile sums over at a time, and the most parts that a long sum is cut into.
+_STEP_BYTES, _PARTS = 64, (1, 2, 4, 8, 16)
+#: Engines have kernels of their own for the few channels of pictures.
+_PICTURE_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of operations by what they go into; every array is float64 (..., operations).
+
+    A kernel's time is that of its operations or of its bytes, whichever is longer, and that of its launch.
+    """
+
+    compute_ms: _Array
+    memory_ms: _Array
+    launch_ms: _Array
+
+    @property
+    def total_ms(self) -> _Array:
+        """All of it."""
+        total: _Array = self.compute_ms + self.memory_ms + self.launch_ms
+        return total
+
+    def of(self, operations: Sequence[int]) -> "Prediction":
+        """The time of some operations together, where there are no leading axes."""
+        parts = [each[list(operations)].sum() for each in (self.compute_ms, self.memory_ms, self.launch_ms)]
+        return Prediction(float(sum(parts)), BOUNDS[int(np.argmax(parts))])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted milliseconds, and what most of them go into."""
+
+    ms: float
+    bound: Bound
+
+
+@dataclass(frozen=True)
+class RooflineCosts:
+    """A cost model out of a device's data sheet (`prunec.passes.costs.cost_model.CostModel`).
+
+    Attributes:
+        key: What it holds for.
+        device: The device.
+        precision: Precision of weights and activations.
+        peak_tops: Dense peak in that precision, 1e12 operations per second.
+        bandwidth: Memory bandwidth, 1e9 bytes per second.
+        sparse_weights: Names of the weights that hold 2:4. An engine that doesn't gain by it runs them dense.
+    """
+
+    key: CostKey
+    device: Device
+    precision: str
+    peak_tops: float
+    bandwidth: float
+    sparse_weights: frozenset[str]
+
+    @property
+    def source(self) -> CostSource:
+        """Its figures are predictions."""
+        return "roofline"
+
+    @property
+    def error(self) -> Mapping[str, float]:
+        """Empty: it was not compared with measurements of the network."""
+        return {}
+
+    def layer_ms(self, work: Work) -> _Array:
+        """Milliseconds of every operation with what follows it, float64 (..., operations)."""
+        return self.times(work).total_ms
+
+    def network_ms(self, work: Work) -> _Array:
+        """Milliseconds of one inference of the whole network, float64 (...,)."""
+        total: _Array = self.layer_ms(work).sum(axis=-1)
+        return total
+
+    def times(self, work: Work) -> Times:
+        """What the time of every operation goes into, its own kernel and those of its tail together."""
+        layer, tail = self._layer(work), self._tail(work)
+        kernels = np.array([bool(o.operator) + len(o.tail) for o in work.operations], dtype=np.float64)
+        return Times(
+            compute_ms=layer.compute_ms + tail.compute_ms,
+            memory_ms=layer.memory_ms + tail.memory_ms,
+            launch_ms=np.broadcast_to(kernels * LAUNCH_MS, work.macs.shape),
+        )
+
+    def _layer(self, work: Work) -> Times:
+        """The layers' own kernels; where a weight holds 2:4, the faster of the sparse and the dense one."""
+        dense = self._kernel(work, two_four=False)
+        is_sparse = np.array([o.weight in self.sparse_weights for o in work.operations], dtype=bool)
+        if not is_sparse.any():
+            return dense
+        sparse = self._kernel(work, two_four=True)
+        is_chosen = is_sparse & (sparse.total_ms < dense.total_ms)
+        pairs = ((getattr(sparse, name), getattr(dense, name)) for name in ("compute_ms", "memory_ms", "launch_ms"))
+        return Times(*(np.where(is_chosen, *pair) for pair in pairs))
+
+    def _kernel(self, work: Work, *, two_four: bool) -> Times:
+        bits = _BITS[self.precision]
+        # 2:4 keeps half of the weights, each with 2 bits for its position.
+        weight_bits = work.weights * ((bits + 2) / 2 if two_four else bits)
+        moved_bits = self.key.batch * (work.reads + work.writes + work.joined) * bits + weight_bits
+        is_grouped = np.array([o.is_grouped for o in work.operations], dtype=bool)
+        plain_ms = self._operations_ms(self.key.batch * work.macs) / _WITHOUT_TENSOR_CORES
+        return self._longer(np.where(is_grouped, plain_ms, self._tiled_ms(work, two_four=two_four)), moved_bits)
+
+    def _tail(self, work: Work) -> Times:
+        """What follows the layers; attention's products run in tiles of the middle size."""
+        compute_ms = self._operations_ms(self.key.batch * work.tail_macs) / _tile_share(*TILES[len(TILES) // 2])
+        return self._longer(compute_ms, self.key.batch * work.tail_moves * _BITS[self.precision])
+
+    def _longer(self, compute_ms: _Array, moved_bits: _Array) -> Times:
+        """The time of operations or of bytes, whichever is longer."""
+        memory_ms = moved_bits / 8 / (self.bandwidth * BANDWIDTH_SHARE * 1e6)
+        is_compute = compute_ms >= memory_ms
+        nothing = np.zeros_like(memory_ms)
+        return Times(np.where(is_compute, compute_ms, nothing), np.where(is_compute, nothing, memory_ms), nothing)
+
+    def _operations_ms(self, macs: _Array) -> _Array:
+        """Milliseconds of multiply-accumulates at the rate that the device sustains."""
+        return 2 * macs / (self.peak_tops * self.device.sustained * 1e9)
+
+    def _tiled_ms(self, work: Work, *, two_four: bool) -> _Array:
+        """Milliseconds of the products: rows by padded filters, in the tiles and parts that take the least time.
+
+        Rows are the positions of the output; each element sums over the padded inputs, at every position of the kernel.
+        """
+        multiple = channel_multiple(self.device, self.precision, sparse=two_four)
+        inputs, filters = np.maximum(work.in_channels, 1), np.maximum(work.out_channels, 1)
+        padded = np.where(inputs <= _PICTURE_CHANNELS, _PICTURE_CHANNELS, _up(inputs, multiple))
+        rows, depth = self.key.batch * work.writes / filters, work.macs / np.maximum(work.writes, 1) * padded / inputs
+        step = _STEP_BYTES * 8 // _BITS[self.precision] * (2 if two_four else 1)
+        times = [
+            self._waves_ms(tile, parts * np.ceil(rows / tile[0]) * np.ceil(_up(filters, multiple) / tile[1]), deep)
+            for parts in _PARTS
+            for deep in (_up(depth / parts, step),)
+            for tile in TILES
+        ]
+        fastest: _Array = np.min(times, axis=0)
+        return fastest / (2 * _SPARSE_SHARE) if two_four else fastest
+
+    def _waves_ms(self, tile: tuple[int, int], tiles: _Array, depth: _Array) -> _Array:
+        """Milliseconds of a number of tiles, each of which sums over ``depth`` inputs."""
+        cores = self.device.multiprocessors or 1
+        waves = np.ceil(tiles / cores) * cores
+        return self._operations_ms(waves * tile[0] * tile[1] * depth) / _tile_share(*tile)
+
+
+def roofline_costs(target: Target, batch: int, sparse_weights: frozenset[str] = frozenset()) -> RooflineCosts | Unknown:
+    """The roofline of a target; what isn't known where no source gives the peak rate or bandwidth of its device.
+
+    Args:
+        target: The target.
+        batch: Number of samples at once.
+        sparse_weights: Names of the weights that hold 2:4, or would.
+    """
+    device = target.info
+    peak_tops, bandwidth = device.peak_tops(target.precision, sparse=False), device.memory_gb_per_s
+    if peak_tops is None or bandwidth is None:
+        return Unknown(f"no source gives the peak rate of {device.title} in {target.precision} or its bandwidth.")
+    key = CostKey(str(target), device.title, "", None, batch)
+    return RooflineCosts(key, device, target.precision, peak_tops, bandwidth, sparse_weights)
+
+
+def predict_program(program: Program, target: Target, batch: int) -> float | Unknown:
+    """Predicted milliseconds of a program; layers with a mask run sparse kernels where the target asks for 2:4."""
+    costs = roofline_costs(target, batch, frozenset(program.masks) if target.sparse else frozenset())
+    return costs if isinstance(costs, Unknown) else float(costs.network_ms(work_of(program)))
+
+
+def _up(sizes: _Array, multiple: int) -> _Array:
+    """The next multiples."""
+    up: _Array = np.ceil(sizes / multiple) * multiple
+    return up
+
+
+def _tile_share(rows: int, filters: int) -> float:
+    """Share of the peak rate at which a multiprocessor computes a tile: it loads rows and filters beside computing."""
+    return 1 / (1 + _MACS_PER_LOAD * (1 / rows + 1 / filters))
