@@ -8,12 +8,15 @@ from prunec.runtime.target import Target
 MODEL_ONNX = "model.onnx"
 MODEL_PT2 = "model.pt2"
 PLAN = "plan.json"
+COSTS = "costs.json"
 RECIPE = "recipe.toml"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 LAYERS = "layers.csv"
 #: File of a training under way in a state folder, by the control arm and the number of its retraining.
 STATE_NAME = "recover-{}.state"
+#: Files of what was measured before a training, in a state folder, by the fingerprint of what it holds for.
+STORED_PLAN, STORED_COSTS = "plan-{}.json", "costs-{}.json"
 #: Precision -> ONNX file that an engine of it is built from; of the others it is `MODEL_ONNX`.
 TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx"}
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prunec.compiler.bundle.bundle_names import REPORT
 from prunec.compiler.commands.verify_checks import JudgedError, refuse
+from prunec.compiler.commands.verify_claims import is_this_version
 from prunec.compiler.facts.outcome import NO_ENGINE_ASKED
-from prunec.compiler.gates.doubts import doubts, strict_gates
+from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, doubts, strict_gates
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.gate_catalogue import GATES, gate_of
 from prunec.compiler.gates.judging import gate_of_row, judge
@@ -38,6 +39,8 @@ FLAGS = frozenset(
     {"--trust-checkpoint", "--dry-run", "--resume", "--force", "--no-engine", "--allow-unknown", "--allow-noop"}
     | {"--strict", "--allow-implausible", "--verify-each", "--help"}
 )
+#: Gates of ``--strict`` that reports of older versions lack.
+_LATER = {MinAskedSpeedupPercent.name, MaxAskedMsRatio.name}
 #: Gates that no option of a compile asks for.
 _ALWAYS = (MaxOnnxVsTorch.name, EngineBuilt.name, MinDonePercent.name)
 
@@ -127,7 +130,9 @@ def _not_as_asked(report: Report) -> Iterator[str]:
         return
     told = {gate.name: gate for gate in report.gates}
     limits = {gate.name: gate.limit for gate in gates}
-    yield from (f"the command asks for the gate {name}, which is missing" for name in {*limits, *foreign} - told.keys())
+    later = set() if is_this_version(report) else _LATER
+    missing = {*limits, *foreign} - told.keys() - later
+    yield from (f"the command asks for the gate {name}, which is missing" for name in missing)
     for name, row in told.items():
         if name not in (*limits, *foreign, *_ALWAYS):
             yield f"the command doesn't ask for the gate {name}"

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from prunec.compiler.drawing.report_charts import charts
 from prunec.compiler.drawing.templating import environment
 from prunec.compiler.report import headline_figures
+from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
@@ -37,6 +38,7 @@ def render_html(report: Report) -> str:
         gates=[(gate, headline_figures.gate_words(gate)) for gate in report.gates],
         unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in headline_figures.unknowns(report)],
         retraining=headline_figures.retraining_rows(report),
+        costs=cost_rows(report),
         ledger=ledger_rows(report),
         extensions=extension_rows(report),
         warnings=known(report.warnings) or (),

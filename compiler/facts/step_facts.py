@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
+from prunec.compiler.facts.costs import Costs, Timed
 from prunec.compiler.facts.ledger import LedgerEntry, MacsPerSample
 from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
@@ -171,7 +172,10 @@ class StepInput:
         seed: Seed of the run, for every random choice of a step that has no seed of its own.
         history: Facts of the steps before, the dense network's first.
         arm: Name of the control arm or further seed that is run; empty for the compile itself.
-        state_folder: Folder for the states of trainings under way; None for none.
+        state_folder: Folder for the states of a compile under way; None for none.
+        costs: The cost model for goals in time; None where no step has one, and no file of one was given.
+        planned: Units that the run's prunings must keep in each group, by its name, one mapping for each pruning in
+            their order: control arms and further seeds take the widths of the compile itself. Empty for that one.
     """
 
     program: Program
@@ -180,6 +184,8 @@ class StepInput:
     history: tuple[StepFact, ...]
     arm: str = ""
     state_folder: Path | None = None
+    costs: Costs | None = None
+    planned: tuple[Mapping[str, int], ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:
         """The facts of a kind that earlier steps left, in their order."""
@@ -245,12 +251,16 @@ class Pruned:
         widths: Name of each group, its width in the dense network, and the number of units that it keeps.
         oracle: Report on the check of the pruned program.
         rounds: Number of filter prunings so far, this one included.
+        allocation: What the pass tells of the allocation of widths for goals; None where a ratio or a plan gives them.
+        timed: What was tried for a goal in time; None where none was asked for.
     """
 
     options: PruneFilters
     widths: tuple[tuple[str, int, int], ...]
     oracle: OracleReport
     rounds: int
+    allocation: Mapping[str, Any] | None = None
+    timed: Timed | None = None
 
 
 @dataclass(frozen=True)

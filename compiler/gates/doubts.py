@@ -34,6 +34,42 @@ class NotSlower:
 
 
 @dataclass(frozen=True)
+class MinAskedSpeedupPercent:
+    """At least this share of the speed-up in time that the recipe asks for is measured on the target."""
+
+    limit: float = 90
+    name: ClassVar[str] = "min_asked_speedup_percent"
+    exit_code: ClassVar[int] = LatencyGateError.exit_code
+    label: ClassVar[str] = "measured of the speed-up asked for"
+    unit: ClassVar[str] = " %"
+
+    def value(self, report: Report) -> float | Unknown:
+        """Percent; 100 where no speed-up in time was asked for."""
+        latency = report.latency
+        if isinstance(latency, Unknown):
+            return latency
+        return 100.0 if latency.asked_speedup is None else 100 * latency.speedup / latency.asked_speedup
+
+
+@dataclass(frozen=True)
+class MaxAskedMsRatio:
+    """The compiled network takes at most so many times the milliseconds that the recipe asks for on the target."""
+
+    limit: float = 1.11
+    name: ClassVar[str] = "max_asked_ms_ratio"
+    exit_code: ClassVar[int] = LatencyGateError.exit_code
+    label: ClassVar[str] = "measured over asked milliseconds"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """Median milliseconds over those asked for; 1 where none were asked for."""
+        latency = report.latency
+        if isinstance(latency, Unknown):
+            return latency
+        return 1.0 if latency.asked_ms is None else latency.compiled_ms.median / latency.asked_ms
+
+
+@dataclass(frozen=True)
 class VendorSupport:
     """The target is in the support matrix of the engine's vendor."""
 
@@ -77,6 +113,18 @@ def _slower(report: Report, _: float) -> str:
     return f"slower than the dense network, {latency.speedup:.2f}x"
 
 
+def _short_of_speedup(report: Report, _: float) -> str:
+    latency = known(report.latency)
+    assert latency is not None, "the gate's value comes from it"
+    return f"{latency.speedup:.2f}x measured, {latency.asked_speedup:g}x asked for"
+
+
+def _over_ms(report: Report, _: float) -> str:
+    latency = known(report.latency)
+    assert latency is not None, "the gate's value comes from it"
+    return f"{latency.compiled_ms.median:.3g} ms measured, {latency.asked_ms:g} ms asked for"
+
+
 def _outside(report: Report, _: float) -> str:
     engine = known(report.engine)
     assert engine is not None, "the gate's value comes from it"
@@ -90,6 +138,8 @@ _DOUBTS = (
         lambda report, lost: f"{lost:.2f} points of accuracy lost, and no limit was given (--max-drop-points)",
     ),
     _Doubt(NotSlower(), frozenset({NotSlower.name, "min_speedup", "max_latency_ms"}), _slower),
+    _Doubt(MinAskedSpeedupPercent(), frozenset({MinAskedSpeedupPercent.name}), _short_of_speedup),
+    _Doubt(MaxAskedMsRatio(), frozenset({MaxAskedMsRatio.name}), _over_ms),
     _Doubt(VendorSupport(), frozenset({VendorSupport.name}), _outside),
 )
 

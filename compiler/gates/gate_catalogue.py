@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.gates.doubts import NotSlower, VendorSupport
+from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, NotSlower, VendorSupport
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.own_gates import (
     EngineBuilt,
@@ -28,6 +28,8 @@ _OWN = (
     MinSpeedup,
     RequireSparsePercent,
     NotSlower,
+    MinAskedSpeedupPercent,
+    MaxAskedMsRatio,
     VendorSupport,
 )
 #: Exit codes that a gate may have: 0 is success, 1 a bug of prunec, and shells give those above.

@@ -27,7 +27,11 @@ class PercentilesPart(Part):
 
 
 class LatencyPart(Part):
-    """Dense and compiled measured in interleaved runs; the interval of the speed-up is a 95 % bootstrap."""
+    """Dense and compiled measured in interleaved runs; the interval of the speed-up is a 95 % bootstrap.
+
+    `asked_speedup` and `asked_ms` are what the recipe asks for in time, `predicted_speedup` is what the cost model said
+    of the chosen widths.
+    """
 
     dense_ms: PercentilesPart
     compiled_ms: PercentilesPart
@@ -36,6 +40,9 @@ class LatencyPart(Part):
     threads: Annotated[Count | None, NullMeans("measured on a GPU")]
     batch: Count
     runs: Count
+    asked_speedup: Annotated[float | None, NullMeans("no speed-up in time was asked for")] = None
+    asked_ms: Annotated[float | None, NullMeans("no milliseconds were asked for")] = None
+    predicted_speedup: Annotated[float | None, NullMeans("no cost model was used")] = None
 
 
 class GatePart(Part):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from prunec.compiler.report.cost_parts import AllocationPart, TimedPart
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part, SortedDict
 from prunec.passes.network_inputs import NetworkInput
@@ -91,7 +92,10 @@ class PruningGroupPart(Part):
 
 
 class PruningPart(Part):
-    """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0)."""
+    """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0).
+
+    `method` is "plan" where a given plan was applied in place of a choice.
+    """
 
     base: Annotated[
         Literal["pretrained", "random"] | None, NullMeans("nothing tells how the checkpoint came about")
@@ -106,6 +110,9 @@ class PruningPart(Part):
     samples: Count
     learning_rates: LearningRates = ()
     groups: tuple[PruningGroupPart, ...] = ()
+    method: Annotated[str | None, NullMeans("goals or ratios and the criterion decide")] = None
+    allocation: Annotated[Maybe[AllocationPart] | None, NullMeans("ratios or a plan give the widths")] = NOT_RECORDED
+    timed: Annotated[TimedPart | None, NullMeans("no time was asked for")] = None
 
 
 class PermutationPart(Part):

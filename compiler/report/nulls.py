@@ -175,9 +175,9 @@ class _Reader:
 
     def _null(self, entry: "_Field", path: Path, explains_itself: bool) -> Unknown | None:
         """The `Unknown` of a null; a part with a reason of its own explains the nulls beside it."""
-        covering = [key for key in self.reasons if covers(key, path)]
+        covering = [key for key in self.reasons if entry.may_be_unknown and covers(key, path)]
         self.used.update(covering)
-        if covering and entry.may_be_unknown and not explains_itself:
+        if covering and not explains_itself:
             return Unknown(self.reasons[max(covering, key=lambda key: len(steps_of(key)))])
         if not entry.may_be_none:
             self.unexplained.append(".".join(path))

@@ -10,9 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, computed_field, model_validator
 from pydantic_core import from_json
 
-from prunec.compiler.report import engine_parts, network_parts, training_parts
+from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart
-from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, covers, reasons_of, steps_of, with_unknowns
+from prunec.compiler.report.nulls import (
+    NOT_RECORDED,
+    Figures,
+    Maybe,
+    NullMeans,
+    covers,
+    reasons_of,
+    steps_of,
+    with_unknowns,
+)
 from prunec.compiler.report.report_part import Part
 
 #: Size of a report.json that is read; a network of 10,000 layers has one of 20 MB.
@@ -60,6 +69,7 @@ class Report(Part):
     extensions: dict[str, Figures] = Field(default_factory=dict)
     plausibility: Maybe[training_parts.PlausibilityPart] = NOT_RECORDED
     warnings: Maybe[tuple[str, ...]] = NOT_RECORDED
+    costs: Annotated[cost_parts.CostsPart | None, NullMeans("no cost model was used")] = None
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (
@@ -67,6 +77,7 @@ class Report(Part):
         "numerics.engine_vs_torch_max_relative_error",
         *("recovery.seconds", "recovery.resumed", "recovery.curve.*.seconds"),
         "steps.*.preflight",
+        *("costs.seconds", "pruning.timed"),
         *("layers.*.dense_ms", "layers.*.sparse_ms", "layers.*.gain"),
         *("layers.*.sparsity.found_by_builder", "layers.*.sparsity.chosen_by_builder"),
     )

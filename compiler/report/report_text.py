@@ -44,6 +44,7 @@ def report_line(report: "Report") -> str:
 def summary_rows(report: "Report") -> list[tuple[str, str]]:
     """Label and value of every line of the terminal summary."""
     from prunec.compiler.report import headline_figures as figures
+    from prunec.compiler.report.cost_words import cost_rows
 
     rows = [("Target", report.target), ("Status", f"{report.status} (exit code {report.exit_code})")]
     rows += [
@@ -55,6 +56,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
         for stage in ACCURACY_STAGES
         if (accuracy := known(getattr(report.accuracy, stage))) is not None
     ]
+    rows += cost_rows(report)
     rows += figures.retraining_rows(report)
     if (engine := known(report.engine)) is not None:
         place = "ran on the device" if engine.run_on_device else "not run on the device"

@@ -6,7 +6,7 @@ from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
+from prunec.compiler.facts.step_facts import Pruned, StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover
@@ -144,5 +144,6 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
     if arm.from_scratch:
         weights = weights_sha256(arm.program)
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
-    start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name)
+    planned = tuple({group: kept for group, _, kept in pruned.widths} for pruned in main.before(Pruned))
+    start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned)
     return run_steps(start, _changed(arm.pipeline, Recover, probe=0))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prunec.compiler.gates.doubts import NotSlower, VendorSupport, strict_gates
+from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, NotSlower, VendorSupport, strict_gates
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.judging import gates_of, judged, judged_anew
 from prunec.compiler.gates.own_gates import MaxDropPoints, MinSpeedup
@@ -17,7 +17,9 @@ from tests.compiler.sample_report import sample_report
 NOT_MEASURED = Unknown("nobody looked.")
 
 
-def doubtful(drop: float = 0.0, speedup: tuple[float, float] | None = None, outside: str = "") -> Report:
+def doubtful(
+    drop: float = 0.0, speedup: tuple[float, float] | None = None, outside: str = "", **asked: float
+) -> Report:
     report = sample_report(gates=())
     accuracy = report.accuracy.model_copy(update={"dense": 0.9, "engine": 0.9 - drop / 100})
     engine = known(report.engine)
@@ -25,7 +27,7 @@ def doubtful(drop: float = 0.0, speedup: tuple[float, float] | None = None, outs
     if speedup is not None:
         measured = known(report.latency_cpu)
         assert measured is not None
-        latency = measured.model_copy(update={"speedup": sum(speedup) / 2, "speedup_interval": speedup})
+        latency = measured.model_copy(update={"speedup": sum(speedup) / 2, "speedup_interval": speedup} | asked)
     assert engine is not None
     engine = engine.model_copy(update={"outside_support": outside})
     return report.model_copy(update={"accuracy": accuracy, "latency": latency, "engine": engine})
@@ -34,6 +36,8 @@ def doubtful(drop: float = 0.0, speedup: tuple[float, float] | None = None, outs
 CASES: list[tuple[dict[str, Any], str, int, Gate]] = [
     ({"drop": 5.1}, "5.10 points of accuracy lost", 5, MaxDropPoints(10)),
     ({"speedup": (0.38, 0.44)}, "slower than the dense network, 0.41x", 6, MinSpeedup(0.3)),
+    ({"speedup": (1.78, 1.80), "asked_speedup": 2.0}, "1.79x measured, 2x asked for", 6, MinAskedSpeedupPercent(80)),
+    ({"speedup": (1.4, 1.6), "asked_ms": 0.3}, "0.338 ms measured, 0.3 ms asked for", 6, MaxAskedMsRatio(9)),
     (
         {"outside": "Toaster is not in the vendor's support matrix."},
         "Toaster is not in the vendor's",
@@ -66,7 +70,12 @@ def test_a_doubt_stands_in_the_last_line_and_fails_where_it_is_strict(
 
 
 @pytest.mark.parametrize(
-    "case", [{"drop": 5.0}, {"drop": -3.0}, {"speedup": (0.97, 1.01)}, {"speedup": (1.5, 1.6)}, {}]
+    "case",
+    [
+        *({"drop": 5.0}, {"drop": -3.0}, {"speedup": (0.97, 1.01)}, {"speedup": (1.5, 1.6)}, {}),
+        *({"asked_speedup": 2.0}, {"speedup": (1.80, 1.82), "asked_speedup": 2.0}),
+        *({"asked_ms": 9.0}, {"speedup": (1.4, 1.6), "asked_ms": 0.338 / 1.1}),
+    ],
 )
 def test_what_is_within_limits_or_not_known_raises_no_doubt(case: dict[str, Any]) -> None:
     report = judged(doubtful(**case), [], allow_unknown=False, strict=True)
@@ -83,7 +92,7 @@ def test_several_failures_end_with_the_lowest_code() -> None:
 
 def test_strict_adds_no_gate_twice() -> None:
     names = [gate.name for gate in strict_gates([MaxDropPoints(1)])]
-    assert names == [NotSlower.name, VendorSupport.name]
+    assert names == [NotSlower.name, MinAskedSpeedupPercent.name, MaxAskedMsRatio.name, VendorSupport.name]
 
 
 def test_judging_anew_keeps_strictness_and_reads_back() -> None:

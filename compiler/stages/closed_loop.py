@@ -1,0 +1,86 @@
+"""The closed loop of goals in time: choose widths, measure the network of these widths, correct the goal, choose again.
+
+Nothing is trained in it: the time of a network depends on its widths and not on its weights.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prunec.compiler.facts.costs import Timed, TimeGoal, TimeTry
+from prunec.passes.base import PassResult
+from prunec.passes.errors import UsageError
+from prunec.passes.unknown import Unknown
+from prunec.runtime.latency import LatencyComparison
+
+#: Corrections of a goal at most.
+CORRECTIONS = 2
+#: Share of the goal by which a measurement may miss it.
+CLOSE_ENOUGH = 0.02
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Widths that were chosen: the pruned network, and the cost model's prediction for it."""
+
+    result: PassResult
+    predicted_speedup: float
+    predicted_ms: float
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units kept in every group."""
+        return tuple(group["kept"] for group in self.result.stats["groups"])
+
+
+def close_the_loop(
+    goal: TimeGoal, choose: Callable[[float], Choice], measure: Callable[[Choice], LatencyComparison | Unknown]
+) -> tuple[Choice, Timed]:
+    """Choose widths for a goal, and correct the goal by what they measure, as long as that leads to other widths.
+
+    Args:
+        goal: The goal.
+        choose: Chooses widths for the goal tightened by a factor; raises `UsageError` where nothing reaches that.
+        measure: Measures the network of some widths in turns with the dense one.
+
+    Returns:
+        The choice that comes nearest to the goal, and what was tried.
+
+    Raises:
+        UsageError: Nothing reaches the goal as it was asked for.
+    """
+    tightened, choices, tries, why_ended = 1.0, [choose(1.0)], list[TimeTry](), ""
+    while True:
+        choice = choices[-1]
+        measured = measure(choice)
+        tries.append(TimeTry(tightened, choice.predicted_speedup, choice.predicted_ms, measured))
+        if isinstance(measured, Unknown):
+            why_ended = measured.reason
+            break
+        reached = goal.reached(measured.speedup, measured.compiled.median)
+        if abs(reached - 1) <= CLOSE_ENOUGH:
+            break
+        if len(tries) > CORRECTIONS:
+            why_ended = f"the goal was corrected {CORRECTIONS} times."
+            break
+        tightened /= reached
+        try:
+            corrected = choose(tightened)
+        except UsageError as error:
+            why_ended = f"corrected by {tightened:.3g}x it can't be reached: {error.message}"
+            break
+        if corrected.widths in {earlier.widths for earlier in choices}:
+            why_ended = f"corrected by {tightened:.3g}x it leads to widths that were tried."
+            break
+        choices.append(corrected)
+    chosen = min(range(len(tries)), key=lambda position: _distance(goal, tries[position].measured))
+    return choices[chosen], Timed(goal, tuple(tries), chosen, why_ended)
+
+
+def _distance(goal: TimeGoal, measured: LatencyComparison | Unknown) -> tuple[bool, float]:
+    """How far a measurement is from a goal: what misses it beyond the measurement's error is behind what meets it."""
+    if isinstance(measured, Unknown):
+        return True, math.inf
+    reached = goal.reached(measured.speedup, measured.compiled.median)
+    error = measured.speedup_interval[1] / measured.speedup
+    return reached * error < 1, abs(math.log(reached))
