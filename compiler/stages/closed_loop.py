@@ -28,9 +28,9 @@ class Choice:
     predicted_ms: float
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Units kept in every group."""
-        return tuple(group["kept"] for group in self.result.stats["groups"])
+    def kept(self) -> dict[str, int]:
+        """Units kept in every group, by its name."""
+        return {group["name"]: group["kept"] for group in self.result.stats["groups"]}
 
 
 def close_the_loop(
@@ -69,7 +69,7 @@ def close_the_loop(
         except UsageError as error:
             why_ended = f"corrected by {tightened:.3g}x it can't be reached: {error.message}"
             break
-        if corrected.widths in {earlier.widths for earlier in choices}:
+        if any(corrected.kept == earlier.kept for earlier in choices):
             why_ended = f"corrected by {tightened:.3g}x it leads to widths that were tried."
             break
         choices.append(corrected)

@@ -25,6 +25,7 @@ from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
+from prunec.compiler.stages.cost_models import costs_of
 from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
@@ -166,8 +167,9 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
     """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
     seed, history = request.settings.seed, (dense_fact(request),)
     plausibility = check_plausible(request, history[0])
-    main = run_steps(StepInput(request.dense, request, seed, history, state_folder=state_folder), request.pipeline)
-    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility)
+    start = StepInput(request.dense, request, seed, history, state_folder=state_folder, costs=costs_of(request))
+    main = run_steps(start, request.pipeline)
+    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility, main.costs)
 
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:
