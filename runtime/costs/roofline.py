@@ -117,6 +117,13 @@ class RooflineCosts:
         total: _Array = self.layer_ms(work).sum(axis=-1)
         return total
 
+    def by_weight(self, work: Work) -> dict[str, Prediction]:
+        """All calls of each weight together, each with what follows it, where there are no leading axes."""
+        times, calls = self.times(work), dict[str, list[int]]()
+        for place, operation in enumerate(work.operations):
+            calls.setdefault(operation.weight, []).append(place)
+        return {weight: times.of(places) for weight, places in calls.items()}
+
     def times(self, work: Work) -> Times:
         """What the time of every operation goes into, its own kernel and those of its tail together."""
         layer, tail = self._layer(work), self._tail(work)
