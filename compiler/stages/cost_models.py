@@ -25,19 +25,26 @@ def costs_of(request: Request) -> Costs | None:
     """The cost model of a compile, the same in all processes; None where no step has a goal in time.
 
     Raises:
+        PrunecError: There is none: see `cost_model`.
+    """
+    return cost_model(request) if needs_costs(request.pipeline) else None
+
+
+def cost_model(request: Request) -> Costs:
+    """The cost model of a request, the same in all processes.
+
+    Raises:
         UsageError: There is no way to know what widths cost on the target.
         PrunecError: The measurement can't be done.
     """
-    if not needs_costs(request.pipeline):
-        return None
     if runs_here(request):
         return Processes.join().from_main(_measured(request) if is_main() else None)
     target = request.target
     model = roofline_costs(target, request.settings.latency_batch)
     if isinstance(model, Unknown):
         raise UsageError(
-            f"The pipeline has a goal in time, and nothing tells the times of layers on {target}: {model.reason}",
-            hint="Compile on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
+            f"Nothing tells the times of layers on {target}: {model.reason}",
+            hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
         )
     return Costs(model)
 

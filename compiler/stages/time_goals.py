@@ -52,7 +52,7 @@ def widths_in_time(
 
 
 def _corrected(goal: TimeGoal, given: StepInput, choose: Callable[[float], Choice]) -> tuple[Widths, Timed]:
-    with _measuring(given) as measure:
+    with measuring(given) as measure:
         choice, timed = close_the_loop(goal, choose, measure)
     return choice.kept, timed
 
@@ -74,7 +74,7 @@ def _choose(
 
 
 @contextmanager
-def _measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
+def measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
     """What measures the network of a choice in turns with the one that came in, on the target."""
     request, settings = given.request, given.request.settings
     kind = choose_engine(request.target, settings.engine_options)
