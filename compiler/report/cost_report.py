@@ -34,6 +34,12 @@ def _try_part(tried: TimeTry) -> TimeTryPart:
     )
 
 
+def _predicted_speedup(pruned: Pruned) -> float:
+    assert pruned.allocation is not None, "a goal in time is one of an allocation"
+    speedup: float = pruned.allocation["dense"]["latency_ms"] / pruned.allocation["predicted"]["latency_ms"]
+    return speedup
+
+
 def with_time_asked(report: Report, prunings: Sequence[Pruned]) -> Report:
     """The report with what was asked for and predicted beside the latency that was measured.
 
@@ -46,6 +52,6 @@ def with_time_asked(report: Report, prunings: Sequence[Pruned]) -> Report:
     update = {
         "asked_speedup": math.prod(speedups) if speedups else None,
         "asked_ms": next((each.goal.ms for each in reversed(timed) if each.goal.ms is not None), None),
-        "predicted_speedup": math.prod(each.tries[each.chosen].predicted_speedup for each in timed),
+        "predicted_speedup": math.prod(_predicted_speedup(each) for each in prunings if each.timed is not None),
     }
     return report.model_copy(update={"latency": report.latency.model_copy(update=update)})

@@ -46,14 +46,19 @@ def goal_words(forecast: Forecast) -> str:
 def figure_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str]]:
     """What is told of the whole network: name, dense, pruned, their ratio, and the largest that is possible."""
     dense, pruned, least, times = forecast.dense, forecast.pruned, forecast.least, forecast.measured
-    predicted = tuple(digits(each.predicted_ms) for each in (dense, pruned))
     largest = gain(dense.predicted_ms / least.predicted_ms)
     measured = (UNKNOWN, UNKNOWN, NOT_MEASURED, "")
     if times is not None:
         measured = (digits(times.dense_ms), digits(times.pruned_ms), gain(times.speedup), "")
     kept = UNKNOWN if forecast.importance_kept is None else _percent(forecast.importance_kept)
     return [
-        ("predicted ms", *predicted, gain(forecast.predicted_speedup), largest),
+        (
+            "predicted ms",
+            digits(dense.predicted_ms),
+            digits(pruned.predicted_ms),
+            gain(forecast.predicted_speedup),
+            largest,
+        ),
         ("measured ms", *measured),
         _count_row("MACs", dense.macs, pruned.macs, least.macs),
         _count_row("parameters", dense.parameters, pruned.parameters, least.parameters),

@@ -1,19 +1,26 @@
 """The cost model of a compile: read from a file, else measured where the target's engine runs, else a roofline."""
 
 import time
+from pathlib import Path
 
 from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.request import Request
+from prunec.compiler.machine.environment import find_gpus
 from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.processes import Processes
+from prunec.compiler.stages.stored_choices import store_costs, stored_costs
+from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.errors import UsageError
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
+from prunec.runtime.costs.cost_file import check_key, read_costs
 from prunec.runtime.costs.measuring import measure_costs
 from prunec.runtime.costs.roofline import roofline_costs
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.processor import processor
 
 
 def needs_costs(pipeline: Pipeline) -> bool:
@@ -21,32 +28,40 @@ def needs_costs(pipeline: Pipeline) -> bool:
     return any(options.needs_costs for options in pipeline.of(PruneFilters))
 
 
-def costs_of(request: Request) -> Costs | None:
-    """The cost model of a compile, the same in all processes; None where no step has a goal in time.
-
-    Raises:
-        PrunecError: There is none: see `cost_model`.
-    """
-    return cost_model(request) if needs_costs(request.pipeline) else None
+def costs_of(request: Request, state_folder: Path | None) -> Costs | None:
+    """The cost model of a compile; None where neither a step nor the settings ask for one: see `cost_model`."""
+    is_asked = request.settings.cost_model is not None or needs_costs(request.pipeline)
+    return cost_model(request, state_folder) if is_asked else None
 
 
-def cost_model(request: Request) -> Costs:
+def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
     """The cost model of a request, the same in all processes.
 
+    Args:
+        request: The request.
+        state_folder: Folder that keeps a model that is measured, for a compile that is resumed; None for none.
+
     Raises:
-        UsageError: There is no way to know what widths cost on the target.
+        UsageError: A file's model is of something else, or nothing tells what widths cost on the target.
+        InputError: A file holds no cost model.
         PrunecError: The measurement can't be done.
     """
+    if request.settings.cost_model is not None:
+        model = read_costs(request.settings.cost_model)
+        check_key(model, _key_here(request, model.key))
+        return Costs(model, from_file=True)
     if runs_here(request):
-        return Processes.join().from_main(_measured(request) if is_main() else None)
+        measured = Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
+        assert measured is not None, "the first process measures"
+        return measured
     target = request.target
-    model = roofline_costs(target, request.settings.latency_batch)
-    if isinstance(model, Unknown):
+    roofline = roofline_costs(target, request.settings.latency_batch)
+    if isinstance(roofline, Unknown):
         raise UsageError(
-            f"Nothing tells the times of layers on {target}: {model.reason}",
+            f"Nothing tells the times of layers on {target}: {roofline.reason}",
             hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
         )
-    return Costs(model)
+    return Costs(roofline)
 
 
 def runs_here(request: Request) -> bool:
@@ -57,8 +72,22 @@ def runs_here(request: Request) -> bool:
         return is_available and kind.runs_here(request.target)
 
 
-def _measured(request: Request) -> Costs:
+def _key_here(request: Request, stored: CostKey) -> CostKey:
+    """What a stored model must hold for; hardware and engine are its own where the target's engine doesn't run here."""
+    settings, target = request.settings, request.target
+    kind = preferred_engine(target, settings.engine_options)
+    threads = settings.threads if kind.uses_threads else None
+    hardware, engine = stored.hardware, stored.engine
+    if runs_here(request):
+        engine = f"{kind.name} {installed_versions().get(kind.name)}"
+        hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])
+    return CostKey(str(target), hardware, engine, threads, settings.latency_batch)
+
+
+def _measured(request: Request, state_folder: Path | None) -> Costs:
     settings, started = request.settings, time.perf_counter()
+    if (stored := stored_costs(request, state_folder)) is not None:
+        return Costs(stored)
     settings.progress.stage(f"measure what widths cost on {request.target}")
     model = measure_costs(
         request.dense,
@@ -68,4 +97,5 @@ def _measured(request: Request) -> Costs:
         seed=settings.seed,
         progress=settings.progress.note,
     )
+    store_costs(request, state_folder, model)
     return Costs(model, seconds=time.perf_counter() - started)

@@ -14,7 +14,9 @@ from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.stages.closed_loop import Choice, close_the_loop
 from prunec.compiler.stages.export_network import export_untrained
+from prunec.compiler.stages.stored_choices import store_plan, stored_plan
 from prunec.passes.criteria.evidence import Evidence
+from prunec.passes.planned_pruning import planned_widths
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
@@ -28,6 +30,7 @@ from prunec.runtime.numerics import batch_sizes, random_inputs
 #: Units kept in each group, by its name.
 Widths = Mapping[str, int]
 _OF_FILE = "with a cost model from a file nothing is corrected by a measurement."
+_RESUMED = "the compile was resumed, with the widths that it had chosen before."
 _PREDICTED = "the target's engine doesn't run here."
 
 
@@ -48,12 +51,19 @@ def widths_in_time(
         first, why = choose(1.0), _OF_FILE if costs.from_file else _PREDICTED
         tried = TimeTry(1.0, first.predicted_speedup, first.predicted_ms, Unknown(why))
         return first.kept, Timed(goal, (tried,), why_ended=why)
-    return Processes.join().from_main(_corrected(goal, given, choose) if is_main() else (None, None))
+    return Processes.join().from_main(_corrected(options, goal, given, choose) if is_main() else (None, None))
 
 
-def _corrected(goal: TimeGoal, given: StepInput, choose: Callable[[float], Choice]) -> tuple[Widths, Timed]:
+def _corrected(
+    options: PruneFilters, goal: TimeGoal, given: StepInput, choose: Callable[[float], Choice]
+) -> tuple[Widths, Timed]:
+    """The widths by measurements, or where the compile is resumed those that it has chosen before."""
+    if (plan := stored_plan(options, given)) is not None:
+        return planned_widths(given.program, plan), Timed(goal, (), why_ended=_RESUMED)
     with measuring(given) as measure:
         choice, timed = close_the_loop(goal, choose, measure)
+    assert choice.result.plan is not None, "a pruning has a plan"
+    store_plan(options, given, choice.result.plan)
     return choice.kept, timed
 
 
