@@ -80,18 +80,13 @@ def plan(
     parsed, goals = Target.parse(target), Goals(speedup, latency_speedup, latency_ms, parameters, size_mb)
     with showing_progress() as progress:
         settings = Settings(
-            threads=threads,
-            latency_batch=latency_batch,
-            cost_model=cost_model,
-            build_engine=False,
-            command=context.obj,
-            progress=progress,
+            threads=threads, latency_batch=latency_batch, build_engine=False, command=context.obj, progress=progress
         )
         loading = options.model_options(model, input_, trust, weights)
         job = Job(checkpoint, parsed, config, loading, RecipeOptions(pipeline=pipeline, seed=seed), settings)
         from prunec.compiler.commands.plan_pruning import PlanFiles, plan_checkpoint
 
-        forecast = plan_checkpoint(job, goals, PlanFiles(output, page), note)
+        forecast = plan_checkpoint(job, goals, PlanFiles(cost_model, output, page), note)
     if as_json:
         print_json(forecast)
         return
@@ -111,7 +106,7 @@ def _print(forecast: "Forecast") -> None:
     )
     groups = [(group.group, str(group.dense), str(group.kept)) for group in forecast.groups]
     print_table("widths", ("group", "dense", "kept"), groups)
-    columns = ("layer", "channels", "ms", "pruned", "2:4", "bound")
-    print_table("layers by predicted time, with what follows each", columns, words.layer_rows(forecast))
-    echo("\n".join(["what limits it", *(f"  {line}" for line in words.limit_words(forecast.limits)), ""]))
+    print_table("layers by predicted time, each with what follows it", *words.layer_table(forecast))
+    echo("what limits it, in shares of the pruned network's predicted time")
+    echo("\n".join([*(f"  {line}" for line in words.limit_words(forecast.limits)), ""]))
     print_table("what is possible", ("speed-up", "ms", "MACs", "importance kept"), words.curve_rows(forecast))

@@ -122,8 +122,7 @@ def _measured_times(latency: LatencyComparison) -> MeasuredTimes:
 
 
 def _groups(planned: Planned) -> Iterator[GroupForecast]:
-    groups = planned.result.stats["groups"]
-    for group in sorted(groups, key=lambda group: group["kept"] == group["width"]):
+    for group in planned.result.stats["groups"]:
         yield GroupForecast(group["name"], tuple(group["layers"]), group["width"], group["kept"])
 
 

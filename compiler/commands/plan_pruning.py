@@ -35,8 +35,15 @@ _RUNS = 50
 
 @dataclass(frozen=True)
 class PlanFiles:
-    """The files that a forecast is written to: the pruning plan, and the page; None for none."""
+    """The files of a forecast; None for none.
 
+    Attributes:
+        costs: A cost model to read.
+        plan: The pruning plan to write.
+        page: The page to write.
+    """
+
+    costs: Path | None = None
     plan: Path | None = None
     page: Path | None = None
 
@@ -47,7 +54,7 @@ def plan_checkpoint(job: Job, goals: Goals, files: PlanFiles, note: Callable[[st
     Args:
         job: The task, as compile takes it; it trains nothing.
         goals: Goals in place of the ratio or the goals of the recipe; none leaves those.
-        files: The files to write, each as a whole or not at all.
+        files: The files to read and to write, each as a whole or not at all.
         note: Receiver of remarks on what was done to the checkpoint on the way.
 
     Raises:
@@ -59,7 +66,7 @@ def plan_checkpoint(job: Job, goals: Goals, files: PlanFiles, note: Callable[[st
             check_file_can_be_written(path, f"{name} {path}")
     prepared = prepare(job, note, runs=True)
     options = _options(prepared, goals)
-    request = _request(prepared, options, note)
+    request = _request(prepared, options, files.costs, note)
     given = StepInput(_to_be_pruned(request), request, prepared.settings.seed, (), costs=cost_model(request))
     planned = _planned(options, given)
     result = forecast(planned, _measured(given, planned), job.target, prepared.settings.latency_batch)
@@ -96,10 +103,10 @@ def _options(prepared: Prepared, goals: Goals) -> PruneFilters:
     return options
 
 
-def _request(prepared: Prepared, options: PruneFilters, note: Callable[[str], None]) -> Request:
+def _request(prepared: Prepared, options: PruneFilters, costs: Path | None, note: Callable[[str], None]) -> Request:
     """The request that the recipe makes of the checkpoint; data are loaded only where the criterion needs them."""
     job, project = prepared.job, Project(prepared.config)
-    settings = replace(prepared.settings, latency_runs=_RUNS)
+    settings = replace(prepared.settings, latency_runs=_RUNS, cost_model=costs)
     settings.progress.stage("load the checkpoint")
     loaded = project.load(job.checkpoint, job.model)
     for text in (*loaded.notes, *loaded.program.capture_notes):

@@ -155,7 +155,7 @@ class Forecast:
         why_not_measured: Why not, as a sentence; empty where they were.
         two_four: Gain of 2:4; None where the device has no kernels for it.
         why_no_two_four: Why not; empty where it has.
-        groups: The groups, those that are pruned first.
+        groups: The prunable groups.
         layers: The layers, in the order of execution.
         limits: What limits, the largest share first.
         curve: What importance is left at which speed, from the dense network to the most that is possible.

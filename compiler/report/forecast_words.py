@@ -7,12 +7,12 @@ from prunec.compiler.report.headline_figures import NOT_MEASURED, UNKNOWN, si
 
 _BEFORE = "(before the first layer)"
 _LIMITS = {
-    "layer": "of the pruned network's predicted time is in the layer {}",
-    "fixed layers": "is in layers that no width of a prunable group bears on",
-    "least widths": "is left at the least widths that are possible",
-    "launches": "goes into launching kernels",
-    "memory": "goes into moving data",
-    "compute": "goes into computing",
+    "layer": "the layer {}",
+    "fixed layers": "layers that no width of a prunable group bears on",
+    "least widths": "left at the least widths",
+    "launches": "launching kernels",
+    "memory": "moving data",
+    "compute": "computing",
 }
 
 
@@ -43,30 +43,27 @@ def goal_words(forecast: Forecast) -> str:
     return f"{goals} ({forecast.allocation})" if goals else "the ratio of the recipe"
 
 
-def figure_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str]]:
+def figure_rows(forecast: Forecast) -> list[tuple[str, ...]]:
     """What is told of the whole network: name, dense, pruned, their ratio, and the largest that is possible."""
-    dense, pruned, least, times = forecast.dense, forecast.pruned, forecast.least, forecast.measured
-    largest = gain(dense.predicted_ms / least.predicted_ms)
-    measured = (UNKNOWN, UNKNOWN, NOT_MEASURED, "")
-    if times is not None:
-        measured = (digits(times.dense_ms), digits(times.pruned_ms), gain(times.speedup), "")
-    kept = UNKNOWN if forecast.importance_kept is None else _percent(forecast.importance_kept)
+    dense, pruned, least, kept = forecast.dense, forecast.pruned, forecast.least, forecast.importance_kept
+    most = gain(dense.predicted_ms / least.predicted_ms)
+    times = digits(dense.predicted_ms), digits(pruned.predicted_ms)
     return [
-        (
-            "predicted ms",
-            digits(dense.predicted_ms),
-            digits(pruned.predicted_ms),
-            gain(forecast.predicted_speedup),
-            largest,
-        ),
-        ("measured ms", *measured),
+        ("predicted ms", *times, gain(forecast.predicted_speedup), most),
+        _measured_row(forecast),
         _count_row("MACs", dense.macs, pruned.macs, least.macs),
         _count_row("parameters", dense.parameters, pruned.parameters, least.parameters),
-        ("importance", "100 %", kept, "", ""),
+        ("importance", "100 %", UNKNOWN if kept is None else _percent(kept), "", ""),
     ]
 
 
-def _count_row(name: str, dense: int, pruned: int, least: int) -> tuple[str, str, str, str, str]:
+def _measured_row(forecast: Forecast) -> tuple[str, ...]:
+    if (times := forecast.measured) is None:
+        return "measured ms", UNKNOWN, UNKNOWN, NOT_MEASURED, ""
+    return "measured ms", digits(times.dense_ms), digits(times.pruned_ms), gain(times.speedup), ""
+
+
+def _count_row(name: str, dense: int, pruned: int, least: int) -> tuple[str, ...]:
     return name, si(dense), si(pruned), f"{dense / pruned:.2f}x", f"{dense / least:.2f}x"
 
 
@@ -99,27 +96,26 @@ def two_four_words(forecast: Forecast) -> str:
 
 def limit_words(limits: Sequence[Limit]) -> list[str]:
     """One line for each limit; one that says so where there is none."""
-    lines = [f"{_percent(each.share)} {_LIMITS[each.kind].format(layer_name(each.name))}" for each in limits]
+    lines = [f"{_percent(each.share)}: {_LIMITS[each.kind].format(layer_name(each.name))}" for each in limits]
     limiting = [line for line, each in zip(lines, limits, strict=True) if each.limits]
-    return limiting or [f"nothing holds half of the pruned network's time; the most: {lines[0]}"]
+    return limiting or [f"no single thing takes half; the most is {lines[0]}"]
 
 
-def layer_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str, str]]:
-    """Of each layer, slowest first: name, channels, milliseconds dense and pruned, gain of 2:4, what bounds it."""
-    return [
-        (
-            layer_name(layer.layer),
-            channels(layer),
-            digits(layer.dense_ms),
-            digits(layer.pruned_ms),
-            gain(layer.two_four_gain),
-            layer.bound or UNKNOWN,
-        )
-        for layer in sorted(forecast.layers, key=lambda layer: -layer.dense_ms)
-    ]
+def layer_table(forecast: Forecast) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of the layers that take time, slowest first; columns of which nothing is known are left out."""
+    has_bound = any(layer.bound for layer in forecast.layers)
+    columns: tuple[str, ...] = ("layer", "channels", "ms", "pruned")
+    columns += ("2:4",) * (forecast.two_four is not None) + ("bound by",) * has_bound
+    rows = []
+    for layer in sorted(forecast.layers, key=lambda layer: -layer.dense_ms):
+        cells = [layer_name(layer.layer), channels(layer), digits(layer.dense_ms), digits(layer.pruned_ms)]
+        cells += [gain(layer.two_four_gain)] * (forecast.two_four is not None)
+        cells += [layer.bound or UNKNOWN] * has_bound
+        rows += [tuple(cells)] * (layer.dense_ms > 0)
+    return columns, rows
 
 
-def curve_rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:
+def curve_rows(forecast: Forecast) -> list[tuple[str, ...]]:
     """Of each point of the curve: predicted speed-up, milliseconds, fewer MACs, importance kept."""
     return [
         (

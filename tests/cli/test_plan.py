@@ -1,0 +1,185 @@
+"""``prunec plan``: what it tells, the plan that it writes, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prunec.calibration.user_code import import_callable
+from prunec.compiler.facts.forecast import Forecast
+from prunec.compiler.machine.versions import installed_versions
+from prunec.passes import capture
+from prunec.passes.applying import apply_plan
+from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.costs.fitted import FEATURES
+from prunec.passes.plan import PruningPlan
+from prunec.passes.prune_filters import PruneFilters
+from prunec.runtime.costs.cost_file import write_costs
+from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
+from prunec.runtime.processor import processor
+from prunec.runtime.target import Target
+from tests.cli.conftest import Outcome, Prunec, Refused
+from tests.passes.costs.synthetic import engine, workload
+from tests.plugins.install import installed
+
+PLAN = ("plan", "model.pt", "--target")
+
+
+def dense_module(project: Path) -> torch.nn.Module:
+    module: torch.nn.Module = import_callable("model:network", project)()
+    module.load_state_dict(torch.load(project / "model.pt", weights_only=True))
+    return module.eval()
+
+
+def forecast(prunec: Prunec, *arguments: object) -> dict[str, Any]:
+    outcome = prunec(*PLAN, *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    document: dict[str, Any] = json.loads(outcome.out)
+    return document
+
+
+@pytest.fixture
+def cost_file(project: Path) -> Callable[..., Path]:
+    """Writes a cost model of the project's network, of this machine but for what is named, where work alone counts."""
+
+    def write(**key: Any) -> Path:
+        program = capture(dense_module(project), (torch.zeros(2, 1, 8, 8),))
+        here = CostKey("cpu", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
+        drawn = engine(workload(program)[0].operations, seed=1)
+        laws = np.where(np.array(FEATURES) == "one", 0.0, drawn.laws)
+        model = replace(drawn, key=replace(here, **key), laws=laws, network=(0.0, 1.0))
+        write_costs(model, project / "costs.json")
+        return project / "costs.json"
+
+    return write
+
+
+def test_of_a_device_that_is_not_here_all_times_are_predictions(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "a100-2:4", "--speedup", 2, "-o", "plan.json", "--html", "plan.html")
+    assert list(found) == [field.name for field in fields(Forecast)]
+    assert found["cost_model"]["source"] == "roofline"
+    assert found["measured"] is None
+    assert "isn't here" in found["why_not_measured"]
+    assert found["goals"] == {"speedup": 2.0}
+    assert found["dense"]["macs"] >= 2 * found["pruned"]["macs"]
+    assert found["two_four"]["pruned"] >= 1
+    times = [found[which]["predicted_ms"] for which in ("dense", "pruned", "least")]
+    times += [ms for layer in found["layers"] for ms in (layer["dense_ms"], layer["pruned_ms"])]
+    assert all(float(f"{ms:.3g}") == ms for ms in times)
+    assert [layer["layer"] for layer in found["layers"] if layer["layer"]] == ["0", "3", "7"]
+    assert {limit["kind"] for limit in found["limits"]} >= {"launches", "memory", "compute"}
+    assert found["curve"][0]["predicted_speedup"] == 1
+    page = (project / "plan.html").read_text()
+    assert "NVIDIA A100" in page
+    assert "not measurements" in page
+
+
+def test_the_plan_is_the_one_of_the_pass_and_applies(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "a100", "--speedup", 2, "-o", "plan.json")
+    plan = PruningPlan.read(project / "plan.json")
+    example = (torch.zeros(2, 1, 8, 8),)
+    program = capture(dense_module(project), example)
+    costs = roofline_costs(Target.parse("a100"), 1)
+    assert isinstance(costs, RooflineCosts)
+    own = PruneFilters(speedup=2.0, round_to=4, min_channels=1).run(program, costs=costs)
+    assert plan == own.plan
+    assert {group["group"]: group["kept"] for group in found["groups"]} == {
+        group["name"]: group["kept"] for group in own.stats["groups"]
+    }
+    module = dense_module(project)
+    assert apply_plan(module, plan, example).checked
+    assert sum(p.numel() for p in module.parameters()) == found["pruned"]["parameters"]
+
+
+def test_without_a_goal_the_recipe_decides(project: Path, prunec: Prunec) -> None:
+    by_ratio = forecast(prunec, "a100")
+    assert (by_ratio["goals"], by_ratio["allocation"]) == ({}, "ratio")
+    assert [group["kept"] for group in by_ratio["groups"]] == [8, 8]
+    (project / "prunec.toml").write_text('[model]\nfactory = "model:network"\ninput = [1, 8, 8]\n')
+    assert forecast(prunec, "a100")["goals"] == {"speedup": 2.0}
+    assert forecast(prunec, "a100", "--pipeline", "prune-filters{parameters=1000}")["goals"] == {"parameters": 1000}
+
+
+def test_with_a_cost_model_of_this_machine_times_are_measured(
+    project: Path, prunec: Prunec, cost_file: Callable[..., Path]
+) -> None:
+    arguments = ("cpu", "--cost-model", cost_file(), "--latency-speedup", 1.2)
+    found = forecast(prunec, *arguments)
+    assert (found["cost_model"]["source"], found["cost_model"]["from_file"]) == ("measured", True)
+    assert found["predicted_speedup"] >= 1.2
+    assert found["measured"]["speedup"] == pytest.approx(found["measured"]["dense_ms"] / found["measured"]["pruned_ms"])
+    assert found["why_not_measured"] == ""
+    assert (found["two_four"], found["layers"][0]["bound"]) == (None, None)
+    kept = [point["importance_kept"] for point in found["curve"]]
+    assert kept == sorted(kept, reverse=True)
+    outcome = prunec(*PLAN, *arguments, "-o", "plan.json", "--html", "plan.html")
+    assert outcome.code == 0
+    assert {path.name for path in project.glob("plan.*")} == {"plan.json", "plan.html"}
+    assert all(len(line) <= 80 for line in tables(outcome)), outcome.out
+    for words in ("latency_speedup=1.2 (greedy)", "Measured in 50 turns", "what limits it", "Plan: plan.json"):
+        assert words in outcome.out
+
+
+def tables(outcome: Outcome) -> list[str]:
+    """Lines of tables, which are indented."""
+    return [line for line in outcome.out.splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.long
+def test_on_this_cpu_the_cost_model_is_measured(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "cpu", "--speedup", 2)
+    assert (found["cost_model"]["source"], found["cost_model"]["from_file"]) == ("measured", False)
+    assert found["cost_model"]["error"].keys() == {"layers", "network"}
+    assert found["measured"] is not None
+
+
+def test_a_cost_model_of_another_machine_is_refused(refused: Refused, cost_file: Callable[..., Path]) -> None:
+    costs = cost_file(hardware="another processor")
+    refused(2, "another processor", arguments=(*PLAN, "cpu", "--cost-model", costs, "--latency-speedup", 1.2))
+
+
+def test_what_is_out_of_reach_is_said_with_the_most_that_is_possible(refused: Refused) -> None:
+    arguments = (*PLAN, "a100", "--latency-speedup", 50, "-o", "plan.json", "--html", "plan.html")
+    refused(2, "can't be reached", "the largest is 1.0", arguments=arguments)
+    refused(2, "can't be reached", "the least is", arguments=(*PLAN, "a100", "--parameters", 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--latency-speedup", 0.5), "latency_speedup 0.5"),
+        (("--pipeline", "recover{epochs=1}"), "prunes no filters"),
+        (("--pipeline", "repeat{n=2}(prune-filters{ratio=0.2})"), "filters 2 times"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    refused: Refused, arguments: tuple[Any, ...], words: tuple[str, ...]
+) -> None:
+    refused(2, *words, arguments=(*PLAN, "a100", *arguments))
+
+
+def test_places_that_cannot_be_written_are_refused(refused: Refused) -> None:
+    refused(10, "--output nowhere/plan.json", arguments=(*PLAN, "a100", "-o", "nowhere/plan.json"))
+
+
+def test_criteria_that_look_at_data_are_given_them(project: Path, prunec: Prunec, tmp_path: Path) -> None:
+    pipeline = ("--pipeline", "prune-filters{speedup=1.5,criterion=taylor}")
+    with installed(tmp_path / "plugged", "prunec.criteria", taylor="tests.passes.criteria.plugins:Taylor"):
+        found = forecast(prunec, "a100", *pipeline)
+        (project / "prunec.toml").write_text('[model]\nfactory = "model:network"\ninput = [1, 8, 8]\n')
+        without = prunec(*PLAN, "a100", *pipeline)
+    assert "taylor" in found["step"]
+    assert 0 < found["importance_kept"] < 1
+    assert without.code == 2
+    assert "there is no training data" in without.err
+
+
+def test_the_help_names_the_goals_and_what_the_plan_is_for(prunec: Prunec) -> None:
+    text = prunec("plan", "--help").out
+    for words in ("--latency-speedup", "--latency-ms", "--size-mb", "--cost-model", "--html", "compile --plan"):
+        assert words in text
