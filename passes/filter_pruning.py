@@ -87,22 +87,58 @@ def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "Pr
     return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {})
 
 
-def _by_goals(program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None) -> _Chosen:
+def _by_goals(
+    program: Program,
+    options: "PruneFilters",
+    evidence: Evidence,
+    costs: CostModel | None,
+    widths: Mapping[str, int] | None,
+) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
-    allocated = allocator.allocate(options.goals, options.allocation)
+    fixed = None if widths is None else given_widths(allocator.scope.coupling.groups, widths)
+    allocated = allocator.allocate(options.goals, options.allocation, fixed)
     told = {"allocation": allocated.told()}
     return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told)
 
 
+def _by_widths(program: Program, options: "PruneFilters", widths: Mapping[str, int]) -> _Chosen:
+    scope = Scope.of(program, options)
+    kept = given_widths(scope.coupling.groups, widths)
+    gone = sum(group.count for group in scope.coupling.groups) - int(kept.sum())
+    return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {})
+
+
+def given_widths(groups: Sequence[Group], widths: Mapping[str, int]) -> NDArray[np.int64]:
+    """Units kept in every group, int64 (groups,), of widths by the groups' names; groups without one keep all.
+
+    Raises:
+        UsageError: There is no such group, or it can't keep so many units.
+    """
+    counts = {group.name: group.count for group in groups}
+    if wrong := [name for name, kept in widths.items() if not 1 <= kept <= counts.get(name, 0)]:
+        name = wrong[0]
+        raise UsageError(
+            f"The group {name} is to keep {widths[name]} units, and has {counts.get(name, 0)} in this network."
+        )
+    return np.array([widths.get(group.name, group.count) for group in groups], dtype=np.int64)
+
+
 def prune_filters(
-    program: Program, options: "PruneFilters", evidence: Evidence | None, costs: CostModel | None
+    program: Program,
+    options: "PruneFilters",
+    evidence: Evidence | None,
+    costs: CostModel | None,
+    widths: Mapping[str, int] | None = None,
 ) -> PassResult:
     """Do what `PruneFilters.run` does, with the errors that it raises."""
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
-    if options.ratio is None:
-        chosen = _by_goals(program, options, evidence, costs)
+    if options.goals.given:
+        chosen = _by_goals(program, options, evidence, costs, widths)
+    elif widths is not None:
+        chosen = _by_widths(program, options, widths)
     else:
+        assert options.ratio is not None, "PruneFilters has a ratio, goals or a plan"
         chosen = _by_ratio(program, options.ratio, options)
     coupling = chosen.scope.coupling
     kept = [
@@ -121,7 +157,7 @@ def prune_filters(
         cut = {name: plan.select(name, value) for name, value in values.items()}
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
-    stats = _stats(program, pruned, coupling, chosen.widths) | chosen.told
+    stats = pruning_stats(program, pruned, coupling, chosen.widths) | chosen.told
     return PassResult(pruned, bool(plan.kept), stats, plan, compensated, chosen.aim)
 
 
@@ -183,7 +219,7 @@ def compensated_values(
     return values
 
 
-def _stats(program: Program, pruned: Program, coupling: Coupling, widths: NDArray[np.int64]) -> dict[str, Any]:
+def pruning_stats(program: Program, pruned: Program, coupling: Coupling, widths: NDArray[np.int64]) -> dict[str, Any]:
     dense_macs, macs = program.macs(), pruned.macs()
     counts = list(zip(coupling.groups, widths.tolist(), strict=True))
     return {

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
-from prunec.passes.criteria.catalogue import CRITERIA, unit_criterion
+from prunec.passes.criteria.catalogue import CRITERIA, criterion_text, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.errors import UsageError, did_you_mean
@@ -36,6 +37,8 @@ class PruneFilters:
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
             importance for what they save. "auto" is "greedy" where latency is a goal and the criterion scores units,
             else "uniform". Groups are compared by scores over their Euclidean norm.
+        plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
+            stay, and neither the criterion nor the options that choose groups and widths count.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -61,6 +64,7 @@ class PruneFilters:
     parameters: int | None = None
     size_mb: float | None = None
     allocation: Allocation = "auto"
+    plan: str = ""
     criterion: str | Criterion = field(default="l1", metadata={CATALOGUE: CRITERIA})
     round_to: int = 1
     min_channels: int = 1
@@ -77,9 +81,10 @@ class PruneFilters:
     name: ClassVar[str] = "prune-filters"
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (not self.goals.given):
+        if (self.ratio is not None) + bool(self.goals.given) + bool(self.plan) != 1:
             raise UsageError(
-                f"prune-filters needs either a ratio or goals ({', '.join(GOALS)}).", hint="For example speedup=2.0."
+                f"prune-filters needs either a ratio or goals ({', '.join(GOALS)}), or a plan.",
+                hint="For example speedup=2.0.",
             )
         if self.allocation not in ALLOCATIONS:
             raise UsageError(
@@ -118,8 +123,13 @@ class PruneFilters:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The needs of the criterion beyond weights, in the words of `Criterion.needs`."""
-        return needs_beyond_weights(unit_criterion(self.criterion, self.name))
+        """The needs of the criterion beyond weights, in the words of `Criterion.needs`; none where a plan decides."""
+        return frozenset() if self.plan else needs_beyond_weights(unit_criterion(self.criterion, self.name))
+
+    @property
+    def decided_by(self) -> str:
+        """What decides which filters stay: the text of the criterion, or "plan"."""
+        return "plan" if self.plan else criterion_text(self.criterion)
 
     @property
     def policy(self) -> Policy:
@@ -127,8 +137,17 @@ class PruneFilters:
         shortened = self.attention == "head_dim"
         return Policy("heads" if self.for_module and shortened else self.attention, self.grouped)
 
+    @property
+    def needs_costs(self) -> bool:
+        """Whether a cost model must say how long a network takes."""
+        return self.goals.needs_costs
+
     def run(
-        self, program: "Program", evidence: Evidence | None = None, costs: "CostModel | None" = None
+        self,
+        program: "Program",
+        evidence: Evidence | None = None,
+        costs: "CostModel | None" = None,
+        widths: Mapping[str, int] | None = None,
     ) -> "PassResult":
         """Prune a program.
 
@@ -137,14 +156,21 @@ class PruneFilters:
             evidence: Evidence from `collect_evidence`, for a criterion that needs more than weights.
             costs: The cost model that tells the milliseconds of the program at any widths. With one, no width is
                 chosen for a goal where a wider one is as fast.
+            widths: Units to keep in groups, by their names, that were chosen before for the same goals or plan; groups
+                without one keep all. Without it the widths are chosen.
 
         Raises:
             UsageError: A glob matches nothing, ratios of one group conflict, a goal can't be reached, latency is a
                 goal and there is no cost model, the criterion needs evidence and there is none, or gives what is no
                 score.
-            InputError: The cost model doesn't fit the program.
+            InputError: The cost model or the plan doesn't fit the program.
             UnsupportedModelError: No group can be pruned.
         """
         from prunec.passes.filter_pruning import prune_filters
 
-        return prune_filters(program, self, evidence, costs)
+        if self.plan and widths is None:
+            from prunec.passes.plan import PruningPlan
+            from prunec.passes.planned_pruning import prune_by_plan
+
+            return prune_by_plan(program, PruningPlan.read(Path(self.plan)))
+        return prune_filters(program, self, evidence, costs, widths)

@@ -56,6 +56,21 @@ def compile_(
     ] = None,
     speedup: Annotated[float | None, _recipe("--speedup", help="Dense MACs over compiled MACs.")] = None,
     ratio: Annotated[float | None, _recipe("--ratio", help="Fraction of filters to remove in every group.")] = None,
+    latency_speedup: Annotated[
+        float | None, _recipe("--latency-speedup", help="Dense over compiled latency on the target.")
+    ] = None,
+    plan: Annotated[
+        str | None, _recipe("--plan", metavar="FILE", help="Apply a pruning plan in place of choosing filters.")
+    ] = None,
+    cost_model: Annotated[
+        Path | None,
+        _recipe(
+            "--cost-model",
+            readable=False,
+            metavar="FILE",
+            help="Choose widths by a measured cost model (prunec measure-costs), and measure nothing to correct them.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, _recipe("--epochs", min=0, help="Epochs of recovery; 0 for none.")] = None,
     dry_run: Annotated[
         bool, _recipe("--dry-run", help="Print the resolved recipe, with where each value is from, and stop.")
@@ -182,6 +197,7 @@ def compile_(
         settings = Settings(
             threads=threads,
             latency_batch=latency_batch,
+            cost_model=cost_model,
             build_engine=not no_engine,
             engine_options=_engine_options(dims, also_for, timing_cache, engine),
             max_drop_points=max_drop_points,
@@ -206,7 +222,7 @@ def compile_(
         from prunec.compiler.commands.compile_job import Job
         from prunec.compiler.project.recipe_request import RecipeOptions
 
-        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed)
+        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed, latency_speedup, plan)
         loading = options.model_options(model, input_, trust, weights)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
         if dry_run:

@@ -20,6 +20,7 @@ from prunec.compiler.cli.doctor import doctor
 from prunec.compiler.cli.ending import leave
 from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
+from prunec.compiler.cli.measure_costs import measure_costs
 from prunec.compiler.cli.output import echo
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
@@ -49,8 +50,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for _command in (compile_, inspect, eval_, profile, verify, build, schedule, compare, targets, doctor):
-    app.command(_command.__name__.removesuffix("_"))(_command)
+for _command in (compile_, inspect, eval_, profile, measure_costs, verify, build, schedule, compare, targets, doctor):
+    app.command(_command.__name__.removesuffix("_").replace("_", "-"))(_command)
 
 
 def _print_version(asked: bool) -> None:

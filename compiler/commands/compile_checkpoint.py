@@ -21,7 +21,7 @@ from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.early_checks import check_names
-from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
+from prunec.compiler.stages.request_checks import check_controls, check_needs, check_pruning_files, check_recoveries
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import endable_anywhere
 
@@ -103,6 +103,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     functions = frozenset(name for name in optimizers if ":" in name)
     early = tuple(sorted({options.early for options in recoveries} - {""}))
     check_needs(pipeline, config.data is not None)
+    check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)
     check_controls(pipeline, settings, config.data is not None, functions)
     check_names(pipeline, job.target, settings, config.data is not None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_problems, bundle_program, check_models, read_bundle
 from prunec.compiler.commands.verify_checks import Check, Verification, ask, skipped
+from prunec.compiler.commands.verify_costs import check_costs
 from prunec.compiler.commands.verify_documents import (
     check_files,
     check_layers,
@@ -37,6 +38,7 @@ _OF_DOCUMENTS: dict[str, Callable[[Bundle], str]] = {
 _OF_PROGRAM: dict[str, Callable[[Bundle, Program], str]] = {
     "report against the program": check_claims,
     "plan.json": check_plan,
+    "costs.json": check_costs,
     "2:4 sparsity": check_two_four,
     "ONNX weights": check_weights,
     "ONNX against torch": check_outputs,

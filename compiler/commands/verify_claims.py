@@ -14,7 +14,6 @@ from prunec.compiler.report.engine_parts import LatencyPart
 from prunec.compiler.report.nulls import NOT_RECORDED
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import RunPart
-from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.oracle import TOLERANCE
 from prunec.passes.prune_filters import PruneFilters
@@ -129,7 +128,7 @@ def _pruning(report: Report) -> Iterator[Claim]:
         by_group = {group.name: 1 - group.kept / group.width for group in pruning.groups if group.width}
         ratio = options.ratio if isinstance(options.ratio, float) else by_group
         yield Claim("pruning.ratio", pruning.ratio, ratio)
-        yield Claim("pruning.criterion", pruning.criterion, criterion_text(options.criterion))
+        yield Claim("pruning.criterion", pruning.criterion, options.decided_by)
         yield Claim("pruning.round_to", pruning.round_to, options.round_to)
         rounds = len(prunings)
         yield Claim("pruning.schedule", pruning.schedule, "one-shot" if rounds == 1 else f"{rounds} rounds")

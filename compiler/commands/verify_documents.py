@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from prunec.compiler.bundle.bundle_names import (
+    COSTS,
     LAYERS,
     MODEL_ONNX,
     MODEL_PT2,
@@ -19,6 +20,7 @@ from prunec.compiler.bundle.bundle_names import (
 from prunec.compiler.bundle.bundle_reader import Bundle
 from prunec.compiler.bundle.manifest import MANIFEST_NAME
 from prunec.compiler.commands.verify_checks import NotCheckedError, refuse
+from prunec.compiler.commands.verify_costs import has_cost_file
 from prunec.compiler.commands.verify_network import is_cut, kept_of, unique_layers
 from prunec.compiler.drawing.report_page import render_html
 from prunec.compiler.machine.versions import tool_version
@@ -46,6 +48,7 @@ def check_files(bundle: Bundle) -> str:
     """
     typed = _typed(bundle.report)
     needed = {MODEL_ONNX, MODEL_PT2, PLAN, RECIPE, REPORT, LAYERS, *typed, *_engine(bundle.report)}
+    needed |= {COSTS} if has_cost_file(bundle.report.costs) else set()
     models = {MODEL_ONNX, *(typed or TYPED_ONNX.values())}  # any, where the target is of a plug-in that isn't here
     allowed = {REPORT_PAGE, *models, *(f"{name}{_WEIGHTS_BESIDE}" for name in models)}
     there = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*")} - {MANIFEST_NAME}

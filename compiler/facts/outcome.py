@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunec.calibration.plausibility import Plausibility
+from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.step_facts import StepFact, entries_of
 from prunec.passes.program import Program
@@ -124,6 +125,7 @@ class Steps:
         seed_matters: Whether a further seed gave other weights.
         controls: The control arms.
         plausibility: What the data are to the dense network.
+        costs: The cost model; None where none was used.
     """
 
     program: Program
@@ -132,6 +134,7 @@ class Steps:
     seed_matters: bool = False
     controls: tuple[ControlRun, ...] = ()
     plausibility: Plausibility | Unknown = _NOT_CHECKED
+    costs: Costs | None = None
 
     @property
     def ledger(self) -> tuple[LedgerEntry, ...]:

@@ -24,7 +24,10 @@ _TORN = "so that it is 2:4 no more"
 
 def _half_the_macs(target: Target, tables: Tables) -> Mapping[str, object]:
     widths = {"round_to": target.channel_multiple, "min_channels": MIN_CHANNELS}
-    is_asked = any(name in tables.get("prune-filters", {}) for name in ("ratio", *GOALS))
+    given = tables.get("prune-filters", {})
+    if "plan" in given:
+        return {}
+    is_asked = any(name in given for name in ("ratio", *GOALS))
     return widths if is_asked else {"speedup": DEFAULT_SPEEDUP, **widths}
 
 

@@ -27,6 +27,16 @@ _DEFAULTS = {
 }
 
 
+#: Options of prune-filters that exclude each other as flags.
+_EXCLUDING = (
+    ("speedup", "ratio"),
+    ("latency_speedup", "ratio"),
+    ("speedup", "plan"),
+    ("latency_speedup", "plan"),
+    ("ratio", "plan"),
+)
+
+
 @dataclass(frozen=True)
 class RecipeOptions:
     """The recipe's options on the command line; None leaves an option to the project file.
@@ -35,6 +45,8 @@ class RecipeOptions:
         pipeline: The whole pipeline as text.
         speedup: Dense over compiled MACs.
         ratio: Fraction of filters to remove in every group.
+        latency_speedup: Dense over compiled latency.
+        plan: Path of a pruning plan to apply in place of a choice.
         epochs: Length of the recovery finetune; 0 leaves it out.
         seed: Seed of every random choice.
     """
@@ -44,6 +56,8 @@ class RecipeOptions:
     ratio: float | None = None
     epochs: int | None = None
     seed: int | None = None
+    latency_speedup: float | None = None
+    plan: str | None = None
 
     @property
     def flags(self) -> dict[str, tuple[str, object]]:
@@ -51,6 +65,8 @@ class RecipeOptions:
         given = {
             "speedup": ("prune-filters", self.speedup),
             "ratio": ("prune-filters", self.ratio),
+            "latency_speedup": ("prune-filters", self.latency_speedup),
+            "plan": ("prune-filters", self.plan),
             "epochs": ("recover", self.epochs),
         }
         return {name: (step, value) for name, (step, value) in given.items() if value is not None}
@@ -130,16 +146,22 @@ class _Places:
         return f"{self._name} [{table}]" if header else ""
 
 
+def _flag(option: str) -> str:
+    """The flag of an option, as it is spelled on the command line."""
+    return f"--{option.replace('_', '-')}"
+
+
 def _composed(config: Config, options: RecipeOptions, target: Target) -> list[RecipeStep]:
-    if options.speedup is not None and options.ratio is not None:
-        raise UsageError("--speedup and --ratio exclude each other.", hint="Give one of the two.")
+    for first, second in _EXCLUDING:
+        if first in options.flags and second in options.flags:
+            raise UsageError(f"{_flag(first)} and {_flag(second)} exclude each other.", hint="Give one of the two.")
     listed, tables = config.recipe.steps, {name: dict(table) for name, table in config.recipe.by_step.items()}
     for name, (step, value) in options.flags.items():
         if (step, value) == ("recover", 0):
             continue
         if listed is not None and step not in listed:
             raise UsageError(
-                f"--{name} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
+                f"{_flag(name)} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
             )
         _lay_over(tables.setdefault(step, {}), name, value)
     steps = recipe_steps(tables, target, config.data is not None, listed)
@@ -158,16 +180,18 @@ def _check_schedules(config: Config, steps: list[RecipeStep]) -> None:
 
 def _lay_over(table: dict[str, Any], name: str, value: object) -> None:
     """Give a table an option of the command line, in the place of those that it excludes."""
-    for excluded in {"speedup": ("ratio",), "ratio": (*GOALS, "allocation")}.get(name, ()):
-        table.pop(excluded, None)
+    of_goals = (*GOALS, "allocation")
+    excluded = {"ratio": ("plan", *of_goals), "plan": ("ratio", *of_goals)} | dict.fromkeys(GOALS, ("ratio", "plan"))
+    for option in excluded.get(name, ()):
+        table.pop(option, None)
     table[name] = value
 
 
 def _refuse_overrides(options: RecipeOptions) -> None:
     for name in options.flags:
         raise UsageError(
-            f"--{name} changes the recipe's tables, but here a pipeline in text form says what is done.",
-            hint=f"Write it into the pipeline instead of giving --{name}.",
+            f"{_flag(name)} changes the recipe's tables, but here a pipeline in text form says what is done.",
+            hint=f"Write it into the pipeline instead of giving {_flag(name)}.",
         )
 
 
@@ -212,7 +236,7 @@ def _decided_by(each: RecipeStep, places: _Places) -> str:
 def _sources(each: RecipeStep, config: Config, options: RecipeOptions, places: _Places) -> dict[str, str]:
     """What decides the options of a step that aren't at the defaults of their class."""
     name = each.step.name
-    flags = {key: f"--{key}" for key, (step, _) in options.flags.items() if step == name}
+    flags = {key: _flag(key) for key, (step, _) in options.flags.items() if step == name}
     table = [key.replace("-", "_") for key in config.recipe.by_step.get(name, {})]
     given = {key: places.of(f"recipe.{name}", key) or f"[recipe.{name}]" for key in table}
     return {**each.defaults, **given, **flags}

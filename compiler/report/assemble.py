@@ -15,11 +15,11 @@ from prunec.compiler.recovery.optimizer_kinds import optimizer_title
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
+from prunec.compiler.report.cost_report import costs_part, timed_part, with_time_asked
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION
-from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.identity import architecture_sha256
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
@@ -71,11 +71,13 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         environment=engine_facts.environment_part(),
         extensions=told_by_plug_ins(history),
         plausibility=_plausibility(outcome.steps.plausibility),
+        costs=costs_part(outcome.steps.costs),
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)
     latency_cpu = engine_facts.latency_part(outcome.on_this_cpu)
-    return engine_facts.with_target(report, outcome.on_target).model_copy(update={"latency_cpu": latency_cpu})
+    report = engine_facts.with_target(report, outcome.on_target).model_copy(update={"latency_cpu": latency_cpu})
+    return with_time_asked(report, facts_of(history, Pruned))
 
 
 def _model(request: Request, history: Sequence[StepFact]) -> network_parts.ModelPart:
@@ -150,12 +152,14 @@ def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]
         base=None if dense is None else "pretrained" if dense.epochs else "random",
         structure="filters of coupled groups",
         ratio=options.ratio if isinstance(options.ratio, float) else by_group,
-        criterion=criterion_text(options.criterion),
+        criterion=options.decided_by,
         schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
         rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded to the nearest multiple",
         epochs=sum(known(entry.epochs) or 0 for entry in before),
         samples=sum(known(entry.samples) or 0 for entry in chain(ledger) if entry.stage == PruneFilters.name),
         groups=[{"name": name, "width": width, "kept": kept} for name, width, kept in pruned.widths],
+        method="plan" if options.plan else None,
+        timed=None if pruned.timed is None else timed_part(pruned.timed),
     )
 
 

@@ -16,9 +16,8 @@ def cost_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("Widths", f"{allocation.allocation} allocation for {goals}{lost}"))
     timed = None if pruning is None else pruning.timed
     if timed is not None:
-        tries = "; ".join(_try_words(each) for each in timed.tries)
-        more = f" ({timed.why_ended.removesuffix('.')})" if timed.why_ended else ""
-        rows.append(("Tried before training", f"{tries}{more}"))
+        words = [*map(_try_words, timed.tries), *([timed.why_ended.removesuffix(".")] if timed.why_ended else [])]
+        rows.append(("Tried before training", "; ".join(words)))
     return rows if costs is None else [*rows, ("Cost model", _model_words(costs))]
 
 

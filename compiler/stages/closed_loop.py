@@ -4,7 +4,7 @@ Nothing is trained in it: the time of a network depends on its widths and not on
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prunec.compiler.facts.costs import Timed, TimeGoal, TimeTry
@@ -28,9 +28,9 @@ class Choice:
     predicted_ms: float
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Units kept in every group."""
-        return tuple(group["kept"] for group in self.result.stats["groups"])
+    def kept(self) -> dict[str, int]:
+        """Units kept in every group, by its name."""
+        return {group["name"]: group["kept"] for group in self.result.stats["groups"]}
 
 
 def close_the_loop(
@@ -50,6 +50,7 @@ def close_the_loop(
         UsageError: Nothing reaches the goal as it was asked for.
     """
     tightened, choices, tries, why_ended = 1.0, [choose(1.0)], list[TimeTry](), ""
+    steps: list[tuple[float, float]] = []
     while True:
         choice = choices[-1]
         measured = measure(choice)
@@ -63,18 +64,33 @@ def close_the_loop(
         if len(tries) > CORRECTIONS:
             why_ended = f"the goal was corrected {CORRECTIONS} times."
             break
-        tightened /= reached
+        steps.append((math.log(tightened), math.log(reached)))
+        tightened = _corrected(steps)
         try:
             corrected = choose(tightened)
         except UsageError as error:
             why_ended = f"corrected by {tightened:.3g}x it can't be reached: {error.message}"
             break
-        if corrected.widths in {earlier.widths for earlier in choices}:
+        if any(corrected.kept == earlier.kept for earlier in choices):
             why_ended = f"corrected by {tightened:.3g}x it leads to widths that were tried."
             break
         choices.append(corrected)
     chosen = min(range(len(tries)), key=lambda position: _distance(goal, tries[position].measured))
     return choices[chosen], Timed(goal, tuple(tries), chosen, why_ended)
+
+
+def _corrected(steps: Sequence[tuple[float, float]]) -> float:
+    """The factor to tighten a goal by, from logarithms of the factors that were tried and of the shares they reached.
+
+    Between one that missed the goal and one that passed it by interpolation, else by what the last one was off.
+    """
+    missed = [step for step in steps if step[1] < 0]
+    passed = [step for step in steps if step[1] > 0]
+    if not missed or not passed:
+        factor, reached = steps[-1]
+        return math.exp(factor - reached)
+    (low, short), (high, over) = max(missed, key=lambda step: step[1]), min(passed, key=lambda step: step[1])
+    return math.exp(low + (high - low) * short / (short - over))
 
 
 def _distance(goal: TimeGoal, measured: LatencyComparison | Unknown) -> tuple[bool, float]:

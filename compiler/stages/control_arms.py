@@ -85,7 +85,7 @@ def _arm(name: str, main: StepInput) -> _Arm:
         steps = _followed(request.pipeline, followed).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
-        return _Arm(request.dense, _changed(_followed(request.pipeline, followed), PruneFilters, criterion="random"))
+        return _Arm(request.dense, _at_random(_followed(request.pipeline, followed)))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
     program, note = _from_scratch(main)
     return _Arm(program, scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
@@ -110,6 +110,12 @@ def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
     left = iter(retrainings)
     steps = (replace(s, options=next(left)) if isinstance(s.options, Recover) else s for s in pipeline.steps)
     return Pipeline(tuple(steps))
+
+
+def _at_random(pipeline: Pipeline) -> Pipeline:
+    """A pipeline that chooses filters at random; of a plan, which names them, only the widths are left (`planned`)."""
+    without_plan = {"plan": "", "ratio": {}} if any(options.plan for options in pipeline.of(PruneFilters)) else {}
+    return _changed(pipeline, PruneFilters, criterion="random", **without_plan)
 
 
 def _changed(pipeline: Pipeline, kind: type[PruneFilters | Recover], **options: Any) -> Pipeline:

@@ -9,7 +9,7 @@ from threading import RLock
 
 from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_contents import write_report
-from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN, RECIPE
+from prunec.compiler.bundle.bundle_names import COSTS, MODEL_ONNX, PLAN, RECIPE
 from prunec.compiler.bundle.bundle_writer import BundleWriter, refuse_states
 from prunec.compiler.facts.outcome import NO_ENGINE_ASKED, Built, Exported, Outcome, Steps
 from prunec.compiler.facts.request import Request
@@ -25,18 +25,21 @@ from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
+from prunec.compiler.stages.cost_models import costs_of
 from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
-from prunec.compiler.stages.request_checks import check_controls, check_needs, check_recoveries
+from prunec.compiler.stages.request_checks import check_controls, check_needs, check_pruning_files, check_recoveries
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
+from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
 from prunec.passes.interruption import stop_if_asked, stopping_together
 from prunec.passes.network_inputs import BATCH, varying_sizes
 from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
+from prunec.runtime.costs.cost_file import write_costs
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.target import Target
@@ -116,6 +119,9 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
     outcome = _finished(request, steps, writer)
     settings = request.settings
     settings.progress.stage("report")
+    costs = outcome.steps.costs
+    if costs is not None and isinstance(costs.model, FittedCosts):
+        write_costs(costs.model, writer.folder / COSTS)
     report = judged(assemble(request, outcome), asked_gates(settings), settings.allow_unknown, settings.strict)
     (writer.folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
     (writer.folder / RECIPE).write_text(recipe_text(request.pipeline, settings.seed), encoding="utf-8")
@@ -138,6 +144,7 @@ def _check(request: Request) -> None:
     OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
+    check_pruning_files(request.pipeline, settings)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
 
 
@@ -166,8 +173,10 @@ def _run_all_steps(request: Request, state_folder: Path) -> Steps:
     """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
     seed, history = request.settings.seed, (dense_fact(request),)
     plausibility = check_plausible(request, history[0])
-    main = run_steps(StepInput(request.dense, request, seed, history, state_folder=state_folder), request.pipeline)
-    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility)
+    costs = costs_of(request, state_folder)
+    start = StepInput(request.dense, request, seed, history, state_folder=state_folder, costs=costs)
+    main = run_steps(start, request.pipeline)
+    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility, main.costs)
 
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:

@@ -47,6 +47,18 @@ def export(
     )
 
 
+def export_untrained(target: Target, program: Program, folder: Path) -> Path:
+    """Write a program into a folder as the model that an engine of a target is built from, to be timed and no more.
+
+    Raises:
+        NumericMismatchError: A weight is beyond the precision's range.
+        NativeCrashError: ONNX's native code dies of it.
+    """
+    with endable_anywhere():
+        export_onnx(program.inference(), folder / MODEL_ONNX)
+        return write_typed(target, folder / MODEL_ONNX, folder)
+
+
 def export_dense(request: Request, path: Path) -> int:
     """Write the dense network's float32 file, to be measured beside the compiled one; its size in bytes."""
     with endable_anywhere():

@@ -1,5 +1,6 @@
 """The steps that are passes: what each is given, the checks that its result must pass, and the fact that it leaves."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -10,9 +11,11 @@ from prunec.calibration.batchnorm import ReestimateBatchNorm
 from prunec.calibration.evidence import collect_evidence
 from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import batch_norms, reestimate_batchnorm
+from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
+from prunec.compiler.stages.time_goals import widths_in_time
 from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
@@ -27,6 +30,7 @@ from prunec.passes.two_four import is_two_four
 
 #: Samples per batch where gradients are taken.
 _BATCH = 64
+_BY_PLAN = "the plan {} says which filters stay: no criterion was asked."
 _NOTHING_TO_FOLD = "no weight of the network is computed: nothing was folded."
 _NO_BETTER_ORDER = "no order of channels was found in which 2:4 keeps more magnitude: all keep theirs."
 _NO_BATCH_NORMS = "the network has no batch norm with running statistics: nothing was measured."
@@ -45,18 +49,29 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     before = given.program
     evidence = _evidence(options, given) if options.needs else None
-    result = options.run(before, evidence)
+    widths, timed = _widths(options, given, evidence)
+    result = options.run(before, evidence, None if given.costs is None else given.costs.model, widths)
     assert result.plan is not None
     oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
     if not oracle.passed:
         _refuse(before, oracle)
     earlier = given.before(Pruned)
     dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
-    widths = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
-    fact = Pruned(options, widths, oracle, rounds=len(earlier) + 1)
+    kept = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
+    fact = Pruned(options, kept, oracle, len(earlier) + 1, result.stats.get("allocation"), timed)
     cost = _evidence_cost(before, evidence)
+    note = _BY_PLAN.format(options.plan) if options.plan else ""
     output = StepOutput(result.program, result.modified, result.plan, result.compensated, fact, aim=result.aim)
-    return replace(output, cost=cost, options=options)
+    return replace(output, cost=cost, options=options, note=note)
+
+
+def _widths(
+    options: PruneFilters, given: StepInput, evidence: Evidence | None
+) -> tuple[Mapping[str, int] | None, Timed | None]:
+    """The widths that a pruning must take: those of the compile itself in further runs, or those for a goal in time."""
+    if given.arm:
+        return (None if options.plan else given.planned[len(given.before(Pruned))]), None
+    return widths_in_time(options, given, evidence)
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:

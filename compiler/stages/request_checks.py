@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 from prunec.compiler.facts.control_names import CONTROLS
@@ -16,8 +17,9 @@ from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_titl
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.recovery.schedules import parse_schedule
-from prunec.passes.errors import UsageError, did_you_mean
+from prunec.passes.errors import InputError, UsageError, did_you_mean
 from prunec.passes.prune_filters import PruneFilters
+from prunec.runtime.costs.cost_file import read_costs
 
 #: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
 _NEAR = 0.01
@@ -42,6 +44,27 @@ def check_needs(pipeline: Pipeline, has_data: bool) -> None:
                 f"The pipeline's step {step} needs {what}, and there is no training data.",
                 hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
             )
+
+
+def check_pruning_files(pipeline: Pipeline, settings: Settings) -> None:
+    """Refuse before any work files of plans and cost models that aren't there, can't be read, or are of no use.
+
+    Raises:
+        InputError: There is no such file, or it holds no cost model.
+        UsageError: A cost model is given, and no step chooses widths by it.
+    """
+    prunings = pipeline.of(PruneFilters)
+    for options in prunings:
+        if options.plan and not Path(options.plan).is_file():
+            raise InputError(f"The pruning plan {options.plan} is no file.", hint="prunec plan -o FILE writes one.")
+    if settings.cost_model is None:
+        return
+    if not any(options.goals.given for options in prunings):
+        raise UsageError(
+            f"--cost-model {settings.cost_model}: no step of the pipeline chooses widths for a goal.",
+            hint="Ask prune-filters for one, such as latency_speedup=1.5, or leave the cost model out.",
+        )
+    read_costs(settings.cost_model)
 
 
 def check_recoveries(

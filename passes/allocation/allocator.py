@@ -141,8 +141,8 @@ class Allocator:
         """What the least widths use: the most that is possible."""
         return self.figures(self._space(()).least)
 
-    def allocate(self, goals: Goals, allocation: Allocation = "auto") -> Allocated:
-        """Choose widths that meet all goals.
+    def allocate(self, goals: Goals, allocation: Allocation = "auto", widths: Widths | None = None) -> Allocated:
+        """Choose widths that meet all goals, or take those that were chosen for them before.
 
         Raises:
             UsageError: A goal is out of reach, or needs a cost model and there is none, or the allocation compares
@@ -151,11 +151,8 @@ class Allocator:
         """
         dense = self.workload.at(self._space(()).dense)
         space = self._space(budgets_of(goals, self.costs, dense))
-        self._check_reach(space)
         chosen: Allocation = self._auto(goals) if allocation == "auto" else allocation
-        widths = self._widths(space, chosen)
-        if self.costs is not None:
-            widths = widest_as_fast(space, quantities(self.costs)[-1], widths)
+        widths = self._widths(space, chosen) if widths is None else widths
         lost = self.importance_lost(widths)
         return Allocated(chosen, widths, lost, self.dense, self.figures(widths), self.least, space.budgets)
 
@@ -168,9 +165,12 @@ class Allocator:
         return "greedy" if goals.needs_costs and self.scores else "uniform"
 
     def _widths(self, space: Space, allocation: Allocation) -> Widths:
+        self._check_reach(space)
         if allocation == "uniform":
-            return uniform(space)
-        return (greedy if allocation == "greedy" else global_ranking)(space, self.importance)
+            widths = uniform(space)
+        else:
+            widths = (greedy if allocation == "greedy" else global_ranking)(space, self.importance)
+        return widths if self.costs is None else widest_as_fast(space, quantities(self.costs)[-1], widths)
 
     def _check_reach(self, space: Space) -> None:
         filled = space.fills(space.least)

@@ -31,8 +31,8 @@ from prunec.runtime.onnx_precision import typed_form
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 
-#: Variants of a network, the whole one among them, and seconds of their runs.
-_VARIANTS, _SECONDS = 10, 10.0
+#: Seconds of the variants' runs.
+_SECONDS = 10.0
 
 
 def measure_costs(
@@ -42,6 +42,7 @@ def measure_costs(
     batch: int = 1,
     threads: int = 1,
     seed: int = 0,
+    variants: int = 10,
     progress: Callable[[str], None] = lambda _: None,
 ) -> FittedCosts:
     """The cost model of a network on a target, by measurements on this machine.
@@ -56,6 +57,7 @@ def measure_costs(
         batch: Number of samples at once.
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.
+        variants: Number of variants, the whole network among them; at least 2.
         progress: Is told what happens, in a few words.
 
     Raises:
@@ -66,7 +68,7 @@ def measure_costs(
     """
     kind, inputs = _engine_here(target), _inputs(program, batch, seed)
     coupling = analyse(program)
-    workload, kept = workload_of(program, coupling), _widths(coupling, seed)
+    workload, kept = workload_of(program, coupling), _widths(coupling, variants, seed)
     weights = tuple(operation.weight for operation in workload.operations)
     with tempfile.TemporaryDirectory() as scratch:
         subjects = []
@@ -106,14 +108,14 @@ def _inputs(program: Program, batch: int, seed: int) -> list[NDArray[Any]]:
     return random_inputs(program, batch, seed)
 
 
-def _widths(coupling: Coupling, seed: int) -> NDArray[np.int64]:
+def _widths(coupling: Coupling, variants: int, seed: int) -> NDArray[np.int64]:
     counts = np.array([group.count for group in coupling.groups], dtype=np.int64)
     if not len(counts):
         raise UnsupportedModelError(
             "Nothing of the network can be pruned, so there is no cost of widths to measure.",
             hint="prunec inspect says what is frozen, and why.",
         )
-    return variant_widths(counts, _VARIANTS, seed)
+    return variant_widths(counts, variants, seed)
 
 
 def _exported(program: Program, target: Target, folder: Path) -> Path:

@@ -83,6 +83,33 @@ def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, s
         return difference_from_torch(session, program, (batch,), seed)
 
 
+def compare_models(
+    kind: EngineKind,
+    target: Target,
+    dense_onnx: Path,
+    compiled_onnx: Path,
+    inputs: Sequence[NDArray[Any]],
+    *,
+    options: EngineOptions,
+    settings: MeasureSettings,
+) -> LatencyComparison:
+    """Latency of two models on a target, whose engines are built here and measured in turns; arguments as of `measure`.
+
+    Raises:
+        MissingDependencyError: An engine can't be built or loaded here, or its library dies (`NativeCrashError`).
+    """
+    targets = {dense_onnx: replace(target, pattern="dense"), compiled_onnx: target}
+    with ExitStack() as stack:
+        stack.enter_context(ENGINES.blame(kind.name))
+        sessions = []
+        for path, own in targets.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            engine = build_engine(kind, own, path, folder, options)
+            sessions.append(stack.enter_context(RemoteSession(engine, kind.title, settings.threads)))
+        dense, compiled = sessions
+        return compiled.compared_with(dense, inputs, settings.runs, settings.seed)
+
+
 def measure(
     kind: EngineKind,
     target: Target,

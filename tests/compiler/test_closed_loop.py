@@ -38,7 +38,7 @@ def choices(goal: TimeGoal, step: int = 1) -> Callable[[float], Choice]:
 
 def machine(true_ms: Callable[[float], float]) -> Callable[[Choice], LatencyComparison]:
     """Measures what a share of the units truly takes."""
-    return lambda choice: comparison(DENSE_MS / true_ms(choice.widths[0] / UNITS))
+    return lambda choice: comparison(DENSE_MS / true_ms(choice.kept["g"] / UNITS))
 
 
 @given(asked=st.floats(1.1, 4.0), bias=st.floats(0.8, 1.25), floor=st.floats(0.0, 0.1), in_ms=st.booleans())
@@ -54,7 +54,7 @@ def test_a_model_that_is_wrong_by_a_quarter_is_met_within_five_percent(
     reached = goal.reached(taken.speedup, taken.compiled.median)
     first = timed.tries[0].measured
     assert isinstance(first, LatencyComparison)
-    assert reached >= 0.95 or choice.widths[0] == UNITS
+    assert reached >= 0.95 or choice.kept["g"] == UNITS
     assert reached >= min(1 - CLOSE_ENOUGH, goal.reached(first.speedup, first.compiled.median))
     assert choice.predicted_ms == timed.tries[timed.chosen].predicted_ms
 
@@ -83,7 +83,7 @@ def test_what_a_correction_cannot_reach_ends_it_and_what_was_asked_raises() -> N
 def test_nothing_measured_leaves_the_first_choice() -> None:
     goal = TimeGoal(2.0, None)
     choice, timed = close_the_loop(goal, choices(goal), lambda _: Unknown("ONNX Runtime died."))
-    assert (choice.widths, timed.chosen, timed.why_ended) == ((UNITS // 2,), 0, "ONNX Runtime died.")
+    assert (choice.kept, timed.chosen, timed.why_ended) == ({"g": UNITS // 2}, 0, "ONNX Runtime died.")
 
 
 def test_of_tries_that_miss_differently_the_one_at_or_above_the_goal_is_taken() -> None:

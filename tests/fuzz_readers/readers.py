@@ -4,7 +4,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from prunec.passes.own_layers import shrink
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.runtime.costs.cost_file import costs_json, read_costs
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_inputs import random_onnx_inputs
@@ -40,6 +41,7 @@ from prunec.runtime.onnx_reading import read_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 from tests.fuzz_readers.mutations import Mutate, of_bytes, of_json, of_protobuf, of_safetensors, of_text, of_zip, zipped
+from tests.passes.costs.synthetic import engine, workload
 
 ROOT = Path(__file__).parents[2]
 Seeds = Callable[[], list[bytes]]
@@ -298,6 +300,17 @@ def _plan() -> bytes:
     return plan.to_json().encode()
 
 
+@cache
+def _costs() -> bytes:
+    operations = workload(program())[0].operations
+    return costs_json(replace(engine(operations, 0), error={"layers": 0.02, "network": 0.01})).encode()
+
+
+def _read_costs(path: Path) -> object:
+    flow, counts = workload(program())
+    return read_costs(path).network_ms(flow.at(counts))
+
+
 def _read_plan(path: Path) -> object:
     return shrink(network(), PruningPlan.read(path))
 
@@ -414,6 +427,7 @@ READERS: dict[str, Reader] = {
     "schedule": Reader(lambda: _SCHEDULES, of_text, _read_schedule, "schedule.txt"),
     "target": Reader(lambda: [b"a100-2:4-fp16", b"cpu", b"t4-dense-int8"], of_text, _read_target, "target.txt"),
     "plan": Reader(lambda: [_plan()], of_json, _read_plan, "plan.json"),
+    "costs": Reader(lambda: [_costs()], of_json, _read_costs, "costs.json"),
     "report": Reader(_reports, of_json, _compare, "report.json"),
     "cards": Reader(lambda: _CARDS, of_text, _compare, "cards.yaml"),
     "bundle": Reader(lambda: [_bundle()], _BUNDLE, _read_bundle, "bundle.zip"),

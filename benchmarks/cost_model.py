@@ -1,0 +1,78 @@
+"""Error of measured cost models on variants that they were not fitted to, and the seconds that they take.
+
+    python -m benchmarks.cost_model [tv:resnet18 ...]
+
+Each network of the zoo is measured by `measure_costs` as users measure it (ONNX Runtime, batch 1, one thread). Then other
+variants, of other seeds, are timed in the same way: their layers and wholes against what the model says of them. Aligned
+variants, whose widths are multiples of what engines compute in blocks, and mixed ones stand apart.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.tables import print_markdown
+from prunec.passes.costs.counting import workload_of
+from prunec.passes.coupling import analyse
+from prunec.passes.frontend import capture
+from prunec.passes.program import Program
+from prunec.runtime import children
+from prunec.runtime.costs.fitting import MeasuredVariants, errors_on
+from prunec.runtime.costs.layer_times import Subject, time_onnxruntime
+from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.costs.variants import variant, variant_widths
+from prunec.runtime.engines.protocol import EngineInfo
+from prunec.runtime.numerics import random_inputs
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.target import Target
+from tests.architectures.redraw import redraw_
+from tests.zoo.corpus import construct, example
+
+NETWORKS = (
+    *("tv:resnet18", "tv:resnet50", "tv:mobilenet_v2", "tv:efficientnet_b0", "timm:deit_tiny_patch16_224"),
+    "det:retinanet_resnet50_fpn",
+)
+_OTHER_SEED, _OTHERS = 1000, 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=NETWORKS)
+    for name in parser.parse_args().networks:
+        program = capture(redraw_(construct(name).eval(), 0), (example(name),))
+        started = time.monotonic()
+        costs = measure_costs(program, Target.parse("cpu"))
+        seconds = time.monotonic() - started
+        kept, measured = _others(program)
+        mixed = np.arange(1, len(kept)) % 4 == 2
+        rows = []
+        for title, chosen in (("aligned", ~mixed), ("mixed", mixed)):
+            errors = errors_on(costs, measured.only(np.flatnonzero(chosen) + 1))
+            rows.append((title, int(chosen.sum()), *(f"{100 * errors[each]:.1f} %" for each in ("layers", "network"))))
+        print(f"{name}: {seconds:.0f} s; held back while it was measured: {costs.error}", flush=True)
+        print_markdown(("variants", "number", "layer, by time", "network"), rows)
+
+
+def _others(program: Program) -> tuple[NDArray[np.int64], MeasuredVariants]:
+    coupling = analyse(program)
+    workload = workload_of(program, coupling)
+    counts = np.array([group.count for group in coupling.groups], dtype=np.int64)
+    kept = variant_widths(counts, 1 + _OTHERS, _OTHER_SEED)
+    weights = tuple(operation.weight for operation in workload.operations)
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = []
+        for number, widths in enumerate(kept):
+            path = Path(folder) / f"{number}.onnx"
+            export_onnx(variant(program, coupling, widths, _OTHER_SEED + number), path)
+            subjects.append(Subject(EngineInfo("onnxruntime", path, "", run_on_device=True), path, weights))
+        inputs = random_inputs(program, 1, 0)
+        times = children.call("ONNX Runtime profiled variants", time_onnxruntime, subjects, inputs, 1, 10.0, 1)
+    return kept, MeasuredVariants(workload.at(kept), times.layers, times.networks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""``prunec measure-costs``: measure a checkpoint's cost model into a file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunec.compiler.machine.writable import check_file_can_be_written
+from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.project.project import Note, Project
+from prunec.passes.costs.fitted import FittedCosts
+from prunec.runtime.costs.cost_file import write_costs
+from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.target import Target
+
+
+@dataclass(frozen=True)
+class CostSettings:
+    """Target, samples at once, CPU threads, and seed of the variants and of the order of their runs."""
+
+    target: Target
+    batch: int = 1
+    threads: int = 1
+    seed: int = 0
+
+
+def measure_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    settings: CostSettings,
+    *,
+    config: Path | None,
+    model: ModelOptions,
+    note: Note = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> FittedCosts:
+    """Measure a checkpoint's cost model on this machine, and write it as a whole or not at all.
+
+    ``note`` receives the sentence that says whose code may run, ``progress`` what happens.
+
+    Raises:
+        PrunecError: The checkpoint can't be loaded, the cost model not be measured here, or the file not be written.
+    """
+    check_file_can_be_written(output, f"--output {output}")
+    program = Project.find(checkpoint, config, note).load(checkpoint, model, note).program
+    costs = measure_costs(
+        program, settings.target, batch=settings.batch, threads=settings.threads, seed=settings.seed, progress=progress
+    )
+    write_costs(costs, output)
+    return costs

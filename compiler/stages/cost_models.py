@@ -1,0 +1,95 @@
+"""The cost model of a compile: read from a file, else measured where the target's engine runs, else a roofline."""
+
+import time
+from pathlib import Path
+
+from prunec.compiler.facts.costs import Costs
+from prunec.compiler.facts.request import Request
+from prunec.compiler.machine.environment import find_gpus
+from prunec.compiler.machine.ranks import is_main
+from prunec.compiler.machine.versions import installed_versions
+from prunec.compiler.pipeline.pipeline import Pipeline
+from prunec.compiler.recovery.processes import Processes
+from prunec.compiler.stages.stored_choices import store_costs, stored_costs
+from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.errors import UsageError
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.unknown import Unknown
+from prunec.runtime.costs.cost_file import check_key, read_costs
+from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.costs.roofline import roofline_costs
+from prunec.runtime.engines.catalogue import preferred_engine
+from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.processor import processor
+
+
+def needs_costs(pipeline: Pipeline) -> bool:
+    """Whether a step of a pipeline has a goal in time."""
+    return any(options.needs_costs for options in pipeline.of(PruneFilters))
+
+
+def costs_of(request: Request, state_folder: Path | None) -> Costs | None:
+    """The cost model of a compile, the same in all processes; None where neither a step nor the settings ask for one.
+
+    Args:
+        request: The request.
+        state_folder: Folder that keeps a model that is measured, for a compile that is resumed; None for none.
+
+    Raises:
+        UsageError: A file's model is of something else, or nothing tells what widths cost on the target.
+        InputError: A file holds no cost model.
+        PrunecError: The measurement can't be done.
+    """
+    if request.settings.cost_model is not None:
+        model = read_costs(request.settings.cost_model)
+        check_key(model, _key_here(request, model.key))
+        return Costs(model, from_file=True)
+    if not needs_costs(request.pipeline):
+        return None
+    if runs_here(request):
+        return Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
+    target = request.target
+    roofline = roofline_costs(target, request.settings.latency_batch)
+    if isinstance(roofline, Unknown):
+        raise UsageError(
+            f"The pipeline has a goal in time, and nothing tells the times of layers on {target}: {roofline.reason}",
+            hint="Compile on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
+        )
+    return Costs(roofline)
+
+
+def runs_here(request: Request) -> bool:
+    """Whether the engine of a compile can be built and run on this machine."""
+    kind = preferred_engine(request.target, request.settings.engine_options)
+    with ENGINES.blame(kind.name):
+        is_available = kind.unavailable(request.target, request.settings.engine_options) is None
+        return is_available and kind.runs_here(request.target)
+
+
+def _key_here(request: Request, stored: CostKey) -> CostKey:
+    """What a stored model must hold for; hardware and engine are its own where the target's engine doesn't run here."""
+    settings, target = request.settings, request.target
+    kind = preferred_engine(target, settings.engine_options)
+    threads = settings.threads if kind.uses_threads else None
+    hardware, engine = stored.hardware, stored.engine
+    if runs_here(request):
+        engine = f"{kind.name} {installed_versions().get(kind.name)}"
+        hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])
+    return CostKey(str(target), hardware, engine, threads, settings.latency_batch)
+
+
+def _measured(request: Request, state_folder: Path | None) -> Costs:
+    settings, started = request.settings, time.perf_counter()
+    if (stored := stored_costs(request, state_folder)) is not None:
+        return Costs(stored)
+    settings.progress.stage(f"measure what widths cost on {request.target}")
+    model = measure_costs(
+        request.dense,
+        request.target,
+        batch=settings.latency_batch,
+        threads=settings.threads,
+        seed=settings.seed,
+        progress=settings.progress.note,
+    )
+    store_costs(request, state_folder, model)
+    return Costs(model, seconds=time.perf_counter() - started)

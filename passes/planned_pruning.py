@@ -1,0 +1,44 @@
+"""Filter pruning by a given plan, in place of choosing widths and units."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.passes.base import Aim, PassResult
+from prunec.passes.coupling import Coupling
+from prunec.passes.filter_pruning import pruning_stats
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
+from prunec.passes.rewrite import Removed, coupling_of, plan_of, remove
+
+
+def prune_by_plan(program: Program, plan: PruningPlan) -> PassResult:
+    """Remove what a plan leaves out; the order in which it keeps the rest is left to whoever orders channels.
+
+    Raises:
+        InputError: The plan was made for another network.
+    """
+    coupling, removed = coupling_of(program, plan)
+    cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
+    pruned = remove(program, coupling, cuts, removed)
+    widths = _widths(coupling, removed)
+    gone = sum(group.count for group in coupling.groups) - int(widths.sum())
+    stats = pruning_stats(program, pruned, coupling, widths)
+    return PassResult(pruned, bool(cuts.kept), stats, cuts, aim=Aim("filters removed", gone, gone))
+
+
+def planned_widths(program: Program, plan: PruningPlan) -> dict[str, int]:
+    """Units that a plan keeps, by the name of each group that loses any.
+
+    Raises:
+        InputError: The plan was made for another network.
+    """
+    coupling, removed = coupling_of(program, plan)
+    kept = zip(coupling.groups, _widths(coupling, removed).tolist(), strict=True)
+    return {group.name: width for group, width in kept if width < group.count}
+
+
+def _widths(coupling: Coupling, removed: Removed) -> NDArray[np.int64]:
+    """Units kept in every group, int64 (groups,)."""
+    return np.array([int((~removed[coupling.units(group)]).sum()) for group in coupling.groups], dtype=np.int64)

@@ -1,0 +1,135 @@
+"""The file of a measured cost model: JSON that runs no code, is read within bounds, and says what it holds for."""
+
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from prunec.passes.boundary import file_bytes, reading
+from prunec.passes.costs.cost_model import CostKey, CostModel
+from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
+from prunec.passes.errors import EnvironmentFailure, UsageError
+
+#: A network of 100,000 operations has some 50 MB.
+_MAX_BYTES, _MAX_OPERATIONS, _MAX_CHARACTERS = 64 << 20, 100_000, 1000
+_MAX_CHANNELS = 1 << 16
+
+_Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
+_Amount = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1, le=_MAX_CHANNELS)]
+_Law = Annotated[list[_Amount], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Key(_Part):
+    target: _Text
+    hardware: _Text
+    engine: _Text
+    threads: Annotated[int, Field(ge=0, le=_MAX_CHANNELS)] | None
+    batch: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
+class _Blocks(_Part):
+    size: _Count
+    per_set: _Count
+    multiple: _Count
+
+
+class _Operation(_Part):
+    name: _Text
+    laws: Annotated[list[_Law], Field(min_length=len(REGIMES), max_length=len(REGIMES))]
+
+
+class _CostFile(_Part):
+    """A costs.json, version 1; milliseconds, and the laws in the order of `REGIMES` and `FEATURES`."""
+
+    prunec_costs: Literal[1]
+    source: Literal["measured"]
+    key: _Key
+    error: dict[Literal["layers", "network"], _Amount]
+    blocks: _Blocks
+    network: Annotated[list[_Amount], Field(min_length=2, max_length=2)]
+    operations: Annotated[list[_Operation], Field(max_length=_MAX_OPERATIONS)]
+
+
+def write_costs(model: FittedCosts, path: Path) -> None:
+    """Write a model's file, as a whole or not at all.
+
+    Raises:
+        EnvironmentFailure: It can't be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(costs_json(model), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"The cost model can't be written to {path}: {error.strerror or error}.",
+            hint="Check the folder's permissions and space, or name another place.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def costs_json(model: FittedCosts) -> str:
+    """The text of a model's file; `read_costs` gives an equal model back."""
+    laws = np.moveaxis(model.laws, 0, 1).tolist()
+    document = {
+        "prunec_costs": 1,
+        "source": model.source,
+        "key": asdict(model.key),
+        "error": dict(model.error),
+        "blocks": asdict(model.blocks),
+        "network": list(model.network),
+        "operations": [{"name": name, "laws": law} for name, law in zip(model.names, laws, strict=True)],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_costs(path: Path) -> FittedCosts:
+    """The model in a file.
+
+    Raises:
+        InputError: The file can't be read, is larger than any, or holds no cost model.
+    """
+    what = f"The cost model {path}"
+    content = file_bytes(path, _MAX_BYTES, what)
+    with reading(what, "a cost model", hint="prunec measure-costs CHECKPOINT --target TARGET -o FILE writes one."):
+        stored = _CostFile.model_validate_json(content)
+        names = tuple(operation.name for operation in stored.operations)
+        if len(set(names)) < len(names):
+            raise ValueError("an operation stands there twice")
+        laws = np.array([operation.laws for operation in stored.operations], dtype=np.float64)
+        laws = np.moveaxis(laws.reshape(len(names), len(REGIMES), len(FEATURES)), 1, 0)
+        key, blocks = CostKey(**stored.key.model_dump()), Blocks(**stored.blocks.model_dump())
+        beside, factor = stored.network
+        return FittedCosts(
+            key, {str(name): value for name, value in stored.error.items()}, blocks, names, laws, (beside, factor)
+        )
+
+
+def check_key(model: CostModel, wanted: CostKey) -> None:
+    """Refuse a model that holds for something else.
+
+    Raises:
+        UsageError: It does; the message names what differs, the hint the line that measures anew.
+    """
+    differing = [
+        f"{each.name}: {getattr(model.key, each.name)!r}, here {getattr(wanted, each.name)!r}"
+        for each in fields(CostKey)
+        if getattr(model.key, each.name) != getattr(wanted, each.name)
+    ]
+    if differing:
+        threads = "" if wanted.threads is None else f" --threads {wanted.threads}"
+        raise UsageError(
+            f"The cost model doesn't hold here. It was measured with {'; '.join(differing)}.",
+            hint="Measure it anew: prunec measure-costs CHECKPOINT "
+            f"--target {wanted.target} --batch {wanted.batch}{threads} -o FILE.",
+        )
