@@ -40,7 +40,7 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
             **dict.fromkeys(("dense_ms", "sparse_ms", "gain"), _NOT_RUN),
             predicted_dense_ms=predicted_dense if isinstance(predicted_dense, Unknown) else predicted_dense.ms,
             predicted_ms=predicted if isinstance(predicted, Unknown) else predicted.ms,
-            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.bound,
+            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.kernel_bound,
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
         )
     return tuple(rows.values())
