@@ -13,6 +13,7 @@ from prunec.passes.two_four_words import two_four_state, two_four_words
 
 if TYPE_CHECKING:
     from prunec.compiler.commands.inspect_network import Inspection
+    from prunec.compiler.commands.look_ahead import Ahead
     from prunec.passes.group_summary import GroupSummary
     from prunec.runtime.onnx_sparsity import LayerSparsity
 
@@ -29,6 +30,11 @@ def inspect(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw the network into this .html or .svg file.", metavar="FILE")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="Predict for a target what halving widths and 2:4 would bring there."),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples per inference on the target.")] = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """List what can be pruned together, what is frozen and why, and which layers can carry 2:4.
@@ -36,16 +42,23 @@ def inspect(
     Of a bundle or an ONNX file: which layers hold 2:4, and which are likely to gain by it.
     """
     from prunec.compiler.commands.artifacts import onnx_file
-    from prunec.compiler.commands.inspect_network import inspect_checkpoint
+    from prunec.compiler.commands.inspect_network import Destination, InspectionAhead, inspect_checkpoint
+    from prunec.runtime.target import Target
+
+    destination = None if target is None else Destination(Target.parse(target), batch)
 
     exported = onnx_file(checkpoint, as_deployed=True)
     if exported is not None:
         if picture is not None:
             raise UsageError(f"--picture draws checkpoints, and {checkpoint} is none.")
+        if destination is not None:
+            raise UsageError(f"--target looks ahead from a checkpoint, and {checkpoint} is none.")
         _inspect_onnx(exported, as_json)
         return
     loading = options.model_options(model, input_, trust, weights)
-    inspection = inspect_checkpoint(checkpoint, config=config, model=loading, note=note, picture=picture)
+    inspection = inspect_checkpoint(
+        checkpoint, config=config, model=loading, note=note, picture=picture, destination=destination
+    )
     if picture is not None:
         note(f"picture: {picture}")
     if as_json:
@@ -54,6 +67,8 @@ def inspect(
     for text in (*inspection.notes, *inspection.lost_in_capture):
         note(text)
     _print(inspection)
+    if isinstance(inspection, InspectionAhead):
+        _print_ahead(inspection.ahead)
 
 
 def _inspect_onnx(path: Path, as_json: bool) -> None:
@@ -97,6 +112,42 @@ def _print(result: "Inspection") -> None:
         for layer, state in zip(result.two_four, states, strict=True)
     ]
     print_table(two_four_words(states), ("layer", "operator", "weight", "2:4", "why not"), layers)
+
+
+def _print_ahead(ahead: "Ahead") -> None:
+    from prunec.compiler.report.headline_figures import predicted
+
+    times = [f"{predicted(ahead.predicted_ms)} ms dense"] if ahead.predicted_ms is not None else []
+    if ahead.predicted_two_four_ms is not None:
+        times.append(f"{predicted(ahead.predicted_two_four_ms)} ms with 2:4 wherever it can be")
+    echo(f"on {ahead.target} at batch {ahead.batch}: {', '.join(times) or f'not predicted: {ahead.reason}'}")
+    if times:
+        echo("Times are predictions from the device's data sheet, not measurements; each layer with what follows it.")
+    groups = [
+        (group.group, str(group.units), f"{group.halved_macs_saved:.1%}", _share(group.halved_ms_saved))
+        for group in ahead.groups
+    ]
+    print_table("what half of a group's units would save", ("group", "units", "MACs", "predicted time"), groups)
+    layers = [
+        (
+            layer.layer,
+            _sizes(layer.shape),
+            layer.group,
+            f"{layer.macs_share:.1%}",
+            "-" if layer.predicted_ms is None else predicted(layer.predicted_ms),
+            layer.bound or "-",
+            "-" if layer.two_four_gain is None else f"{layer.two_four_gain:.2g}x",
+            {True: "yes", False: "no", None: "-"}[layer.likely_to_gain],
+            layer.reason,
+        )
+        for layer in ahead.layers
+    ]
+    columns = ("layer", "weight", "group", "MACs", "predicted ms", "bound by", "by 2:4", "likely to gain", "why not")
+    print_table("layers", columns, layers)
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _sizes(shape: Sequence[int]) -> str:

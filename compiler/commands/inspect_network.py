@@ -1,10 +1,11 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunec.compiler.bundle.bundle_writer import unwritable
+from prunec.compiler.commands.look_ahead import Ahead, look_ahead
 from prunec.compiler.drawing.picture import render_picture
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Note, Project
@@ -14,6 +15,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.group_summary import GroupSummary, macs_by_weight, summarise_group
 from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility, with_weights
+from prunec.runtime.target import Target
 
 #: Forms that a picture may have.
 PICTURES = (".html", ".svg")
@@ -40,8 +42,29 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class InspectionAhead(Inspection):
+    """An inspection that looks ahead to a target."""
+
+    ahead: Ahead = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The target that an inspection looks ahead to, and the number of samples at once there."""
+
+    target: Target
+    batch: int = 1
+
+
 def inspect_checkpoint(
-    checkpoint: Path, *, config: Path | None, model: ModelOptions, note: Note = None, picture: Path | None = None
+    checkpoint: Path,
+    *,
+    config: Path | None,
+    model: ModelOptions,
+    note: Note = None,
+    picture: Path | None = None,
+    destination: Destination | None = None,
 ) -> Inspection:
     """Load a checkpoint, inspect it, and draw it into a picture (.svg or .html; one that is there is replaced).
 
@@ -51,6 +74,7 @@ def inspect_checkpoint(
         model: Options on how to read the checkpoint.
         note: Receiver of the sentence that says whose code may run.
         picture: The file of the picture; None for none.
+        destination: What to look ahead to; the result is an `InspectionAhead` then.
 
     Raises:
         PrunecError: The checkpoint can't be loaded, or the picture not written.
@@ -60,7 +84,7 @@ def inspect_checkpoint(
     loaded = Project.find(checkpoint, config, note).load(checkpoint, model)
     if picture is not None:
         _write_whole(picture, render_picture(loaded.program, picture.suffix))
-    return inspect_program(loaded.program, loaded.notes)
+    return inspect_program(loaded.program, loaded.notes, destination)
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -74,11 +98,13 @@ def _write_whole(path: Path, text: str) -> None:
         raise unwritable(path, error) from error
 
 
-def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection:
-    """Analyse a program; nothing is changed."""
+def inspect_program(
+    program: Program, notes: tuple[str, ...] = (), destination: Destination | None = None
+) -> Inspection:
+    """Analyse a program, and look ahead to a destination; nothing is changed."""
     coupling = analyse(program)
     macs = macs_by_weight(program)
-    return Inspection(
+    inspection = Inspection(
         macs=program.macs(),
         macs_convention=CONVENTION,
         attention_macs=program.attention_macs(),
@@ -95,3 +121,7 @@ def inspect_program(program: Program, notes: tuple[str, ...] = ()) -> Inspection
         two_four=tuple(with_weights(eligibility(program), program)),
         notes=(*notes, *program.capture_notes),
     )
+    if destination is None:
+        return inspection
+    ahead = look_ahead(program, coupling, destination.target, destination.batch)
+    return InspectionAhead(**vars(inspection), ahead=ahead)

@@ -1,6 +1,6 @@
 """The layer table of the report: shapes, 2:4 sparsity as the exported model shows it, and the roofline."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prunec.compiler.facts.outcome import Exported, Steps
 from prunec.compiler.facts.request import Request
@@ -31,8 +31,7 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
     rows = {}
     # No step adds or removes a layer; one that folds weights names some anew.
     for dense, compiled in zip(before, after, strict=True):
-        predicted = as_compiled.get(compiled.weight, _OTHER_KERNEL)
-        predicted_dense = as_dense.get(compiled.weight, _OTHER_KERNEL)
+        predicted, predicted_dense = as_compiled(compiled.weight), as_dense(compiled.weight)
         rows[dense.weight] = LayerPart.of(
             dense,
             compiled_shape=compiled.shape,
@@ -41,23 +40,19 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
             **dict.fromkeys(("dense_ms", "sparse_ms", "gain"), _NOT_RUN),
             predicted_dense_ms=predicted_dense if isinstance(predicted_dense, Unknown) else predicted_dense.ms,
             predicted_ms=predicted if isinstance(predicted, Unknown) else predicted.ms,
-            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.bound,
+            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.kernel_bound,
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
         )
     return tuple(rows.values())
 
 
-def _predicted(request: Request, steps: Steps, sparse: frozenset[str]) -> Mapping[str, Prediction | Unknown]:
-    """The roofline of all calls of each weight together, each with what follows it up to the next layer."""
-    work = work_of(steps.program)
-    calls: dict[str, list[int]] = {}
-    for place, operation in enumerate(work.operations):
-        calls.setdefault(operation.weight, []).append(place)
+def _predicted(request: Request, steps: Steps, sparse: frozenset[str]) -> Callable[[str], Prediction | Unknown]:
+    """The roofline of the layer that has a weight, all its calls together."""
     costs = roofline_costs(request.target, request.settings.latency_batch, sparse)
     if isinstance(costs, Unknown):
-        return dict.fromkeys(calls, costs)
-    times = costs.times(work)
-    return {weight: times.of(places) for weight, places in calls.items()}
+        return lambda _: costs
+    predictions = costs.by_weight(work_of(steps.program))
+    return lambda weight: predictions.get(weight, _OTHER_KERNEL)
 
 
 def _sparsity(steps: Steps, exported: Mapping[str, list[LayerSparsity]]) -> dict[str, LayerSparsityPart]:

@@ -173,7 +173,7 @@ class LayerPart(Part):
     gain: Maybe[float] = NOT_RECORDED
     predicted_dense_ms: Maybe[float] = NOT_RECORDED
     predicted_ms: Maybe[float] = NOT_RECORDED
-    predicted_bound: Maybe[Literal["compute", "memory", "launch"]] = NOT_RECORDED
+    predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
 
 

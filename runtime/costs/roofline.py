@@ -66,16 +66,25 @@ class Times:
 
     def of(self, operations: Sequence[int]) -> "Prediction":
         """The time of some operations together, where there are no leading axes."""
-        parts = [each[list(operations)].sum() for each in (self.compute_ms, self.memory_ms, self.launch_ms)]
-        return Prediction(float(sum(parts)), BOUNDS[int(np.argmax(parts))])
+        parts = [float(each[list(operations)].sum()) for each in (self.compute_ms, self.memory_ms, self.launch_ms)]
+        compute_ms, memory_ms, _ = parts
+        kernel_bound: Literal["compute", "memory"] = "compute" if compute_ms >= memory_ms else "memory"
+        return Prediction(sum(parts), BOUNDS[int(np.argmax(parts))], kernel_bound)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted milliseconds, and what most of them go into."""
+    """Predicted milliseconds.
+
+    Attributes:
+        ms: All of them.
+        bound: What most of them go into.
+        kernel_bound: Which takes longer, operations or bytes; launches aside.
+    """
 
     ms: float
     bound: Bound
+    kernel_bound: Literal["compute", "memory"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,13 @@ class RooflineCosts:
         """Milliseconds of one inference of the whole network, float64 (...,)."""
         total: _Array = self.layer_ms(work).sum(axis=-1)
         return total
+
+    def by_weight(self, work: Work) -> dict[str, Prediction]:
+        """All calls of each weight together, each with what follows it, where there are no leading axes."""
+        times, calls = self.times(work), dict[str, list[int]]()
+        for place, operation in enumerate(work.operations):
+            calls.setdefault(operation.weight, []).append(place)
+        return {weight: times.of(places) for weight, places in calls.items()}
 
     def times(self, work: Work) -> Times:
         """What the time of every operation goes into, its own kernel and those of its tail together."""
