@@ -2,8 +2,8 @@
 
 The example's network of widths 64, 128 and 256 is compiled for `cpu` at 1.5x and at 2.5x, by the allocation that asks
 the cost model, and by one ratio everywhere that the same closed loop tunes to the same measured time. Each is recovered
-with five seeds, which are paired: the first and the last of both arms draw the same batches. At 1.5x the mean difference
-must be at least -0.1 points; at 2.5x it must be above 0, and its 90 % interval (Student's t over the pairs) too.
+with five seeds, which are paired: both arms draw the same batches. At 1.5x the mean difference must be at least -0.1
+points; at 2.5x it must be above 0, and its 90 % interval (Student's t over the pairs) too.
 Some 45 minutes on two cores.
 
 Run from the top folder: python -m benchmarks.latency_accuracy [--epochs 3]
