@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from prunec.passes.costs.cost_model import CostKey, CostSource
 from prunec.passes.costs.workload import Work
 
-
 _KEY = CostKey("cpu", "no processor", "none 1.0", 1, 1)
 
 
