@@ -200,6 +200,17 @@ def test_a_criterion_that_only_selects_is_for_uniform_widths() -> None:
     for how in ("global", "greedy"):
         with pytest.raises(UsageError, match=f"allocation={how} compares groups .* halves only selects"):
             PruneFilters(latency_speedup=1.5, criterion=Halves(), allocation=how)
+        with pytest.raises(UsageError, match="halves only selects"):
+            Allocator.of(chain(), options, COSTS).allocate(Goals(latency_speedup=1.5), how)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_cost_model_widens_what_costs_no_time_whatever_is_asked_for(how: Allocation) -> None:
+    prepared, goals = allocator(resnet()), Goals(speedup=2.0)
+    without, found = allocator(resnet(), None).allocate(goals, how), prepared.allocate(goals, how)
+    assert met(goals, found.dense, found.figures)
+    assert (found.widths >= without.widths).all()
+    assert_none_as_fast_is_wider(prepared, found)
 
 
 @dataclass(frozen=True)
