@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
+from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals, check_compares
 from prunec.passes.criteria.catalogue import CRITERIA, criterion_text, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.options import CATALOGUE
 from prunec.passes.policy import Attention, Grouped, Policy
@@ -102,13 +102,7 @@ class PruneFilters:
         if self.inexact_groups not in ("prune", "freeze"):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         check_seed(self.name, self.seed)
-        criterion = unit_criterion(self.criterion, self.name)
-        if self.allocation in ("global", "greedy") and not isinstance(criterion, ScoresUnits):
-            raise UsageError(
-                f"allocation={self.allocation} compares groups by the scores of their units, and the criterion "
-                f"{criterion.name} only selects within a group.",
-                hint="Use allocation=uniform, or a criterion that scores units.",
-            )
+        check_compares(self.allocation, unit_criterion(self.criterion, self.name))
         _ = self.policy
 
     @property
