@@ -89,7 +89,7 @@ def apply_plan(
         return AppliedPlan(False, {}, zeroed)
     inputs = _telling((tuple(example or ()), dict(kwargs or {})))
     pruned = _copied(module)
-    dense = _rewritten(capture(pruned, *inputs), plan)
+    dense = as_rewritten(capture(pruned, *inputs), plan)
     program, own = _as_module(dense, plan)
     constants = _constants(module, dense, program)
     trains = runs_in_training(pruned, inputs)
@@ -202,8 +202,12 @@ def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(tensor.shape, generator=generator) + 0.5).to(tensor)
 
 
-def _rewritten(program: Program, plan: PruningPlan) -> Program:
-    """The program that the plan was made for."""
+def as_rewritten(program: Program, plan: PruningPlan) -> Program:
+    """The program that a plan was made for, of a network's own.
+
+    Raises:
+        InputError: A pass had rewritten it whose work can't be done again.
+    """
     for name in plan.rewritten_by:
         if name not in _REWRITING:
             raise InputError(

@@ -7,6 +7,7 @@ import torch
 from torch.fx import Graph
 
 from prunec.passes.branches import Branch, branches_of_graph
+from prunec.passes.cost import layer_calls
 from prunec.passes.errors import InputError, did_you_mean
 from prunec.passes.graphs import copied_graph, set_argument
 from prunec.passes.plan import RemovedBranch, misfit
@@ -56,6 +57,13 @@ def without_branches(program: Program, removed: Sequence[RemovedBranch]) -> Prog
         if set(ours.tensors) != set(theirs.tensors):
             raise misfit(f"The plan doesn't fit this network: its branch {theirs.name} has other tensors here.")
     return result
+
+
+def branch_of_layers(program: Program, names: Sequence[str]) -> list[str | None]:
+    """The branch with which each of a program's layers goes, by `Program.layers`; None for those that stay."""
+    branches = list(_cut(copied_graph(program.graph), program, names))
+    by_node = {node: branch.name for branch in branches for node in branch.nodes}
+    return [by_node.get(node.name) for node, _ in layer_calls(program.graph)]
 
 
 def silenced(program: Program, names: Sequence[str]) -> Program:

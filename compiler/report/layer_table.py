@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 from prunec.compiler.facts.outcome import Exported, Steps
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import Permuted, Sparsified, facts_of, last_fact
+from prunec.compiler.facts.step_facts import Permuted, Sparsified, facts_of, last_fact, whole_plan
 from prunec.compiler.report.network_parts import LayerPart, LayerSparsityPart
+from prunec.passes.applying import as_rewritten
+from prunec.passes.branch_removal import branch_of_layers
 from prunec.passes.cost import Layer
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.onnx_sparsity import LayerSparsity
@@ -25,9 +29,14 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
         by_layer.setdefault(entry.layer, []).append(entry)
     sparsity = _sparsity(steps, by_layer)
     before, after = request.dense.layers(), steps.program.layers()
-    rows = {}
-    # No step adds or removes a layer; one that folds weights names some anew.
-    for dense, compiled in zip(before, after, strict=True):
+    rows: dict[str, LayerPart] = {}
+    left = iter(after)
+    # No step adds a layer, or removes one but with its branch; one that folds weights names some anew.
+    for dense, branch in zip(before, _branches(request.dense, whole_plan(steps.history)), strict=True):
+        if branch is not None:
+            rows.setdefault(dense.weight, _removed(dense, branch))
+            continue
+        compiled = next(left)
         calls = [layer for layer in after if layer.weight == compiled.weight]
         is_sparse = sparsity[compiled.weight].valid
         as_compiled, as_dense = (_predicted(request, calls, two_four) for two_four in (is_sparse, False))
@@ -43,6 +52,19 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
         )
     return tuple(rows.values())
+
+
+def _branches(dense: Program, plan: PruningPlan) -> list[str | None]:
+    """The branch that each layer of the dense network was removed with; None for those that are left."""
+    if not plan.removed_branches:
+        return [None] * len(dense.layers())
+    return branch_of_layers(as_rewritten(dense, plan), [branch.name for branch in plan.removed_branches])
+
+
+def _removed(layer: Layer, branch: str) -> LayerPart:
+    gone = Unknown(f"the layer was removed with the branch {branch}.")
+    unknown = ("sparsity", "dense_ms", "sparse_ms", "gain", "predicted_dense_ms", "predicted_ms", "predicted_bound")
+    return LayerPart.of(layer, compiled_shape=(), kept=0, removed_with=branch, **dict.fromkeys(unknown, gone))
 
 
 def _predicted(request: Request, calls: list[Layer], two_four: bool) -> Prediction | Unknown:

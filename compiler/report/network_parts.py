@@ -91,7 +91,10 @@ class PruningGroupPart(Part):
 
 
 class PruningPart(Part):
-    """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0)."""
+    """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0).
+
+    `removed_branches` are the residual branches that were removed as a whole, each by its last layer.
+    """
 
     base: Annotated[
         Literal["pretrained", "random"] | None, NullMeans("nothing tells how the checkpoint came about")
@@ -106,6 +109,7 @@ class PruningPart(Part):
     samples: Count
     learning_rates: LearningRates = ()
     groups: tuple[PruningGroupPart, ...] = ()
+    removed_branches: tuple[str, ...] = ()
 
 
 class PermutationPart(Part):
@@ -152,6 +156,9 @@ class LayerPart(Part):
     `onnx_nodes` compute it in the exported model. `dense_ms` and `sparse_ms` are measured on the device, in engines of
     the compiled network without and with sparse kernels; `gain` is their ratio. What begins with `predicted` is a
     roofline: `predicted_ms` of the layer as compiled, `predicted_dense_ms` of the same without sparse kernels.
+
+    `removed_with` is the residual branch that the layer was removed with: then it keeps no filters, `compiled_shape` is
+    empty, and the rest is not known.
     """
 
     name: str
@@ -167,6 +174,7 @@ class LayerPart(Part):
     predicted_ms: Maybe[float] = NOT_RECORDED
     predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
+    removed_with: Annotated[str | None, NullMeans("the layer is in the compiled network")] = None
 
 
 class AimPart(Part):
