@@ -76,12 +76,18 @@ def apply_plan(
         kwargs: Keyword inputs of the module.
 
     Raises:
-        InputError: The plan names tensors or indices that the module doesn't have, the module can't be copied, or
-            whole numbers are all of the example, and the same.
+        InputError: The plan names tensors or indices that the module doesn't have, the module can't be copied,
+            whole numbers are all of the example, and the same, or branches and slices go and there is no example.
         UnsupportedModelError: Module and program differ: the operator and the line of the user's code are named. Or
             zeros in its tensors don't make a branch's value zero.
     """
     zeroed = _zeroed(module, plan)
+    if example is None and kwargs is None and plan.removed_branches and plan.cuts.kept:
+        raise InputError(
+            "The plan removes branches and slices, and only running the module tells which slices of the branches that "
+            "its code keeps go with them.",
+            hint="Give apply_plan example inputs.",
+        )
     if example is None and kwargs is None:
         shrink(module, replace(plan, removed_branches=()))
         _zero(named_tensors(module), zeroed)

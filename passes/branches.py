@@ -32,6 +32,7 @@ class Branch:
         nodes: Names of the nodes that vanish with it, but for the sum.
         layers: Paths of the layers that vanish with it, in the order of execution.
         removed: What a plan tells of it.
+        is_shortcut: Whether it is the side with fewer layers of a sum without an identity shortcut: a projection.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Branch:
     nodes: frozenset[str] = field(repr=False)
     layers: tuple[str, ...]
     removed: RemovedBranch = field(repr=False)
+    is_shortcut: bool = False
 
 
 def find_branches(program: Program) -> tuple[Branch, ...]:
@@ -104,8 +106,11 @@ class _Search:
             return None
         gone, taken = self._gone(cone), list(dict.fromkeys(self.layers[n] for n in cone if n in self.layers))
         last = next(n for n in reversed(cone) if self.layers.get(n) == own[-1])
+        is_shortcut = len(taken) < len([n for n in other if n in self.layers])
         zeroed = zeroing(node.all_input_nodes[operand], last, frozenset(gone))
-        return Branch(own[-1], node.name, operand, names, tuple(taken), RemovedBranch(own[-1], gone, zeroed))
+        return Branch(
+            own[-1], node.name, operand, names, tuple(taken), RemovedBranch(own[-1], gone, zeroed), is_shortcut
+        )
 
     def _users(self, node: Node) -> set[Node]:
         return {user for user in node.users if user in self.live}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.allocation.allocator import Allocator
+from prunec.passes.allocation.depth import choose_depth
 from prunec.passes.allocation.importance import Scores, as_array, scores_of
 from prunec.passes.allocation.scope import Scope, layer_names
 from prunec.passes.base import Aim, PassResult
@@ -19,6 +20,7 @@ from prunec.passes.criteria.catalogue import blame, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import CompensatesUnits, ScoresUnits, SelectsUnits
 from prunec.passes.errors import UsageError
+from prunec.passes.plan import RemovedBranch
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio
 from prunec.passes.rewrite import plan_of, remove
@@ -77,6 +79,8 @@ class _Chosen:
     aim: Aim
     scores: Scores
     told: dict[str, Any]
+    program: Program
+    branches: tuple[RemovedBranch, ...] = ()
 
 
 def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "PruneFilters") -> _Chosen:
@@ -84,14 +88,24 @@ def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "Pr
     if isinstance(ratio, Mapping):
         check_globs(ratio, layer_names(program), "ratio")
     widths = ratios.widths(scope)
-    return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {})
+    return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {}, program)
 
 
 def _by_goals(program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
     allocated = allocator.allocate(options.goals, options.allocation)
     told = {"allocation": allocated.told()}
-    return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told)
+    return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
+
+
+def _by_depth(program: Program, options: "PruneFilters", costs: CostModel | None) -> _Chosen:
+    found = choose_depth(program, options, costs)
+    assert found.allocated is not None
+    told = {"allocation": found.allocated.told(), "branches": [branch.name for branch in found.removed]}
+    allocator, allocated = found.allocator, found.allocated
+    return _Chosen(
+        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, found.program, found.removed
+    )
 
 
 def prune_filters(
@@ -100,7 +114,10 @@ def prune_filters(
     """Do what `PruneFilters.run` does, with the errors that it raises."""
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
-    if options.ratio is None:
+    if options.depth:
+        chosen = _by_depth(program, options, costs)
+        evidence = replace(evidence, tensors=chosen.program.tensors())
+    elif options.ratio is None:
         chosen = _by_goals(program, options, evidence, costs)
     else:
         chosen = _by_ratio(program, options.ratio, options)
@@ -113,8 +130,8 @@ def prune_filters(
     removed = np.zeros(len(coupling.roots), dtype=bool)
     for group, stays in kept:
         removed[np.delete(coupling.units(group), stays)] = True
-    plan = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
-    pruned = remove(program, coupling, plan, removed)
+    cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
+    pruned, plan = remove(chosen.program, coupling, cuts, removed), replace(cuts, removed_branches=chosen.branches)
     compensated = None
     if isinstance(criterion, CompensatesUnits):
         values = compensated_values(criterion, program, evidence, kept)
@@ -122,7 +139,7 @@ def prune_filters(
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
     stats = _stats(program, pruned, coupling, chosen.widths) | chosen.told
-    return PassResult(pruned, bool(plan.kept), stats, plan, compensated, chosen.aim)
+    return PassResult(pruned, not plan.is_empty, stats, plan, compensated, chosen.aim)
 
 
 def kept_units(

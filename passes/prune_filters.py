@@ -36,6 +36,8 @@ class PruneFilters:
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
             importance for what they save. "auto" is "greedy" where latency is a goal and the criterion scores units,
             else "uniform". Groups are compared by scores over their Euclidean norm.
+        depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
+            criterion must need weights only.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -61,6 +63,7 @@ class PruneFilters:
     parameters: int | None = None
     size_mb: float | None = None
     allocation: Allocation = "auto"
+    depth: bool = False
     criterion: str | Criterion = field(default="l1", metadata={CATALOGUE: CRITERIA})
     round_to: int = 1
     min_channels: int = 1
@@ -89,6 +92,11 @@ class PruneFilters:
             raise UsageError(
                 f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
                 hint="Leave out one of the two.",
+            )
+        if self.depth and (self.ratio is not None or self.allocation == "uniform"):
+            raise UsageError(
+                "depth=true weighs branches against widths for goals, by importance.",
+                hint="Give a goal such as latency_speedup=2.0 in place of a ratio, and allocation=greedy or global.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
