@@ -134,7 +134,7 @@ class Trials:
             words = f"in that it can't be captured any more: {error.message}"
             return TrialOutcome((1, -1), words, (active or active.failed)[::-1])
         try:
-            difference = relative_error(*(_in_float64(network) for network in (program, self.pruned)))
+            difference = relative_error(*(in_float64(network) for network in (program, self.pruned)))
             words = f"the outputs differ by {difference:.1e} (relative)" if difference > TOLERANCE else ""
         except NumericMismatchError as mismatch:
             words = mismatch.message
@@ -323,7 +323,8 @@ def _is_at(node: Node, line: str) -> bool:
     return line_of_trace(node.meta.get("trace", "")) == line
 
 
-def _in_float64(program: Program) -> Any:
+def in_float64(program: Program) -> Any:
+    """Outputs of a program on its example input, in float64."""
     return _outputs(program.double().eval(), doubled((program.example_args, program.example_kwargs)))
 
 

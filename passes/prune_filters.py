@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals, check_compares
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import CRITERIA, criterion_text, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights
 from prunec.passes.criteria.protocol import Criterion
@@ -39,6 +40,8 @@ class PruneFilters:
             else "uniform". Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
+        depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
+            criterion must need weights only.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -65,6 +68,7 @@ class PruneFilters:
     size_mb: float | None = None
     allocation: Allocation = "auto"
     plan: str = ""
+    depth: bool = False
     criterion: str | Criterion = field(default="l1", metadata={CATALOGUE: CRITERIA})
     round_to: int = 1
     min_channels: int = 1
@@ -94,6 +98,11 @@ class PruneFilters:
             raise UsageError(
                 f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
                 hint="Leave out one of the two.",
+            )
+        if self.depth and (self.ratio is not None or self.allocation == "uniform"):
+            raise UsageError(
+                "depth=true weighs branches against widths for goals, by importance.",
+                hint="Give a goal such as latency_speedup=2.0 in place of a ratio, and allocation=greedy or global.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
@@ -141,7 +150,7 @@ class PruneFilters:
         program: "Program",
         evidence: Evidence | None = None,
         costs: "CostModel | None" = None,
-        widths: Mapping[str, int] | None = None,
+        sizes: ChosenSizes | None = None,
     ) -> "PassResult":
         """Prune a program.
 
@@ -150,8 +159,8 @@ class PruneFilters:
             evidence: Evidence from `collect_evidence`, for a criterion that needs more than weights.
             costs: The cost model that tells the milliseconds of the program at any widths. With one, no width is
                 chosen for a goal where a wider one is as fast.
-            widths: Units to keep in groups, by their names, that were chosen before for the same goals or plan; groups
-                without one keep all. Without it the widths are chosen.
+            sizes: The sizes to prune to, that were chosen before for the same goals or plan; without them they are
+                chosen.
 
         Raises:
             UsageError: A glob matches nothing, ratios of one group conflict, a goal can't be reached, latency is a
@@ -162,9 +171,9 @@ class PruneFilters:
         """
         from prunec.passes.filter_pruning import prune_filters
 
-        if self.plan and widths is None:
+        if self.plan and sizes is None:
             from prunec.passes.plan import PruningPlan
             from prunec.passes.planned_pruning import prune_by_plan
 
             return prune_by_plan(program, PruningPlan.read(Path(self.plan)))
-        return prune_filters(program, self, evidence, costs, widths)
+        return prune_filters(program, self, evidence, costs, sizes)

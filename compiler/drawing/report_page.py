@@ -54,6 +54,8 @@ def render_html(report: Report) -> str:
 def two_four_words(layer: LayerPart) -> tuple[str, str]:
     """State of a layer's 2:4 sparsity as (kind, words); kind is "good" or "plain"."""
     sparsity = known(layer.sparsity)
+    if layer.removed_with is not None:
+        return "plain", f"removed with the branch {layer.removed_with}"
     if sparsity is None:
         return "plain", headline_figures.NOT_MEASURED
     state = two_four_state(sparsity.eligible, sparsity.valid)

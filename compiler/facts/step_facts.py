@@ -13,6 +13,7 @@ from prunec.compiler.facts.ledger import LedgerEntry, MacsPerSample
 from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.recovery.rate_pieces import RatePiece
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim
 from prunec.passes.feeding import BatchInputs, part_of
 from prunec.passes.oracle import OracleReport
@@ -174,8 +175,8 @@ class StepInput:
         arm: Name of the control arm or further seed that is run; empty for the compile itself.
         state_folder: Folder for the states of a compile under way; None for none.
         costs: The cost model for goals in time; None where no step has one, and no file of one was given.
-        planned: Units that the run's prunings must keep in each group, by its name, one mapping for each pruning in
-            their order: control arms and further seeds take the widths of the compile itself. Empty for that one.
+        planned: The sizes that the run's prunings must prune to, in their order: control arms and further seeds take
+            those of the compile itself. Empty for that one.
     """
 
     program: Program
@@ -185,7 +186,7 @@ class StepInput:
     arm: str = ""
     state_folder: Path | None = None
     costs: Costs | None = None
-    planned: tuple[Mapping[str, int], ...] = ()
+    planned: tuple[ChosenSizes, ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:
         """The facts of a kind that earlier steps left, in their order."""
@@ -253,6 +254,7 @@ class Pruned:
         rounds: Number of filter prunings so far, this one included.
         allocation: What the pass tells of the allocation of widths for goals; None where a ratio or a plan gives them.
         timed: What was tried for a goal in time; None where none was asked for.
+        branches: Residual branches that it removed, each by its last layer.
     """
 
     options: PruneFilters
@@ -261,6 +263,12 @@ class Pruned:
     rounds: int
     allocation: Mapping[str, Any] | None = None
     timed: Timed | None = None
+    branches: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> ChosenSizes:
+        """What it pruned to."""
+        return ChosenSizes({group: kept for group, _, kept in self.widths}, self.branches)
 
 
 @dataclass(frozen=True)

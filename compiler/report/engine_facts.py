@@ -42,6 +42,8 @@ def with_layer_facts(report: Report, built: Built, measured: Measurement | Unkno
     kind = engine_kind(report) if engine is None else load_engine(engine.kind)
     layers = [
         _with_facts(layer, layer_facts(kind, target, engine, known(measured), layer.onnx_nodes))
+        if layer.removed_with is None
+        else layer
         for layer in report.layers
     ]
     return report.model_copy(update={"layers": tuple(layers)})

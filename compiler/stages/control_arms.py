@@ -14,6 +14,7 @@ from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.booking import untrained_entry
 from prunec.compiler.stages.request_checks import scratch_pipeline
 from prunec.compiler.stages.step_runs import run_steps
+from prunec.passes.branch_removal import without_branches
 from prunec.passes.errors import PrunecError
 from prunec.passes.identity import weights_sha256
 from prunec.passes.output_selection import captured_alike
@@ -133,7 +134,7 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
         try:
             example = dense.example_args, dense.example_kwargs
             pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise, *example)
-            program, note = captured_alike(pruned, dense), ""
+            program, note = without_branches(captured_alike(pruned, dense), main.plan.removed_branches), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"
     if program is None:
@@ -150,6 +151,6 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
     if arm.from_scratch:
         weights = weights_sha256(arm.program)
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
-    planned = tuple({group: kept for group, _, kept in pruned.widths} for pruned in main.before(Pruned))
+    planned = tuple(pruned.sizes for pruned in main.before(Pruned))
     start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned)
     return run_steps(start, _changed(arm.pipeline, Recover, probe=0))

@@ -131,10 +131,15 @@ class Allocator:
         work = self.workload.at(widths)
         return {quantity.name: float(quantity.usage(work)) for quantity in quantities(self.costs)}
 
+    @property
+    def dense_widths(self) -> Widths:
+        """All units of every group."""
+        return self._space(()).dense
+
     @cached_property
     def dense(self) -> Mapping[str, float]:
         """What the network uses before it is pruned."""
-        return self.figures(self._space(()).dense)
+        return self.figures(self.dense_widths)
 
     @cached_property
     def least(self) -> Mapping[str, float]:
@@ -150,7 +155,7 @@ class Allocator:
             InputError: The cost model gives the network no time that could be saved.
         """
         check_compares(allocation, self.criterion)
-        dense = self.workload.at(self._space(()).dense)
+        dense = self.workload.at(self.dense_widths)
         space = self._space(budgets_of(goals, self.costs, dense))
         chosen: Allocation = self._auto(goals) if allocation == "auto" else allocation
         widths = self._widths(space, chosen) if widths is None else widths
