@@ -237,9 +237,14 @@ def summarise_runs(runs: Sequence[training_parts.RunPart], seed_matters: bool) -
 
 
 def _engine_request(request: Request) -> engine_parts.EngineRequestPart:
-    options = request.settings.engine_options
+    settings, options = request.settings, request.settings.engine_options
     sizes = {name: str(size_range) for name, size_range in options.ranges.items()}
-    return engine_parts.EngineRequestPart(dimensions=sizes, also_for=options.also_for, kind=options.engine)
+    latency = engine_parts.LatencyRequestPart(
+        batch=settings.latency_batch, runs=settings.latency_runs, threads=settings.threads
+    )
+    return engine_parts.EngineRequestPart(
+        dimensions=sizes, also_for=options.also_for, kind=options.engine, latency=latency
+    )
 
 
 def told_by_plug_ins(history: Sequence[StepFact]) -> dict[str, dict[str, Any]]:
