@@ -16,6 +16,7 @@ from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import CompensatesUnits, ScoresUnits, SelectsUnits
 from prunec.passes.errors import UnsupportedModelError, UsageError
+from prunec.passes.groups import marked
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio, matches
@@ -32,26 +33,32 @@ Kept = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scope:
-    """The groups that are pruned, by the options of `PruneFilters`; ``inexact`` groups are or are not."""
+    """The groups that are pruned, by the options of `PruneFilters`; ``inexact`` groups are or are not.
+
+    With ``for_module`` no head of attention is shortened: a module's code has its width, or computes scales from it.
+    """
 
     ignore: tuple[str, ...]
     freeze: tuple[str, ...]
     residual_streams: bool
     inexact: bool
+    for_module: bool
 
-    def positions(self, program: Program, groups: Sequence[Group]) -> list[int]:
+    def positions(self, program: Program, coupling: Coupling) -> list[int]:
         """Positions of the groups that are pruned."""
         ignore, freeze = (expand_roles(program.graph, globs) for globs in (self.ignore, self.freeze))
         layers = _layer_names(program)
         check_globs(ignore, layers, "ignore")
         check_globs(freeze, layers, "freeze")
+        of_a_head = marked(coupling.roots, coupling.ties.head_dims if self.for_module else [])
         return [
             position
-            for position, group in enumerate(groups)
+            for position, group in enumerate(coupling.groups)
             if not matches(group.layers, ignore)
             and not matches({layer_name(member.parameter) for member in group.members}, freeze)
             and (self.residual_streams or not group.residual)
             and (self.inexact or group.exact)
+            and not of_a_head[coupling.units(group)].any()
         ]
 
 
@@ -110,7 +117,7 @@ def prune_filters(
 ) -> PassResult:
     """Do what `PruneFilters.run` does, with the errors that it raises."""
     coupling = analyse(program, policy)
-    positions, macs = scope.positions(program, coupling.groups), program.macs()
+    positions, macs = scope.positions(program, coupling), program.macs()
     if isinstance(amount.ratio, Mapping):
         check_globs(amount.ratio, _layer_names(program), "ratio")
     if not positions or not macs:
@@ -231,7 +238,7 @@ def _nothing_prunable(coupling: Coupling) -> UnsupportedModelError:
         for reason in group.reasons:
             kept_whole.setdefault(reason, []).append(group.name)
     if coupling.groups:
-        by_option = "left out by ignore, freeze, residual_streams=false or inexact_groups=freeze"
+        by_option = "left out by ignore, freeze, residual_streams=false, inexact_groups=freeze or for_module"
         kept_whole[by_option] = [group.name for group in coupling.groups]
     lines = [f"  {reason}: {_some(names)}" for reason, names in kept_whole.items()]
     return UnsupportedModelError(

@@ -36,8 +36,8 @@ class PruneFilters:
         grouped: Grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
             leaves more choices.
         for_module: Whether the plan will be applied to the user's own module by `apply_plan`. Of attention whole heads
-            go then where each would be shortened: code like ``x.view(b, t, -1, head_dim)`` and the scale that attention
-            takes from its width follow that.
+            go then where each would be shortened, and what two activations are multiplied over stays: code like
+            ``x.view(b, t, -1, head_dim)`` and the scale that attention takes from its width follow that.
         ignore: Globs of layers, or "stem" or "classifier", that keep their own filters; their inputs may shrink.
         freeze: Globs of layers, or "stem" or "classifier", whose weights stay untouched.
         samples: Training samples for criteria that need any.
@@ -104,5 +104,5 @@ class PruneFilters:
         criterion = unit_criterion(self.criterion, self.name)
         evidence = evidence_for(criterion, program, evidence, self.seed or 0)
         amount = Amount(self.ratio, self.speedup, Rounding(self.round_to, self.min_channels))
-        scope = Scope(self.ignore, self.freeze, self.residual_streams, self.inexact_groups == "prune")
+        scope = Scope(self.ignore, self.freeze, self.residual_streams, self.inexact_groups == "prune", self.for_module)
         return prune_filters(program, self.policy, amount, scope, criterion, evidence)
