@@ -52,8 +52,8 @@ class PruneFilters:
         grouped: Grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
             leaves more choices.
         for_module: Whether the plan will be applied to the user's own module by `apply_plan`. Of attention whole heads
-            go then where each would be shortened: code like ``x.view(b, t, -1, head_dim)`` and the scale that attention
-            takes from its width follow that.
+            go then where each would be shortened, and what two activations are multiplied over stays: code like
+            ``x.view(b, t, -1, head_dim)`` and the scale that attention takes from its width follow that.
         ignore: Globs of layers, or "stem" or "classifier", that keep their own filters; their inputs may shrink.
         freeze: Globs of layers, or "stem" or "classifier", whose weights stay untouched.
         samples: Training samples for criteria that need any.
