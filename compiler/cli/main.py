@@ -22,6 +22,7 @@ from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.measure_costs import measure_costs
 from prunec.compiler.cli.output import echo
+from prunec.compiler.cli.plan import plan
 from prunec.compiler.cli.profile import profile
 from prunec.compiler.cli.schedule import schedule
 from prunec.compiler.cli.stopping import INTERRUPTED, exit_code, listen
@@ -50,7 +51,20 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for _command in (compile_, inspect, eval_, profile, measure_costs, verify, build, schedule, compare, targets, doctor):
+for _command in (
+    compile_,
+    inspect,
+    plan,
+    eval_,
+    profile,
+    measure_costs,
+    verify,
+    build,
+    schedule,
+    compare,
+    targets,
+    doctor,
+):
     app.command(_command.__name__.removesuffix("_").replace("_", "-"))(_command)
 
 

@@ -83,11 +83,11 @@ def inspect_checkpoint(
         raise UsageError(f"{picture} can't be drawn into.", hint=f"Name a file that ends in {' or '.join(PICTURES)}.")
     loaded = Project.find(checkpoint, config, note).load(checkpoint, model)
     if picture is not None:
-        _write_whole(picture, render_picture(loaded.program, picture.suffix))
+        write_whole(picture, render_picture(loaded.program, picture.suffix))
     return inspect_program(loaded.program, loaded.notes, destination)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

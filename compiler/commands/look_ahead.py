@@ -94,7 +94,7 @@ class Ahead:
 
 def look_ahead(program: Program, coupling: Coupling, target: Target, batch: int) -> Ahead:
     """Predict the time of every layer, and what halving its group and 2:4 would bring; nothing is measured."""
-    work, layers, why_dense = work_of(program), eligibility(program), _why_dense(target)
+    work, layers, why_dense = work_of(program), eligibility(program), why_no_two_four(target)
     sparse = frozenset(layer.weight for layer in layers if layer.eligible and not why_dense)
     costs = _costs(target, batch, frozenset())
     dense, two_four = (_predicted(each, work) for each in (costs, _costs(target, batch, sparse)))
@@ -151,7 +151,7 @@ def _predicted(costs: RooflineCosts | Unknown, work: Work) -> _Predicted:
     return _Predicted(float(costs.network_ms(work)), costs.by_weight(work))
 
 
-def _why_dense(target: Target) -> str:
+def why_no_two_four(target: Target) -> str:
     """Why a target can't run any layer sparse; empty where it can."""
     if not target.info.sparse_tensor_cores:
         return f"{target.info.title} has no sparse tensor cores"

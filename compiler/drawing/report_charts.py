@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from prunec.compiler.drawing.chart_parts import ACCENT, COMPILED, DENSE, MUTED, axis, bar_trace, figure_of
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.report.engine_parts import LatencyPart
 from prunec.compiler.report.report import Report
@@ -16,7 +17,6 @@ _STAGE_LABELS = {
     "reestimated": "new batch norms",
     "recovered": "after recovery",
 }
-_DENSE, _COMPILED, _ACCENT, _MUTED = "var(--dense)", "var(--compiled)", "var(--accent)", "var(--muted)"
 
 
 def charts(report: Report) -> dict[str, dict[str, Any]]:
@@ -31,45 +31,16 @@ def charts(report: Report) -> dict[str, dict[str, Any]]:
     return {name: figure.to_plotly_json() for name, figure in figures.items() if figure is not None}
 
 
-def _axis(title: str = "", **options: Any) -> dict[str, Any]:
-    title_options = {"text": title, "standoff": 10, "font": {"size": 12, "color": _MUTED}}
-    return {"title": title_options, "gridcolor": "var(--line)", "zeroline": False, "automargin": True} | options
-
-
-def _bars(x: list[str], y: list[float], color: str | list[str], hover: str, digits: str = "", **options: Any) -> go.Bar:
-    """Bars; with digits (a format specification) each has its value above it."""
-    if digits:
-        options |= {"text": [format(value, digits) for value in y], "textposition": "outside", "cliponaxis": False}
-    return go.Bar(x=x, y=y, marker={"color": color}, hovertemplate=hover, **options)
-
-
-def _figure(traces: list[go.Bar | go.Scatter], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> go.Figure:
-    figure = go.Figure(data=traces)
-    figure.update_layout(
-        template="none",
-        margin={"l": 56, "r": 16, "t": 16, "b": 36},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12, "color": "var(--text)"},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        hoverlabel={"bgcolor": "var(--card)", "font": {"color": "var(--text)"}},
-        xaxis=x,
-        yaxis=y,
-        **layout,
-    )
-    return figure
-
-
 def _accuracy(report: Report) -> go.Figure | None:
     accuracies = {stage: known(getattr(report.accuracy, stage)) for stage in ACCURACY_STAGES}
     measured = {stage: 100 * value for stage, value in accuracies.items() if value is not None}
     if not measured:
         return None
     labels = [_STAGE_LABELS.get(stage, stage) for stage in measured]
-    colors = [_DENSE if stage == "dense" else _COMPILED for stage in measured]
-    bars = _bars(labels, list(measured.values()), colors, "%{x}: %{y:.2f} %<extra></extra>", ".2f", width=0.55)
+    colors = [DENSE if stage == "dense" else COMPILED for stage in measured]
+    bars = bar_trace(labels, list(measured.values()), colors, "%{x}: %{y:.2f} %<extra></extra>", ".2f", width=0.55)
     metric = html.escape(report.accuracy.metric)
-    return _figure([bars], _axis(showgrid=False), _axis(f"{metric} on test, %", range=[0, 108]))
+    return figure_of([bars], axis(showgrid=False), axis(f"{metric} on test, %", range=[0, 108]))
 
 
 def _learning_curve(report: Report) -> go.Figure | None:
@@ -85,19 +56,19 @@ def _learning_curve(report: Report) -> go.Figure | None:
         shape = {"mode": "lines+markers", "line": style, "marker": {"size": 5}}
         return go.Scatter(name=name, x=epochs, y=y, hovertemplate="epoch %{x}: %{y:.2f} %", **shape)
 
-    dots = {"color": _MUTED, "width": 1.5, "dash": "dot", "shape": "hv"}
+    dots = {"color": MUTED, "width": 1.5, "dash": "dot", "shape": "hv"}
     rate_hover = "epoch %{x}: %{y:.4g}"
     traces = [
-        line("test", [point.test for point in curve], _COMPILED),
-        line("validation", [point.validation for point in curve], _ACCENT),
+        line("test", [point.test for point in curve], COMPILED),
+        line("validation", [point.validation for point in curve], ACCENT),
         go.Scatter(
             name="learning rate", x=epochs, y=rates, yaxis="y2", mode="lines", line=dots, hovertemplate=rate_hover
         ),
     ]
-    figure = _figure(
+    figure = figure_of(
         traces,
-        _axis("epoch"),
-        _axis(f"{html.escape(report.accuracy.metric)}, %"),
+        axis("epoch"),
+        axis(f"{html.escape(report.accuracy.metric)}, %"),
         yaxis2=_learning_rate_axis(rates),
         hovermode="x unified",
     )
@@ -109,7 +80,7 @@ def _learning_rate_axis(rates: list[float]) -> dict[str, Any]:
     is_step_schedule = 1 < len(set(rates)) <= 8 and min(rates) > 0
     decades = {"type": "log", "exponentformat": "power", "tickmode": "linear", "dtick": 1}
     from_zero = {"rangemode": "tozero", "tickmode": "auto", "nticks": 6}
-    placed = _axis("learning rate", overlaying="y", side="right", showgrid=False)
+    placed = axis("learning rate", overlaying="y", side="right", showgrid=False)
     return placed | (decades if is_step_schedule else from_zero)
 
 
@@ -118,11 +89,11 @@ def _widths(report: Report) -> go.Figure | None:
         return None
     names, hover = [html.escape(layer.name) for layer in report.layers], "%{x}: %{y} filters"
     traces = [
-        _bars(names, [layer.shape[0] for layer in report.layers], _DENSE, hover, name="dense"),
-        _bars(names, [layer.kept for layer in report.layers], _COMPILED, hover, name="kept"),
+        bar_trace(names, [layer.shape[0] for layer in report.layers], DENSE, hover, name="dense"),
+        bar_trace(names, [layer.kept for layer in report.layers], COMPILED, hover, name="kept"),
     ]
-    x = _axis(showgrid=False, tickangle=-40, type="category")
-    return _figure(traces, x, _axis("output filters"), barmode="group", bargap=0.3, hovermode="x unified")
+    x = axis(showgrid=False, tickangle=-40, type="category")
+    return figure_of(traces, x, axis("output filters"), barmode="group", bargap=0.3, hovermode="x unified")
 
 
 def _latency(latency: LatencyPart | None) -> go.Figure | None:
@@ -131,8 +102,8 @@ def _latency(latency: LatencyPart | None) -> go.Figure | None:
     hover = "%{x}: %{y:.4g} ms"
     dense, compiled = latency.dense_ms.model_dump(), latency.compiled_ms.model_dump()
     traces = [
-        _bars(list(dense), list(dense.values()), _DENSE, hover, ".3g", name="dense"),
-        _bars(list(compiled), list(compiled.values()), _COMPILED, hover, ".3g", name="compiled"),
+        bar_trace(list(dense), list(dense.values()), DENSE, hover, ".3g", name="dense"),
+        bar_trace(list(compiled), list(compiled.values()), COMPILED, hover, ".3g", name="compiled"),
     ]
     top = 1.15 * max(latency.dense_ms.p99, latency.compiled_ms.p99)
-    return _figure(traces, _axis(showgrid=False), _axis("milliseconds", range=[0, top]), barmode="group", bargap=0.35)
+    return figure_of(traces, axis(showgrid=False), axis("milliseconds", range=[0, top]), barmode="group", bargap=0.35)

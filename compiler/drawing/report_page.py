@@ -1,12 +1,10 @@
 """The page report.html, which is self-contained and loads nothing from anywhere."""
 
-import json
-
 import plotly.offline
 from markupsafe import Markup
 
 from prunec.compiler.drawing.report_charts import charts
-from prunec.compiler.drawing.templating import environment
+from prunec.compiler.drawing.templating import environment, script_json
 from prunec.compiler.report import headline_figures
 from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.engine_facts import latency_request
@@ -46,7 +44,7 @@ def render_html(report: Report) -> str:
         sparse_kernels=sparse_kernel_words,
         batch=latency_request(report).batch,
         charts=figures,
-        charts_json=_script_json(figures),
+        charts_json=script_json(figures),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
 
@@ -78,9 +76,3 @@ def sparse_kernel_words(layer: LayerPart) -> str:
 def _path_words(path: str) -> str:
     """``layers.*.dense_ms`` -> ``layers: dense ms``."""
     return ": ".join(part.replace("_", " ") for part in path.split(".") if part != "*")
-
-
-def _script_json(value: object) -> Markup:
-    """JSON that is safe inside a script element."""
-    text = json.dumps(value, sort_keys=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,6 +1,9 @@
 """The one way in which pages are made from templates."""
 
+import json
+
 import jinja2
+from markupsafe import Markup
 
 
 def environment() -> jinja2.Environment:
@@ -12,3 +15,9 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def script_json(value: object) -> Markup:
+    """JSON that is safe inside a script element."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

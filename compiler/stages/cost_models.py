@@ -29,7 +29,13 @@ def needs_costs(pipeline: Pipeline) -> bool:
 
 
 def costs_of(request: Request, state_folder: Path | None) -> Costs | None:
-    """The cost model of a compile, the same in all processes; None where neither a step nor the settings ask for one.
+    """The cost model of a compile; None where neither a step nor the settings ask for one: see `cost_model`."""
+    is_asked = request.settings.cost_model is not None or needs_costs(request.pipeline)
+    return cost_model(request, state_folder) if is_asked else None
+
+
+def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
+    """The cost model of a request, the same in all processes.
 
     Args:
         request: The request.
@@ -44,16 +50,16 @@ def costs_of(request: Request, state_folder: Path | None) -> Costs | None:
         model = read_costs(request.settings.cost_model)
         check_key(model, _key_here(request, model.key))
         return Costs(model, from_file=True)
-    if not needs_costs(request.pipeline):
-        return None
     if runs_here(request):
-        return Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
+        measured = Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
+        assert measured is not None, "the first process measures"
+        return measured
     target = request.target
     roofline = roofline_costs(target, request.settings.latency_batch)
     if isinstance(roofline, Unknown):
         raise UsageError(
-            f"The pipeline has a goal in time, and nothing tells the times of layers on {target}: {roofline.reason}",
-            hint="Compile on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
+            f"Nothing tells the times of layers on {target}: {roofline.reason}",
+            hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
         )
     return Costs(roofline)
 

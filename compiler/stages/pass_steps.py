@@ -48,7 +48,7 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     given.request.settings.progress.stage("prune filters")
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     before = given.program
-    evidence = _evidence(options, given) if options.needs else None
+    evidence = evidence_of(options, given) if options.needs else None
     sizes, timed = _sizes(options, given, evidence)
     result = options.run(before, evidence, None if given.costs is None else given.costs.model, sizes)
     assert result.plan is not None
@@ -88,7 +88,7 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
     """Mask to 2:4."""
     criterion = criterion_text(options.criterion)
     given.request.settings.progress.stage(f"sparsify to {options.pattern} by {criterion}")
-    evidence = _evidence(options, given) if options.needs - {"inputs"} else None
+    evidence = evidence_of(options, given) if options.needs - {"inputs"} else None
     if "inputs" in options.needs:
         inputs = calibration_inputs(given.batches(options.samples), options.samples)
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), sample_count(inputs)
@@ -111,7 +111,7 @@ def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
     return StepOutput(result.program, result.modified, cost=StepCost(samples=sample_count(inputs)))
 
 
-def _evidence(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
+def evidence_of(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
     """The evidence for the criterion of a step, from labelled training data."""
     batches = given.batches(options.samples, _BATCH)
     policy = {"policy": options.policy} if isinstance(options, PruneFilters) else {}

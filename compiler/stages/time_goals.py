@@ -59,7 +59,7 @@ def _corrected(
     """The widths by measurements, or where the compile is resumed those that it has chosen before."""
     if (plan := stored_plan(options, given)) is not None:
         return planned_sizes(given.program, plan), Timed(goal, (), why_ended=_RESUMED)
-    with _measuring(given) as measure:
+    with measuring(given) as measure:
         choice, timed = close_the_loop(goal, choose, measure)
     assert choice.result.plan is not None, "a pruning has a plan"
     store_plan(options, given, choice.result.plan)
@@ -83,7 +83,7 @@ def _choose(
 
 
 @contextmanager
-def _measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
+def measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
     """What measures the network of a choice in turns with the one that came in, on the target."""
     request, settings = given.request, given.request.settings
     kind = choose_engine(request.target, settings.engine_options)

@@ -1,0 +1,117 @@
+"""``prunec plan``."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunec.compiler.cli import options
+from prunec.compiler.cli.output import echo, note, print_json, print_table
+from prunec.compiler.cli.progress_bars import showing_progress
+from prunec.compiler.project.checkpoint_file import checkpoint_path
+from prunec.passes.seeds import MAX_SEED
+
+if TYPE_CHECKING:
+    from prunec.compiler.facts.forecast import Forecast
+
+_goal = partial(typer.Option, rich_help_panel="Goals, in place of the recipe's; of several all are met")
+_recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)")
+
+
+def plan(
+    context: typer.Context,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            parser=checkpoint_path, metavar="CHECKPOINT", help="Trained network, as prunec compile takes it."
+        ),
+    ],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets.")
+    ],
+    config: options.Config = None,
+    model: options.Factory = None,
+    input_: options.Inputs = None,
+    trust: options.Trust = False,
+    weights: options.Weights = "",
+    latency_speedup: Annotated[
+        float | None, _goal("--latency-speedup", help="Dense over pruned milliseconds on the target, at least.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None, _goal("--latency-ms", help="Milliseconds of one inference on the target, at most.")
+    ] = None,
+    speedup: Annotated[float | None, _goal("--speedup", help="Dense over pruned MACs, at least.")] = None,
+    parameters: Annotated[int | None, _goal("--parameters", help="Number of trained scalars, at most.")] = None,
+    size_mb: Annotated[
+        float | None, _goal("--size-mb", help="Megabytes of the trained scalars in float32, at most.")
+    ] = None,
+    pipeline: Annotated[
+        str | None, _recipe("--pipeline", metavar="TEXT", help="All steps as text, of which prune-filters is planned.")
+    ] = None,
+    seed: Annotated[int | None, _recipe("--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")] = None,
+    cost_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--cost-model", readable=False, metavar="FILE", help="Cost model that prunec measure-costs has written."
+        ),
+    ] = None,
+    threads: options.Threads = 1,
+    latency_batch: Annotated[int, typer.Option("--latency-batch", min=1, max=65536, help="Samples per inference.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", readable=False, metavar="FILE", help="Write the pruning plan, a plan.json."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", readable=False, metavar="FILE", help="Write a page with charts.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Foresee what a pruning brings on a target, before any training: widths, milliseconds, limits, and a plan.
+
+    The plan is what `prunec compile --plan FILE` and `prunec.apply_plan` take.
+    """
+    from prunec.compiler.commands.compile_job import Job
+    from prunec.compiler.facts.settings import Settings
+    from prunec.compiler.project.recipe_request import RecipeOptions
+    from prunec.passes.allocation.goals import Goals
+    from prunec.runtime.target import Target
+
+    parsed, goals = Target.parse(target), Goals(speedup, latency_speedup, latency_ms, parameters, size_mb)
+    with showing_progress() as progress:
+        settings = Settings(
+            threads=threads,
+            latency_batch=latency_batch,
+            cost_model=cost_model,
+            build_engine=False,
+            command=context.obj,
+            progress=progress,
+        )
+        loading = options.model_options(model, input_, trust, weights)
+        job = Job(checkpoint, parsed, config, loading, RecipeOptions(pipeline=pipeline, seed=seed), settings)
+        from prunec.compiler.commands.plan_pruning import PlanFiles, plan_checkpoint
+
+        forecast = plan_checkpoint(job, goals, PlanFiles(output, page), note)
+    if as_json:
+        print_json(forecast)
+        return
+    _print(forecast)
+    for name, path in (("Plan", output), ("Page", page)):
+        if path is not None:
+            echo(f"{name}: {path}")
+
+
+def _print(forecast: "Forecast") -> None:
+    from prunec.compiler.report import forecast_words as words
+
+    title = f"{forecast.target}: {words.goal_words(forecast)}"
+    print_table(title, ("", "dense", "pruned", "ratio", "most possible"), words.figure_rows(forecast))
+    echo(
+        f"{words.cost_words(forecast.cost_model)}\n{words.measured_words(forecast)}\n{words.two_four_words(forecast)}\n"
+    )
+    groups = [(group.group, str(group.dense), str(group.kept)) for group in forecast.groups]
+    print_table("widths", ("group", "dense", "kept"), groups)
+    columns = ("layer", "channels", "ms", "pruned", "2:4", "bound")
+    print_table("layers by predicted time, with what follows each", columns, words.layer_rows(forecast))
+    echo("\n".join(["what limits it", *(f"  {line}" for line in words.limit_words(forecast.limits)), ""]))
+    print_table("what is possible", ("speed-up", "ms", "MACs", "importance kept"), words.curve_rows(forecast))

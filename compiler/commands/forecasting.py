@@ -1,0 +1,193 @@
+"""The facts of a forecast, made of a pruning's result, a cost model, and what was measured."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.compiler.commands.forecast_limits import limits_of
+from prunec.compiler.commands.look_ahead import why_no_two_four
+from prunec.compiler.facts.costs import Costs
+from prunec.compiler.facts.forecast import (
+    CostFacts,
+    CurvePoint,
+    Figures,
+    Forecast,
+    GroupForecast,
+    LayerForecast,
+    MeasuredTimes,
+    TwoFourGain,
+)
+from prunec.compiler.pipeline.pipeline import Step
+from prunec.passes.allocation.allocator import Allocator
+from prunec.passes.allocation.curve import pareto_curve
+from prunec.passes.allocation.space import Widths
+from prunec.passes.base import PassResult
+from prunec.passes.costs.workload import Work
+from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.two_four import eligibility
+from prunec.passes.unknown import Unknown, reason_of
+from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
+from prunec.runtime.latency import LatencyComparison
+from prunec.runtime.target import Target
+
+#: Digits of what a roofline predicts.
+_DIGITS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A pruning that was planned.
+
+    Attributes:
+        program: The program that is pruned.
+        options: The options of the pruning.
+        costs: The cost model.
+        allocator: What was prepared for the program, with the cost model.
+        result: The result of the pass.
+    """
+
+    program: Program
+    options: PruneFilters
+    costs: Costs
+    allocator: Allocator
+    result: PassResult
+
+    @cached_property
+    def widths(self) -> Widths:
+        """Units kept in each group, int64 (groups,)."""
+        return np.array([group["kept"] for group in self.result.stats["groups"]], dtype=np.int64)
+
+    @cached_property
+    def dense_widths(self) -> Widths:
+        """All units of each group, int64 (groups,)."""
+        return np.array([group["width"] for group in self.result.stats["groups"]], dtype=np.int64)
+
+    @cached_property
+    def figures(self) -> Mapping[str, float]:
+        """What the widths use, by name."""
+        return self.allocator.figures(self.widths)
+
+    @property
+    def speedup(self) -> float:
+        """Dense over pruned predicted time."""
+        return self.allocator.dense["latency_ms"] / self.figures["latency_ms"]
+
+
+def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Target, batch: int) -> Forecast:
+    """The facts of a planned pruning, and of both networks as measured, on a target at some samples at once."""
+    allocator, options = planned.allocator, planned.options
+    model, rounded = planned.costs.model, _rounded(planned.costs)
+    told = planned.result.stats.get("allocation", {})
+    sparse = _TwoFour.of(planned, target, batch)
+    lost = allocator.importance_lost(planned.widths)
+    return Forecast(
+        target=str(target),
+        step=str(Step(options.name, options)),
+        seed=options.seed or 0,
+        goals=options.goals.given,
+        allocation=told.get("allocation", "ratio"),
+        cost_model=CostFacts(model.source, planned.costs.from_file, model.key, dict(model.error)),
+        dense=_figures(allocator.dense, rounded),
+        pruned=_figures(planned.figures, rounded),
+        least=_figures(allocator.least, rounded),
+        predicted_speedup=rounded(planned.speedup),
+        importance_kept=None if lost is None else 1 - lost,
+        measured=None if isinstance(measured, Unknown) else _measured_times(measured),
+        why_not_measured=reason_of(measured),
+        two_four=sparse.network,
+        why_no_two_four=sparse.why_not,
+        groups=tuple(_groups(planned)),
+        layers=tuple(_layers(planned, sparse, rounded)),
+        limits=limits_of(allocator, planned.widths),
+        curve=tuple(_curve(planned, rounded)),
+    )
+
+
+def _rounded(costs: Costs) -> Callable[[float], float]:
+    """Rounding of what a cost model predicts: from a data sheet no more digits are told than are meant."""
+    return (lambda value: float(f"{value:.{_DIGITS}g}")) if costs.model.source == "roofline" else float
+
+
+def _figures(figures: Mapping[str, float], rounded: Callable[[float], float]) -> Figures:
+    return Figures(int(figures["macs"]), int(figures["parameters"]), rounded(figures["latency_ms"]))
+
+
+def _measured_times(latency: LatencyComparison) -> MeasuredTimes:
+    medians = latency.dense.median, latency.compiled.median
+    return MeasuredTimes(*medians, latency.speedup, latency.speedup_interval, latency.runs)
+
+
+def _groups(planned: Planned) -> Iterator[GroupForecast]:
+    groups = planned.result.stats["groups"]
+    for group in sorted(groups, key=lambda group: group["kept"] == group["width"]):
+        yield GroupForecast(group["name"], tuple(group["layers"]), group["width"], group["kept"])
+
+
+def _layers(planned: Planned, sparse: "_TwoFour", rounded: Callable[[float], float]) -> Iterator[LayerForecast]:
+    model, workload = planned.costs.model, planned.allocator.workload
+    dense, pruned = workload.at(planned.dense_widths), workload.at(planned.widths)
+    dense_ms, pruned_ms = model.layer_ms(dense), model.layer_ms(pruned)
+    times = model.times(pruned) if isinstance(model, RooflineCosts) else None
+    for place, operation in enumerate(workload.operations):
+        yield LayerForecast(
+            layer=operation.name,
+            operator=operation.operator,
+            dense_channels=_channels(dense, place),
+            pruned_channels=_channels(pruned, place),
+            dense_ms=rounded(float(dense_ms[place])),
+            pruned_ms=rounded(float(pruned_ms[place])),
+            two_four_gain=sparse.layers.get(place),
+            bound=None if times is None else times.of([place]).bound,
+        )
+
+
+def _channels(work: Work, place: int) -> tuple[int, int]:
+    return int(work.in_channels[place]), int(work.out_channels[place])
+
+
+def _curve(planned: Planned, rounded: Callable[[float], float]) -> Iterator[CurvePoint]:
+    dense = planned.allocator.dense
+    for each in pareto_curve(planned.allocator, planned.options.allocation):
+        lost, ms = each.importance_lost, each.figures["latency_ms"]
+        yield CurvePoint(
+            predicted_speedup=rounded(dense["latency_ms"] / ms),
+            predicted_ms=rounded(ms),
+            macs_speedup=dense["macs"] / each.figures["macs"],
+            importance_kept=None if lost is None else 1 - lost,
+        )
+
+
+@dataclass(frozen=True)
+class _TwoFour:
+    """What 2:4 brings by the roofline: for the networks, and by the place of each layer of the pruned one."""
+
+    network: TwoFourGain | None
+    layers: Mapping[int, float]
+    why_not: str = ""
+
+    @classmethod
+    def of(cls, planned: Planned, target: Target, batch: int) -> "_TwoFour":
+        if why_not := why_no_two_four(target):
+            return cls(None, {}, f"{why_not}.")
+        workload, rows = planned.allocator.workload, []
+        for program, widths in ((planned.program, planned.dense_widths), (planned.result.program, planned.widths)):
+            weights = frozenset(layer.weight for layer in eligibility(program) if layer.eligible)
+            plain, sparse = (roofline_costs(target, batch, of) for of in (frozenset[str](), weights))
+            if isinstance(plain, Unknown) or isinstance(sparse, Unknown):
+                return cls(None, {}, reason_of(plain))
+            work = workload.at(widths)
+            gains = _gain(plain.layer_ms(work), sparse.layer_ms(work))
+            network = float(f"{float(plain.network_ms(work) / sparse.network_ms(work)):.{_DIGITS}g}")
+            can_hold = [place for place, each in enumerate(workload.operations) if each.weight in weights]
+            rows.append((network, {place: float(f"{gains[place]:.{_DIGITS}g}") for place in can_hold}))
+        (dense, _), (pruned, layers) = rows
+        return cls(TwoFourGain(dense, pruned), layers)
+
+
+def _gain(without_ms: NDArray[np.float64], with_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Time without over time with, 1 where neither takes any."""
+    return np.divide(without_ms, with_ms, out=np.ones_like(without_ms), where=with_ms > 0)

@@ -1,0 +1,136 @@
+"""A forecast in words, shared by the terminal and the page."""
+
+from collections.abc import Sequence
+
+from prunec.compiler.facts.forecast import CostFacts, Forecast, LayerForecast, Limit
+from prunec.compiler.report.headline_figures import NOT_MEASURED, UNKNOWN, si
+
+_BEFORE = "(before the first layer)"
+_LIMITS = {
+    "layer": "of the pruned network's predicted time is in the layer {}",
+    "fixed layers": "is in layers that no width of a prunable group bears on",
+    "least widths": "is left at the least widths that are possible",
+    "launches": "goes into launching kernels",
+    "memory": "goes into moving data",
+    "compute": "goes into computing",
+}
+
+
+def digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def layer_name(layer: str) -> str:
+    """The name of a layer's call; that of what comes before the first layer is empty in a forecast."""
+    return layer or _BEFORE
+
+
+def channels(layer: LayerForecast) -> str:
+    """Channels that a layer reads and writes, dense and pruned: ``64>128 to 32>80``; one pair where both are equal."""
+    dense, pruned = (f"{reads}>{writes}" for reads, writes in (layer.dense_channels, layer.pruned_channels))
+    return dense if dense == pruned else f"{dense} to {pruned}"
+
+
+def gain(value: float | None) -> str:
+    """A ratio of times; a dash where it isn't known."""
+    return UNKNOWN if value is None else f"{digits(value)}x"
+
+
+def goal_words(forecast: Forecast) -> str:
+    """What is asked for: ``latency_speedup=1.5 (greedy)``."""
+    goals = ", ".join(f"{name}={value:g}" for name, value in forecast.goals.items())
+    return f"{goals} ({forecast.allocation})" if goals else "the ratio of the recipe"
+
+
+def figure_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str]]:
+    """What is told of the whole network: name, dense, pruned, their ratio, and the largest that is possible."""
+    dense, pruned, least, times = forecast.dense, forecast.pruned, forecast.least, forecast.measured
+    largest = gain(dense.predicted_ms / least.predicted_ms)
+    measured = (UNKNOWN, UNKNOWN, NOT_MEASURED, "")
+    if times is not None:
+        measured = (digits(times.dense_ms), digits(times.pruned_ms), gain(times.speedup), "")
+    kept = UNKNOWN if forecast.importance_kept is None else _percent(forecast.importance_kept)
+    return [
+        (
+            "predicted ms",
+            digits(dense.predicted_ms),
+            digits(pruned.predicted_ms),
+            gain(forecast.predicted_speedup),
+            largest,
+        ),
+        ("measured ms", *measured),
+        _count_row("MACs", dense.macs, pruned.macs, least.macs),
+        _count_row("parameters", dense.parameters, pruned.parameters, least.parameters),
+        ("importance", "100 %", kept, "", ""),
+    ]
+
+
+def _count_row(name: str, dense: int, pruned: int, least: int) -> tuple[str, str, str, str, str]:
+    return name, si(dense), si(pruned), f"{dense / pruned:.2f}x", f"{dense / least:.2f}x"
+
+
+def cost_words(costs: CostFacts) -> str:
+    """A sentence on where predicted times are from."""
+    key = costs.key
+    if costs.source == "roofline":
+        return f"Predicted times are from the data sheet of {key.hardware}, not measurements."
+    where = f"measured on {key.hardware} with {key.engine}{' and read from a file' if costs.from_file else ''}"
+    error = costs.error.get("network")
+    off = "" if error is None else f", off by {100 * error:.1f} % in the mean on variants that it wasn't fitted to"
+    return f"Predicted times are those of a cost model, {where}{off}."
+
+
+def measured_words(forecast: Forecast) -> str:
+    """A sentence on what was measured, or why nothing was."""
+    if (times := forecast.measured) is None:
+        return f"Not measured: {forecast.why_not_measured}"
+    low, high = times.speedup_interval
+    return f"Measured in {times.runs} turns: {times.speedup:.2f}x (95 % interval {low:.2f} to {high:.2f}x), untrained."
+
+
+def two_four_words(forecast: Forecast) -> str:
+    """A sentence on what 2:4 brings apart from pruning."""
+    if forecast.two_four is None:
+        return f"2:4 brings nothing here: {forecast.why_no_two_four}"
+    dense, pruned = gain(forecast.two_four.dense), gain(forecast.two_four.pruned)
+    return f"2:4 in every layer that can hold it is predicted to bring {dense} dense and {pruned} pruned (data sheet)."
+
+
+def limit_words(limits: Sequence[Limit]) -> list[str]:
+    """One line for each limit; one that says so where there is none."""
+    lines = [f"{_percent(each.share)} {_LIMITS[each.kind].format(layer_name(each.name))}" for each in limits]
+    limiting = [line for line, each in zip(lines, limits, strict=True) if each.limits]
+    return limiting or [f"nothing holds half of the pruned network's time; the most: {lines[0]}"]
+
+
+def layer_rows(forecast: Forecast) -> list[tuple[str, str, str, str, str, str]]:
+    """Of each layer, slowest first: name, channels, milliseconds dense and pruned, gain of 2:4, what bounds it."""
+    return [
+        (
+            layer_name(layer.layer),
+            channels(layer),
+            digits(layer.dense_ms),
+            digits(layer.pruned_ms),
+            gain(layer.two_four_gain),
+            layer.bound or UNKNOWN,
+        )
+        for layer in sorted(forecast.layers, key=lambda layer: -layer.dense_ms)
+    ]
+
+
+def curve_rows(forecast: Forecast) -> list[tuple[str, str, str, str]]:
+    """Of each point of the curve: predicted speed-up, milliseconds, fewer MACs, importance kept."""
+    return [
+        (
+            gain(point.predicted_speedup),
+            digits(point.predicted_ms),
+            f"{point.macs_speedup:.2f}x",
+            UNKNOWN if point.importance_kept is None else _percent(point.importance_kept),
+        )
+        for point in forecast.curve
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
