@@ -8,8 +8,9 @@ from typing import Any
 from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.outcome import ControlRun, Outcome
+from prunec.compiler.facts.pass_facts import Permuted, Pruned
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact, whole_plan
+from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.recovery.optimizer_kinds import optimizer_title
 from prunec.compiler.recovery.recover_options import Recover

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from prunec.compiler.facts.outcome import Exported, Steps
+from prunec.compiler.facts.pass_facts import Permuted, Sparsified
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import Permuted, Sparsified, facts_of, last_fact, whole_plan
+from prunec.compiler.facts.step_facts import facts_of, last_fact, whole_plan
 from prunec.compiler.report.network_parts import LayerPart, LayerSparsityPart
 from prunec.passes.applying import as_rewritten
 from prunec.passes.branch_removal import branch_of_layers

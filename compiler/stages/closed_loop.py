@@ -21,7 +21,7 @@ CLOSE_ENOUGH = 0.02
 
 
 @dataclass(frozen=True)
-class Choice:
+class SizeChoice:
     """Widths that were chosen: the pruned network, and the cost model's prediction for it."""
 
     result: PassResult
@@ -37,8 +37,8 @@ class Choice:
 
 
 def close_the_loop(
-    goal: TimeGoal, choose: Callable[[float], Choice], measure: Callable[[Choice], LatencyComparison | Unknown]
-) -> tuple[Choice, Timed]:
+    goal: TimeGoal, choose: Callable[[float], SizeChoice], measure: Callable[[SizeChoice], LatencyComparison | Unknown]
+) -> tuple[SizeChoice, Timed]:
     """Choose widths for a goal, and correct the goal by what they measure, as long as that leads to other widths.
 
     Args:

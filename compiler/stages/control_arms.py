@@ -6,7 +6,8 @@ from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.step_facts import Pruned, StepInput, entries_of, facts_of, last_accuracy
+from prunec.compiler.facts.pass_facts import Pruned
+from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover

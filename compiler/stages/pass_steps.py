@@ -12,7 +12,8 @@ from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import batch_norms, reestimate_batchnorm
 from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
-from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
+from prunec.compiler.facts.pass_facts import Permuted, Pruned, Sparsified
+from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.stages.time_goals import sizes_in_time
 from prunec.passes.allocation.sizes import ChosenSizes
