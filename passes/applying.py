@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ def apply_plan(
             hint="Give apply_plan example inputs.",
         )
     if example is None and kwargs is None:
-        shrink(module, replace(plan, removed_branches=()))
+        shrink(module, plan)
         _zero(named_tensors(module), zeroed)
         _warn(module, plan)
         return AppliedPlan(False, {}, zeroed)
