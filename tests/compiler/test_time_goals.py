@@ -66,7 +66,7 @@ def law(program: Program, key: CostKey | None = None) -> FittedCosts:
     operations = work_of(program).operations
     laws = np.zeros((3, len(operations), 8))
     laws[:, :, 3] = PER_MAC
-    here = key or CostKey("cpu-dense-fp32", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
+    here = key or CostKey("cpu", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
     names = tuple(each.name for each in operations)
     return FittedCosts(here, {"layers": 0.04, "network": 0.02}, Blocks(1, 1, 1), names, laws, (BESIDE, 1.0))
 
