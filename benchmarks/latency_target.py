@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks.tables import finish
 from prunec.compiler.facts.costs import TimeGoal
-from prunec.compiler.stages.closed_loop import Choice, close_the_loop
+from prunec.compiler.stages.closed_loop import SizeChoice, close_the_loop
 from prunec.passes.allocation.goals import Allocation
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.errors import UsageError
@@ -106,17 +106,17 @@ class Bench:
         ]
         return compare_latency(*timers, runs=self.runs)
 
-    def pruned(self, speedup: float, allocation: Allocation) -> tuple[Choice, LatencyComparison, int]:
+    def pruned(self, speedup: float, allocation: Allocation) -> tuple[SizeChoice, LatencyComparison, int]:
         """Widths for a speed-up, what they measure, and the number of tries."""
         goal = TimeGoal(speedup, None)
 
-        def choose(tightened: float) -> Choice:
+        def choose(tightened: float) -> SizeChoice:
             options = PruneFilters(latency_speedup=speedup * tightened, allocation=allocation, round_to=16)
             result = options.run(self.program, costs=self.costs)
             predicted = result.stats["allocation"]["predicted"]["latency_ms"]
-            return Choice(result, result.stats["allocation"]["dense"]["latency_ms"] / predicted, predicted)
+            return SizeChoice(result, result.stats["allocation"]["dense"]["latency_ms"] / predicted, predicted)
 
-        def measure(choice: Choice) -> LatencyComparison:
+        def measure(choice: SizeChoice) -> LatencyComparison:
             return self.measured(choice.result.program, "try")
 
         choice, timed = close_the_loop(goal, choose, measure)

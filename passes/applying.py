@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from prunec.passes.fold import FoldParameters
 from prunec.passes.frontend import capture
 from prunec.passes.graphs import calls, operator_name
 from prunec.passes.module_copy import duplicate
+from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.own_layers import shrink
-from prunec.passes.own_sizes import Attributes, Trials, runs_in_training, set_attributes
-from prunec.passes.plan import PruningPlan
+from prunec.passes.own_sizes import Attributes, Trials, in_float64, runs_in_training, set_attributes
+from prunec.passes.plan import PruningPlan, misfit
 from prunec.passes.program import Program
-from prunec.passes.rewrite import apply_plan_to_program
-from prunec.passes.tensors import Inputs
+from prunec.passes.rewrite import apply_plan_to_program, beside_branches
+from prunec.passes.tensors import Inputs, named_tensors
 
 #: Passes that rewrite a network's graph, by name.
 _REWRITING = {FoldParameters.name: FoldParameters()}
@@ -27,6 +29,10 @@ _REWRITING = {FoldParameters.name: FoldParameters()}
 
 class NotCheckedWarning(UserWarning):
     """The warning that a plan was applied to a module and nothing was checked."""
+
+
+class BranchesStayWarning(UserWarning):
+    """The warning that branches which a plan removes stay in the module, with zeros as their values."""
 
 
 class SizesInCodeWarning(NotCheckedWarning):
@@ -41,10 +47,12 @@ class AppliedPlan:
         checked: Whether the module was compared with the pruned program.
         attributes: Attributes of the user's modules that hold pruned widths and were set to the new ones, with the
             values before and after: ``{"encoder.0.attention.head_dim": (64, 32)}``. Of tensors the shapes stand there.
+        zeroed: Names of the tensors that are zero, by the name of the branch that the plan removes.
     """
 
     checked: bool
     attributes: dict[str, tuple[Any, Any]]
+    zeroed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def apply_plan(
@@ -58,6 +66,9 @@ def apply_plan(
     modules (``self.head_dim``) are set to the new ones where that makes both equal. Where nothing does, the module is
     left as it was. Without an example nothing is checked, and a warning says so.
 
+    A branch can't be taken out of the module's code: its last layer is zeroed, with norms behind it, so that its value
+    is zero, and a warning says so.
+
     Args:
         module: A module of the class that the plan was made for; its weights may differ.
         plan: A plan that `PruneFilters` returned.
@@ -65,30 +76,92 @@ def apply_plan(
         kwargs: Keyword inputs of the module.
 
     Raises:
-        InputError: The plan names tensors or indices that the module doesn't have, the module can't be copied, or
-            whole numbers are all of the example, and the same.
-        UnsupportedModelError: Module and program differ: the operator and the line of the user's code are named.
+        InputError: The plan names tensors or indices that the module doesn't have, the module can't be copied,
+            whole numbers are all of the example, and the same, or branches and slices go and there is no example.
+        UnsupportedModelError: Module and program differ: the operator and the line of the user's code are named. Or
+            zeros in its tensors don't make a branch's value zero.
     """
+    zeroed = _zeroed(module, plan)
+    if example is None and kwargs is None and plan.removed_branches and plan.cuts.kept:
+        raise InputError(
+            "The plan removes branches and slices, and only running the module tells which slices of the branches that "
+            "its code keeps go with them.",
+            hint="Give apply_plan example inputs.",
+        )
     if example is None and kwargs is None:
         shrink(module, plan)
+        _zero(named_tensors(module), zeroed)
         _warn(module, plan)
-        return AppliedPlan(False, {})
+        return AppliedPlan(False, {}, zeroed)
     inputs = _telling((tuple(example or ()), dict(kwargs or {})))
     pruned = _copied(module)
-    dense = _rewritten(capture(pruned, *inputs), plan)
-    program = apply_plan_to_program(dense, plan)
+    dense = as_rewritten(capture(pruned, *inputs), plan)
+    program, own = _as_module(dense, plan)
     constants = _constants(module, dense, program)
     trains = runs_in_training(pruned, inputs)
-    shrink(pruned, plan)
+    shrink(pruned, own)
+    _zero(named_tensors(pruned), zeroed)
     found, outcomes = Trials(pruned, inputs, dense, program, constants, trains).fitting()
     if outcomes[-1].words:
         raise _refusal(module, plan, dense, [outcome.words for outcome in outcomes], found)
     attributes = {**constants, **found}
     before = {place: getattr(module.get_submodule(place[0]), place[1]) for place in attributes}
-    shrink(module, plan)
+    shrink(module, own)
+    _zero(named_tensors(module), zeroed)
     set_attributes(module, attributes)
+    _warn_of_branches(plan)
     changed = {place: (_told(before[place]), _told(value)) for place, value in attributes.items()}
-    return AppliedPlan(True, {_name(place): values for place, values in changed.items()})
+    return AppliedPlan(True, {_name(place): values for place, values in changed.items()}, zeroed)
+
+
+def _zeroed(module: nn.Module, plan: PruningPlan) -> dict[str, tuple[str, ...]]:
+    """The tensors to zero by branch, of which the module has every one."""
+    tensors = named_tensors(module)
+    for branch in plan.removed_branches:
+        if not branch.zeroed:
+            raise _stays(module, branch.name, "no zeros in its own tensors are known to make its value zero")
+        if missing := [name for name in branch.zeroed if name not in tensors]:
+            raise misfit(
+                f"The plan zeroes tensors that {type(module).__name__} doesn't have: {', '.join(missing[:3])}."
+            )
+    return {branch.name: branch.zeroed for branch in plan.removed_branches}
+
+
+@torch.no_grad()
+def _zero(tensors: Mapping[str, Tensor], zeroed: Mapping[str, tuple[str, ...]]) -> None:
+    """Fill tensors with zeros, in place."""
+    for names in zeroed.values():
+        for name in names:
+            tensors[name].zero_()
+
+
+def _as_module(dense: Program, plan: PruningPlan) -> tuple[Program, PruningPlan]:
+    """The program that the pruned module must equal, and the plan for its tensors.
+
+    Where branches go it is the program that keeps them, with zeros in their tensors, and equals the one without them.
+
+    Raises:
+        UnsupportedModelError: It doesn't: zeros in a branch's tensors don't make its value zero.
+    """
+    without = apply_plan_to_program(dense, plan)
+    if not plan.removed_branches:
+        return without, plan
+    program, own = beside_branches(dense, plan)
+    program = program.clone()
+    _zero(program.tensors(), {branch.name: branch.zeroed for branch in plan.removed_branches})
+    error = relative_error(*(in_float64(each) for each in (program, without)))
+    if error > TOLERANCE:
+        names = ", ".join(branch.name for branch in plan.removed_branches)
+        raise _stays("the module", names, f"with zeros in its tensors the outputs differ by {error:.1e} (relative)")
+    return program, own
+
+
+def _stays(module: nn.Module | str, name: str, reason: str) -> UnsupportedModelError:
+    what = module if isinstance(module, str) else type(module).__name__
+    return UnsupportedModelError(
+        f"The plan removes {name}, which can't be taken out of the code of {what}: {reason}. The module is as it was.",
+        hint="Train the pruned program itself.",
+    )
 
 
 def _telling(inputs: Inputs) -> Inputs:
@@ -135,8 +208,12 @@ def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(tensor.shape, generator=generator) + 0.5).to(tensor)
 
 
-def _rewritten(program: Program, plan: PruningPlan) -> Program:
-    """The program that the plan was made for."""
+def as_rewritten(program: Program, plan: PruningPlan) -> Program:
+    """The program that a plan was made for, of a network's own.
+
+    Raises:
+        InputError: A pass had rewritten it whose work can't be done again.
+    """
     for name in plan.rewritten_by:
         if name not in _REWRITING:
             raise InputError(
@@ -179,7 +256,20 @@ def _refusal(
     )
 
 
+def _warn_of_branches(plan: PruningPlan) -> None:
+    if plan.removed_branches:
+        names = ", ".join(branch.name for branch in plan.removed_branches)
+        warnings.warn(
+            f"The module's code keeps the {len(plan.removed_branches)} branches that the plan removes: {names}. Their "
+            "last layers, and norms behind these, are zero, so that their values are; they cost what they did, and "
+            "training makes them more than zero.",
+            BranchesStayWarning,
+            stacklevel=3,
+        )
+
+
 def _warn(module: nn.Module, plan: PruningPlan) -> None:
+    _warn_of_branches(plan)
     modules = dict(module.named_modules())
     named = [
         f"{path or 'the network itself'} ({type(modules[path]).__name__}: {', '.join(operators)})"

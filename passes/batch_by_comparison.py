@@ -24,7 +24,7 @@ from prunec.passes.module_copy import Copies
 from prunec.passes.normalise import inline_regions, remove_dead_nodes
 from prunec.passes.running import gives, run
 from prunec.passes.tensors import Inputs
-from prunec.passes.torch_export import export_as_is, export_with_batch, unchecked_module
+from prunec.passes.torch_export import export_as_is, export_with_batch, unchecked_module, unlifted_graph
 
 #: Samples beside those of the inputs with which two exports are compared with the network.
 _MORE = 3
@@ -83,7 +83,7 @@ def _fixed(copies: Copies, inputs: Inputs) -> ExportedProgram:
 
 def _comparable(exported: ExportedProgram) -> GraphModule:
     """The unlifted graph in one level, without what nothing reads, such as samples that a loop takes in vain."""
-    module = unchecked_module(exported)
+    module = unlifted_graph(exported)
     inline_regions(module)
     remove_dead_nodes(module.graph)
     return module

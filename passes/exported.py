@@ -10,7 +10,7 @@ from prunec.passes.dimensions import batch_symbol
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.normalise import normalise
 from prunec.passes.tensors import copied, named_tensors
-from prunec.passes.torch_export import unchecked_module
+from prunec.passes.torch_export import unlifted_graph
 from prunec.passes.training import mark_switches
 
 
@@ -25,7 +25,7 @@ def read_exported(exported: ExportedProgram) -> tuple[GraphModule, tuple[str, ..
         UnsupportedModelError: A tensor has a name that torch.fx keeps for itself, or the graph has graphs within it.
     """
     _refuse_reserved_names(exported)
-    module = unchecked_module(exported)
+    module = unlifted_graph(exported)
     normalise(module, batch_symbol(exported))
     mark_switches(module.graph)
     _use_first_names(module)

@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.allocation.allocator import Allocator
+from prunec.passes.allocation.depth import choose_depth
 from prunec.passes.allocation.importance import Scores, as_array, scores_of
 from prunec.passes.allocation.scope import Scope, layer_names
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
+from prunec.passes.branch_removal import removal
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.coupling import Coupling, Group
 from prunec.passes.criteria.catalogue import blame, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import CompensatesUnits, ScoresUnits, SelectsUnits
 from prunec.passes.errors import UsageError
+from prunec.passes.plan import RemovedBranch
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio
 from prunec.passes.rewrite import plan_of, remove
@@ -77,6 +81,8 @@ class _Chosen:
     aim: Aim
     scores: Scores
     told: dict[str, Any]
+    program: Program
+    branches: tuple[RemovedBranch, ...] = ()
 
 
 def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "PruneFilters") -> _Chosen:
@@ -84,28 +90,41 @@ def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "Pr
     if isinstance(ratio, Mapping):
         check_globs(ratio, layer_names(program), "ratio")
     widths = ratios.widths(scope)
-    return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {})
+    return _Chosen(scope, widths, ratios.aim(scope.groups, widths[list(scope.positions)]), {}, {}, program)
 
 
 def _by_goals(
-    program: Program,
-    options: "PruneFilters",
-    evidence: Evidence,
-    costs: CostModel | None,
-    widths: Mapping[str, int] | None,
+    program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None, sizes: ChosenSizes | None
 ) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
-    fixed = None if widths is None else given_widths(allocator.scope.coupling.groups, widths)
+    fixed = None if sizes is None else given_widths(allocator.scope.coupling.groups, sizes.widths)
     allocated = allocator.allocate(options.goals, options.allocation, fixed)
     told = {"allocation": allocated.told()}
-    return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told)
+    return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
 
 
-def _by_widths(program: Program, options: "PruneFilters", widths: Mapping[str, int]) -> _Chosen:
-    scope = Scope.of(program, options)
-    kept = given_widths(scope.coupling.groups, widths)
+def _by_depth(
+    program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None, sizes: ChosenSizes | None
+) -> _Chosen:
+    if sizes is not None:
+        shallower, removed = removal(program, sizes.branches)
+        evidence = replace(evidence, tensors=shallower.tensors())
+        return replace(_by_goals(shallower, options, evidence, costs, sizes), branches=removed)
+    found = choose_depth(program, options, costs)
+    assert found.allocated is not None
+    told = {"allocation": found.allocated.told(), "branches": [branch.name for branch in found.removed]}
+    allocator, allocated = found.allocator, found.allocated
+    return _Chosen(
+        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, found.program, found.removed
+    )
+
+
+def _by_sizes(program: Program, options: "PruneFilters", sizes: ChosenSizes) -> _Chosen:
+    shallower, removed = removal(program, sizes.branches)
+    scope = Scope.of(shallower, options)
+    kept = given_widths(scope.coupling.groups, sizes.widths)
     gone = sum(group.count for group in scope.coupling.groups) - int(kept.sum())
-    return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {})
+    return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {}, shallower, removed)
 
 
 def given_widths(groups: Sequence[Group], widths: Mapping[str, int]) -> NDArray[np.int64]:
@@ -128,18 +147,22 @@ def prune_filters(
     options: "PruneFilters",
     evidence: Evidence | None,
     costs: CostModel | None,
-    widths: Mapping[str, int] | None = None,
+    sizes: ChosenSizes | None = None,
 ) -> PassResult:
     """Do what `PruneFilters.run` does, with the errors that it raises."""
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
-    if options.goals.given:
-        chosen = _by_goals(program, options, evidence, costs, widths)
-    elif widths is not None:
-        chosen = _by_widths(program, options, widths)
+    if options.depth:
+        chosen = _by_depth(program, options, evidence, costs, sizes)
+    elif options.goals.given:
+        chosen = _by_goals(program, options, evidence, costs, sizes)
+    elif sizes is not None:
+        chosen = _by_sizes(program, options, sizes)
     else:
         assert options.ratio is not None, "PruneFilters has a ratio, goals or a plan"
         chosen = _by_ratio(program, options.ratio, options)
+    if chosen.branches:
+        evidence = replace(evidence, tensors=chosen.program.tensors())
     coupling = chosen.scope.coupling
     kept = [
         (group, kept_units(criterion, group, evidence, int(width), chosen.scores.get(position)))
@@ -149,8 +172,8 @@ def prune_filters(
     removed = np.zeros(len(coupling.roots), dtype=bool)
     for group, stays in kept:
         removed[np.delete(coupling.units(group), stays)] = True
-    plan = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
-    pruned = remove(program, coupling, plan, removed)
+    cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
+    pruned, plan = remove(chosen.program, coupling, cuts, removed), replace(cuts, removed_branches=chosen.branches)
     compensated = None
     if isinstance(criterion, CompensatesUnits):
         values = compensated_values(criterion, program, evidence, kept)
@@ -158,7 +181,7 @@ def prune_filters(
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
     stats = pruning_stats(program, pruned, coupling, chosen.widths) | chosen.told
-    return PassResult(pruned, bool(plan.kept), stats, plan, compensated, chosen.aim)
+    return PassResult(pruned, not plan.is_empty, stats, plan, compensated, chosen.aim)
 
 
 def kept_units(

@@ -16,7 +16,7 @@ from prunec.passes.module_copy import Copies, unwrapped
 from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
 from prunec.passes.running import gives, run
-from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint
+from prunec.passes.tensors import Inputs, copied, copied_inputs
 from prunec.passes.torch_export import export_as_is
 from prunec.passes.training import kept_modes, lost_in_capture
 
@@ -44,7 +44,6 @@ def capture(
         program.lost_in_capture = lost_in_capture(
             module, export.own_graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
         )
-    program.origin = fingerprint(module.state_dict())
     return program
 
 

@@ -1,4 +1,4 @@
-"""The oracle: a pruned program must equal the dense one with the removed slices zeroed.
+"""The oracle: a pruned program must equal the dense one with the removed slices and the values of branches zeroed.
 
 It knows nothing of how sizes were rewritten, only the plan, so it can catch what the rewriting gets wrong.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prunec.passes.base import PassResult
+from prunec.passes.branch_removal import silenced, without_branches
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import NothingComparedError, NumericMismatchError, UsageError
 from prunec.passes.masked import MaskedInterpreter
@@ -57,7 +58,8 @@ def check_oracle(
 ) -> OracleReport:
     """Compare the result of a pruning pass with the dense program whose removed slices are zero, in float64.
 
-    Both run on the inputs ``args`` and ``kwargs``.
+    Both run on the inputs ``args`` and ``kwargs``. Where branches were removed the dense program with zeros in place of
+    their values is compared with the one without them, and that with the result: the greater error counts.
 
     Raises:
         NumericMismatchError: An output is not finite or all but zero, so that the comparison says nothing.
@@ -65,10 +67,11 @@ def check_oracle(
     """
     if result.plan is None:
         raise UsageError("The oracle checks passes that remove slices; this result has no pruning plan.")
-    program = result.compensated or program
-    coupling, removed = coupling_of(program, result.plan)
+    whole, cuts = result.compensated or program, result.plan.cuts
+    program = without_branches(whole, result.plan.removed_branches)
+    coupling, removed = coupling_of(program, cuts)
     inexact = [g.name for g in coupling.groups if g.inexact and removed[coupling.units(g)].any()]
-    reference, pruned = zeroed(program, result.plan), result.program.double().eval()
+    reference, pruned = zeroed(program, cuts), result.program.double().eval()
 
     def outputs(network: Callable[..., Any]) -> Any:
         inputs, named = doubled((args, kwargs or {}))  # copies, since a network may write to its inputs
@@ -82,7 +85,11 @@ def check_oracle(
         if inexact:
             expected = outputs(MaskedInterpreter(reference, program, coupling, removed, pruned).run_program)
             masked = relative_error(actual, expected)
-        _check_scale(expected, lambda: outputs(program.double().eval()))
+        _check_scale(expected, lambda: outputs(whole.double().eval()))
+        if result.plan.removed_branches:
+            beside = silenced(whole, [branch.name for branch in result.plan.removed_branches])
+            of_branches = relative_error(outputs(program.double().eval()), outputs(beside.double().eval()))
+            error, masked = max(error, of_branches), max(masked, of_branches)
     return OracleReport(not inexact, error, masked, inexact)
 
 

@@ -1,5 +1,7 @@
 """A plan on the user's own module: tensors are sliced, and the sizes that torch's layers hold are corrected."""
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
@@ -17,6 +19,7 @@ SHRINKING = (
 def shrink(module: nn.Module, plan: PruningPlan) -> None:
     """Slice a module's tensors, and correct the sizes of its layers, in place, or leave it as it is.
 
+    Branches that the plan removes stay.
     An `nn.MultiheadAttention` becomes a `PrunedMultiheadAttention`.
 
     Raises:
@@ -24,7 +27,7 @@ def shrink(module: nn.Module, plan: PruningPlan) -> None:
             can't be changed.
     """
     tensors = named_tensors(module)
-    plan = plan.for_ties(tensors)
+    plan = replace(plan.for_ties(tensors), removed_branches=())
     missing = [name for name in plan.kept if name not in tensors]
     if missing:
         names = ", ".join(missing[:3])

@@ -8,6 +8,7 @@ equal, or no attribute gets them further.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Self
@@ -36,6 +37,8 @@ Attributes = Mapping[tuple[str, str], Any]
 _TRIALS = 24
 #: Attributes of one module that are combined at most.
 _COMBINED = 6
+#: Attributes that a module has for being one.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,15 @@ class Trials:
         return self._needed(chosen), outcomes
 
     def _needed(self, attributes: Attributes) -> Attributes:
-        """Those without which the module doesn't run, or gives other outputs by a single bit."""
+        """Those without which the module, or a copy, doesn't run, or gives other outputs by a single bit.
+
+        Classes may make copies from other attributes than those that they compute with.
+        """
         needed, outputs = dict(attributes), self._run(attributes)
         for name in dict.fromkeys(name for _, name in attributes):
             fewer = {place: value for place, value in needed.items() if place[1] != name}
-            if _identical(self._run(fewer), outputs) and not self._training_failure(fewer):
+            runs = (self._run(fewer, of_copy=of_copy) for of_copy in (False, True))
+            if all(_identical(run, outputs) for run in runs) and not self._training_failure(fewer):
                 needed = fewer
         return needed
 
@@ -134,7 +141,7 @@ class Trials:
             words = f"in that it can't be captured any more: {error.message}"
             return TrialOutcome((1, -1), words, (active or active.failed)[::-1])
         try:
-            difference = relative_error(*(_in_float64(network) for network in (program, self.pruned)))
+            difference = relative_error(*(in_float64(network) for network in (program, self.pruned)))
             words = f"the outputs differ by {difference:.1e} (relative)" if difference > TOLERANCE else ""
         except NumericMismatchError as mismatch:
             words = mismatch.message
@@ -149,9 +156,9 @@ class Trials:
         return TrialOutcome((1, first.position), at, [path])
 
     def _with(self, attributes: Attributes) -> nn.Module:
-        trial = duplicate(self.module).eval()
+        trial = duplicate(self.module)
         set_attributes(trial, {**self.constants, **attributes})
-        return trial
+        return trial.eval()
 
     def _training_failure(self, attributes: Attributes) -> TrialOutcome | None:
         """The outcome that the module doesn't run in training mode, where it did before."""
@@ -160,9 +167,10 @@ class Trials:
             return None
         return TrialOutcome((2, *outcome.progress), f"in training mode {outcome.words}", outcome.paths)
 
-    def _run(self, attributes: Attributes, training: bool = False) -> Any:
-        """The module's outputs, or the `TrialOutcome` where it doesn't run."""
-        trial = self._with(attributes).train(training)
+    def _run(self, attributes: Attributes, training: bool = False, of_copy: bool = False) -> Any:
+        """The outputs of the module, or of a copy of it, or the `TrialOutcome` where it doesn't run."""
+        trial = self._with(attributes)
+        trial = (duplicate(trial) if of_copy else trial).train(training)
         active = _active_modules(trial)
         try:
             return _outputs(trial, self.inputs)
@@ -255,22 +263,22 @@ def _assignments(
 
 
 def _attributes(part: nn.Module) -> dict[str, Any]:
-    """Attributes of a module itself and of its class that hold whole numbers, alone or in a tuple or list.
+    """Attributes of a module itself and of its class that are whole numbers, or tuples, lists or dicts.
 
-    Properties aren't asked: they are computed from such attributes.
+    Properties aren't asked: they are computed from such attributes. Those of every module hold no sizes.
     """
     of_class = {
         name: inspect.getattr_static(type(part), name) for name in dir(type(part)) if not hasattr(nn.Module, name)
     }
-    return {name: value for name, value in {**of_class, **vars(part)}.items() if _is_size(value) or _are_sizes(value)}
+    return {
+        name: value
+        for name, value in {**of_class, **vars(part)}.items()
+        if _is_size(value) or (isinstance(value, tuple | list | dict) and name not in _OF_EVERY_MODULE)
+    }
 
 
 def _is_size(value: object) -> bool:
     return type(value) is int and value > 1
-
-
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, tuple | list) and len(value) > 0 and all(type(item) is int for item in value)
 
 
 def _replaced(value: Any, pairs: Mapping[tuple[int, int], None]) -> list[Any]:
@@ -280,9 +288,25 @@ def _replaced(value: Any, pairs: Mapping[tuple[int, int], None]) -> list[Any]:
     first: dict[int, int] = {}
     for old, new in pairs:
         first.setdefault(old, new)
-    changed = [first.get(item, item) for item in value]
-    made = getattr(type(value), "_make", type(value))  # named tuples take their fields one by one
-    return [made(changed)] if changed != list(value) else []
+    changed = _exchanged(value, first)
+    return [] if changed is value else [changed]
+
+
+def _exchanged(value: Any, sizes: Mapping[int, int]) -> Any:
+    """A value with sizes exchanged wherever they stand in it, but for the keys of dicts; itself if it has none."""
+    if _is_size(value):
+        return sizes.get(value, value)
+    if not isinstance(value, tuple | list | dict):
+        return value
+    old = list(value.values() if isinstance(value, dict) else value)
+    new = [_exchanged(item, sizes) for item in old]
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        return value
+    if isinstance(value, dict):
+        changed = copy(value)
+        changed.update(zip(value, new, strict=True))
+        return changed
+    return getattr(type(value), "_make", type(value))(new)  # named tuples take their fields one by one
 
 
 def _shapes(node: Node) -> list[Any]:
@@ -323,7 +347,8 @@ def _is_at(node: Node, line: str) -> bool:
     return line_of_trace(node.meta.get("trace", "")) == line
 
 
-def _in_float64(program: Program) -> Any:
+def in_float64(program: Program) -> Any:
+    """Outputs of a program on its example input, in float64."""
     return _outputs(program.double().eval(), doubled((program.example_args, program.example_kwargs)))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from prunec.passes.tensors import like
 #: Keys beside the tensors' names in a plan's JSON.
 _SIZES_IN_CODE = "sizes_in_code"
 _REWRITTEN_BY = "rewritten_by"
+_REMOVED_BRANCHES = "removed_branches"
 _MAX_INDEX = 1 << 31
 
 
@@ -30,6 +31,22 @@ def misfit(message: str) -> InputError:
 
 
 @dataclass(frozen=True)
+class RemovedBranch:
+    """A residual branch that goes as a whole.
+
+    Attributes:
+        name: Path of its last layer with a weight.
+        tensors: Names of the parameters and buffers that go with it.
+        zeroed: Those that make its value zero when they are zero, for a module whose code keeps it; none where that
+            isn't known.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    zeroed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PruningPlan:
     """The decision of a pruning pass.
 
@@ -40,15 +57,40 @@ class PruningPlan:
             that take them. Layers of torch hold theirs in attributes and are not named.
         rewritten_by: Passes that had rewritten the network's graph before, in order: the plan was made for the
             rewritten program, which is another one than the network's own code.
+        removed_branches: Residual branches that go before any slice does, in the order in which they go. What ``kept``
+            has of their tensors is for a module that keeps them.
     """
 
     kept: dict[str, dict[int, list[int]]]
     sizes_in_code: dict[str, list[str]] = field(default_factory=dict, compare=False)
     rewritten_by: tuple[str, ...] = field(default=(), compare=False)
+    removed_branches: tuple[RemovedBranch, ...] = ()
+
+    @property
+    def gone(self) -> dict[str, str]:
+        """The branch that each tensor goes with, by the tensor's name."""
+        return {name: branch.name for branch in self.removed_branches for name in branch.tensors}
+
+    @property
+    def cuts(self) -> "PruningPlan":
+        """The plan of slices alone, for the network without the branches."""
+        gone = self.gone
+        kept = {name: dims for name, dims in self.kept.items() if name not in gone}
+        return replace(self, kept=kept, removed_branches=()) if gone else self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it neither removes nor reorders anything."""
+        return not self.kept and not self.removed_branches
 
     def to_json(self) -> str:
         """Write JSON text, with what is no tensor under keys of its own; `from_json` is the inverse."""
-        others = {_SIZES_IN_CODE: self.sizes_in_code, _REWRITTEN_BY: list(self.rewritten_by)}
+        branches = [asdict(branch) for branch in self.removed_branches]
+        others = {
+            _SIZES_IN_CODE: self.sizes_in_code,
+            _REWRITTEN_BY: list(self.rewritten_by),
+            _REMOVED_BRANCHES: branches,
+        }
         content = {**self.kept, **{key: value for key, value in others.items() if value}}
         return json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n"
 
@@ -61,13 +103,14 @@ class PruningPlan:
         """
         with reading("The pruning plan", hint='Expected JSON {"parameter": {"dimension": [kept indices]}}.'):
             raw: dict[str, dict[str, list[int]]] = json.loads(text)
+            branches = tuple(map(_branch, raw.pop(_REMOVED_BRANCHES, ())))
             rewritten_by = tuple(str(name) for name in raw.pop(_REWRITTEN_BY, ()))
             sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
             kept = {
                 name: {int(dim): _indices(f"{name}, dimension {dim}", ids) for dim, ids in dims.items()}
                 for name, dims in raw.items()
             }
-        return cls(kept, sizes, rewritten_by)
+        return cls(kept, sizes, rewritten_by, branches)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -87,7 +130,12 @@ class PruningPlan:
             for dim, indices in dims.items():
                 first = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = indices if first is None else [first[index] for index in indices]
-        return PruningPlan(kept, {**self.sizes_in_code, **later.sizes_in_code}, self.rewritten_by or later.rewritten_by)
+        return PruningPlan(
+            kept,
+            {**self.sizes_in_code, **later.sizes_in_code},
+            self.rewritten_by or later.rewritten_by,
+            (*self.removed_branches, *later.removed_branches),
+        )
 
     def order(self) -> "PruningPlan":
         """The plan that is left once slices are removed: the order of those that don't stand in ascending order."""
@@ -127,10 +175,23 @@ class PruningPlan:
         return like(tensor, value) if dims else tensor
 
     def select_all(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The kept parts of tensors by name; names of one tensor stay names of one tensor."""
+        """The kept parts of tensors by name, without those of branches that go; names of one tensor stay so."""
+        gone = self.gone
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in gone}
         first_names = {id(tensor): name for name, tensor in reversed(tensors.items())}
         selected = {name: self.select(name, tensors[name]) for name in first_names.values()}
         return {name: selected[first_names[id(tensor)]] for name, tensor in tensors.items()}
+
+
+def _branch(stored: object) -> RemovedBranch:
+    """A branch as JSON has it, or ValueError."""
+    if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
+        raise ValueError(f"{_REMOVED_BRANCHES}: expected a list of objects with a name")
+    lists = {key: stored.get(key) for key in ("tensors", "zeroed")}
+    for key, names in lists.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{_REMOVED_BRANCHES}, {shortened(stored['name'])}: {key} is no list of names")
+    return RemovedBranch(stored["name"], tuple(lists["tensors"]), tuple(lists["zeroed"]))  # type: ignore[arg-type]
 
 
 def _indices(where: str, stored: object) -> list[int]:

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
+from prunec.passes.branch_removal import without_branches
 from prunec.passes.coupling import Coupling
 from prunec.passes.filter_pruning import pruning_stats
 from prunec.passes.plan import PruningPlan
@@ -19,24 +21,27 @@ def prune_by_plan(program: Program, plan: PruningPlan) -> PassResult:
     Raises:
         InputError: The plan was made for another network.
     """
-    coupling, removed = coupling_of(program, plan)
+    shallower = without_branches(program, plan.removed_branches)
+    coupling, removed = coupling_of(shallower, plan.cuts)
     cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
-    pruned = remove(program, coupling, cuts, removed)
+    pruned = remove(shallower, coupling, cuts, removed)
+    done = replace(cuts, removed_branches=plan.removed_branches)
     widths = _widths(coupling, removed)
     gone = sum(group.count for group in coupling.groups) - int(widths.sum())
     stats = pruning_stats(program, pruned, coupling, widths)
-    return PassResult(pruned, bool(cuts.kept), stats, cuts, aim=Aim("filters removed", gone, gone))
+    return PassResult(pruned, not done.is_empty, stats, done, aim=Aim("filters removed", gone, gone))
 
 
-def planned_widths(program: Program, plan: PruningPlan) -> dict[str, int]:
-    """Units that a plan keeps, by the name of each group that loses any.
+def planned_sizes(program: Program, plan: PruningPlan) -> ChosenSizes:
+    """The sizes that a plan prunes to, with each group that loses any units.
 
     Raises:
         InputError: The plan was made for another network.
     """
-    coupling, removed = coupling_of(program, plan)
+    coupling, removed = coupling_of(without_branches(program, plan.removed_branches), plan.cuts)
     kept = zip(coupling.groups, _widths(coupling, removed).tolist(), strict=True)
-    return {group.name: width for group, width in kept if width < group.count}
+    widths = {group.name: width for group, width in kept if width < group.count}
+    return ChosenSizes(widths, tuple(branch.name for branch in plan.removed_branches))
 
 
 def _widths(coupling: Coupling, removed: Removed) -> NDArray[np.int64]:

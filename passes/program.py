@@ -48,8 +48,9 @@ class Program:
         example_args: Positional inputs that it was captured with, of batch 2 where the batch is dynamic.
         example_kwargs: Keyword inputs that it was captured with.
         dynamic_shapes: Dimensions of each example tensor that may vary; None where none may.
-        origin: SHA-256 over name, dtype, shape and bytes of every tensor of the checkpoint that it was captured or read
-            from, whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out).
+        origin: SHA-256 over name, dtype, shape and bytes of every tensor of the checkpoint that it was read from,
+            whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out); empty
+            where it was captured from a module.
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
         capture_notes: Sentences on what fixes or bounds the batch, and what else capture had to do; since they name

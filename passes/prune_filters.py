@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
+from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals, check_compares
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import CRITERIA, criterion_text, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.options import CATALOGUE
 from prunec.passes.policy import Attention, Grouped, Policy
@@ -39,6 +40,8 @@ class PruneFilters:
             else "uniform". Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
+        depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
+            criterion must need weights only.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -49,8 +52,8 @@ class PruneFilters:
         grouped: Grouped convolutions lose whole "groups", or the same "index" in every group; "auto" takes what
             leaves more choices.
         for_module: Whether the plan will be applied to the user's own module by `apply_plan`. Of attention whole heads
-            go then where each would be shortened: code like ``x.view(b, t, -1, head_dim)`` and the scale that attention
-            takes from its width follow that.
+            go then where each would be shortened, and what two activations are multiplied over stays: code like
+            ``x.view(b, t, -1, head_dim)`` and the scale that attention takes from its width follow that.
         ignore: Globs of layers, or "stem" or "classifier", that keep their own filters; their inputs may shrink.
         freeze: Globs of layers, or "stem" or "classifier", whose weights stay untouched.
         samples: Training samples for criteria that need any.
@@ -65,6 +68,7 @@ class PruneFilters:
     size_mb: float | None = None
     allocation: Allocation = "auto"
     plan: str = ""
+    depth: bool = False
     criterion: str | Criterion = field(default="l1", metadata={CATALOGUE: CRITERIA})
     round_to: int = 1
     min_channels: int = 1
@@ -95,6 +99,11 @@ class PruneFilters:
                 f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
                 hint="Leave out one of the two.",
             )
+        if self.depth and (self.ratio is not None or self.allocation == "uniform"):
+            raise UsageError(
+                "depth=true weighs branches against widths for goals, by importance.",
+                hint="Give a goal such as latency_speedup=2.0 in place of a ratio, and allocation=greedy or global.",
+            )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
         if self.round_to < 1 or self.min_channels < 1 or self.samples < 1:
@@ -102,13 +111,7 @@ class PruneFilters:
         if self.inexact_groups not in ("prune", "freeze"):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         check_seed(self.name, self.seed)
-        criterion = unit_criterion(self.criterion, self.name)
-        if self.allocation in ("global", "greedy") and not isinstance(criterion, ScoresUnits):
-            raise UsageError(
-                f"allocation={self.allocation} compares groups by the scores of their units, and the criterion "
-                f"{criterion.name} only selects within a group.",
-                hint="Use allocation=uniform, or a criterion that scores units.",
-            )
+        check_compares(self.allocation, unit_criterion(self.criterion, self.name))
         _ = self.policy
 
     @property
@@ -147,7 +150,7 @@ class PruneFilters:
         program: "Program",
         evidence: Evidence | None = None,
         costs: "CostModel | None" = None,
-        widths: Mapping[str, int] | None = None,
+        sizes: ChosenSizes | None = None,
     ) -> "PassResult":
         """Prune a program.
 
@@ -156,8 +159,8 @@ class PruneFilters:
             evidence: Evidence from `collect_evidence`, for a criterion that needs more than weights.
             costs: The cost model that tells the milliseconds of the program at any widths. With one, no width is
                 chosen for a goal where a wider one is as fast.
-            widths: Units to keep in groups, by their names, that were chosen before for the same goals or plan; groups
-                without one keep all. Without it the widths are chosen.
+            sizes: The sizes to prune to, that were chosen before for the same goals or plan; without them they are
+                chosen.
 
         Raises:
             UsageError: A glob matches nothing, ratios of one group conflict, a goal can't be reached, latency is a
@@ -168,9 +171,9 @@ class PruneFilters:
         """
         from prunec.passes.filter_pruning import prune_filters
 
-        if self.plan and widths is None:
+        if self.plan and sizes is None:
             from prunec.passes.plan import PruningPlan
             from prunec.passes.planned_pruning import prune_by_plan
 
             return prune_by_plan(program, PruningPlan.read(Path(self.plan)))
-        return prune_filters(program, self, evidence, costs, widths)
+        return prune_filters(program, self, evidence, costs, sizes)

@@ -4,6 +4,8 @@ An order is a plan that keeps all indices. It is consistent by construction: eve
 target, which is applied to every tensor that has slices of the class.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from prunec.passes.coupling import Coupling
@@ -33,8 +35,8 @@ def reorder(program: Program, coupling: Coupling, targets: Targets) -> tuple[Pro
     return result, plan
 
 
-def targets_of(coupling: Coupling, plan: PruningPlan) -> Targets:
-    """The targets behind a plan that keeps everything.
+def targets_of(coupling: Coupling, plan: PruningPlan, open_: Collection[str] = ()) -> Targets:
+    """The targets behind a plan that keeps everything; what it does to tensors that are ``open_`` isn't told by it.
 
     Raises:
         InputError: The plan tears coupled slices apart, or moves frozen ones.
@@ -45,7 +47,8 @@ def targets_of(coupling: Coupling, plan: PruningPlan) -> Targets:
             roots = coupling.roots[coupling.slots[name, dim]]
             targets[roots] = roots[indices]
     moved = targets != unmoved(coupling)
-    orders = {name: dims for name, dims in _orders(coupling, targets).items() if name not in coupling.constants}
+    beside = {*coupling.constants, *open_}
+    orders = {name: dims for name, dims in _orders(coupling, targets).items() if name not in beside}
     if coupling.is_frozen[moved].any() or orders != plan.kept:
         raise misfit(
             "The plan doesn't fit this network: it puts channels in another order than those that are coupled to them."

@@ -1,6 +1,7 @@
 """Apply a plan to a program: slice tensors and masks, rewrite every argument that holds a size."""
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
+from prunec.passes.branch_removal import without_branches
 from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.errors import InputError
 from prunec.passes.graphs import Shapes, arguments, copied_graph, module_path, operator_name, set_argument
@@ -28,22 +30,41 @@ _OF_LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, "layer_norm", "rms_norm",
 
 
 def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
-    """The program without the slices that the plan leaves out, the others in its order.
+    """The program without the branches and slices that the plan leaves out, the others in its order.
 
     Raises:
         InputError: The plan was made for another network.
     """
-    coupling, removed = coupling_of(program, plan)
-    pruned = remove(program, coupling, plan_of(coupling, removed), removed)
-    order = plan.order()
+    return _applied(without_branches(program, plan.removed_branches), plan.cuts)[0]
+
+
+def beside_branches(program: Program, plan: PruningPlan) -> tuple[Program, PruningPlan]:
+    """What a plan makes of a network that keeps the branches which the plan removes, and the plan of that.
+
+    Slices of the branches go where those go that they are coupled to, so that sums still fit.
+
+    Raises:
+        InputError: The plan was made for another network, or keeps what the branches tie together apart.
+    """
+    return _applied(program, plan.cuts, set(plan.gone))
+
+
+def _applied(program: Program, plan: PruningPlan, open_: Collection[str] = ()) -> tuple[Program, PruningPlan]:
+    """The program as a plan of slices makes it, and the plan, with what it means for tensors that it leaves open."""
+    coupling, removed = coupling_of(program, plan, open_)
+    cuts = plan_of(coupling, removed)
+    pruned, order = remove(program, coupling, cuts, removed), plan.order()
     if not order.kept:
-        return pruned
+        return pruned, cuts
     coupling = analyse(pruned, coupling.policy)
-    return reorder(pruned, coupling, targets_of(coupling, order))[0]
+    pruned, moved = reorder(pruned, coupling, targets_of(coupling, order, open_))
+    return pruned, cuts.then(moved)
 
 
-def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]:
-    """The analysis that a plan fits, under whichever policy the plan was made, and the classes of atoms that go.
+def coupling_of(program: Program, plan: PruningPlan, open_: Collection[str] = ()) -> tuple[Coupling, Removed]:
+    """The analysis that a plan of slices fits, under whichever policy it was made, and the classes of atoms that go.
+
+    What goes of the tensors that are ``open_`` isn't held against the plan.
 
     Raises:
         InputError: The plan fits under no policy.
@@ -52,7 +73,7 @@ def coupling_of(program: Program, plan: PruningPlan) -> tuple[Coupling, Removed]
     for attention, grouped in itertools.product(ATTENTION, GROUPED):
         coupling = analyse(program, Policy(attention, grouped))
         try:
-            return coupling, _removed_by(coupling, plan)
+            return coupling, _removed_by(coupling, plan, open_)
         except InputError as error:
             first = first or error
     assert first is not None
@@ -74,7 +95,7 @@ def _cuts(coupling: Coupling, removed: Removed, constants: bool) -> dict[str, di
     return kept
 
 
-def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
+def _removed_by(coupling: Coupling, plan: PruningPlan, open_: Collection[str]) -> Removed:
     removed = np.zeros(len(coupling.roots), dtype=bool)
     asked: dict[str, dict[int, list[int]]] = {}
     for name, dims in plan.kept.items():
@@ -92,7 +113,7 @@ def _removed_by(coupling: Coupling, plan: PruningPlan) -> Removed:
         if piece.size and removed[coupling.roots[piece]].all():
             raise InputError("The plan removes every channel of a part that the network cuts out of a tensor.")
     implied = plan_of(coupling, removed).kept
-    for name in implied.keys() | asked.keys():
+    for name in (implied.keys() | asked.keys()) - set(open_):
         ours, theirs = implied.get(name, {}), asked.get(name, {})
         if ours != theirs:
             raise _disagreement(name, next(dim for dim in {**ours, **theirs} if ours.get(dim) != theirs.get(dim)))

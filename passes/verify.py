@@ -40,7 +40,9 @@ def verify_pass(before: Program, result: PassResult, name: str) -> OracleReport 
     _check_outputs(before, result.program, name)
     report = _check_plan(before, result, name)
     _check_masks(before, result, name)
-    if not result.modified and (contents(before) != contents(result.program) or (result.plan and result.plan.kept)):
+    if not result.modified and (
+        contents(before) != contents(result.program) or (result.plan and not result.plan.is_empty)
+    ):
         raise _mismatch(f"{name} says that it modified nothing, and its result differs from the program before.")
     return report
 

@@ -59,6 +59,11 @@ def child() -> "Child":
     return living
 
 
+def restart() -> None:
+    """Let this thread's next call start a child of its own: with other addresses, caches and threads."""
+    _of_thread.child = None
+
+
 def terminate_children() -> None:
     """End all children at once; a call that waits for one raises KeyboardInterrupt. Signal handlers may call it."""
     for living in tuple(_LIVING):

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.interruption import stoppable
+from prunec.runtime.series import WINDOW, has_settled
 
 #: Runs something once and returns the milliseconds that it took.
 Timer = Callable[[], float]
 
 _RESAMPLES = 2000
+#: Runs of a warm-up at most, where those that count are fewer.
+_MOST_WARM_UP = 10 * WINDOW
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,22 @@ class LatencyComparison:
     runs: int
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """Runs before those that count: how many, and whether times had stopped falling by their end."""
+
+    runs: int
+    settled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class SessionTimes:
+    """Times of one session of an engine, in the order of measurement: milliseconds (runs,), and its warm-up."""
+
+    ms: NDArray[np.float64]
+    warm_up: WarmUp
+
+
 def percentiles(milliseconds: NDArray[np.float64]) -> Percentiles:
     """Median, 90th and 99th percentile of measurements in milliseconds, (runs,)."""
     median, p90, p99 = np.percentile(milliseconds, [50, 90, 99]).tolist()
@@ -57,6 +76,22 @@ def wall_clock(function: Callable[[], Any]) -> Timer:
         return (time.perf_counter_ns() - started) / 1e6
 
     return timed
+
+
+def warm_up(timer: Timer, runs: int) -> WarmUp:
+    """Run until times have stopped falling, at most as often as the ``runs`` that follow, or 100 times."""
+    times: list[float] = []
+    while not has_settled(times):
+        if len(times) >= max(runs, _MOST_WARM_UP):
+            return WarmUp(len(times), settled=False)
+        times += [timer() for _ in stoppable(range(WINDOW))]
+    return WarmUp(len(times), settled=True)
+
+
+def time_session(timer: Timer, runs: int) -> SessionTimes:
+    """The times of ``runs`` runs after a warm-up."""
+    warm = warm_up(timer, runs)
+    return SessionTimes(np.array([timer() for _ in stoppable(range(runs))]), warm)
 
 
 def time_runs(timers: Sequence[Timer], runs: int, warmup: int, seed: int) -> NDArray[np.float64]:

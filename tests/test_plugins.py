@@ -98,7 +98,8 @@ def test_a_training_hook(project: Path, prunec: Prunec) -> None:
 @pytest.mark.usefixtures("plugged")
 @pytest.mark.parametrize("arguments", [("-t", "cpu", "--engine", "reference"), ("-t", "referencecpu")])
 def test_an_engine(project: Path, prunec: Prunec, arguments: tuple[str, ...]) -> None:
-    report, page = compiled(prunec, project, *arguments, "--pipeline", "prune-filters{ratio=0.5}", "--min-speedup", "2")
+    asked = ("--pipeline", "prune-filters{ratio=0.5}", "--min-speedup", "2", "--cpu-latency")
+    report, page = compiled(prunec, project, *arguments, *asked)
     engine, latency = report.engine, report.latency
     assert (engine.kind, engine.path) == ("reference", "engine.reference")  # type: ignore[union-attr]
     # Its own timer takes a second for each weight that the file holds: no figure of ONNX Runtime.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _FEW_PAIRS = 10
 #: Number of missing fields of one part from which on the part as a whole is named instead.
 _MOST_OF_A_PART = 5
-_RUN_COLUMNS = ("run", "method", "dense", "final", "drop", "speed-up", "trainability", "retraining")
+_AMOUNT, _AMOUNTS = "amount", {"macs": "speed-up", "latency": "latency"}
+_RUN_COLUMNS = ("run", "method", "dense", "final", "drop", _AMOUNT, "trainability", "retraining")
 _PAIR_COLUMNS, _REASONS = ("runs", "level", "at most", "tags", "difference"), ("what differs", "what isn't known")
 
 
@@ -31,9 +32,19 @@ def compare(
             "control arm (RUN.bundle#scratch-b) or a seed (RUN.bundle#seed-1).",
         ),
     ],
+    equal: Annotated[
+        Literal["macs", "latency"],
+        typer.Option(
+            "--equal", help="What runs that count as compressed alike share: MACs, or measured time on one target."
+        ),
+    ] = "macs",
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Share by which speed-ups may differ that count as the same.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Share by which that may differ; by default 0.01 of the speed-up in MACs, and 0.03 of the time.",
+        ),
+    ] = None,
     as_json: options.AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print tables in Markdown.")] = False,
 ) -> None:
@@ -48,23 +59,25 @@ def compare(
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other.")
-    comparison = compare_cards([card for path in runs for card in read_cards(path)], tolerance)
+    comparison = compare_cards([card for path in runs for card in read_cards(path)], tolerance, equal)
     if as_json:
         print_json(comparison.to_json())
         return
     for warning in comparison.warnings:
         note(warning)
-    listed = _listed(comparison.pairs)
+    listed, rows = _listed(comparison.pairs), [_row(card, equal) for card in comparison.cards]
+    columns = [_AMOUNTS[equal] if name == _AMOUNT else name for name in _RUN_COLUMNS]
     if as_markdown:
-        print_markdown(_RUN_COLUMNS, list(map(_row, comparison.cards)))
+        print_markdown(columns, rows)
         print_markdown((*_PAIR_COLUMNS, *_REASONS), [(*_pair_row(pair), *_reasons(pair)) for pair in listed])
     else:
-        print_table("runs", _RUN_COLUMNS, list(map(_row, comparison.cards)))
+        print_table("runs", columns, rows)
         print_table("pairs", _PAIR_COLUMNS, list(map(_pair_row, listed)))
         for pair in listed:  # too long for columns
             _print_reasons(pair)
+    alike = f"Compressed alike means: {comparison.alike}."
     level = f"Level: {' +'.join((comparison.level, *comparison.tags))}"
-    echo(f"{level}\n{'' if not as_markdown else chr(10)}Verdict: {comparison.verdict}")
+    echo(("\n\n" if as_markdown else "\n").join((alike, level, f"Verdict: {comparison.verdict}")))
 
 
 def _listed(pairs: "Sequence[Pair]") -> "list[Pair]":
@@ -74,7 +87,7 @@ def _listed(pairs: "Sequence[Pair]") -> "list[Pair]":
     return listed
 
 
-def _row(card: "RunCard") -> tuple[str, ...]:
+def _row(card: "RunCard", equal: str) -> tuple[str, ...]:
     deviation = card.accuracy.standard_deviation
     spread = "" if deviation is None else f" +- {100 * deviation:.2f}"
     return (
@@ -83,10 +96,14 @@ def _row(card: "RunCard") -> tuple[str, ...]:
         _percent(card.dense_accuracy),
         _percent(card.accuracy.mean) + spread,
         "-" if card.drop is None else f"{100 * card.drop:.2f} points",
-        "-" if card.speedup is None else f"{card.speedup:.2f}x",
+        _latency(card) if equal == "latency" else "-" if card.speedup is None else f"{card.speedup:.2f}x",
         _percent(card.trainability_accuracy),
         _retraining(card),
     )
+
+
+def _latency(card: "RunCard") -> str:
+    return "-" if card.latency is None else f"{card.latency.median_ms:.4g} ms"
 
 
 def _method(card: "RunCard") -> str:

@@ -182,6 +182,9 @@ def compile_(
         int, typer.Option("--latency-batch", min=1, max=65536, help="Batch size in latency measurements.")
     ] = 1,
     threads: options.Threads = 1,
+    cpu_latency: Annotated[
+        bool, typer.Option("--cpu-latency", help="Time the float32 files on this CPU too where it is not the target.")
+    ] = False,
     verify_each: Annotated[bool, _debugging("--verify-each", help="Check each step's claims after it.")] = False,
     print_after: Annotated[
         list[str] | None, _debugging("--print-after", metavar="STEP", help="Print the program after these steps.")
@@ -198,6 +201,7 @@ def compile_(
             threads=threads,
             latency_batch=latency_batch,
             cost_model=cost_model,
+            cpu_latency=cpu_latency,
             build_engine=not no_engine,
             engine_options=_engine_options(dims, also_for, timing_cache, engine),
             max_drop_points=max_drop_points,

@@ -15,6 +15,7 @@ from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.report.engine_facts import (
     engine_options,
+    latency_request,
     target_and_engine,
     with_engine,
     with_layer_facts,
@@ -26,7 +27,7 @@ from prunec.compiler.stages.export_network import write_typed
 from prunec.compiler.stages.measurement import engine_accuracy
 from prunec.passes.errors import MissingDependencyError
 from prunec.passes.program import Program
-from prunec.passes.unknown import Unknown, known
+from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import choose_engine, load_engine
 from prunec.runtime.engines.measuring import MeasureSettings, measure
 from prunec.runtime.engines.onnxruntime import OnnxRuntime
@@ -100,12 +101,12 @@ def _measured(
     progress: Progress,
     scratch: Path,
 ) -> OnTarget:
-    """Measure an engine where it runs, with the batch and the runs of the CPU's figures."""
+    """Measure an engine where it runs, with the batch and the runs that the compile asked for."""
     report, target, kind = bundle.report, Target.parse(bundle.report.target), load_engine(engine.kind)
-    on_cpu, seed = known(report.latency_cpu), bundle.manifest.seed or 0
-    batch, runs, threads = (1, 200, 1) if on_cpu is None else (on_cpu.batch, on_cpu.runs, on_cpu.threads or 1)
-    inputs = random_inputs(program, batch_sizes(program, (batch,))[0], seed)
-    settings, onnx = MeasureSettings(runs, seed, threads), bundle_onnx(engine.path.parent)
+    asked, seed = latency_request(report), bundle.manifest.seed or 0
+    (batch,) = batch_sizes(program, (asked.batch,))
+    inputs = random_inputs(program, batch, seed)
+    settings, onnx = MeasureSettings(asked.runs, seed, asked.threads), bundle_onnx(engine.path.parent)
     dense_onnx, accuracy = None, report.accuracy.engine
     if source is not None:
         project = Project.find(source.checkpoint, source.config)
@@ -117,7 +118,7 @@ def _measured(
             check_fit(network, data, project.objective())
             accuracy = engine_accuracy(kind, engine, Signature.of(program), data, project.objective(), progress)
     measured = measure(kind, target, engine, onnx, inputs, dense_onnx=dense_onnx, options=options, settings=settings)
-    return OnTarget(measured.latency, measured, accuracy, batch, threads if kind.uses_threads else None)
+    return OnTarget(measured.latency, measured, accuracy, batch, asked.threads if kind.uses_threads else None)
 
 
 def _with_measurements(report: Report, built: Built, on_target: OnTarget) -> Report:

@@ -14,7 +14,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.writable import check_file_can_be_written
 from prunec.compiler.project.project import Project, check_fit
-from prunec.compiler.stages.closed_loop import Choice
+from prunec.compiler.stages.closed_loop import SizeChoice
 from prunec.compiler.stages.cost_models import cost_model, runs_here
 from prunec.compiler.stages.pass_steps import evidence_of
 from prunec.compiler.stages.time_goals import measuring
@@ -143,4 +143,4 @@ def _measured(given: StepInput, planned: Planned) -> LatencyComparison | Unknown
     if not runs_here(request):
         return not_run_here(preferred_engine(request.target, request.settings.engine_options), request.target)
     with measuring(given) as measure:
-        return measure(Choice(planned.result, planned.speedup, planned.figures["latency_ms"]))
+        return measure(SizeChoice(planned.result, planned.speedup, planned.figures["latency_ms"]))

@@ -124,7 +124,8 @@ def check_plan(bundle: Bundle, program: Program) -> str:
     tensors, plan = program.tensors(), PruningPlan.from_json(_text(bundle, PLAN))
     names, by_weight = kept_of(plan, program)
     problems = []
-    for name, dims in plan.kept.items():
+    problems += [f"it removes {name}, which the program has" for name in plan.gone if name in tensors]
+    for name, dims in plan.cuts.kept.items():
         present = names[name]
         if present is None or not is_cut(dims, tensors[present]):
             shape = "no such tensor" if present is None else list(tensors[present].shape)
@@ -132,11 +133,12 @@ def check_plan(bundle: Bundle, program: Program) -> str:
             problems.append(f"it keeps so many slices by dimension of {name}: {kept}, and the program has {shape}")
         elif any(len(set(indices)) < len(indices) or min(indices) < 0 for indices in dims.values()):
             problems.append(f"it keeps indices of {name} twice, or below 0")
-    for row, layer in zip(bundle.report.layers, unique_layers(program), strict=False):
+    for row, layer in zip(bundle.report.compiled_layers, unique_layers(program), strict=False):
         if layer.weight in tensors and not _fits(row, by_weight.get(layer.weight, {})):
             problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
     refuse(PLAN, problems)
-    return f"{len(plan.kept)} tensors have the sizes that the plan keeps"
+    branches = f", {len(plan.removed_branches)} branches are gone" if plan.removed_branches else ""
+    return f"{len(plan.cuts.kept)} tensors have the sizes that the plan keeps{branches}"
 
 
 def _fits(row: LayerPart, kept: Mapping[int, Sequence[int]]) -> bool:

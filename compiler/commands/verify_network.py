@@ -11,7 +11,7 @@ from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
 from prunec.compiler.commands.verify_claims import Claim, is_own, is_this_version, pipeline_of, rule
 from prunec.compiler.report.network_parts import LayerPart, PruningGroupPart, input_parts
 from prunec.compiler.report.report import Report
-from prunec.passes.cost import CONVENTION, Layer
+from prunec.passes.cost import CONVENTION, Layer, layer_name
 from prunec.passes.errors import InputError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import weights_sha256
@@ -31,6 +31,7 @@ Kept = Mapping[int, Sequence[int]]
 def network_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The claims that follow from a bundle's files."""
     yield from _compiled_claims(bundle, program)
+    yield from _branch_claims(bundle)
     yield from _layer_claims(bundle, program)
     yield from _dense_claims(bundle, program)
 
@@ -61,9 +62,10 @@ def is_cut(dims: Kept, tensor: Tensor) -> bool:
 
 def kept_of(plan: PruningPlan, program: Program) -> tuple[dict[str, str | None], dict[str, Kept]]:
     """The names that a plan's tensors have in a program, and what is kept of each of the program's own by its name."""
-    names = names_in_program(plan.kept, program, lambda name, tensor: is_cut(plan.kept[name], tensor))
+    kept = plan.cuts.kept
+    names = names_in_program(kept, program, lambda name, tensor: is_cut(kept[name], tensor))
     present = ((name, to) for name, to in names.items() if to is not None and (name == to or to not in names))
-    return names, {to: plan.kept[name] for name, to in present}
+    return names, {to: kept[name] for name, to in present}
 
 
 def _compiled_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
@@ -93,6 +95,20 @@ def _compiled_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
         yield Claim(f"steps.{len(steps) - 1}.nonzero_weights", steps[-1].nonzero_weights, nonzero)
 
 
+def _branch_claims(bundle: Bundle) -> Iterator[Claim]:
+    """The branches that the plan removes are those that the report tells of, with their layers."""
+    report, plan = bundle.report, PruningPlan.from_json(_plan_text(bundle))
+    names = tuple(branch.name for branch in plan.removed_branches)
+    if (pruning := known(report.pruning)) is not None:
+        yield Claim("pruning.removed_branches", pruning.removed_branches, names)
+    told = {row.name: row.removed_with for row in report.layers if row.removed_with is not None}
+    gone = {layer_name(tensor): branch for tensor, branch in plan.gone.items()}
+    yield rule("layers.*.removed_with are branches of the plan", set(told.values()) <= set(names))
+    if not _is_folded(report):
+        expected = {row.name: gone[row.name] for row in report.layers if row.name in gone}
+        yield Claim("layers, removed", told, expected)
+
+
 def _is_folded(report: Report) -> bool:
     """Whether weights may have got other names, and one to what was computed twice, as a fold gives them."""
     pipeline = pipeline_of(report)
@@ -102,7 +118,7 @@ def _is_folded(report: Report) -> bool:
 def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The rows of layers: shapes, filters kept, what can be 2:4, and the nodes of the ONNX file."""
     report, layers = bundle.report, unique_layers(program)
-    rows, is_folded = report.layers, _is_folded(report)
+    rows, is_folded = report.compiled_layers, _is_folded(report)
     found = [(layer.operator, layer.shape) for layer in layers]
     told = [(row.operator, row.compiled_shape) for row in rows]
     if is_folded and len(rows) != len(layers):
@@ -168,7 +184,7 @@ def _dense_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """Figures of the dense network that its layers' shapes and the plan decide."""
     report = bundle.report
     layers = unique_layers(program)
-    if len(layers) != len(report.layers) or not is_own(pipeline_of(report)):
+    if len(layers) != len(report.layers) or not is_own(pipeline_of(report)):  # also where branches were removed
         yield Claim("macs.dense", report.macs.dense, NOT_CHECKED)
         yield Claim("parameters.dense", report.parameters.dense, NOT_CHECKED)
         return

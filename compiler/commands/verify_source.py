@@ -80,14 +80,15 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     expected_sha256 = _weights_after_plan(bundle.report)
     if expected_sha256 is not None and weights_sha256(replayed) != expected_sha256:
         raise NumericMismatchError("the plan keeps other slices than those that were kept: the weights differ")
-    if not plan.kept:
+    if plan.is_empty:
         return "nothing was pruned"
     result = PassResult(replayed, modified=True, plan=plan)
     report = check_oracle(dense, result, dense.example_args, dense.example_kwargs)
     error = f"{report.masked_max_relative_error:.1e}, allowed {TOLERANCE:g}"
     if not report.passed:
         raise NumericMismatchError(f"the replay differs from the zeroed dense network by {error}")
-    return f"{len(plan.kept)} tensors pruned to the bundle's shapes; oracle {error}"
+    branches = f"{len(plan.removed_branches)} branches removed, " if plan.removed_branches else ""
+    return f"{branches}{len(plan.cuts.kept)} tensors pruned to the bundle's shapes; oracle {error}"
 
 
 def _weights_after_plan(report: Report) -> str | None:

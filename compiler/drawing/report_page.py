@@ -7,6 +7,7 @@ from prunec.compiler.drawing.report_charts import charts
 from prunec.compiler.drawing.templating import environment, script_json
 from prunec.compiler.report import headline_figures
 from prunec.compiler.report.cost_words import cost_rows
+from prunec.compiler.report.engine_facts import latency_request
 from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
@@ -29,7 +30,6 @@ def render_html(report: Report) -> str:
         "digest": lambda sha256: sha256[:12],
     }
     figures = charts(report)
-    latency = known(report.latency) or known(report.latency_cpu)
     return pages.get_template("report.html.jinja").render(
         report=report,
         headline=headline_figures.headline(report),
@@ -42,7 +42,7 @@ def render_html(report: Report) -> str:
         warnings=known(report.warnings) or (),
         two_four=two_four_words,
         sparse_kernels=sparse_kernel_words,
-        batch=latency.batch if latency is not None else 1,
+        batch=latency_request(report).batch,
         charts=figures,
         charts_json=script_json(figures),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
@@ -52,6 +52,8 @@ def render_html(report: Report) -> str:
 def two_four_words(layer: LayerPart) -> tuple[str, str]:
     """State of a layer's 2:4 sparsity as (kind, words); kind is "good" or "plain"."""
     sparsity = known(layer.sparsity)
+    if layer.removed_with is not None:
+        return "plain", f"removed with the branch {layer.removed_with}"
     if sparsity is None:
         return "plain", headline_figures.NOT_MEASURED
     state = two_four_state(sparsity.eligible, sparsity.valid)

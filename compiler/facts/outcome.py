@@ -16,6 +16,8 @@ from prunec.runtime.onnx_sparsity import LayerSparsity
 
 #: Why there is no engine where the user wanted none.
 NO_ENGINE_ASKED = "no engine was asked for (--no-engine)."
+#: Why this CPU was not timed beside another target's device.
+NO_CPU_LATENCY_ASKED = Unknown("time on this CPU, which is not the target, was not asked for (--cpu-latency).")
 _NOT_CHECKED = Unknown("the data were not checked.")
 
 

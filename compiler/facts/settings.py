@@ -32,6 +32,7 @@ class Settings:
         latency_runs: Number of measurements of each of the two models.
         cost_model: File of a cost model, for goals in time; without one it is measured where the target's engine runs,
             and predicted from the device's data sheet elsewhere.
+        cpu_latency: Whether the float32 files are timed on this CPU where that is not the target.
         build_engine: Whether an engine is asked for.
         engine_options: Options of the engine's build.
         max_drop_points: Limit of the accuracy gate in percentage points; None for no gate.
@@ -67,6 +68,7 @@ class Settings:
     latency_batch: int = 1
     latency_runs: int = 200
     cost_model: Path | None = None
+    cpu_latency: bool = False
     build_engine: bool = True
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     max_drop_points: float | None = None

@@ -1,24 +1,23 @@
-"""The inputs and outputs of a pipeline's steps, and the facts that prunec's own steps leave."""
+"""The inputs and outputs of a pipeline's steps, and the facts that they leave."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from prunec.compiler.facts.costs import Costs, Timed
+from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.ledger import LedgerEntry, MacsPerSample
 from prunec.compiler.facts.request import Request
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.recovery.rate_pieces import RatePiece
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim
 from prunec.passes.feeding import BatchInputs, part_of
-from prunec.passes.oracle import OracleReport
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
-from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
 
 Fact = TypeVar("Fact")
@@ -174,8 +173,8 @@ class StepInput:
         arm: Name of the control arm or further seed that is run; empty for the compile itself.
         state_folder: Folder for the states of a compile under way; None for none.
         costs: The cost model for goals in time; None where no step has one, and no file of one was given.
-        planned: Units that the run's prunings must keep in each group, by its name, one mapping for each pruning in
-            their order: control arms and further seeds take the widths of the compile itself. Empty for that one.
+        planned: The sizes that the run's prunings must prune to, in their order: control arms and further seeds take
+            those of the compile itself. Empty for that one.
     """
 
     program: Program
@@ -185,7 +184,7 @@ class StepInput:
     arm: str = ""
     state_folder: Path | None = None
     costs: Costs | None = None
-    planned: tuple[Mapping[str, int], ...] = ()
+    planned: tuple[ChosenSizes, ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:
         """The facts of a kind that earlier steps left, in their order."""
@@ -240,61 +239,3 @@ def last_accuracy(history: Sequence[StepFact]) -> float | Unknown:
     """The accuracy that was measured last."""
     known = [step.accuracy for step in history if not isinstance(step.accuracy, Unknown)]
     return known[-1] if known else history[-1].accuracy
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """The facts of a filter pruning.
-
-    Attributes:
-        options: The options that were followed.
-        widths: Name of each group, its width in the dense network, and the number of units that it keeps.
-        oracle: Report on the check of the pruned program.
-        rounds: Number of filter prunings so far, this one included.
-        allocation: What the pass tells of the allocation of widths for goals; None where a ratio or a plan gives them.
-        timed: What was tried for a goal in time; None where none was asked for.
-    """
-
-    options: PruneFilters
-    widths: tuple[tuple[str, int, int], ...]
-    oracle: OracleReport
-    rounds: int
-    allocation: Mapping[str, Any] | None = None
-    timed: Timed | None = None
-
-
-@dataclass(frozen=True)
-class Permuted:
-    """The facts of a channel permutation.
-
-    Attributes:
-        retained_before: Share of each layer's magnitude that 2:4 would have kept, by layer.
-        gain: Share of its magnitude that 2:4 keeps more by the new order, by layer.
-        efficacy: Share of 2:4's loss that the order undoes, by layer.
-        refused: Groups that kept their order, with the reason.
-        cut_short: Groups whose search ended because the time was up.
-    """
-
-    retained_before: Mapping[str, float]
-    gain: Mapping[str, float]
-    efficacy: Mapping[str, float]
-    refused: Mapping[str, str]
-    cut_short: tuple[str, ...]
-
-    @classmethod
-    def of(cls, stats: Mapping[str, Any]) -> Self:
-        """The fact, from the stats of the pass."""
-        return cls(
-            {layer["layer"]: layer["retained_before"] for layer in stats["layers"]},
-            {layer["layer"]: layer["retained_after"] - layer["retained_before"] for layer in stats["layers"]},
-            {layer["layer"]: layer["efficacy"] for layer in stats["layers"]},
-            {group["name"]: group["reason"] for group in stats["groups"] if group["reason"]},
-            tuple(group["name"] for group in stats["groups"] if group["complete"] is False),
-        )
-
-
-@dataclass(frozen=True)
-class Sparsified:
-    """The facts of a masking to 2:4: the share of its magnitude that the mask keeps, by layer."""
-
-    retained_magnitude: Mapping[str, float]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunec.compiler.fairness import questions
+from prunec.compiler.fairness.amounts import Alike, Equal
 from prunec.compiler.fairness.asked_once import AskedOnce, Reading
 from prunec.compiler.fairness.predicates import Predicate, all_of
 from prunec.compiler.fairness.run_card import RunCard
@@ -26,8 +27,6 @@ TAGS: dict[str, tuple[tuple[str, ...], str]] = {
     "SX-B": (("p0", "sB"), "as many operations in all"),
 }
 RANKED_FROM = "S3.2"
-#: Share by which the speed-ups of runs that are compressed alike may differ.
-TOLERANCE = 0.01
 #: The question about a run from scratch and another one, and those that don't count for such a pair.
 _CONCATENATED, _BY_STAGE = "concatenated", ("pB", "pE", "pL", "qE", "qL")
 _TASK, _TRAINED = "same task", ("base", "pretraining", "pruning", "finetuning")
@@ -89,16 +88,22 @@ class PairLevel:
 
 
 class PairLevels:
-    """The levels of pairs among some runs, which must be these very objects."""
+    """The levels of pairs among some runs, which must be these very objects.
 
-    def __init__(self, cards: Sequence[RunCard]) -> None:
+    Args:
+        cards: The runs.
+        alike: The measure by which runs count as compressed alike.
+    """
+
+    def __init__(self, cards: Sequence[RunCard], alike: Alike) -> None:
+        self._alike = alike
         self._ask = {name: AskedOnce(reading, cards) for name, reading in _QUESTIONS.items()}
 
-    def __call__(self, a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLevel:
+    def __call__(self, a: RunCard, b: RunCard) -> PairLevel:
         """The highest level at which two of the runs may be compared, and the tags that they share."""
         answers = {name: ask(a, b) for name, ask in self._ask.items()}
         task, concatenated = answers.pop(_TASK), answers.pop(_CONCATENATED)
-        predicates = {"p0": all_of(task, questions.same_amount(a, b, tolerance)), **answers}
+        predicates = {"p0": all_of(task, self._alike(a, b)), **answers}
         predicates["sB"] = questions.same_total_cost(a, b)
         truths = {name: predicate.truth for name, predicate in predicates.items()}
         holding = [level for level, (needs, _) in LEVELS.items() if all(truths[need] for need in needs)]
@@ -112,15 +117,20 @@ class PairLevels:
         return PairLevel(["S0", *holding][-1], ["S0", *possible][-1], tags, predicates)
 
 
-def compare_pair(a: RunCard, b: RunCard, tolerance: float = TOLERANCE) -> PairLevel:
+def compare_pair(a: RunCard, b: RunCard, tolerance: float | None = None, equal: Equal = "macs") -> PairLevel:
     """The highest level at which two runs may be compared, and the tags that they share.
 
     Args:
         a: The one run.
         b: The other.
-        tolerance: Share by which the speed-ups, and the shares of weights that aren't zero, may differ.
+        tolerance: Share by which what is equal of runs that are compressed alike may differ: 0.01 of MACs, where the
+            shares of weights that aren't zero count too, and 0.03 of latency by default.
+        equal: What that is: speed-up in MACs, or measured time on one target.
+
+    Raises:
+        UsageError: The tolerance is no share, or there is no such measure.
     """
-    return PairLevels((a, b))(a, b, tolerance)
+    return PairLevels((a, b), Alike(equal, tolerance))(a, b)
 
 
 def may_be_ranked(level: str) -> bool:

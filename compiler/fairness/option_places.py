@@ -89,7 +89,7 @@ SETTINGS_PLACES: Mapping[str, str] = {
     "progress": _SHOWN,
     "verify_each": without_effect("it checks what steps claim, and changes nothing"),
     "model_name": _NAME,
-    **dict.fromkeys(("threads", "latency_batch", "latency_runs"), _LATENCY),
+    **dict.fromkeys(("threads", "latency_batch", "latency_runs", "cpu_latency"), _LATENCY),
     "cost_model": _STRUCTURE,
     **dict.fromkeys(("build_engine", "engine_options"), _ENGINE),
     **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates"), _LIMIT),

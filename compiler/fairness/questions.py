@@ -15,7 +15,7 @@ from prunec.compiler.fairness.predicates import (
     same_identity,
     same_options,
 )
-from prunec.compiler.fairness.run_card import FILTERS, RunCard
+from prunec.compiler.fairness.run_card import RunCard
 from prunec.compiler.fairness.training_options import ABSENT, TrainingOptions, Value
 from prunec.compiler.recovery.rate_pieces import Pieces, joined, same_rates, words
 
@@ -40,14 +40,6 @@ def same_task(a: RunCard, b: RunCard) -> Predicate:
         _undeclared_are_equal(a, b),
         structure,
         *options,
-    )
-
-
-def same_amount(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
-    """The other part of p0: as much is left."""
-    return all_of(
-        _close("speedup", a.speedup, b.speedup, tolerance) if a.speedup and b.speedup else equal(a, b, "speedup"),
-        _no_other_zeros(a, b, tolerance),
     )
 
 
@@ -167,18 +159,6 @@ def _same_metric(a: RunCard, b: RunCard) -> Predicate:
     if a.metric is not None and b.metric is not None and same_name(a.metric, b.metric):
         return Predicate(True)
     return equal(a, b, "metric")
-
-
-def _no_other_zeros(a: RunCard, b: RunCard, tolerance: float) -> Predicate:
-    """Whether as many weights are left; where only filters went, few cards tell of zeros, and there are none."""
-    if a.zero_fraction is None or b.zero_fraction is None:
-        return equal(a, b, "zero_fraction") if {a.structure, b.structure} - {FILTERS, "none"} else Predicate(True)
-    return _close("share of weights that aren't zero", 1 - a.zero_fraction, 1 - b.zero_fraction, tolerance)
-
-
-def _close(what: str, first: float, second: float, tolerance: float) -> Predicate:
-    close = abs(first - second) <= tolerance * max(first, second) + 1e-12
-    return judged(close, f"{what}: {first:.4g} against {second:.4g}")
 
 
 def _same_known(a: RunCard, b: RunCard, part: str) -> Predicate:

@@ -6,7 +6,7 @@ from typing import Any
 from prunec.compiler.facts.ledger import PRETRAINING
 from prunec.compiler.fairness.chain_stages import ChainStages, changes, epochs_of, rates_of
 from prunec.compiler.fairness.entry_places import NOWHERE, UNDECLARED
-from prunec.compiler.fairness.run_card import FILTERS, SCRATCH, Accuracy, Options, RunCard, Stage
+from prunec.compiler.fairness.run_card import FILTERS, SCRATCH, Accuracy, Latency, Options, RunCard, Stage
 from prunec.compiler.fairness.training_options import TrainingOptions, in_words
 from prunec.compiler.fairness.unrecorded import card_without_ledger
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
@@ -24,7 +24,8 @@ _NOTHING = "none"
 def report_card(report: Report, name: str) -> RunCard:
     """The card of a report's run."""
     summary = report.runs_summary
-    common = _common(report) | {"name": name, "accuracy": _accuracy(report.runs, summary)}
+    measured_time = {"latency": _latency(report)}
+    common = _common(report) | measured_time | {"name": name, "accuracy": _accuracy(report.runs, summary)}
     ledger = known(report.ledger)
     if ledger is None:
         return RunCard.model_validate(card_without_ledger(report) | common)
@@ -49,7 +50,8 @@ def seed_card(report: Report, name: str, run: RunPart) -> RunCard:
     """The card of one seed of a report's run."""
     accuracy = known(run.accuracy)
     one = Accuracy(mean=accuracy, runs=1, by_seed={} if accuracy is None else {run.seed: accuracy})
-    of_the_first = {} if run == report.runs[0] else {"trainability_accuracy": None, "kept_magnitude": None}
+    others = dict.fromkeys(("trainability_accuracy", "kept_magnitude", "latency"))
+    of_the_first = {} if run == report.runs[0] else others
     return report_card(report, name).model_copy(update={"accuracy": one, **of_the_first})
 
 
@@ -180,6 +182,22 @@ def _kept_magnitude(report: Report) -> float | None:
     layers = [sparsity for layer in report.layers if (sparsity := known(layer.sparsity)) is not None]
     kept = [share for layer in layers if (share := known(layer.retained_magnitude)) is not None]
     return sum(kept) / len(kept) if kept else None
+
+
+def _latency(report: Report) -> Latency | None:
+    """The time on the target; that of this CPU beside another target's is none of it."""
+    measured, environment = known(report.latency), report.environment
+    if measured is None:
+        return None
+    gpu = known(environment.gpu_state)
+    hardware = environment.processor if measured.threads is not None else None if gpu is None else gpu.name
+    return Latency(
+        median_ms=measured.compiled_ms.median,
+        target=report.target,
+        hardware=hardware,
+        batch=measured.batch,
+        threads=measured.threads or 0,
+    )
 
 
 def _operations(report: Report, entries: Sequence[LedgerEntryPart]) -> float | None:

@@ -90,6 +90,24 @@ class Accuracy(CardPart):
         return self
 
 
+class Latency(CardPart):
+    """The measured time of the finished network.
+
+    Attributes:
+        median_ms: Median milliseconds of one inference.
+        target: Target that it was measured on, such as "a100-2:4-fp16".
+        hardware: Name of the processor or GPU.
+        batch: Number of samples at once.
+        threads: Number of CPU threads; 0 where they don't matter.
+    """
+
+    median_ms: Positive
+    target: Name = None
+    hardware: Name = None
+    batch: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=0)] | None = None
+
+
 class RunCard(CardPart):
     """The known facts of one run.
 
@@ -112,6 +130,7 @@ class RunCard(CardPart):
         base_options: All options of steps that change the dense weights, likewise.
         task_options: All options of steps that change the task, likewise.
         speedup: Dense over compiled multiply-accumulates.
+        latency: Measured time of one inference, with what it holds for.
         zero_fraction: Share of zeros among the compiled network's parameters.
         method: What is compared, in short: the criterion, and how much of what it removes.
         method_options: All options of it by ``STEP.OPTION``.
@@ -148,6 +167,7 @@ class RunCard(CardPart):
     base_options: Options | None = None
     task_options: Options | None = None
     speedup: Positive | None = None
+    latency: Latency | None = None
     zero_fraction: Fraction | None = None
     method: str | None = None
     method_options: Options = Field(default_factory=dict)

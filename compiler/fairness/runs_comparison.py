@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import Any
 
 from prunec.compiler.fairness.accuracy_difference import Difference, difference
+from prunec.compiler.fairness.amounts import Alike, Equal
 from prunec.compiler.fairness.comparison_levels import (
     RANKED_FROM,
-    TOLERANCE,
     PairLevel,
     PairLevels,
     common_level,
@@ -45,6 +45,8 @@ class RunsComparison:
 
     Attributes:
         cards: The runs, control arms among them.
+        equal: What is equal of runs that count as compressed alike: MACs, or measured time on one target.
+        tolerance: Share by which that may differ.
         level: The highest level that all pairs share; pairs with a control arm don't count.
         tags: The tags that all pairs share.
         pairs: Every two of the runs, and each control arm with its run.
@@ -54,12 +56,19 @@ class RunsComparison:
     """
 
     cards: tuple[RunCard, ...]
+    equal: Equal
+    tolerance: float
     level: str
     tags: tuple[str, ...]
     pairs: tuple[Pair, ...]
     ranked: bool
     warnings: tuple[str, ...]
     verdict: str
+
+    @property
+    def alike(self) -> str:
+        """What is equal of runs that count as compressed alike, in words."""
+        return Alike(self.equal, self.tolerance).words
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -74,18 +83,19 @@ def _plain_pair(pair: Pair) -> dict[str, Any]:
     return {**vars(pair), "level": {**vars(pair.level), "predicates": predicates}, "difference": apart}
 
 
-def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsComparison:
+def compare(cards: Sequence[RunCard], tolerance: float | None = None, equal: Equal = "macs") -> RunsComparison:
     """Compare runs. Control arms are compared with their own run, and with all where that is the only one.
 
     Args:
         cards: The runs.
-        tolerance: Share by which the speed-ups of runs that are compressed alike may differ.
+        tolerance: Share by which what is equal of runs that are compressed alike may differ; 0.01 of MACs and 0.03 of
+            latency by default.
+        equal: What that is: speed-up in MACs, or measured time on one target.
 
     Raises:
         UsageError: There are fewer than two or too many, or two of one name, or the tolerance is no share.
     """
-    if not 0 <= tolerance < 1:
-        raise UsageError(f"A tolerance is a share of the speed-up, at least 0 and below 1, got {tolerance:g}.")
+    alike = Alike(equal, tolerance)
     names = [card.name for card in cards]
     if len(cards) < 2:
         raise UsageError(f"A comparison needs at least two runs, got {len(cards)}.")
@@ -95,19 +105,21 @@ def compare(cards: Sequence[RunCard], tolerance: float = TOLERANCE) -> RunsCompa
         raise UsageError(f"Two runs have one name: {', '.join(names)}.", hint="Rename a file, or give names in YAML.")
     own = [card for card in cards if card.arm_of not in names]
     compared = own if len(own) > 1 else list(cards)
-    levels = PairLevels(cards)
-    pairs = [_pair(a, b, levels(a, b, tolerance)) for a, b in combinations(compared, 2)]
+    levels = PairLevels(cards, alike)
+    pairs = [_pair(a, b, levels(a, b)) for a, b in combinations(compared, 2)]
     level, tags = common_level([pair.level for pair in pairs])
     is_ranked = may_be_ranked(level) and not _families(compared)
-    arms = [_pair(run, arm, levels(run, arm, tolerance)) for run, arm in _with_arms(cards)] if len(own) > 1 else []
+    arms = [_pair(run, arm, levels(run, arm)) for run, arm in _with_arms(cards)] if len(own) > 1 else []
     return RunsComparison(
         cards=tuple(cards),
+        equal=equal,
+        tolerance=alike.share,
         level=level,
         tags=tags,
         pairs=(*pairs, *arms),
         ranked=is_ranked,
         warnings=tuple(_warnings(compared, level)),
-        verdict=_verdict(compared, level, is_ranked=is_ranked, tolerance=tolerance),
+        verdict=_verdict(compared, level, is_ranked=is_ranked, alike=alike),
     )
 
 
@@ -120,8 +132,8 @@ def _pair(a: RunCard, b: RunCard, level: PairLevel) -> Pair:
     return Pair(a.name, b.name, level, difference(a.accuracy, b.accuracy))
 
 
-def _verdict(cards: Sequence[RunCard], level: str, *, is_ranked: bool, tolerance: float) -> str:
-    if crossed := cross_verdict(cards, tolerance):
+def _verdict(cards: Sequence[RunCard], level: str, *, is_ranked: bool, alike: Alike) -> str:
+    if crossed := cross_verdict(cards, alike):
         return crossed
     if is_ranked:
         return ranking(cards)

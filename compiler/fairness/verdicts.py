@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from prunec.compiler.fairness.accuracy_difference import CONFIDENCE, Difference, difference
-from prunec.compiler.fairness.comparison_levels import compare_pair, may_be_ranked, reaches
+from prunec.compiler.fairness.amounts import Alike
+from prunec.compiler.fairness.comparison_levels import PairLevels, may_be_ranked, reaches
 from prunec.compiler.fairness.run_card import RunCard
 
 _TIE = f"(=: the difference is within its {100 * CONFIDENCE:g} % interval)"
@@ -38,9 +39,9 @@ def drops(cards: Sequence[RunCard]) -> str:
     return f"Drops from the dense network, in points: {', '.join(known)}." if known else ""
 
 
-def cross_verdict(cards: Sequence[RunCard], tolerance: float) -> str:
+def cross_verdict(cards: Sequence[RunCard], alike: Alike) -> str:
     """The winner of two methods, if it wins under both of two ways of retraining; empty for other runs."""
-    pairs = _crossed(cards, tolerance)
+    pairs = _crossed(cards, PairLevels(cards, alike))
     if pairs is None:
         return ""
     found = [_between(a, b) for a, b in pairs]
@@ -56,7 +57,7 @@ def cross_verdict(cards: Sequence[RunCard], tolerance: float) -> str:
     return f"recipe-dependent: neither method wins under both retrainings. The most accurate run is {best.name}."
 
 
-def _crossed(cards: Sequence[RunCard], tolerance: float) -> list[tuple[RunCard, RunCard]] | None:
+def _crossed(cards: Sequence[RunCard], levels: PairLevels) -> list[tuple[RunCard, RunCard]] | None:
     """Two methods' runs by retraining, in one order of the methods; None where the runs aren't crossed like that.
 
     All share the task and the dense weights, so that it is the retraining in which the pairs differ.
@@ -64,10 +65,10 @@ def _crossed(cards: Sequence[RunCard], tolerance: float) -> list[tuple[RunCard, 
     methods = list(dict.fromkeys(card.method for card in cards))
     if len(cards) != 4 or len(methods) != 2 or None in methods or any(c.accuracy.mean is None for c in cards):
         return None
-    if not all(reaches(compare_pair(a, b, tolerance).level, "S2") for a, b in combinations(cards, 2)):
+    if not all(reaches(levels(a, b).level, "S2") for a, b in combinations(cards, 2)):
         return None
     first, second = ([card for card in cards if card.method == method] for method in methods)
-    pairs = [(a, b) for a in first for b in second if may_be_ranked(compare_pair(a, b, tolerance).level)]
+    pairs = [(a, b) for a in first for b in second if may_be_ranked(levels(a, b).level)]
     is_crossed = len(pairs) == 2 and pairs[0][0] is not pairs[1][0] and pairs[0][1] is not pairs[1][1]
     return pairs if is_crossed else None
 

@@ -143,9 +143,9 @@ class RequireSparsePercent:
 
     def value(self, report: Report) -> float | Unknown:
         """Percent, 0 .. 100, in the exported model."""
-        if not report.layers:
+        if not report.compiled_layers:
             return Unknown("the network has no layer with a weight.")
-        sparsities = [known(layer.sparsity) for layer in report.layers]
+        sparsities = [known(layer.sparsity) for layer in report.compiled_layers]
         return 100 * sum(sparsity is not None and sparsity.valid for sparsity in sparsities) / len(sparsities)
 
     def foreseen(self, asked: Asked) -> Foreseen | None:

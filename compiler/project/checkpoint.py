@@ -22,7 +22,7 @@ from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.output_selection import select_outputs
 from prunec.passes.program import Program
-from prunec.passes.tensors import named_tensors
+from prunec.passes.tensors import fingerprint, named_tensors
 from prunec.passes.user_calls import call_user_code, defined_at, user_code_borders
 
 _BATCH = 2
@@ -94,6 +94,7 @@ def load_checkpoint(
             describe(program, made.inputs)
         else:
             program = capture(module, example_inputs or _random_inputs(module, input_shapes, path))
+    program.origin = fingerprint(module.state_dict())
     return _selected(LoadedCheckpoint(program, module, notes), outputs)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from prunec.passes.applying import apply_plan
+from prunec.passes.applying import BranchesStayWarning, apply_plan
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.plan import PruningPlan
@@ -26,6 +27,8 @@ def reinitialised(
     kwargs: dict[str, Any] | None = None,
 ) -> nn.Module:
     """A copy of a dense network, pruned by the plan, with fresh random weights of its new shapes.
+
+    Branches that the plan removes stay in it, with random weights too: they are to be removed from its program.
 
     It is initialised as a small dense network, since initialisation depends on the shapes (Liu et al., "Rethinking the
     Value of Network Pruning", ICLR 2019).
@@ -44,7 +47,9 @@ def reinitialised(
         UsageError: Some module has parameters of its own and no ``reset_parameters()``.
     """
     pruned = copy.deepcopy(module)
-    apply_plan(pruned, plan, example, kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BranchesStayWarning)
+        apply_plan(pruned, plan, example, kwargs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if initialise is None:

@@ -8,8 +8,9 @@ from typing import Any
 from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.outcome import ControlRun, Outcome
+from prunec.compiler.facts.pass_facts import Permuted, Pruned
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import Permuted, Pruned, StepFact, facts_of, last_accuracy, last_fact
+from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.recovery.optimizer_kinds import optimizer_title
 from prunec.compiler.recovery.recover_options import Recover
@@ -54,7 +55,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         latency=Unknown("not measured yet."),
         latency_cpu=Unknown("not measured yet."),
         pretraining=_pretraining(request),
-        pruning=_NOTHING_PRUNED if pruned is None else _pruning(request, pruned, ledger),
+        pruning=_NOTHING_PRUNED if pruned is None else _pruning(request, pruned, history, ledger),
         permutation=Unknown(NOT_PERMUTED) if permuted is None else network_parts.PermutationPart.of(permuted),
         recovery=_recovery(request, history, ledger),
         runs=runs,
@@ -142,7 +143,9 @@ def _pretraining(request: Request) -> training_parts.PretrainingPart:
     return training_parts.PretrainingPart.of(schedule, learning_rates=rates, optimizer=told)
 
 
-def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]) -> network_parts.PruningPart:
+def _pruning(
+    request: Request, pruned: Pruned, history: Sequence[StepFact], ledger: Sequence[LedgerEntryPart]
+) -> network_parts.PruningPart:
     options, dense = pruned.options, request.settings.pretraining
     by_group = {name: 1 - kept / width for name, width, kept in pruned.widths}
     before = trainings_before_removal(chain(ledger))
@@ -160,6 +163,7 @@ def _pruning(request: Request, pruned: Pruned, ledger: Sequence[LedgerEntryPart]
         groups=[{"name": name, "width": width, "kept": kept} for name, width, kept in pruned.widths],
         method="plan" if options.plan else None,
         timed=None if pruned.timed is None else timed_part(pruned.timed),
+        removed_branches=[branch.name for branch in whole_plan(history).removed_branches],
     )
 
 
@@ -234,9 +238,14 @@ def summarise_runs(runs: Sequence[training_parts.RunPart], seed_matters: bool) -
 
 
 def _engine_request(request: Request) -> engine_parts.EngineRequestPart:
-    options = request.settings.engine_options
+    settings, options = request.settings, request.settings.engine_options
     sizes = {name: str(size_range) for name, size_range in options.ranges.items()}
-    return engine_parts.EngineRequestPart(dimensions=sizes, also_for=options.also_for, kind=options.engine)
+    latency = engine_parts.LatencyRequestPart(
+        batch=settings.latency_batch, runs=settings.latency_runs, threads=settings.threads
+    )
+    return engine_parts.EngineRequestPart(
+        dimensions=sizes, also_for=options.also_for, kind=options.engine, latency=latency
+    )
 
 
 def told_by_plug_ins(history: Sequence[StepFact]) -> dict[str, dict[str, Any]]:

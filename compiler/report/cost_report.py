@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from prunec.compiler.facts.costs import Costs, Timed, TimeTry
-from prunec.compiler.facts.step_facts import Pruned
+from prunec.compiler.facts.pass_facts import Pruned
 from prunec.compiler.report.cost_parts import CostsPart, TimedPart, TimeTryPart
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import Unknown

@@ -7,7 +7,13 @@ from prunec.compiler.facts.outcome import Built, OnTarget, OnThisCpu
 from prunec.compiler.machine.environment import find_gpus
 from prunec.compiler.machine.file_hash import file_sha256
 from prunec.compiler.machine.versions import installed_versions
-from prunec.compiler.report.engine_parts import EnginePart, EnvironmentPart, GpuStatePart, LatencyPart
+from prunec.compiler.report.engine_parts import (
+    EnginePart,
+    EnvironmentPart,
+    GpuStatePart,
+    LatencyPart,
+    LatencyRequestPart,
+)
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import MissingDependencyError, UsageError
@@ -15,7 +21,7 @@ from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.catalogue import load_engine, preferred_engine
 from prunec.runtime.engines.layer_facts import LayerFacts, layer_facts
-from prunec.runtime.engines.measuring import Measurement
+from prunec.runtime.engines.measuring import Measurement, MeasureSettings
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind
 from prunec.runtime.processor import processor
@@ -42,6 +48,8 @@ def with_layer_facts(report: Report, built: Built, measured: Measurement | Unkno
     kind = engine_kind(report) if engine is None else load_engine(engine.kind)
     layers = [
         _with_facts(layer, layer_facts(kind, target, engine, known(measured), layer.onnx_nodes))
+        if layer.removed_with is None
+        else layer
         for layer in report.layers
     ]
     return report.model_copy(update={"layers": tuple(layers)})
@@ -65,6 +73,16 @@ def engine_options(report: Report) -> EngineOptions:
     request = report.engine_request
     ranges = {name: SizeRange.parse(text) for name, text in request.dimensions.items()}
     return EngineOptions(ranges, request.also_for, engine=request.kind)
+
+
+def latency_request(report: Report) -> LatencyRequestPart:
+    """How its engine is timed; of a report that doesn't tell, as its networks were timed on the CPU that wrote it."""
+    if (asked := known(report.engine_request.latency)) is not None:
+        return asked
+    measured = known(report.latency_cpu) or known(report.latency)
+    if measured is None:
+        return LatencyRequestPart(batch=1, runs=MeasureSettings.runs, threads=MeasureSettings.threads)
+    return LatencyRequestPart(batch=measured.batch, runs=measured.runs, threads=measured.threads or 1)
 
 
 def target_and_engine(report: Report) -> tuple[Target, EngineKind]:

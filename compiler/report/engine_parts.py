@@ -83,15 +83,24 @@ class EnginePart(Part):
     outside_support: Maybe[str] = NOT_RECORDED
 
 
+class LatencyRequestPart(Part):
+    """The request for measurements of latency: samples at once, measurements of each network, threads of a CPU."""
+
+    batch: Count
+    runs: Count
+    threads: Count
+
+
 class EngineRequestPart(Part):
     """The request for the engine, for `prunec build`: sizes of dynamic dimensions, further devices, its kind.
 
-    `kind` is empty where the target decides.
+    `kind` is empty where the target decides. `latency` says how the engine is timed.
     """
 
     dimensions: SortedDict[str] = Field(default_factory=dict)
     also_for: tuple[str, ...] = ()
     kind: str = ""
+    latency: Maybe[LatencyRequestPart] = NOT_RECORDED
 
 
 class GpuStatePart(Part):

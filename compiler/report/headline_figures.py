@@ -51,7 +51,7 @@ def measured_latency(report: Report) -> tuple[LatencyPart, str] | None:
 def two_four_states(report: Report) -> list[TwoFourState] | Unknown:
     """Which layers are 2:4, could be and cannot be; older reports of dense networks don't tell."""
     states = []
-    for layer in report.layers:
+    for layer in report.compiled_layers:
         if isinstance(layer.sparsity, Unknown):
             return layer.sparsity
         states.append(two_four_state(layer.sparsity.eligible, layer.sparsity.valid))
@@ -88,6 +88,13 @@ def _accuracy_figure(report: Report) -> Figure:
         return Figure("Accuracy lost", NOT_MEASURED, reason_of(report.accuracy.dense), measured=False)
     detail = f"{report.accuracy.metric} {percent(dense)} → {percent(final[1])} ({final[0]})"
     return Figure("Accuracy lost", f"{lost:.2f} points", detail)
+
+
+def depth_rows(report: Report) -> list[tuple[str, str]]:
+    """Label and value of the line on removed branches; none where there are none."""
+    names = report.removed_branches
+    what = "branch" if len(names) == 1 else "branches"
+    return [("Depth", f"{len(names)} {what} removed: {', '.join(names)}")] if names else []
 
 
 def _two_four_figure(report: Report) -> Figure:

@@ -3,10 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from prunec.compiler.facts.outcome import Exported, Steps
+from prunec.compiler.facts.pass_facts import Permuted, Sparsified
 from prunec.compiler.facts.request import Request
-from prunec.compiler.facts.step_facts import Permuted, Sparsified, facts_of, last_fact
+from prunec.compiler.facts.step_facts import facts_of, last_fact, whole_plan
 from prunec.compiler.report.network_parts import LayerPart, LayerSparsityPart
+from prunec.passes.applying import as_rewritten
+from prunec.passes.branch_removal import branch_of_layers
+from prunec.passes.cost import Layer
 from prunec.passes.costs.counting import work_of
+from prunec.passes.plan import PruningPlan
+from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.roofline import Prediction, roofline_costs
@@ -28,9 +34,14 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
     before, after = request.dense.layers(), steps.program.layers()
     sparse = frozenset(weight for weight, part in sparsity.items() if part.valid and request.target.sparse)
     as_dense, as_compiled = (_predicted(request, steps, weights) for weights in (frozenset[str](), sparse))
-    rows = {}
-    # No step adds or removes a layer; one that folds weights names some anew.
-    for dense, compiled in zip(before, after, strict=True):
+    rows: dict[str, LayerPart] = {}
+    left = iter(after)
+    # No step adds a layer, or removes one but with its branch; one that folds weights names some anew.
+    for dense, branch in zip(before, _branches(request.dense, whole_plan(steps.history)), strict=True):
+        if branch is not None:
+            rows.setdefault(dense.weight, _removed(dense, branch))
+            continue
+        compiled = next(left)
         predicted, predicted_dense = as_compiled(compiled.weight), as_dense(compiled.weight)
         rows[dense.weight] = LayerPart.of(
             dense,
@@ -40,7 +51,7 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
             **dict.fromkeys(("dense_ms", "sparse_ms", "gain"), _NOT_RUN),
             predicted_dense_ms=predicted_dense if isinstance(predicted_dense, Unknown) else predicted_dense.ms,
             predicted_ms=predicted if isinstance(predicted, Unknown) else predicted.ms,
-            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.bound,
+            predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.kernel_bound,
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
         )
     return tuple(rows.values())
@@ -53,6 +64,19 @@ def _predicted(request: Request, steps: Steps, sparse: frozenset[str]) -> Callab
         return lambda _: costs
     predictions = costs.by_weight(work_of(steps.program))
     return lambda weight: predictions.get(weight, _OTHER_KERNEL)
+
+
+def _branches(dense: Program, plan: PruningPlan) -> list[str | None]:
+    """The branch that each layer of the dense network was removed with; None for those that are left."""
+    if not plan.removed_branches:
+        return [None] * len(dense.layers())
+    return branch_of_layers(as_rewritten(dense, plan), [branch.name for branch in plan.removed_branches])
+
+
+def _removed(layer: Layer, branch: str) -> LayerPart:
+    gone = Unknown(f"the layer was removed with the branch {branch}.")
+    unknown = ("sparsity", "dense_ms", "sparse_ms", "gain", "predicted_dense_ms", "predicted_ms", "predicted_bound")
+    return LayerPart.of(layer, compiled_shape=(), kept=0, removed_with=branch, **dict.fromkeys(unknown, gone))
 
 
 def _sparsity(steps: Steps, exported: Mapping[str, list[LayerSparsity]]) -> dict[str, LayerSparsityPart]:

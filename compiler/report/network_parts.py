@@ -95,6 +95,7 @@ class PruningPart(Part):
     """The choice of filters. `epochs` and `samples` are the data spent on choosing them (one-shot: 0).
 
     `method` is "plan" where a given plan was applied in place of a choice.
+    `removed_branches` are the residual branches that were removed as a whole, each by its last layer.
     """
 
     base: Annotated[
@@ -113,6 +114,7 @@ class PruningPart(Part):
     method: Annotated[str | None, NullMeans("goals or ratios and the criterion decide")] = None
     allocation: Annotated[Maybe[AllocationPart] | None, NullMeans("ratios or a plan give the widths")] = NOT_RECORDED
     timed: Annotated[TimedPart | None, NullMeans("no time was asked for")] = None
+    removed_branches: tuple[str, ...] = ()
 
 
 class PermutationPart(Part):
@@ -160,6 +162,9 @@ class LayerPart(Part):
     the compiled network without and with sparse kernels; `gain` is their ratio. What begins with `predicted` is a
     roofline, of the layer with what follows it up to the next: `predicted_ms` as compiled, `predicted_dense_ms` without
     sparse kernels.
+
+    `removed_with` is the residual branch that the layer was removed with: then it keeps no filters, `compiled_shape` is
+    empty, and the rest is not known.
     """
 
     name: str
@@ -173,8 +178,9 @@ class LayerPart(Part):
     gain: Maybe[float] = NOT_RECORDED
     predicted_dense_ms: Maybe[float] = NOT_RECORDED
     predicted_ms: Maybe[float] = NOT_RECORDED
-    predicted_bound: Maybe[Literal["compute", "memory", "launch"]] = NOT_RECORDED
+    predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
+    removed_with: Annotated[str | None, NullMeans("the layer is in the compiled network")] = None
 
 
 class AimPart(Part):

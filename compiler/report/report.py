@@ -104,6 +104,16 @@ class Report(Part):
         return self
 
     @property
+    def compiled_layers(self) -> tuple[network_parts.LayerPart, ...]:
+        """The layers that the compiled network has."""
+        return tuple(layer for layer in self.layers if layer.removed_with is None)
+
+    @property
+    def removed_branches(self) -> tuple[str, ...]:
+        """The residual branches that layers were removed with."""
+        return tuple(dict.fromkeys(layer.removed_with for layer in self.layers if layer.removed_with is not None))
+
+    @property
     def passed(self) -> bool:
         """Whether the exit code is 0."""
         return self.status == "PASSED"

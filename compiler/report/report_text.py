@@ -57,6 +57,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
         if (accuracy := known(getattr(report.accuracy, stage))) is not None
     ]
     rows += cost_rows(report)
+    rows += figures.depth_rows(report)
     rows += figures.retraining_rows(report)
     if (engine := known(report.engine)) is not None:
         place = "ran on the device" if engine.run_on_device else "not run on the device"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prunec.compiler.facts.costs import Timed, TimeGoal, TimeTry
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.unknown import Unknown
@@ -20,7 +21,7 @@ CLOSE_ENOUGH = 0.02
 
 
 @dataclass(frozen=True)
-class Choice:
+class SizeChoice:
     """Widths that were chosen: the pruned network, and the cost model's prediction for it."""
 
     result: PassResult
@@ -28,14 +29,16 @@ class Choice:
     predicted_ms: float
 
     @property
-    def kept(self) -> dict[str, int]:
-        """Units kept in every group, by its name."""
-        return {group["name"]: group["kept"] for group in self.result.stats["groups"]}
+    def sizes(self) -> ChosenSizes:
+        """The sizes, with every group."""
+        branches = self.result.plan.removed_branches if self.result.plan is not None else ()
+        widths = {group["name"]: group["kept"] for group in self.result.stats["groups"]}
+        return ChosenSizes(widths, tuple(branch.name for branch in branches))
 
 
 def close_the_loop(
-    goal: TimeGoal, choose: Callable[[float], Choice], measure: Callable[[Choice], LatencyComparison | Unknown]
-) -> tuple[Choice, Timed]:
+    goal: TimeGoal, choose: Callable[[float], SizeChoice], measure: Callable[[SizeChoice], LatencyComparison | Unknown]
+) -> tuple[SizeChoice, Timed]:
     """Choose widths for a goal, and correct the goal by what they measure, as long as that leads to other widths.
 
     Args:
@@ -71,7 +74,7 @@ def close_the_loop(
         except UsageError as error:
             why_ended = f"corrected by {tightened:.3g}x it can't be reached: {error.message}"
             break
-        if any(corrected.kept == earlier.kept for earlier in choices):
+        if any(corrected.sizes == earlier.sizes for earlier in choices):
             why_ended = f"corrected by {tightened:.3g}x it leads to widths that were tried."
             break
         choices.append(corrected)

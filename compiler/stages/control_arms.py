@@ -6,7 +6,8 @@ from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.step_facts import Pruned, StepInput, entries_of, facts_of, last_accuracy
+from prunec.compiler.facts.pass_facts import Pruned
+from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
 from prunec.compiler.recovery.recover_options import Recover
@@ -14,6 +15,7 @@ from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.booking import untrained_entry
 from prunec.compiler.stages.request_checks import scratch_pipeline
 from prunec.compiler.stages.step_runs import run_steps
+from prunec.passes.branch_removal import without_branches
 from prunec.passes.errors import PrunecError
 from prunec.passes.identity import weights_sha256
 from prunec.passes.output_selection import captured_alike
@@ -133,7 +135,7 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
         try:
             example = dense.example_args, dense.example_kwargs
             pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise, *example)
-            program, note = captured_alike(pruned, dense), ""
+            program, note = without_branches(captured_alike(pruned, dense), main.plan.removed_branches), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"
     if program is None:
@@ -150,6 +152,6 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
     if arm.from_scratch:
         weights = weights_sha256(arm.program)
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
-    planned = tuple({group: kept for group, _, kept in pruned.widths} for pruned in main.before(Pruned))
+    planned = tuple(pruned.sizes for pruned in main.before(Pruned))
     start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned)
     return run_steps(start, _changed(arm.pipeline, Recover, probe=0))

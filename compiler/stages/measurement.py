@@ -1,4 +1,4 @@
-"""The stage that measures: the engine on its target, and the float32 files on this CPU beside it."""
+"""The stage that measures: the engine on its target, and on request the float32 files on this CPU beside it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from prunec.calibration.data import Data
-from prunec.compiler.facts.outcome import Built, Exported, OnTarget, OnThisCpu
+from prunec.compiler.facts.outcome import NO_CPU_LATENCY_ASKED, Built, Exported, OnTarget, OnThisCpu
 from prunec.compiler.facts.progress import Progress
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import NO_DATA
@@ -35,16 +35,19 @@ def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path
     The typed form of the dense network goes beside its float32 file, ``dense_onnx``.
     """
     settings, target = request.settings, request.target
-    settings.progress.stage("measure latency")
     inputs = random_inputs(request.dense, batch_sizes(request.dense, (settings.latency_batch,))[0], settings.seed)
     timing = MeasureSettings(settings.latency_runs, settings.seed, settings.threads)
-    on_cpu = survived(partial(_latency_on_cpu, dense_onnx, exported.onnx, inputs, timing))
     kind = preferred_engine(target, settings.engine_options)
+    is_this_cpu = kind.name == OnnxRuntime.name
+    on_cpu: LatencyComparison | Unknown = NO_CPU_LATENCY_ASKED
+    if is_this_cpu or settings.cpu_latency:
+        settings.progress.stage("measure latency on this CPU")
+        on_cpu = survived(partial(_latency_on_cpu, dense_onnx, exported.onnx, inputs, timing))
     unmeasured = _why_unmeasured(kind, target, built)
     threads = settings.threads if kind.uses_threads else None
     on_target = partial(OnTarget, batch=settings.latency_batch, threads=threads)
     on_this_cpu = partial(OnThisCpu, batch=settings.latency_batch, threads=settings.threads)
-    if kind.name == OnnxRuntime.name:
+    if is_this_cpu:
         accuracy = built.engine if isinstance(built.engine, Unknown) else exported.accuracy
         accuracy = accuracy if request.data is not None else NO_DATA
         return on_target(on_cpu, unmeasured, accuracy), on_this_cpu(Unknown("the target is this CPU: see latency."))
@@ -61,6 +64,7 @@ def measure(request: Request, exported: Exported, built: Built, dense_onnx: Path
             kind, target, engine, typed_onnx, inputs, dense_onnx=dense, options=options, settings=timing
         )
 
+    settings.progress.stage("measure latency")
     figures = survived(measured)
     network = Signature.of(request.dense)  # inputs and outputs stay as they are
     judged = partial(engine_accuracy, kind, engine, network, request.data, request.objective, settings.progress)

@@ -1,6 +1,5 @@
 """The steps that are passes: what each is given, the checks that its result must pass, and the fact that it leaves."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -13,9 +12,11 @@ from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import batch_norms, reestimate_batchnorm
 from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
-from prunec.compiler.facts.step_facts import Permuted, Pruned, Sparsified, StepCost, StepInput, StepOutput
+from prunec.compiler.facts.pass_facts import Permuted, Pruned, Sparsified
+from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
-from prunec.compiler.stages.time_goals import widths_in_time
+from prunec.compiler.stages.time_goals import sizes_in_time
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import criterion_text
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
@@ -49,8 +50,8 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     before = given.program
     evidence = evidence_of(options, given) if options.needs else None
-    widths, timed = _widths(options, given, evidence)
-    result = options.run(before, evidence, None if given.costs is None else given.costs.model, widths)
+    sizes, timed = _sizes(options, given, evidence)
+    result = options.run(before, evidence, None if given.costs is None else given.costs.model, sizes)
     assert result.plan is not None
     oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
     if not oracle.passed:
@@ -58,20 +59,21 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     earlier = given.before(Pruned)
     dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
     kept = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
-    fact = Pruned(options, kept, oracle, len(earlier) + 1, result.stats.get("allocation"), timed)
+    branches = tuple(branch.name for branch in result.plan.removed_branches)
+    fact = Pruned(options, kept, oracle, len(earlier) + 1, result.stats.get("allocation"), timed, branches)
     cost = _evidence_cost(before, evidence)
     note = _BY_PLAN.format(options.plan) if options.plan else ""
     output = StepOutput(result.program, result.modified, result.plan, result.compensated, fact, aim=result.aim)
     return replace(output, cost=cost, options=options, note=note)
 
 
-def _widths(
+def _sizes(
     options: PruneFilters, given: StepInput, evidence: Evidence | None
-) -> tuple[Mapping[str, int] | None, Timed | None]:
-    """The widths that a pruning must take: those of the compile itself in further runs, or those for a goal in time."""
+) -> tuple[ChosenSizes | None, Timed | None]:
+    """The sizes that a pruning must take: those of the compile itself in further runs, or those for a goal in time."""
     if given.arm:
         return (None if options.plan else given.planned[len(given.before(Pruned))]), None
-    return widths_in_time(options, given, evidence)
+    return sizes_in_time(options, given, evidence)
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:

@@ -1,7 +1,7 @@
 """Filter pruning for goals in time: what the closed loop chooses and measures."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,11 +12,12 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
-from prunec.compiler.stages.closed_loop import Choice, close_the_loop
+from prunec.compiler.stages.closed_loop import SizeChoice, close_the_loop
 from prunec.compiler.stages.export_network import export_untrained
 from prunec.compiler.stages.stored_choices import store_plan, stored_plan
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.evidence import Evidence
-from prunec.passes.planned_pruning import planned_widths
+from prunec.passes.planned_pruning import planned_sizes
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
@@ -27,20 +28,18 @@ from prunec.runtime.engines.remote import survived
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import batch_sizes, random_inputs
 
-#: Units kept in each group, by its name.
-Widths = Mapping[str, int]
 _OF_FILE = "with a cost model from a file nothing is corrected by a measurement."
 _RESUMED = "the compile was resumed, with the widths that it had chosen before."
 _PREDICTED = "the target's engine doesn't run here."
 
 
-def widths_in_time(
+def sizes_in_time(
     options: PruneFilters, given: StepInput, evidence: Evidence | None
-) -> tuple[Widths | None, Timed | None]:
-    """The widths for a goal in time, the same in all processes, and what was tried for it.
+) -> tuple[ChosenSizes | None, Timed | None]:
+    """The sizes for a goal in time, the same in all processes, and what was tried for it.
 
     Returns:
-        Units kept by group, and the tries; None for both where no goal in time is asked for.
+        The sizes, and the tries; None for both where no goal in time is asked for.
     """
     costs = given.costs
     if costs is None or not options.needs_costs:
@@ -50,26 +49,26 @@ def widths_in_time(
     if not costs.corrects:
         first, why = choose(1.0), _OF_FILE if costs.from_file else _PREDICTED
         tried = TimeTry(1.0, first.predicted_speedup, first.predicted_ms, Unknown(why))
-        return first.kept, Timed(goal, (tried,), why_ended=why)
+        return first.sizes, Timed(goal, (tried,), why_ended=why)
     return Processes.join().from_main(_corrected(options, goal, given, choose) if is_main() else (None, None))
 
 
 def _corrected(
-    options: PruneFilters, goal: TimeGoal, given: StepInput, choose: Callable[[float], Choice]
-) -> tuple[Widths, Timed]:
+    options: PruneFilters, goal: TimeGoal, given: StepInput, choose: Callable[[float], SizeChoice]
+) -> tuple[ChosenSizes, Timed]:
     """The widths by measurements, or where the compile is resumed those that it has chosen before."""
     if (plan := stored_plan(options, given)) is not None:
-        return planned_widths(given.program, plan), Timed(goal, (), why_ended=_RESUMED)
+        return planned_sizes(given.program, plan), Timed(goal, (), why_ended=_RESUMED)
     with measuring(given) as measure:
         choice, timed = close_the_loop(goal, choose, measure)
     assert choice.result.plan is not None, "a pruning has a plan"
     store_plan(options, given, choice.result.plan)
-    return choice.kept, timed
+    return choice.sizes, timed
 
 
 def _choose(
     options: PruneFilters, given: StepInput, evidence: Evidence | None, costs: Costs, tightened: float
-) -> Choice:
+) -> SizeChoice:
     """The widths for the goals in time tightened by a factor, and the others as they are."""
     speedup, ms = options.latency_speedup, options.latency_ms
     tighter = replace(
@@ -80,11 +79,11 @@ def _choose(
     result = tighter.run(given.program, evidence, costs.model)
     told = result.stats["allocation"]
     dense_ms, ms = told["dense"]["latency_ms"], told["predicted"]["latency_ms"]
-    return Choice(result, dense_ms / ms, ms)
+    return SizeChoice(result, dense_ms / ms, ms)
 
 
 @contextmanager
-def measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
+def measuring(given: StepInput) -> Iterator[Callable[[SizeChoice], LatencyComparison | Unknown]]:
     """What measures the network of a choice in turns with the one that came in, on the target."""
     request, settings = given.request, given.request.settings
     kind = choose_engine(request.target, settings.engine_options)
@@ -95,7 +94,7 @@ def measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison
         dense_folder.mkdir()
         dense = survived(partial(export_untrained, request.target, given.program, dense_folder))
 
-        def measure(choice: Choice) -> LatencyComparison | Unknown:
+        def measure(choice: SizeChoice) -> LatencyComparison | Unknown:
             settings.progress.stage("measure the widths that were chosen")
             if isinstance(dense, Unknown):
                 return dense

@@ -1,7 +1,7 @@
 """Train a dense network on all 60,000 Fashion-MNIST images and write its checkpoint and log.
 
     python train.py --data DIR [--network resnet] [--epochs 12] [--seed 0] [--out model.pt]
-    python train.py --data DIR --network wide_resnet --epochs 8 --out wide.pt
+    python train.py --data DIR --network wide_resnet --epochs 6 --out wide.pt
 
 DIR holds the four idx.gz files (Debian: package dataset-fashion-mnist). The last epoch is kept: nothing is
 chosen on the test images, which are only watched.

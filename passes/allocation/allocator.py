@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunec.passes.allocation.budgets import Budget, budgets_of, quantities, within
-from prunec.passes.allocation.goals import Allocation, Goals
+from prunec.passes.allocation.goals import Allocation, Goals, check_compares
 from prunec.passes.allocation.greedy import greedy
 from prunec.passes.allocation.importance import Importance, Scores, scores_of
 from prunec.passes.allocation.plateaus import widest_as_fast
@@ -117,7 +117,7 @@ class Allocator:
         """The importance of the units.
 
         Raises:
-            UsageError: The criterion only selects, or a score is not finite.
+            UsageError: A score is not finite.
         """
         return Importance.of(self.criterion, self.scope.coupling.groups, self.scores)
 
@@ -131,10 +131,15 @@ class Allocator:
         work = self.workload.at(widths)
         return {quantity.name: float(quantity.usage(work)) for quantity in quantities(self.costs)}
 
+    @property
+    def dense_widths(self) -> Widths:
+        """All units of every group."""
+        return self._space(()).dense
+
     @cached_property
     def dense(self) -> Mapping[str, float]:
         """What the network uses before it is pruned."""
-        return self.figures(self._space(()).dense)
+        return self.figures(self.dense_widths)
 
     @cached_property
     def least(self) -> Mapping[str, float]:
@@ -149,7 +154,8 @@ class Allocator:
                 groups by scores that the criterion doesn't give.
             InputError: The cost model gives the network no time that could be saved.
         """
-        dense = self.workload.at(self._space(()).dense)
+        check_compares(allocation, self.criterion)
+        dense = self.workload.at(self.dense_widths)
         space = self._space(budgets_of(goals, self.costs, dense))
         chosen: Allocation = self._auto(goals) if allocation == "auto" else allocation
         widths = self._widths(space, chosen) if widths is None else widths
@@ -157,8 +163,8 @@ class Allocator:
         return Allocated(chosen, widths, lost, self.dense, self.figures(widths), self.least, space.budgets)
 
     def _space(self, budgets: tuple[Budget, ...]) -> Space:
-        needed = frozenset[str]().union(*(budget.quantity.counts for budget in budgets))
-        workload = self.workload.only(needed) if budgets else self.workload
+        used = [budget.quantity for budget in budgets] if self.costs is None else quantities(self.costs)
+        workload = self.workload.only(frozenset[str]().union(*(quantity.counts for quantity in used)))
         return Space(self.scope.coupling.groups, self.scope.positions, self.rounding, workload, budgets)
 
     def _auto(self, goals: Goals) -> Allocation:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.errors import UsageError
 
 #: How widths are chosen; "auto" is "greedy" where latency is asked for and units are scored, else "uniform".
@@ -60,4 +61,19 @@ class Goals:
         return self.latency_speedup is not None or self.latency_ms is not None
 
 
+#: Names of the goals.
 GOALS = tuple(field.name for field in fields(Goals))
+
+
+def check_compares(allocation: Allocation, criterion: Criterion) -> None:
+    """Refuse an allocation that compares groups, with a criterion that only selects within them.
+
+    Raises:
+        UsageError: They don't go together.
+    """
+    if allocation in ("global", "greedy") and not isinstance(criterion, ScoresUnits):
+        raise UsageError(
+            f"allocation={allocation} compares groups by the scores of their units, and the criterion "
+            f"{criterion.name} only selects within a group.",
+            hint="Use allocation=uniform, or a criterion that scores units.",
+        )

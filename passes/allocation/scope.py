@@ -1,4 +1,7 @@
-"""The groups that are pruned, by the options of `PruneFilters`."""
+"""The groups that are pruned, by the options of `PruneFilters`.
+
+With ``for_module`` no head of attention is shortened: a module's code has its width, or computes scales from it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from prunec.passes.allocation.importance import some
 from prunec.passes.cost import layer_name
 from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.errors import UnsupportedModelError
-from prunec.passes.groups import Group
+from prunec.passes.groups import Group, marked
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs, matches
 from prunec.passes.roles import expand_roles
@@ -42,6 +45,7 @@ class Scope:
         layers = layer_names(program)
         check_globs(ignore, layers, "ignore")
         check_globs(freeze, layers, "freeze")
+        of_a_head = marked(coupling.roots, coupling.ties.head_dims if options.for_module else [])
         positions = tuple(
             position
             for position, group in enumerate(coupling.groups)
@@ -49,6 +53,7 @@ class Scope:
             and not matches({layer_name(member.parameter) for member in group.members}, freeze)
             and (options.residual_streams or not group.residual)
             and (options.inexact_groups == "prune" or group.exact)
+            and not of_a_head[coupling.units(group)].any()
         )
         if not positions or not program.macs():
             raise _nothing_prunable(coupling)
@@ -72,7 +77,7 @@ def _nothing_prunable(coupling: Coupling) -> UnsupportedModelError:
         for reason in group.reasons:
             kept_whole.setdefault(reason, []).append(group.name)
     if coupling.groups:
-        by_option = "left out by ignore, freeze, residual_streams=false or inexact_groups=freeze"
+        by_option = "left out by ignore, freeze, residual_streams=false, inexact_groups=freeze or for_module"
         kept_whole[by_option] = [group.name for group in coupling.groups]
     lines = [f"  {reason}: {some(names)}" for reason, names in kept_whole.items()]
     return UnsupportedModelError(

@@ -148,5 +148,5 @@ def time_engines(
                     raise UsageError(f"{title} can't measure a cost model: {times.reason}")
                 for node, ms in times.items():
                     layers[played, index, owners[index][node]] += ms
-                networks[played, index] = sessions[index].latency_ms(inputs, _PROFILED_RUNS, seed).median
+                networks[played, index] = np.median(sessions[index].timed(inputs, _PROFILED_RUNS).ms)
     return LayerTimes(np.median(layers, axis=0), np.median(networks, axis=0))

@@ -66,16 +66,25 @@ class Times:
 
     def of(self, operations: Sequence[int]) -> "Prediction":
         """The time of some operations together, where there are no leading axes."""
-        parts = [each[list(operations)].sum() for each in (self.compute_ms, self.memory_ms, self.launch_ms)]
-        return Prediction(float(sum(parts)), BOUNDS[int(np.argmax(parts))])
+        parts = [float(each[list(operations)].sum()) for each in (self.compute_ms, self.memory_ms, self.launch_ms)]
+        compute_ms, memory_ms, _ = parts
+        kernel_bound: Literal["compute", "memory"] = "compute" if compute_ms >= memory_ms else "memory"
+        return Prediction(sum(parts), BOUNDS[int(np.argmax(parts))], kernel_bound)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted milliseconds, and what most of them go into."""
+    """Predicted milliseconds.
+
+    Attributes:
+        ms: All of them.
+        bound: What most of them go into.
+        kernel_bound: Which takes longer, operations or bytes; launches aside.
+    """
 
     ms: float
     bound: Bound
+    kernel_bound: Literal["compute", "memory"]
 
 
 @dataclass(frozen=True)

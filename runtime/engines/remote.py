@@ -13,7 +13,7 @@ from prunec.passes.unknown import Unknown
 from prunec.runtime import children
 from prunec.runtime.engines import served
 from prunec.runtime.engines.protocol import EngineInfo
-from prunec.runtime.latency import LatencyComparison, Percentiles
+from prunec.runtime.latency import LatencyComparison, SessionTimes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,9 +60,9 @@ class RemoteSession:
         """Names and sizes of the inputs, under ONNX Runtime; a dynamic size is its name."""
         return self._call("described", served.sizes, self._number)
 
-    def latency_ms(self, inputs: "Sequence[NDArray[Any]]", runs: int, seed: int) -> Percentiles:
-        """Latency by the engine's own timer, in milliseconds."""
-        return self._call("timed", served.latency_ms, self._number, inputs, runs, seed)
+    def timed(self, inputs: "Sequence[NDArray[Any]]", runs: int) -> SessionTimes:
+        """Times by the engine's own timer, after a warm-up."""
+        return self._call("timed", served.timed, self._number, inputs, runs)
 
     def compared_with(self, dense: Self, inputs: "Sequence[NDArray[Any]]", runs: int, seed: int) -> LatencyComparison:
         """Latency of another engine of this kind and of this one, measured in turns by their own timers."""

@@ -20,10 +20,9 @@ from prunec.runtime.engines.catalogue import load_engine
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
-from prunec.runtime.latency import LatencyComparison, Percentiles, Timer, compare_latency, percentiles, time_runs
+from prunec.runtime.latency import LatencyComparison, SessionTimes, Timer, compare_latency, time_session
 from prunec.runtime.target import Target
 
-_WARMUP = 20
 _numbers = itertools.count()
 _open: dict[int, tuple[EngineKind, Session]] = {}
 
@@ -70,10 +69,10 @@ def sizes(number: int) -> tuple[list[str], list[tuple[int | str, ...]]]:
     return session.input_names, session.input_shapes
 
 
-def latency_ms(number: int, inputs: Sequence[NDArray[Any]], runs: int, seed: int) -> Percentiles:
-    """Latency of a session by its own timer, in milliseconds."""
+def timed(number: int, inputs: Sequence[NDArray[Any]], runs: int) -> SessionTimes:
+    """Times of a session by its own timer, after a warm-up."""
     with ENGINES.blame(_open[number][0].name):
-        return percentiles(time_runs([_timer(number, inputs)], runs, _WARMUP, seed)[:, 0])
+        return time_session(_timer(number, inputs), runs)
 
 
 def compare(dense: int, compiled: int, inputs: Sequence[NDArray[Any]], runs: int, seed: int) -> LatencyComparison:

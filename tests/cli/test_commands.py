@@ -369,3 +369,16 @@ def test_compare_refuses_what_is_no_run(tmp_path: Path, bundle: Path, prunec: Pr
     outcome = prunec("compare", bundle, tmp_path / "x.yaml")
     assert outcome.code == 9
     assert "speedup" in outcome.err
+
+
+@pytest.mark.long
+def test_measure_costs(project: Path, prunec: Prunec) -> None:
+    outcome = prunec("measure-costs", "model.pt", "--target", "cpu", "-o", "costs.json")
+    assert outcome.code == 0 and "Cost model: costs.json" in outcome.out and "1 thread" in outcome.out
+    assert json.loads((project / "costs.json").read_text())["key"]["target"] == "cpu"
+
+
+def test_costs_that_can_not_be_measured(project: Path, prunec: Prunec) -> None:
+    assert prunec("measure-costs", "model.pt", "--target", "cpu", "-o", "nowhere/costs.json").code == 10
+    assert prunec("measure-costs", "model.pt", "--target", "a100", "-o", "costs.json").code == 4
+    assert not (project / "costs.json").exists()

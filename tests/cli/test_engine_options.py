@@ -108,7 +108,7 @@ def test_latency_is_measured_at_the_batch_that_is_asked_for(project: Path, prune
     refused = prunec(*arguments)
     assert refused.code == 2
     assert "--latency-batch" in refused.err
-    assert prunec(*arguments, "--latency-batch", 4).code == 0
+    assert prunec(*arguments, "--latency-batch", 4, "--cpu-latency").code == 0
     report = read_bundle(project / "x").report
     assert report.latency_cpu is not None
     assert report.latency_cpu.batch == 4

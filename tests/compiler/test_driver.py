@@ -20,6 +20,7 @@ from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.bundle.bundle_reader import read_bundle
 from prunec.compiler.commands.verify_bundle import verify_bundle
+from prunec.compiler.facts.outcome import NO_CPU_LATENCY_ASKED
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.facts.step_facts import StepFact, StepInput
@@ -32,9 +33,11 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import HookFact, Recovered, Retraining
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.report.assemble import told_by_plug_ins
+from prunec.compiler.report.engine_facts import latency_request
+from prunec.compiler.report.engine_parts import LatencyRequestPart
 from prunec.compiler.report.report import Report
-from prunec.compiler.report.report_text import summary_lines
-from prunec.compiler.stages import recover_step
+from prunec.compiler.report.report_text import report_line, summary_lines
+from prunec.compiler.stages import measurement, recover_step
 from prunec.compiler.stages.driver import compile_model
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes import Program, capture
@@ -52,7 +55,7 @@ PIPELINE = (
     "prune-filters{ratio=0.5,round_to=4} permute{seconds=2} sparsify "
     "recover{epochs=3,schedule=constant:0.05,batch_size=32}"
 )
-FAST = Settings(latency_runs=10)
+FAST = Settings(latency_runs=10, cpu_latency=True)
 UNCHECKED = replace(FAST, verify_each=False)
 
 
@@ -166,6 +169,22 @@ def test_latency_is_measured_on_this_cpu_and_null_for_the_device(compiled: tuple
         report.latency_cpu.speedup_interval[0] <= report.latency_cpu.speedup <= report.latency_cpu.speedup_interval[1]
     )
     assert "latency" in report.reasons
+
+
+def test_this_cpu_is_not_timed_for_another_device_unless_it_is_asked_for(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*_: object) -> None:
+        raise AssertionError("this CPU was timed")
+
+    monkeypatch.setattr(measurement, "_latency_on_cpu", timed)
+    settings = replace(FAST, build_engine=False, cpu_latency=False, latency_batch=3)
+    report = compile_model(program, "a100-dense", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=settings)
+    assert report.latency_cpu == NO_CPU_LATENCY_ASKED
+    assert "--cpu-latency" in report.reasons["latency_cpu"]
+    assert "measured" not in report_line(report)
+    assert latency_request(report) == LatencyRequestPart(batch=3, runs=10, threads=1), "what `prunec build` will take"
+    assert any("not measured" in line for line in summary_lines(report) if line.startswith("Measured speed-up"))
 
 
 def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ layers = st.builds(
     gain=unknowns | finite,
     predicted_dense_ms=maybe_ms,
     predicted_ms=maybe_ms,
-    predicted_bound=unknowns | st.sampled_from(("compute", "memory", "launch")),
+    predicted_bound=unknowns | st.sampled_from(("compute", "memory")),
     onnx_nodes=st.lists(st.text(), max_size=2).map(tuple),
 )
 accuracies = st.builds(AccuracyPart, metric=st.text(), **dict.fromkeys(ACCURACY_STAGES, unknowns | fractions))

@@ -66,7 +66,7 @@ def law(program: Program, key: CostKey | None = None) -> FittedCosts:
     operations = work_of(program).operations
     laws = np.zeros((3, len(operations), 8))
     laws[:, :, 3] = PER_MAC
-    here = key or CostKey("cpu-dense-fp32", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
+    here = key or CostKey("cpu", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
     names = tuple(each.name for each in operations)
     return FittedCosts(here, {"layers": 0.04, "network": 0.02}, Blocks(1, 1, 1), names, laws, (BESIDE, 1.0))
 
@@ -196,7 +196,7 @@ def test_a_device_that_is_not_here_is_predicted_and_nothing_is_corrected(
     machine = Machine(monkeypatch, beside_ms=0.08)
     settings = replace(FAST, build_engine=False)
     report = compile_model(
-        program, "a100-dense", "prune-filters{latency_speedup=1.01}", output=tmp_path / "o", settings=settings
+        program, "a100-dense", "prune-filters{latency_speedup=1,speedup=1.5}", output=tmp_path / "o", settings=settings
     )
     assert (machine.fitted, machine.measured) == (0, 0)
     assert report.costs is not None
@@ -250,7 +250,7 @@ def test_a_resumed_compile_takes_the_stored_widths(
     with pytest.raises(StoppedError):
         compiled(program, tmp_path, RETRAINED, "o", data=data, settings={"progress": Stops()})
     state = tmp_path / "o.state"
-    assert [path.name.partition("-")[0] for path in sorted(state.iterdir())] == ["costs", "plan"]
+    assert [path.name.partition("-")[0] for path in sorted(state.iterdir())] == ["costs", "plan", "recover"]
     machine._beside_ms = 0.3  # another moment, in which other widths would be chosen
     again = compiled(program, tmp_path, RETRAINED, "o", data=data, settings={"resume": True})
     assert (machine.fitted, machine.measured) == (2 * done[0], 2 * done[1]), "nothing was measured anew"

@@ -13,6 +13,7 @@ from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.bundle.bundle_reader import read_bundle
 from prunec.compiler.commands.build_bundle import Source, build_bundle
+from prunec.compiler.commands.profile_latency import combinations_of, profile_path
 from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.drawing.report_page import sparse_kernel_words
 from prunec.compiler.facts.progress import Silent
@@ -256,3 +257,27 @@ def test_words_for_what_the_builder_did(found: bool | None, chosen: bool | None,
     sparsity = layer.sparsity.model_copy(update={"found_by_builder": found, "chosen_by_builder": chosen})
     assert sparse_kernel_words(layer.model_copy(update={"sparsity": sparsity})) == words
     assert sparse_kernel_words(layers()[0]) == ""
+
+
+def test_an_engine_is_profiled_where_it_runs(
+    program: Program, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_device(monkeypatch, fused=("node_conv2d", "node_conv2d_1"))
+    compiled(program, data, tmp_path / "b")
+    nothing, asked = ModelOptions(None, None, False, ""), combinations_of([1, 4], [1], runs=4, seed=0)
+    found = profile_path(tmp_path / "b" / "engine.plan", asked, config=None, model=nothing, sessions=2)
+    assert (found.engine, found.target) == ("TensorRT", "h100-2:4-fp16")
+    for combination in found.combinations:
+        assert len(combination.sessions_ms) == 2
+        assert not isinstance(combination.operators, Unknown)
+        assert not isinstance(combination.layers, Unknown)
+        told = {time.layer: time.latency_ms for time in combination.operators}
+        assert set(told) == {"6"}, "the others are computed together"
+        layers = {layer.name: layer for layer in combination.layers}
+        assert {name: layer.measured_ms for name, layer in layers.items() if name in told} == told
+        assert layers["2"].measured_ms is None
+        assert all(layer.predicted_ms for layer in layers.values() if layer.name)
+    with pytest.raises(InputError, match="takes batches of 1 to 4, got 8"):
+        profile_path(
+            tmp_path / "b" / "engine.plan", combinations_of([8], [1], 4, 0), config=None, model=nothing, sessions=2
+        )

@@ -7,6 +7,7 @@ import pytest
 
 from prunec.compiler.fairness import comparison_levels
 from prunec.compiler.fairness.accuracy_difference import student_quantile
+from prunec.compiler.fairness.amounts import Alike
 from prunec.compiler.fairness.asked_once import AskedOnce, Reading
 from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import PairLevels, compare_pair
@@ -46,7 +47,7 @@ def test_a_question_can_t_read_a_field_that_it_doesn_t_name() -> None:
 
 def test_pairs_among_many_are_judged_as_pairs_alone() -> None:
     cards = read_cards(LITERATURE)
-    levels = PairLevels(cards)
+    levels = PairLevels(cards, Alike())
     for a, b in combinations(cards, 2):
         assert levels(a, b) == compare_pair(a, b)
 

@@ -30,7 +30,7 @@ from prunec.compiler.recovery.recover import Recover, StateOptions, recover
 from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.own_layers import shrink
-from prunec.passes.plan import PruningPlan
+from prunec.passes.plan import PruningPlan, RemovedBranch
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.costs.cost_file import costs_json, read_costs
@@ -311,6 +311,11 @@ def _read_costs(path: Path) -> object:
     return read_costs(path).network_ms(flow.at(counts))
 
 
+def _plan_of_branches() -> bytes:
+    branch = RemovedBranch("3", ("3.weight", "3.bias"), ("3.weight",))
+    return replace(PruningPlan.from_json(_plan().decode()), removed_branches=(branch,)).to_json().encode()
+
+
 def _read_plan(path: Path) -> object:
     return shrink(network(), PruningPlan.read(path))
 
@@ -426,7 +431,7 @@ READERS: dict[str, Reader] = {
     "pipeline": Reader(lambda: _PIPELINES, of_text, _read_pipeline, "pipeline.txt"),
     "schedule": Reader(lambda: _SCHEDULES, of_text, _read_schedule, "schedule.txt"),
     "target": Reader(lambda: [b"a100-2:4-fp16", b"cpu", b"t4-dense-int8"], of_text, _read_target, "target.txt"),
-    "plan": Reader(lambda: [_plan()], of_json, _read_plan, "plan.json"),
+    "plan": Reader(lambda: [_plan(), _plan_of_branches()], of_json, _read_plan, "plan.json"),
     "costs": Reader(lambda: [_costs()], of_json, _read_costs, "costs.json"),
     "report": Reader(_reports, of_json, _compare, "report.json"),
     "cards": Reader(lambda: _CARDS, of_text, _compare, "cards.yaml"),

@@ -122,6 +122,48 @@ def test_sizes_that_a_list_holds() -> None:
     assert list(applied(network, normal(2, 5)).attributes) == ["sizes"]
 
 
+class Rearranged(nn.Module):
+    """A layer that computes with a table of sizes which is made of another one, as copies of it are (einops)."""
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.pairs = tuple(sizes.items())
+
+    def __getstate__(self) -> dict[str, int]:
+        return self.sizes
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def forward(self, x: Tensor) -> Tensor:
+        ((_, parts), (_, heads)) = self.pairs
+        return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def test_sizes_within_tables_are_set_and_survive_copies() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        q, k, v = s.split(s.qkv(x))
+        return s.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    attention = Net(forward, qkv=nn.Linear(32, 96), split=Rearranged(parts=3, heads=4), o=nn.Linear(32, 32))
+    assert applied(block(attention), normal(2, 7, 5), for_module=True).attributes == {
+        "attention.split.sizes": ({"parts": 3, "heads": 4}, {"parts": 3, "heads": 2}),
+        "attention.split.pairs": ((("parts", 3), ("heads", 4)), (("parts", 3), ("heads", 2))),
+    }
+
+
+def test_a_single_head_is_not_shortened_for_the_module() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        q, k, v = (f(x).view(*x.shape[:2], -1, 16).transpose(1, 2) for f in (s.q, s.k, s.v))
+        return s.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    attention = Net(forward, q=nn.Linear(32, 16), k=nn.Linear(32, 16), v=nn.Linear(32, 16), o=nn.Linear(16, 32))
+    with pytest.raises(UnsupportedModelError, match="is invalid for input of size"):
+        applied(block(attention), normal(2, 7, 5))
+    assert not applied(block(attention), normal(2, 7, 5), for_module=True).attributes
+
+
 def test_a_view_that_hides_a_wrong_width_in_the_sequence() -> None:
     """With fewer heads than the attribute says the sequence gets shorter: the module runs, and is captured no more."""
 

@@ -1,0 +1,75 @@
+"""The facts that prunec's own passes leave."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from prunec.compiler.facts.costs import Timed
+from prunec.passes.allocation.sizes import ChosenSizes
+from prunec.passes.oracle import OracleReport
+from prunec.passes.prune_filters import PruneFilters
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The facts of a filter pruning.
+
+    Attributes:
+        options: The options that were followed.
+        widths: Name of each group, its width in the dense network, and the number of units that it keeps.
+        oracle: Report on the check of the pruned program.
+        rounds: Number of filter prunings so far, this one included.
+        allocation: What the pass tells of the allocation of widths for goals; None where a ratio or a plan gives them.
+        timed: What was tried for a goal in time; None where none was asked for.
+        branches: Residual branches that it removed, each by its last layer.
+    """
+
+    options: PruneFilters
+    widths: tuple[tuple[str, int, int], ...]
+    oracle: OracleReport
+    rounds: int
+    allocation: Mapping[str, Any] | None = None
+    timed: Timed | None = None
+    branches: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> ChosenSizes:
+        """What it pruned to."""
+        return ChosenSizes({group: kept for group, _, kept in self.widths}, self.branches)
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """The facts of a channel permutation.
+
+    Attributes:
+        retained_before: Share of each layer's magnitude that 2:4 would have kept, by layer.
+        gain: Share of its magnitude that 2:4 keeps more by the new order, by layer.
+        efficacy: Share of 2:4's loss that the order undoes, by layer.
+        refused: Groups that kept their order, with the reason.
+        cut_short: Groups whose search ended because the time was up.
+    """
+
+    retained_before: Mapping[str, float]
+    gain: Mapping[str, float]
+    efficacy: Mapping[str, float]
+    refused: Mapping[str, str]
+    cut_short: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Any]) -> Self:
+        """The fact, from the stats of the pass."""
+        return cls(
+            {layer["layer"]: layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["retained_after"] - layer["retained_before"] for layer in stats["layers"]},
+            {layer["layer"]: layer["efficacy"] for layer in stats["layers"]},
+            {group["name"]: group["reason"] for group in stats["groups"] if group["reason"]},
+            tuple(group["name"] for group in stats["groups"] if group["complete"] is False),
+        )
+
+
+@dataclass(frozen=True)
+class Sparsified:
+    """The facts of a masking to 2:4: the share of its magnitude that the mask keeps, by layer."""
+
+    retained_magnitude: Mapping[str, float]
