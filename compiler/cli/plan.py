@@ -106,6 +106,8 @@ def _print(forecast: "Forecast") -> None:
     )
     groups = [(group.group, str(group.dense), str(group.kept)) for group in forecast.groups]
     print_table("widths", ("group", "dense", "kept"), groups)
+    if forecast.removed_branches:
+        echo(f"branches that go: {', '.join(forecast.removed_branches)}\n")
     print_table("layers by predicted time, each with what follows it", *words.layer_table(forecast))
     echo("what limits it, in shares of the pruned network's predicted time")
     echo("\n".join([*(f"  {line}" for line in words.limit_words(forecast.limits)), ""]))

@@ -1,7 +1,7 @@
 """The facts of a forecast, made of a pruning's result, a cost model, and what was measured."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,70 +46,77 @@ class Planned:
         program: The program that is pruned.
         options: The options of the pruning.
         costs: The cost model.
-        allocator: What was prepared for the program, with the cost model.
+        dense: What was prepared for the program, with the cost model.
+        left: The same for the program without the branches that go; `dense` where none does.
         result: The result of the pass.
     """
 
     program: Program
     options: PruneFilters
     costs: Costs
-    allocator: Allocator
+    dense: Allocator
+    left: Allocator
     result: PassResult
 
     @cached_property
     def widths(self) -> Widths:
-        """Units kept in each group, int64 (groups,)."""
+        """Units kept in each group of what is left, int64 (groups,)."""
         return np.array([group["kept"] for group in self.result.stats["groups"]], dtype=np.int64)
 
     @cached_property
-    def dense_widths(self) -> Widths:
-        """All units of each group, int64 (groups,)."""
-        return np.array([group["width"] for group in self.result.stats["groups"]], dtype=np.int64)
-
-    @cached_property
     def figures(self) -> Mapping[str, float]:
-        """What the widths use, by name."""
-        return self.allocator.figures(self.widths)
+        """What the pruned network uses, by name."""
+        return self.left.figures(self.widths)
 
     @property
     def speedup(self) -> float:
         """Dense over pruned predicted time."""
-        return self.allocator.dense["latency_ms"] / self.figures["latency_ms"]
+        return self.dense.dense["latency_ms"] / self.figures["latency_ms"]
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the residual branches that go."""
+        return () if self.result.plan is None else tuple(each.name for each in self.result.plan.removed_branches)
+
+    @property
+    def importance_lost(self) -> float | None:
+        """Share of the importance of all units that is lost; None where the criterion only selects."""
+        told = self.result.stats.get("allocation", {})
+        return told["importance_lost"] if told else self.left.importance_lost(self.widths)
 
 
 def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Target, batch: int) -> Forecast:
     """The facts of a planned pruning, and of both networks as measured, on a target at some samples at once."""
-    allocator, options = planned.allocator, planned.options
+    options, lost = planned.options, planned.importance_lost
     model, rounded = planned.costs.model, _rounded(planned.costs)
-    told = planned.result.stats.get("allocation", {})
     sparse = _TwoFour.of(planned, target, batch)
-    lost = allocator.importance_lost(planned.widths)
     return Forecast(
         target=str(target),
         step=str(Step(options.name, options)),
         seed=options.seed or 0,
         goals=options.goals.given,
-        allocation=told.get("allocation", "ratio"),
+        allocation=planned.result.stats.get("allocation", {}).get("allocation", "ratio"),
         cost_model=CostFacts(model.source, planned.costs.from_file, model.key, dict(model.error)),
-        dense=_figures(allocator.dense, rounded),
+        dense=_figures(planned.dense.dense, rounded),
         pruned=_figures(planned.figures, rounded),
-        least=_figures(allocator.least, rounded),
+        least=_figures(planned.left.least, rounded),
         predicted_speedup=rounded(planned.speedup),
         importance_kept=None if lost is None else 1 - lost,
         measured=None if isinstance(measured, Unknown) else _measured_times(measured),
         why_not_measured=reason_of(measured),
         two_four=sparse.network,
         why_no_two_four=sparse.why_not,
+        removed_branches=planned.branches,
         groups=tuple(_groups(planned)),
         layers=tuple(_layers(planned, sparse, rounded)),
-        limits=limits_of(allocator, planned.widths),
+        limits=limits_of(planned.left, planned.widths),
         curve=tuple(_curve(planned, rounded)),
     )
 
 
 def _rounded(costs: Costs) -> Callable[[float], float]:
     """Rounding of what a cost model predicts: from a data sheet no more digits are told than are meant."""
-    return (lambda value: float(f"{value:.{_DIGITS}g}")) if costs.model.source == "roofline" else float
+    return _significant if costs.model.source == "roofline" else float
 
 
 def _figures(figures: Mapping[str, float], rounded: Callable[[float], float]) -> Figures:
@@ -127,20 +134,23 @@ def _groups(planned: Planned) -> Iterator[GroupForecast]:
 
 
 def _layers(planned: Planned, sparse: "_TwoFour", rounded: Callable[[float], float]) -> Iterator[LayerForecast]:
-    model, workload = planned.costs.model, planned.allocator.workload
-    dense, pruned = workload.at(planned.dense_widths), workload.at(planned.widths)
+    model = planned.costs.model
+    dense = planned.dense.workload.at(planned.dense.dense_widths)
+    pruned = planned.left.workload.at(planned.widths)
     dense_ms, pruned_ms = model.layer_ms(dense), model.layer_ms(pruned)
     times = model.times(pruned) if isinstance(model, RooflineCosts) else None
-    for place, operation in enumerate(workload.operations):
+    places = {operation.name: place for place, operation in enumerate(pruned.operations)}
+    for place, operation in enumerate(dense.operations):
+        after = places.get(operation.name)
         yield LayerForecast(
             layer=operation.name,
             operator=operation.operator,
             dense_channels=_channels(dense, place),
-            pruned_channels=_channels(pruned, place),
+            pruned_channels=(0, 0) if after is None else _channels(pruned, after),
             dense_ms=rounded(float(dense_ms[place])),
-            pruned_ms=rounded(float(pruned_ms[place])),
-            two_four_gain=sparse.layers.get(place),
-            bound=None if times is None else times.of([place]).bound,
+            pruned_ms=0.0 if after is None else rounded(float(pruned_ms[after])),
+            two_four_gain=sparse.layers.get(operation.name),
+            bound=None if times is None or after is None else times.of([after]).bound,
         )
 
 
@@ -149,8 +159,8 @@ def _channels(work: Work, place: int) -> tuple[int, int]:
 
 
 def _curve(planned: Planned, rounded: Callable[[float], float]) -> Iterator[CurvePoint]:
-    dense = planned.allocator.dense
-    for each in pareto_curve(planned.allocator, planned.options.allocation):
+    dense = planned.dense.dense
+    for each in pareto_curve(planned.dense, planned.options.allocation):
         lost, ms = each.importance_lost, each.figures["latency_ms"]
         yield CurvePoint(
             predicted_speedup=rounded(dense["latency_ms"] / ms),
@@ -162,29 +172,36 @@ def _curve(planned: Planned, rounded: Callable[[float], float]) -> Iterator[Curv
 
 @dataclass(frozen=True)
 class _TwoFour:
-    """What 2:4 brings by the roofline: for the networks, and by the place of each layer of the pruned one."""
+    """What 2:4 brings by the roofline: for the networks, and by the name of each layer of the pruned one."""
 
     network: TwoFourGain | None
-    layers: Mapping[int, float]
+    layers: Mapping[str, float]
     why_not: str = ""
 
     @classmethod
     def of(cls, planned: Planned, target: Target, batch: int) -> "_TwoFour":
         if why_not := why_no_two_four(target):
             return cls(None, {}, f"{why_not}.")
-        workload, rows = planned.allocator.workload, []
-        for program, widths in ((planned.program, planned.dense_widths), (planned.result.program, planned.widths)):
-            weights = frozenset(layer.weight for layer in eligibility(program) if layer.eligible)
-            plain, sparse = (roofline_costs(target, batch, of) for of in (frozenset[str](), weights))
-            if isinstance(plain, Unknown) or isinstance(sparse, Unknown):
-                return cls(None, {}, reason_of(plain))
-            work = workload.at(widths)
-            gains = _gain(plain.layer_ms(work), sparse.layer_ms(work))
-            network = float(f"{float(plain.network_ms(work) / sparse.network_ms(work)):.{_DIGITS}g}")
-            can_hold = [place for place, each in enumerate(workload.operations) if each.weight in weights]
-            rows.append((network, {place: float(f"{gains[place]:.{_DIGITS}g}") for place in can_hold}))
-        (dense, _), (pruned, layers) = rows
+        plain = roofline_costs(target, batch)
+        if isinstance(plain, Unknown):
+            return cls(None, {}, plain.reason)
+        dense, _ = _gains(plain, planned.program, planned.dense.workload.at(planned.dense.dense_widths))
+        pruned, layers = _gains(plain, planned.result.program, planned.left.workload.at(planned.widths))
         return cls(TwoFourGain(dense, pruned), layers)
+
+
+def _gains(plain: RooflineCosts, program: Program, work: Work) -> tuple[float, Mapping[str, float]]:
+    """Time without over time with 2:4: of a whole program, and of each layer that can hold it by its name."""
+    weights = frozenset(layer.weight for layer in eligibility(program) if layer.eligible)
+    sparse = replace(plain, sparse_weights=weights)
+    gains = _gain(plain.layer_ms(work), sparse.layer_ms(work))
+    by_name = {each.name: gain for each, gain in zip(work.operations, gains, strict=True) if each.weight in weights}
+    network = float(plain.network_ms(work) / sparse.network_ms(work))
+    return _significant(network), {name: _significant(float(gain)) for name, gain in by_name.items()}
+
+
+def _significant(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def _gain(without_ms: NDArray[np.float64], with_ms: NDArray[np.float64]) -> NDArray[np.float64]:

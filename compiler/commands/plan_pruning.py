@@ -20,6 +20,7 @@ from prunec.compiler.stages.pass_steps import evidence_of
 from prunec.compiler.stages.time_goals import measuring
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.goals import Goals
+from prunec.passes.branch_removal import remove_branches
 from prunec.passes.errors import UsageError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.program import Program
@@ -133,8 +134,11 @@ def _planned(options: PruneFilters, given: StepInput) -> Planned:
     program, model = given.program, given.costs.model
     evidence = evidence_of(options, given) if options.needs else None
     given.request.settings.progress.stage("choose widths")
-    allocator = Allocator.of(program, options, model, evidence)
-    return Planned(program, options, given.costs, allocator, options.run(program, evidence, model))
+    dense, result = Allocator.of(program, options, model, evidence), options.run(program, evidence, model)
+    assert result.plan is not None, "a pruning has a plan"
+    names = [branch.name for branch in result.plan.removed_branches]
+    left = Allocator.of(remove_branches(program, names), options, model, evidence) if names else dense
+    return Planned(program, options, given.costs, dense, left, result)
 
 
 def _measured(given: StepInput, planned: Planned) -> LatencyComparison | Unknown:

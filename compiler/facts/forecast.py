@@ -155,10 +155,11 @@ class Forecast:
         why_not_measured: Why not, as a sentence; empty where they were.
         two_four: Gain of 2:4; None where the device has no kernels for it.
         why_no_two_four: Why not; empty where it has.
-        groups: The prunable groups.
-        layers: The layers, in the order of execution.
+        removed_branches: Residual branches that go, each by its last layer.
+        groups: The prunable groups of what is left without them.
+        layers: The layers, in the order of execution; those of branches that go are pruned to 0 channels and 0 ms.
         limits: What limits, the largest share first.
-        curve: What importance is left at which speed, from the dense network to the most that is possible.
+        curve: What importance widths alone leave at which speed, from the dense network to the least widths.
     """
 
     target: str
@@ -176,6 +177,7 @@ class Forecast:
     why_not_measured: str
     two_four: TwoFourGain | None
     why_no_two_four: str
+    removed_branches: tuple[str, ...]
     groups: tuple[GroupForecast, ...]
     layers: tuple[LayerForecast, ...]
     limits: tuple[Limit, ...]

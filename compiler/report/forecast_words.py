@@ -29,6 +29,8 @@ def layer_name(layer: str) -> str:
 def channels(layer: LayerForecast) -> str:
     """Channels that a layer reads and writes, dense and pruned: ``64>128 to 32>80``; one pair where both are equal."""
     dense, pruned = (f"{reads}>{writes}" for reads, writes in (layer.dense_channels, layer.pruned_channels))
+    if layer.pruned_channels == (0, 0):
+        return f"{dense}, gone"
     return dense if dense == pruned else f"{dense} to {pruned}"
 
 

@@ -117,11 +117,14 @@ def test_with_a_cost_model_of_this_machine_times_are_measured(
     assert (found["two_four"], found["layers"][0]["bound"]) == (None, None)
     kept = [point["importance_kept"] for point in found["curve"]]
     assert kept == sorted(kept, reverse=True)
-    outcome = prunec(*PLAN, *arguments, "-o", "plan.json", "--html", "plan.html")
-    assert outcome.code == 0
+
+
+def test_the_terminal_tells_it_in_80_columns(project: Path, prunec: Prunec) -> None:
+    outcome = prunec(*PLAN, "a100-2:4", "--speedup", 2, "-o", "plan.json", "--html", "plan.html")
+    assert outcome.code == 0, outcome.err
     assert {path.name for path in project.glob("plan.*")} == {"plan.json", "plan.html"}
     assert all(len(line) <= 80 for line in tables(outcome)), outcome.out
-    for words in ("latency_speedup=1.2 (greedy)", "Measured in 50 turns", "what limits it", "Plan: plan.json"):
+    for words in ("speedup=2 (uniform)", "not measurements", "Not measured:", "what limits it", "Plan: plan.json"):
         assert words in outcome.out
 
 
@@ -177,6 +180,41 @@ def test_criteria_that_look_at_data_are_given_them(project: Path, prunec: Prunec
     assert 0 < found["importance_kept"] < 1
     assert without.code == 2
     assert "there is no training data" in without.err
+
+
+RESIDUAL = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        return torch.relu(x + self.last(torch.relu(self.first(x))))
+
+def network():
+    blocks = [Block() for _ in range(4)]
+    return nn.Sequential(nn.Conv2d(1, 16, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+"""
+
+
+def test_branches_that_go_are_told(project: Path, prunec: Prunec) -> None:
+    (project / "residual.py").write_text(RESIDUAL)
+    torch.manual_seed(0)
+    torch.save(import_callable("residual:network", project)().state_dict(), project / "model.pt")
+    pipeline = "prune-filters{latency_speedup=1.6,depth=true,round_to=4}"
+    found = forecast(prunec, "a100", "--model", "residual:network", "--pipeline", pipeline, "-o", "plan.json")
+    branches = found["removed_branches"]
+    assert branches
+    assert [branch.name for branch in PruningPlan.read(project / "plan.json").removed_branches] == branches
+    assert found["predicted_speedup"] >= 1.6
+    gone = [layer for layer in found["layers"] if layer["pruned_channels"] == [0, 0] and layer["layer"]]
+    assert {layer["layer"] for layer in gone} >= set(branches)
+    assert {layer["pruned_ms"] for layer in gone} == {0}
+    total = sum(layer["pruned_ms"] for layer in found["layers"])
+    assert total == pytest.approx(found["pruned"]["predicted_ms"], rel=0.02)
 
 
 def test_the_help_names_the_goals_and_what_the_plan_is_for(prunec: Prunec) -> None:

@@ -60,6 +60,7 @@ def sample(**changes: Any) -> Forecast:
         why_not_measured="needs the device (NVIDIA A100), which isn't here.",
         two_four=TwoFourGain(1.3, 1.1),
         why_no_two_four="",
+        removed_branches=(),
         groups=(GroupForecast("conv1", ("conv1",), 64, 32),),
         layers=layers,
         limits=(Limit("launches", "", 0.75, True), Limit("layer", "conv2", 0.6, True), Limit("memory", "", 0.1, False)),
