@@ -96,6 +96,20 @@ def test_the_plan_is_the_one_of_the_pass_and_applies(project: Path, prunec: Prun
     assert sum(p.numel() for p in module.parameters()) == found["pruned"]["parameters"]
 
 
+def test_compile_takes_the_plan(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "a100", "--parameters", 1500, "-o", "plan.json")
+    compiled = prunec(
+        "compile", "model.pt", "-t", "a100", "--plan", "plan.json", "--epochs", 0, "--no-engine", "-o", "out"
+    )
+    assert compiled.code == 0, compiled.err
+    assert (project / "out" / "plan.json").read_bytes() == (project / "plan.json").read_bytes()
+    report = json.loads((project / "out" / "report.json").read_text())
+    assert (report["macs"]["compiled"], report["parameters"]["compiled"]) == (
+        found["pruned"]["macs"],
+        found["pruned"]["parameters"],
+    )
+
+
 def test_without_a_goal_the_recipe_decides(project: Path, prunec: Prunec) -> None:
     by_ratio = forecast(prunec, "a100")
     assert (by_ratio["goals"], by_ratio["allocation"]) == ({}, "ratio")
