@@ -204,7 +204,7 @@ def test_the_signatures_that_other_programs_call() -> None:
     assert names(parse_schedule) == ["text", "epochs", "original"]
     assert names(apply_plan)[:2] == ["module", "plan"]
     assert names(check_oracle) == ["program", "result", "args", "kwargs"]
-    assert names(PruneFilters.run) == ["self", "program", "evidence", "costs"]
+    assert names(PruneFilters.run) == ["self", "program", "evidence", "costs", "widths"]
 
 
 def test_no_module_of_the_compiler_is_long() -> None:

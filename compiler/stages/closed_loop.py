@@ -20,7 +20,7 @@ CLOSE_ENOUGH = 0.02
 
 
 @dataclass(frozen=True)
-class Choice:
+class WidthChoice:
     """Widths that were chosen: the pruned network, and the cost model's prediction for it."""
 
     result: PassResult
@@ -34,8 +34,10 @@ class Choice:
 
 
 def close_the_loop(
-    goal: TimeGoal, choose: Callable[[float], Choice], measure: Callable[[Choice], LatencyComparison | Unknown]
-) -> tuple[Choice, Timed]:
+    goal: TimeGoal,
+    choose: Callable[[float], WidthChoice],
+    measure: Callable[[WidthChoice], LatencyComparison | Unknown],
+) -> tuple[WidthChoice, Timed]:
     """Choose widths for a goal, and correct the goal by what they measure, as long as that leads to other widths.
 
     Args:

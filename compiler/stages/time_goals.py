@@ -12,7 +12,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
-from prunec.compiler.stages.closed_loop import Choice, close_the_loop
+from prunec.compiler.stages.closed_loop import WidthChoice, close_the_loop
 from prunec.compiler.stages.export_network import export_untrained
 from prunec.compiler.stages.stored_choices import store_plan, stored_plan
 from prunec.passes.criteria.evidence import Evidence
@@ -55,7 +55,7 @@ def widths_in_time(
 
 
 def _corrected(
-    options: PruneFilters, goal: TimeGoal, given: StepInput, choose: Callable[[float], Choice]
+    options: PruneFilters, goal: TimeGoal, given: StepInput, choose: Callable[[float], WidthChoice]
 ) -> tuple[Widths, Timed]:
     """The widths by measurements, or where the compile is resumed those that it has chosen before."""
     if (plan := stored_plan(options, given)) is not None:
@@ -69,7 +69,7 @@ def _corrected(
 
 def _choose(
     options: PruneFilters, given: StepInput, evidence: Evidence | None, costs: Costs, tightened: float
-) -> Choice:
+) -> WidthChoice:
     """The widths for the goals in time tightened by a factor, and the others as they are."""
     speedup, ms = options.latency_speedup, options.latency_ms
     tighter = replace(
@@ -80,11 +80,11 @@ def _choose(
     result = tighter.run(given.program, evidence, costs.model)
     told = result.stats["allocation"]
     dense_ms, ms = told["dense"]["latency_ms"], told["predicted"]["latency_ms"]
-    return Choice(result, dense_ms / ms, ms)
+    return WidthChoice(result, dense_ms / ms, ms)
 
 
 @contextmanager
-def _measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyComparison | Unknown]]:
+def _measuring(given: StepInput) -> Iterator[Callable[[WidthChoice], LatencyComparison | Unknown]]:
     """What measures the network of a choice in turns with the one that came in, on the target."""
     request, settings = given.request, given.request.settings
     kind = choose_engine(request.target, settings.engine_options)
@@ -95,7 +95,7 @@ def _measuring(given: StepInput) -> Iterator[Callable[[Choice], LatencyCompariso
         dense_folder.mkdir()
         dense = survived(partial(export_untrained, request.target, given.program, dense_folder))
 
-        def measure(choice: Choice) -> LatencyComparison | Unknown:
+        def measure(choice: WidthChoice) -> LatencyComparison | Unknown:
             settings.progress.stage("measure the widths that were chosen")
             if isinstance(dense, Unknown):
                 return dense

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunec.compiler.facts.costs import TimeGoal
-from prunec.compiler.stages.closed_loop import CLOSE_ENOUGH, CORRECTIONS, Choice, close_the_loop
+from prunec.compiler.stages.closed_loop import CLOSE_ENOUGH, CORRECTIONS, WidthChoice, close_the_loop
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.unknown import Unknown
@@ -22,21 +22,21 @@ def comparison(speedup: float, error: float = 0.001) -> LatencyComparison:
     return LatencyComparison(dense, compiled, speedup, (speedup * (1 - error), speedup * (1 + error)), 200)
 
 
-def choices(goal: TimeGoal, step: int = 1) -> Callable[[float], Choice]:
+def choices(goal: TimeGoal, step: int = 1) -> Callable[[float], WidthChoice]:
     """Chooses the widest network whose predicted time, its share of the units, is within the goal."""
 
-    def choose(tightened: float) -> Choice:
+    def choose(tightened: float) -> WidthChoice:
         share = min((1 / goal.speedup if goal.speedup else 1.0), (goal.ms / DENSE_MS if goal.ms else 1.0)) / tightened
         kept = int(UNITS * min(share, 1.0)) // step * step
         if kept < 1:
             raise UsageError("It can't be reached.")
         result = PassResult(None, True, {"groups": [{"name": "g", "kept": kept}]})  # type: ignore[arg-type]
-        return Choice(result, UNITS / kept, DENSE_MS * kept / UNITS)
+        return WidthChoice(result, UNITS / kept, DENSE_MS * kept / UNITS)
 
     return choose
 
 
-def machine(true_ms: Callable[[float], float]) -> Callable[[Choice], LatencyComparison]:
+def machine(true_ms: Callable[[float], float]) -> Callable[[WidthChoice], LatencyComparison]:
     """Measures what a share of the units truly takes."""
     return lambda choice: comparison(DENSE_MS / true_ms(choice.kept["g"] / UNITS))
 
