@@ -152,14 +152,7 @@ def compile_(
     engine: Annotated[
         str, _engine("--engine", metavar="NAME", help="Kind of engine to build and run; the target decides by default.")
     ] = "",
-    dims: Annotated[
-        list[str] | None,
-        _engine(
-            "--dims",
-            metavar="NAME=MIN:OPT:MAX",
-            help="Sizes of a dynamic dimension; batch=1:8:32 by default. Once per dimension.",
-        ),
-    ] = None,
+    dims: options.Dims = None,
     also_for: Annotated[
         list[str] | None,
         _engine(
@@ -203,7 +196,7 @@ def compile_(
             cost_model=cost_model,
             cpu_latency=cpu_latency,
             build_engine=not no_engine,
-            engine_options=_engine_options(dims, also_for, timing_cache, engine),
+            engine_options=engine_options(dims, also_for, timing_cache, engine),
             max_drop_points=max_drop_points,
             min_speedup=min_speedup,
             require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
@@ -253,9 +246,14 @@ def _print_recipe(job: "Job") -> None:
     echo(f"Pipeline: {prepared.recipe.pipeline}\nNothing was compiled (--dry-run).")
 
 
-def _engine_options(
+def engine_options(
     dims: list[str] | None, also_for: list[str] | None, timing_cache: Path | None, engine: str
 ) -> "EngineOptions":
+    """The options of an engine, as the command line gives them.
+
+    Raises:
+        UsageError: Sizes of a dimension can't be read, or stand there twice.
+    """
     from prunec.passes.size_range import SizeRange
     from prunec.runtime.engines.options import EngineOptions
 

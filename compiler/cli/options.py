@@ -58,6 +58,15 @@ Weights = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of ONNX Runtime in measurements.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dims",
+        metavar="NAME=MIN:OPT:MAX",
+        help="Sizes of a dynamic dimension; batch=1:8:32 by default. Once per dimension.",
+        rich_help_panel="Engine",
+    ),
+]
 TimingCache = Annotated[
     Path | None,
     typer.Option(

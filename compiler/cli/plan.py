@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunec.compiler.cli import options
+from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.project.checkpoint_file import checkpoint_path
@@ -57,6 +58,7 @@ def plan(
         ),
     ] = None,
     threads: options.Threads = 1,
+    dims: options.Dims = None,
     latency_batch: Annotated[int, typer.Option("--latency-batch", min=1, max=65536, help="Samples per inference.")] = 1,
     output: Annotated[
         Path | None,
@@ -80,7 +82,12 @@ def plan(
     parsed, goals = Target.parse(target), Goals(speedup, latency_speedup, latency_ms, parameters, size_mb)
     with showing_progress() as progress:
         settings = Settings(
-            threads=threads, latency_batch=latency_batch, build_engine=False, command=context.obj, progress=progress
+            threads=threads,
+            latency_batch=latency_batch,
+            build_engine=False,
+            engine_options=engine_options(dims, None, None, ""),
+            command=context.obj,
+            progress=progress,
         )
         loading = options.model_options(model, input_, trust, weights)
         job = Job(checkpoint, parsed, config, loading, RecipeOptions(pipeline=pipeline, seed=seed), settings)
