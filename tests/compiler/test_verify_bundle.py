@@ -47,7 +47,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with everything in it that can be without a GPU: filters pruned, channels permuted, 2:4."""
     path = tmp_path_factory.mktemp("bundles") / "good"
     pipeline = "prune-filters{ratio=0.25,round_to=4} permute{seconds=1} sparsify"
-    settings = Settings(latency_runs=3, build_engine=False)
+    settings = Settings(latency_runs=3, build_engine=False, cpu_latency=True)
     assert compile_model(small(), "a100-2:4", pipeline, output=path, settings=settings).passed
     return path
 
