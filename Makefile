@@ -28,6 +28,7 @@ HASH := $(shell { echo '$(FILES)'; cat pyproject.toml constraints.txt; } | cksum
 STAMP := .venv/.installed-$(HASH)
 
 EXAMPLE := examples/fashion_mnist/model.pt
+WIDE := examples/fashion_mnist/wide.pt --config examples/fashion_mnist/wide.toml
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
 
@@ -49,9 +50,9 @@ $(STAMP): | $(BIN)/python
 	rm -f .venv/.installed-*
 	touch $@
 
-demo: $(STAMP) ## compile the example for cpu and for a100-2:4, into demo/
+demo: $(STAMP) ## compile the example's two networks, 1.5x faster for cpu and to half the MACs for a100-2:4, into demo/
 	mkdir -p demo
-	$(DEMO) $(BIN)/prunec compile $(EXAMPLE) --target cpu --max-drop-points 1 --force -o demo/cpu.bundle
+	$(DEMO) $(BIN)/prunec compile $(WIDE) --target cpu --max-drop-points 1 --force -o demo/cpu.bundle
 	$(DEMO) $(BIN)/prunec compile $(EXAMPLE) --target a100-2:4 --max-drop-points 1 --force -o demo/a100-2_4.bundle
 	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
 
