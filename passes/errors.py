@@ -30,6 +30,19 @@ class UsageError(PrunecError):
     exit_code = 2
 
 
+class OutOfReachError(UsageError):
+    """Goals that no widths meet.
+
+    Attributes:
+        possible: Share of the goals that can be met, below 1, where a cost model's milliseconds alone stand in the way;
+            None where counts do, which no measurement changes.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, possible: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.possible = possible
+
+
 class UnsupportedModelError(PrunecError):
     """A model that cannot be captured, or in which nothing can be pruned."""
 

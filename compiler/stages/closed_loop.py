@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prunec.compiler.facts.costs import Timed, TimeGoal, TimeTry
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import PassResult
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import OutOfReachError, UsageError
 from prunec.passes.unknown import Unknown
 from prunec.runtime.latency import LatencyComparison
 
@@ -18,6 +18,8 @@ from prunec.runtime.latency import LatencyComparison
 CORRECTIONS = 2
 #: Share of the goal by which a measurement may miss it.
 CLOSE_ENOUGH = 0.02
+#: By so little the fastest that is possible is loosened, so that rounding doesn't put it out of reach.
+_NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ def close_the_loop(
         The choice that comes nearest to the goal, and what was tried.
 
     Raises:
-        UsageError: Nothing reaches the goal as it was asked for.
+        UsageError: Nothing reaches the goal: a count stands in the way, or the least widths were measured.
     """
-    tightened, choices, tries, why_ended = 1.0, [choose(1.0)], list[TimeTry](), ""
+    tightened, first, refusal = _first(choose)
+    choices, tries, why_ended = [first], list[TimeTry](), ""
     steps: list[tuple[float, float]] = []
     while True:
         choice = choices[-1]
@@ -79,7 +82,32 @@ def close_the_loop(
             break
         choices.append(corrected)
     chosen = min(range(len(tries)), key=lambda position: _distance(goal, tries[position].measured))
+    if refusal is not None:
+        _check_reached(goal, tries[chosen].measured, refusal)
     return choices[chosen], Timed(goal, tuple(tries), chosen, why_ended)
+
+
+def _first(choose: Callable[[float], SizeChoice]) -> tuple[float, SizeChoice, OutOfReachError | None]:
+    """The first choice, with its factor: where the cost model says that the goal is out of reach, the fastest there is.
+
+    A model may be wrong there, and only a measurement of the least widths tells.
+    """
+    try:
+        return 1.0, choose(1.0), None
+    except OutOfReachError as error:
+        if error.possible is None:
+            raise
+        loosened = error.possible * (1 - _NOISE)
+        return loosened, choose(loosened), error
+
+
+def _check_reached(goal: TimeGoal, measured: LatencyComparison | Unknown, refusal: OutOfReachError) -> None:
+    """Refuse a goal that the measured network, the fastest that the cost model knows, misses too."""
+    if isinstance(measured, Unknown):
+        raise refusal
+    if goal.reached(measured.speedup, measured.compiled.median) < 1 - CLOSE_ENOUGH:
+        reached = f"{measured.speedup:.2f}x, {measured.compiled.median:.4g} ms, were measured at the least widths"
+        raise OutOfReachError(f"{refusal.message}\n{reached}.", hint=refusal.hint) from refusal
 
 
 def _corrected(steps: Sequence[tuple[float, float]]) -> float:

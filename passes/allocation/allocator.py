@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunec.passes.allocation.budgets import Budget, budgets_of, quantities, within
+from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach, quantities, within
 from prunec.passes.allocation.goals import Allocation, Goals, check_compares
 from prunec.passes.allocation.greedy import greedy
 from prunec.passes.allocation.importance import Importance, Scores, scores_of
@@ -23,7 +23,6 @@ from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
-from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding
 
@@ -179,17 +178,8 @@ class Allocator:
         return widths if self.costs is None else widest_as_fast(space, quantities(self.costs)[-1], widths)
 
     def _check_reach(self, space: Space) -> None:
-        filled = space.fills(space.least)
-        if within(filled):
-            return
-        words = [
-            budget.out_of_reach(self.least[budget.quantity.name])
-            for budget, fill in zip(space.budgets, filled, strict=True)
-            if not within(fill[None])
-        ]
-        raise UsageError(
-            "\n".join(words), hint="Lower the target, let more layers be pruned, or lower round_to or min_channels."
-        )
+        if not within(space.fills(space.least)):
+            raise out_of_reach(space.budgets, self.least)
 
 
 def choose_widths(

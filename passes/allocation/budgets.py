@@ -1,6 +1,6 @@
 """Goals as budgets: limits of what a network with some widths uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
@@ -11,7 +11,7 @@ from prunec.passes.allocation.goals import BYTES_PER_PARAMETER, Goals
 from prunec.passes.base import Aim
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.workload import COUNTS, Work
-from prunec.passes.errors import InputError, UsageError
+from prunec.passes.errors import InputError, OutOfReachError, UsageError
 
 #: What a limit may be exceeded by, relative: the noise of sums in float64, which is less than one MAC.
 _NOISE = 1e-12
@@ -108,6 +108,18 @@ class Budget:
             "size_mb": f"{_rounded_up(least * BYTES_PER_PARAMETER / 1e6):g} MB in float32",
         }[self.goal]
         return f"{self.goal}={self.asked:g} can't be reached: the least is {possible}{word}."
+
+
+def out_of_reach(budgets: Sequence[Budget], least: Mapping[str, float]) -> OutOfReachError:
+    """The error where budgets don't hold at the least widths, of which ``least`` is the use of each quantity."""
+    filled = np.array([least[budget.quantity.name] / budget.limit for budget in budgets])
+    broken = [budget for budget, fill in zip(budgets, filled, strict=True) if not within(fill[None])]
+    in_time = all(budget.quantity.name == "latency_ms" for budget in broken)
+    return OutOfReachError(
+        "\n".join(budget.out_of_reach(least[budget.quantity.name]) for budget in broken),
+        hint="Lower the target, let more layers be pruned, or lower round_to or min_channels.",
+        possible=float(1 / filled.max()) if in_time else None,
+    )
 
 
 def _rounded_up(value: float) -> float:

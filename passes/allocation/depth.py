@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.branch_parts import BranchParts, branches_of
-from prunec.passes.allocation.budgets import Budget, budgets_of
+from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach
 from prunec.passes.allocation.goals import Goals
 from prunec.passes.branch_removal import removal
 from prunec.passes.costs.cost_model import CostModel
@@ -73,18 +73,10 @@ def choose_depth(program: Program, options: "PruneFilters", costs: CostModel | N
             break
         state = better
     if state.allocated is None:
-        raise _out_of_reach(budgets, state)
+        raise out_of_reach(budgets, state.allocator.least)
     share = state.lost / max(_total(first), 1e-300)
     told = replace(state.allocated, importance_lost=share, dense=first.dense, budgets=budgets)
     return replace(state, allocated=told)
-
-
-def _out_of_reach(budgets: tuple[Budget, ...], state: Shallower) -> UsageError:
-    least = state.allocator.least
-    words = [b.out_of_reach(least[b.quantity.name]) for b in budgets if least[b.quantity.name] > b.limit]
-    return UsageError(
-        "\n".join(words), hint="Lower the target, let more layers be pruned, or lower round_to or min_channels."
-    )
 
 
 def _is_better(trial: Shallower, state: Shallower) -> bool:

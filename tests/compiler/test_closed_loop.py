@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prunec.compiler.facts.costs import TimeGoal
 from prunec.compiler.stages.closed_loop import CLOSE_ENOUGH, CORRECTIONS, SizeChoice, close_the_loop
 from prunec.passes.base import PassResult
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import OutOfReachError, UsageError
 from prunec.passes.unknown import Unknown
 from prunec.runtime.latency import LatencyComparison, Percentiles
 
@@ -22,14 +22,14 @@ def comparison(speedup: float, error: float = 0.001) -> LatencyComparison:
     return LatencyComparison(dense, compiled, speedup, (speedup * (1 - error), speedup * (1 + error)), 200)
 
 
-def choices(goal: TimeGoal, step: int = 1) -> Callable[[float], SizeChoice]:
+def choices(goal: TimeGoal, step: int = 1, least: int = 1, in_time: bool = True) -> Callable[[float], SizeChoice]:
     """Chooses the widest network whose predicted time, its share of the units, is within the goal."""
 
     def choose(tightened: float) -> SizeChoice:
         share = min((1 / goal.speedup if goal.speedup else 1.0), (goal.ms / DENSE_MS if goal.ms else 1.0)) / tightened
         kept = int(UNITS * min(share, 1.0)) // step * step
-        if kept < 1:
-            raise UsageError("It can't be reached.")
+        if kept < least:
+            raise OutOfReachError("It can't be reached.", possible=UNITS * share / least if in_time else None)
         result = PassResult(None, True, {"groups": [{"name": "g", "kept": kept}]})  # type: ignore[arg-type]
         return SizeChoice(result, UNITS / kept, DENSE_MS * kept / UNITS)
 
@@ -38,7 +38,7 @@ def choices(goal: TimeGoal, step: int = 1) -> Callable[[float], SizeChoice]:
 
 def machine(true_ms: Callable[[float], float]) -> Callable[[SizeChoice], LatencyComparison]:
     """Measures what a share of the units truly takes."""
-    return lambda choice: comparison(DENSE_MS / true_ms(choice.kept["g"] / UNITS))
+    return lambda choice: comparison(DENSE_MS / true_ms(choice.sizes.widths["g"] / UNITS))
 
 
 @given(asked=st.floats(1.1, 4.0), bias=st.floats(0.8, 1.25), floor=st.floats(0.0, 0.1), in_ms=st.booleans())
@@ -54,7 +54,7 @@ def test_a_model_that_is_wrong_by_a_quarter_is_met_within_five_percent(
     reached = goal.reached(taken.speedup, taken.compiled.median)
     first = timed.tries[0].measured
     assert isinstance(first, LatencyComparison)
-    assert reached >= 0.95 or choice.kept["g"] == UNITS
+    assert reached >= 0.95 or choice.sizes.widths["g"] == UNITS
     assert reached >= min(1 - CLOSE_ENOUGH, goal.reached(first.speedup, first.compiled.median))
     assert choice.predicted_ms == timed.tries[timed.chosen].predicted_ms
 
@@ -77,13 +77,38 @@ def test_what_a_correction_cannot_reach_ends_it_and_what_was_asked_raises() -> N
     _, timed = close_the_loop(goal, choices(goal), machine(lambda share: 4 * DENSE_MS * share))
     assert "can't be reached" in timed.why_ended
     with pytest.raises(UsageError):
-        close_the_loop(TimeGoal(2 * UNITS, None), choices(TimeGoal(2 * UNITS, None)), machine(lambda share: share))
+        close_the_loop(
+            TimeGoal(2 * UNITS, None), choices(TimeGoal(2 * UNITS, None)), machine(lambda share: DENSE_MS * share)
+        )
+
+
+@pytest.mark.parametrize(("bias", "is_reached"), [(0.8, True), (1.2, False)])
+def test_only_a_run_at_the_least_widths_shows_that_a_goal_is_out_of_reach(bias: float, is_reached: bool) -> None:
+    """The model's most is 5x; the machine's is 6.25x or 4.17x of it, and 5.5x is asked for."""
+    goal, least = TimeGoal(5.5, None), UNITS // 5
+    run, real = choices(goal, least=least), machine(lambda share: bias * DENSE_MS * share)
+    if is_reached:
+        choice, timed = close_the_loop(goal, run, real)
+        taken = timed.tries[timed.chosen].measured
+        assert isinstance(taken, LatencyComparison)
+        assert taken.speedup == pytest.approx(5.5, rel=CLOSE_ENOUGH) and choice.sizes.widths["g"] >= least
+    else:
+        with pytest.raises(OutOfReachError, match=r"4\.17x, 2\.4 ms, were measured at the least widths"):
+            close_the_loop(goal, run, real)
+
+
+def test_what_no_measurement_changes_is_refused_before_any() -> None:
+    goal = TimeGoal(5.5, None)
+    with pytest.raises(OutOfReachError, match="can't be reached"):
+        close_the_loop(goal, choices(goal, least=UNITS // 5, in_time=False), machine(lambda _: pytest.fail("measured")))
+    with pytest.raises(OutOfReachError, match="can't be reached"):
+        close_the_loop(goal, choices(goal, least=UNITS // 5), lambda _: Unknown("ONNX Runtime died."))
 
 
 def test_nothing_measured_leaves_the_first_choice() -> None:
     goal = TimeGoal(2.0, None)
     choice, timed = close_the_loop(goal, choices(goal), lambda _: Unknown("ONNX Runtime died."))
-    assert (choice.kept, timed.chosen, timed.why_ended) == ({"g": UNITS // 2}, 0, "ONNX Runtime died.")
+    assert (choice.sizes.widths, timed.chosen, timed.why_ended) == ({"g": UNITS // 2}, 0, "ONNX Runtime died.")
 
 
 def test_of_tries_that_miss_differently_the_one_at_or_above_the_goal_is_taken() -> None:
