@@ -6,8 +6,8 @@ with five seeds, which are paired: both arms draw the same batches. At 1.5x the 
 points; at 2.5x it must be above 0, and its 90 % interval (Student's t over the pairs) too.
 Some 45 minutes on two cores.
 
-Then a ResNet of 20 layers, trained here on the example's 10,000 images, is compiled at 3x with whole branches as a choice
-(`depth=true`) and without: with them it must end at least as well, in the mean of the pairs.
+Then a ResNet of 20 layers, trained here on the example's 10,000 images, is compiled at 3x with whole branches as a
+choice (`depth=true`) and without: with them it must end at least as well, in the mean of the pairs.
 
 Run from the top folder: python -m benchmarks.latency_accuracy [--epochs 3] [--only 1.5 2.5 depth]
 """
