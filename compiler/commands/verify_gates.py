@@ -37,7 +37,7 @@ _LIMITS: dict[str, Callable[[float], Gate]] = {
 #: Options of `prunec compile` that take no value.
 FLAGS = frozenset(
     {"--trust-checkpoint", "--dry-run", "--resume", "--force", "--no-engine", "--allow-unknown", "--allow-noop"}
-    | {"--strict", "--allow-implausible", "--verify-each", "--help"}
+    | {"--strict", "--allow-implausible", "--verify-each", "--cpu-latency", "--help"}
 )
 #: Gates of ``--strict`` that reports of older versions lack.
 _LATER = {MinAskedSpeedupPercent.name, MaxAskedMsRatio.name}

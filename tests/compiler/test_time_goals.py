@@ -203,7 +203,7 @@ def test_a_device_that_is_not_here_is_predicted_and_nothing_is_corrected(
     assert report.costs.source == "roofline"
     assert "a prediction" in "\n".join(summary_lines(report))
     assert not (tmp_path / "o" / COSTS).exists()
-    assert checks(tmp_path / "o")["costs.json"].startswith("skipped")
+    assert checks(tmp_path / "o")["costs.json"].startswith("passed: none")
 
 
 def test_a_plan_is_applied_in_place_of_a_choice(program: Program, tmp_path: Path) -> None:
