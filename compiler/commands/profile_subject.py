@@ -99,7 +99,7 @@ def opened(path: Path, *, config: Path | None, model: ModelOptions, note: Note) 
     Raises:
         PrunecError: It can't be loaded or exported, or its engine doesn't run on this machine.
     """
-    if path.is_file() and path.suffix != ".onnx" and (path.parent / MANIFEST_NAME).exists():
+    if path.is_file() and path.suffix not in (".onnx", ".pt2") and (path.parent / MANIFEST_NAME).exists():
         yield _engine(path)
         return
     exported = onnx_file(path, as_deployed=False)
