@@ -12,7 +12,7 @@ from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import workload_of
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.coupling import Coupling, analyse
-from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError
+from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError, UsageError
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.passes.sparsify import Sparsify
@@ -105,6 +105,8 @@ def measure_variants(
             subjects.append(Subject(engine, onnx_path, weights, workload.owners))
         progress("timing the layers")
         times = _times(kind, subjects, inputs, threads, seed)
+    if not times.layers.any():
+        raise UsageError(f"{kind.title} can't measure a cost model: it tells the time of none of the layers.")
     key = _key(kind, subjects[0].engine, target, threads if kind.uses_threads else None, batch)
     return MeasuredVariants(workload.at(kept), times.layers, times.networks), key
 
