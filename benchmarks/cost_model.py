@@ -1,86 +1,79 @@
 """Error of measured cost models on variants that they were not fitted to, and the seconds that they take.
 
-    python -m benchmarks.cost_model [tv:resnet18 ...]
+    python -m benchmarks.cost_model [ResNet-18 ...]
 
-Each network of the zoo is measured by `measure_costs` as users measure it (ONNX Runtime, batch 1, one thread). Then
-other variants, of another seed, are timed in the same way: their layers and wholes against what the model says of them.
-Aligned variants, whose widths are multiples of what engines compute in blocks, and mixed ones stand apart.
+Each network of `benchmarks.latency_target` has its variants measured as `measure_costs` does (ONNX Runtime, batch 1,
+one thread), in turns with others, of another seed: laws are fitted to the former, their layers and wholes held against
+the latter. All are timed in one session, since a machine's speed drifts from one to the next. Aligned variants, whose
+widths are multiples of what engines compute in blocks, and mixed ones stand apart. ResNet-50 is measured once more on
+its own, for the seconds.
 """
 
 import argparse
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import torch
 
+from benchmarks.latency_target import NETWORKS
 from benchmarks.tables import finish
-from prunec.passes.costs.counting import workload_of
+from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.coupling import analyse
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
-from prunec.runtime import children
-from prunec.runtime.costs.fitting import MeasuredVariants, errors_on
-from prunec.runtime.costs.layer_times import Subject, time_onnxruntime
-from prunec.runtime.costs.measuring import measure_costs
-from prunec.runtime.costs.variants import variant, variant_widths
-from prunec.runtime.engines.protocol import EngineInfo
-from prunec.runtime.numerics import random_inputs
-from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.costs.fitting import MeasuredVariants, errors_on, fit_costs
+from prunec.runtime.costs.measuring import measure_costs, measure_variants
+from prunec.runtime.costs.variants import are_mixed, variant_widths
 from prunec.runtime.target import Target
-from tests.architectures.redraw import redraw_
-from tests.zoo.corpus import construct, example
 
-NETWORKS = (
-    *("tv:resnet18", "tv:resnet50", "tv:mobilenet_v2", "tv:efficientnet_b0", "timm:deit_tiny_patch16_224"),
-    "det:retinanet_resnet50_fpn",
-)
-_OTHER_SEED, _OTHERS = 1000, 8
-
-
-#: Limits: relative error of a layer, weighted by its time, and of the whole; seconds for ResNet-50.
-_LIMITS, _SECONDS = {"layers": 0.05, "network": 0.03}, 60
+_CPU = Target.parse("cpu")
+#: Variants that laws are fitted to, as many as `measure_costs` measures, and others, with the seed of theirs.
+_FITTED, _OTHERS, _OTHER_SEED = 10, 9, 1000
+#: Limits: relative error of a layer, weighted by its time, and of the whole; seconds of one network.
+_LIMITS, _SECONDS = {"layers": 0.05, "network": 0.03}, {"ResNet-50": 60.0}
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", default=NETWORKS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    torch.set_num_threads(1)
     rows, missed = [], []
     for name in parser.parse_args().networks:
-        program = capture(redraw_(construct(name).eval(), 0), (example(name),))
-        started = time.monotonic()
-        costs = measure_costs(program, Target.parse("cpu"))
-        seconds = time.monotonic() - started
-        if name == "tv:resnet50" and seconds > _SECONDS:
+        network, inputs = NETWORKS[name]()
+        program = capture(network, inputs)
+        seconds = _seconds(program) if name in _SECONDS else None
+        if seconds is not None and seconds > _SECONDS[name]:
             missed.append(f"{name}: {seconds:.0f} s")
-        measured = _others(program)
-        is_mixed = np.arange(_OTHERS) % 4 == 1
+        costs, others = _fitted(program)
+        is_mixed = are_mixed(1 + _OTHERS)[1:]
         for title, chosen in (("aligned", ~is_mixed), ("mixed", is_mixed)):
-            errors = errors_on(costs, measured.only(np.flatnonzero(chosen) + 1))
-            rows.append((name, f"{seconds:.0f}", title, *(f"{errors[each]:.1%}" for each in _LIMITS)))
+            errors = errors_on(costs, others.only(np.flatnonzero(chosen)))
+            rows.append(
+                (name, "" if seconds is None else f"{seconds:.0f}", title, *(f"{errors[each]:.1%}" for each in _LIMITS))
+            )
             over = [each for each, limit in _LIMITS.items() if errors[each] > limit]
             missed += [f"{name}, {title} variants, {each}: {errors[each]:.1%}" for each in over]
         print(*rows[-2:], f"by the model itself: {costs.error}", f"load {os.getloadavg()[0]:.1f}", sep="\n", flush=True)
     finish("cost models", ("network", "s", "variants", "layer", "network"), rows, missed)
 
 
-def _others(program: Program) -> MeasuredVariants:
-    coupling = analyse(program)
-    workload = workload_of(program, coupling)
-    counts = np.array([group.count for group in coupling.groups], dtype=np.int64)
-    kept = variant_widths(counts, 1 + _OTHERS, _OTHER_SEED)
-    weights = tuple(operation.weight for operation in workload.operations)
-    with tempfile.TemporaryDirectory() as folder:
-        subjects = []
-        for number, widths in enumerate(kept):
-            path = Path(folder) / f"{number}.onnx"
-            export_onnx(variant(program, coupling, widths, _OTHER_SEED + number), path)
-            subjects.append(Subject(EngineInfo("onnxruntime", path, "", run_on_device=True), path, weights))
-        inputs = random_inputs(program, 1, 0)
-        times = children.call("ONNX Runtime profiled variants", time_onnxruntime, subjects, inputs, 1, 10.0, 1)
-    return MeasuredVariants(workload.at(kept), times.layers, times.networks)
+def _seconds(program: Program) -> float:
+    """Seconds of measuring and fitting a cost model."""
+    started = time.monotonic()
+    measure_costs(program, _CPU)
+    return time.monotonic() - started
+
+
+def _fitted(program: Program) -> tuple[FittedCosts, MeasuredVariants]:
+    """A network's cost model, and other variants of the same session."""
+    counts = np.array([group.count for group in analyse(program).groups], dtype=np.int64)
+    others = variant_widths(counts, 1 + _OTHERS, _OTHER_SEED)[1:]
+    kept = np.concatenate([variant_widths(counts, _FITTED, 0), others])
+    samples, key = measure_variants(program, _CPU, kept)
+    numbers = np.arange(len(kept))
+    return fit_costs(samples.only(numbers[:_FITTED]), key), samples.only(numbers[_FITTED:])
 
 
 if __name__ == "__main__":

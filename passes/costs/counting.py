@@ -145,6 +145,8 @@ class _Writer:
             others = [source for source in activations if self._owners.get(source.name, 0) != owner]
             for source in others:
                 self._elements("joined", source, owner)
+            joins = (*self._operations[owner].joins, *map(self._owner_name, others))
+            self._operations[owner] = replace(self._operations[owner], joins=joins)
             return
         operation = self._operations[owner]
         self._operations[owner] = replace(operation, tail=(*operation.tail, operator))
@@ -206,10 +208,15 @@ class _Writer:
         name = path if calls_before == 1 else f"{path}#{calls_before}"
         self._owners[node.name] = len(self._operations)
         operator = operator_name(node.target)
-        self._operations.append(Operation(name, operator, parameter, tuple(kernel), is_grouped))
+        source = self._owner_name(reads)
+        self._operations.append(Operation(name, operator, parameter, tuple(kernel), is_grouped, source=source))
         self._elements("weights", weight, per=1)
         self._elements("reads", reads)
         self._elements("writes", node)
+
+    def _owner_name(self, node: Node) -> str:
+        """Name of the operation that a node belongs to."""
+        return self._operations[self._owners.get(node.name, 0)].name
 
     def _of(self, node: Node) -> tuple[Label, ...]:
         """Labels of the one tensor that a node yields."""

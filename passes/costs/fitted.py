@@ -5,6 +5,7 @@ whose input isn't made of whole blocks is run by other kernels, which follow ano
 ONNX Runtime's blocked convolutions (NCHWc; `onnxruntime/core/optimizer/nchwc_transformer.cc`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from prunec.passes.costs.workload import Work
 from prunec.passes.errors import InputError
 
 #: What the coefficients of a law multiply (`features`).
-FEATURES = ("one", "reads", "writes", "macs", "repeats", "joined", "tail_moves", "tail_macs")
+FEATURES = ("one", "reads", "writes", "macs", "repeats", "alone", "reordered", "joined", "tail_moves", "tail_macs")
 #: Which kernels run an operation: those of whole blocks, those of an input narrower than a block, those without blocks.
 REGIMES = ("blocked", "narrow", "plain")
 _BLOCKED, _NARROW, _PLAIN = range(len(REGIMES))
@@ -58,6 +59,11 @@ class FittedCosts:
     network: tuple[float, float] = (0.0, 1.0)
     source: CostSource = field(default="measured", init=False)
 
+    @property
+    def untimed(self) -> tuple[str, ...]:
+        """Layers that no kernel was found for: they count as no time, theirs as that of the layers before."""
+        return tuple(name for row, name in enumerate(self.names) if name and not self.laws[:, row].any())
+
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         """`CostModel.layer_ms`."""
         laws = self.laws[regimes(work, self.blocks), self._rows(work)]
@@ -84,10 +90,24 @@ class FittedCosts:
 
 
 def regimes(work: Work, blocks: Blocks) -> NDArray[np.int64]:
-    """Which of `REGIMES` each operation is in, int64 (..., operations); what is no convolution is always blocked."""
+    """Which of `REGIMES` each operation is in, int64 (..., operations); what is no convolution is always blocked.
+
+    A convolution over other than two dimensions, or a transposed one, is always plain. One of several groups never
+    reads a narrow input: a depthwise one is blocked where its channels are a multiple, another one where a group's
+    inputs and outputs are whole blocks.
+    """
     is_convolution = np.array([operation.operator.startswith("conv") for operation in work.operations], dtype=bool)
-    ragged = np.where(work.in_channels % blocks.multiple != 0, _PLAIN, _BLOCKED)
-    return np.where(is_convolution, np.where(work.in_channels < blocks.size, _NARROW, ragged), _BLOCKED)
+    is_grouped = np.array([operation.is_grouped for operation in work.operations], dtype=bool)
+    fits = work.in_channels % blocks.multiple == 0
+    areas = np.array([math.prod(operation.kernel) for operation in work.operations], dtype=np.float64)
+    inputs = _ratio(work.weights, work.out_channels * areas)  # of a group
+    outputs = _ratio(work.out_channels * inputs, work.in_channels)
+    is_depthwise = np.round(np.maximum(inputs, outputs)) <= 1
+    are_whole = (np.round(inputs) % blocks.size == 0) & (np.round(outputs) % blocks.size == 0)
+    grouped = np.where(np.where(is_depthwise, fits, are_whole), _BLOCKED, _PLAIN)
+    single = np.where(work.in_channels < blocks.size, _NARROW, np.where(fits, _BLOCKED, _PLAIN))
+    of_spatial = np.where(is_grouped, grouped, single)
+    return np.where(_is_spatial(work), of_spatial, np.where(is_convolution, _PLAIN, _BLOCKED))
 
 
 def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
@@ -95,7 +115,9 @@ def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
 
     Of a blocked operation, elements and MACs are those of its channels rounded up to whole blocks; a narrow one reads
     its channels as they are, and a plain one writes them so too. What is repeated are the readings of the input, once
-    per set of blocks; a plain convolution unfolds it, into one row per weight of a filter.
+    per set of blocks; a plain convolution unfolds it, into one row per weight of a filter. A block that is alone in its
+    set takes longer: its MACs count once more. Reordered is what a plain operation reads of a blocked one, and what is
+    handled outside of blocks behind a blocked one.
     """
     regime = regimes(work, blocks)
     whole_in, whole_out = (
@@ -105,10 +127,37 @@ def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
     is_grouped = np.array([operation.is_grouped for operation in work.operations], dtype=bool)
     macs = work.macs * whole_out * np.where(is_grouped, 1.0, whole_in)
     reads, writes = work.reads * whole_in, work.writes * whole_out
-    sets = np.ceil(work.out_channels / (blocks.size * blocks.per_set))
-    repeats = np.where(regime == _PLAIN, _ratio(work.macs, work.out_channels), reads * sets)
-    values = (np.ones_like(reads), reads, writes, macs, repeats, work.joined, work.tail_moves, work.tail_macs)
+    count = np.ceil(work.out_channels / blocks.size)
+    is_plain = regime == _PLAIN
+    repeats = np.where(is_plain, _ratio(work.macs, work.out_channels), reads * np.ceil(count / blocks.per_set))
+    is_alone = (count % blocks.per_set == 1) & ~is_plain & ~is_grouped
+    alone = np.where(is_alone, _ratio(macs, count), 0.0)
+    reads_blocked, leaves_blocks = _layouts(work, blocks, is_plain)
+    behind = np.where(leaves_blocks, work.joined + work.tail_moves, 0.0)
+    reordered = np.where(is_plain, np.where(reads_blocked, work.reads, 0.0), behind)
+    ones = np.ones_like(reads)
+    values = (ones, reads, writes, macs, repeats, alone, reordered, work.joined, work.tail_moves, work.tail_macs)
     return np.stack(values, axis=-1)
+
+
+def _layouts(work: Work, blocks: Blocks, is_plain: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each operation reads blocks, and whether what follows it handles its outputs outside of blocks.
+
+    Sums do where an operand isn't blocked, pooling where channels are no whole blocks.
+    """
+    has_tail = np.array([bool(operation.tail) for operation in work.operations], dtype=bool)
+    leaves = is_plain | ((work.out_channels % blocks.size != 0) & has_tail & _is_spatial(work))
+    rows = {operation.name: row for row, operation in enumerate(work.operations)}
+    for row, operation in enumerate(work.operations):
+        for name in operation.joins:
+            if name in rows:
+                leaves[..., row] |= leaves[..., rows[name]]
+    sources = [rows.get(operation.source, row) for row, operation in enumerate(work.operations)]
+    return ~leaves[..., sources], leaves
+
+
+def _is_spatial(work: Work) -> NDArray[np.bool_]:
+    return np.array([operation.operator == "conv2d" for operation in work.operations], dtype=bool)
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

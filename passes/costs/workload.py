@@ -24,6 +24,8 @@ class Operation:
         kernel: Sizes of the weight behind its filters and inputs, such as (3, 3).
         is_grouped: Whether it is a convolution of several groups.
         tail: Operators that follow it and that engines run as kernels of their own, in the order of execution.
+        source: Name of the operation that it reads from.
+        joins: Names of the operations whose outputs pointwise operators behind it read, as a residual sum does.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Operation:
     kernel: tuple[int, ...] = ()
     is_grouped: bool = False
     tail: tuple[str, ...] = ()
+    source: str = ""
+    joins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

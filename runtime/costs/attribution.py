@@ -1,6 +1,7 @@
 """Which operation of a network each kernel of its engine works for. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import onnx
 
@@ -9,16 +10,22 @@ _TO_BLOCKED, _FROM_BLOCKED = "ReorderInput", "ReorderOutput"
 _BLOCKED_SUFFIX = "_nchwc"
 
 
-def value_owners(model: onnx.GraphProto, weights: Sequence[str]) -> dict[str, int]:
+def value_owners(
+    model: onnx.GraphProto, weights: Sequence[str], computed: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
     """Position of the operation that every value and node of an exported model belongs to, by its name.
 
     A node that reads a weight is the operation's layer, the second one of two that share it the second. As in the
-    workload (`prunec.passes.costs`) every other one belongs to the last layer that it reads from.
+    workload (`prunec.passes.costs`) every other one belongs to the last layer that it reads from. A layer whose weight
+    is computed by the network, so that no node reads a weight of that name, is known by the value that it yields.
 
     Args:
         model: The graph as prunec exports it: weights have the names of the program's.
         weights: Name of the weight of every operation, in the order of execution; empty where there is none.
+        computed: Position of the operation of each node of the program's graph, by its name: values are called alike.
     """
+    read = {name for node in model.node for name in node.input}
+    by_value = {name: position for name, position in computed.items() if weights[position] not in read}
     calls: dict[str, list[int]] = {}
     for position, weight in enumerate(weights):
         calls.setdefault(weight, []).append(position)
@@ -26,6 +33,8 @@ def value_owners(model: onnx.GraphProto, weights: Sequence[str]) -> dict[str, in
     owners: dict[str, int] = {}
     for node in model.node:
         own = next((calls[name].pop(0) for name in node.input if calls.get(name)), None)
+        if own is None:
+            own = next((by_value[name] for name in node.output if by_value.get(name)), None)
         before = max((owners[name] for name in node.input if name in owners), default=0)
         owners |= dict.fromkeys((*node.output, node.name), before if own is None else own)
     return owners

@@ -48,9 +48,9 @@ class MeasuredVariants:
 def fit_costs(samples: MeasuredVariants, key: CostKey) -> FittedCosts:
     """The laws that fit measured variants best, with their error on variants that they weren't fitted to.
 
-    Layers that are alike share a law. Coefficients are never negative, as in non-negative least squares of relative
-    deviations; outliers count less by Huber's weights. Of the ways to divide channels that engines have, the one with
-    which the laws fit best is taken.
+    Layers that are alike share a law; where they are few, the law of less alike ones is brought to their level.
+    Coefficients are never negative, as in non-negative least squares of relative deviations; outliers count less by
+    Huber's weights. Of the ways to divide channels that engines have, the one with which the laws fit best is taken.
     """
     models = [_fitted(samples, key, blocks) for blocks in _CANDIDATES]
     best = min(models, key=lambda model: errors_on(model, samples)["layers"])
@@ -77,14 +77,19 @@ def _held_back_errors(samples: MeasuredVariants, model: FittedCosts) -> dict[str
 def _fitted(samples: MeasuredVariants, key: CostKey, blocks: Blocks) -> FittedCosts:
     work, regime, values = samples.work, regimes(samples.work, blocks), features(samples.work, blocks)
     laws = np.zeros((len(REGIMES), len(work.operations), len(FEATURES)))
-    likeness = _likeness(work)
+    likeness, is_timed = _likeness(work), (samples.layers_ms > 0).sum(axis=0) > 0
     for number in range(len(REGIMES)):
-        known: dict[bytes, NDArray[np.float64]] = {}
+        known: dict[tuple[bytes, bytes], NDArray[np.float64]] = {}
         for position, classes in enumerate(likeness):
-            used = _samples_of(classes, regime == number)
-            if used.tobytes() not in known:
-                known[used.tobytes()] = non_negative(values[used], samples.layers_ms[used])
-            laws[number, position] = known[used.tobytes()]
+            if not is_timed[position]:
+                continue
+            counts = (regime == number) & is_timed
+            used, own = _samples_of(classes, counts), counts & classes[0]
+            drawn = used.tobytes(), own.tobytes()
+            if drawn not in known:
+                law = non_negative(values[used], samples.layers_ms[used])
+                known[drawn] = law * _level(values[own] @ law, samples.layers_ms[own]) if (used != own).any() else law
+            laws[number, position] = known[drawn]
     model = FittedCosts(key, {}, blocks, tuple(operation.name for operation in work.operations), laws)
     sums = model.layer_ms(work).sum(axis=-1)
     beside, factor = non_negative(np.stack([np.ones_like(sums), sums], axis=-1), samples.networks_ms).tolist()
@@ -95,11 +100,14 @@ def _likeness(work: Work) -> list[list[NDArray[np.bool_]]]:
     """For each operation which others are alike, bool (operations,), in ever wider classes.
 
     First what is the same at full width (operator, kernel, sizes of the maps, channels, what follows), then what has
-    the same operator and kernel, the same operator, and all.
+    the same operator, kernel and size of the map it reads, the same operator and kernel, the same operator, and all.
     """
     whole = np.array([getattr(work, name)[0] for name in COUNTS])
+    channels, sizes = whole[[COUNTS.index(name) for name in ("in_channels", "reads")]]
+    positions = (sizes / np.maximum(channels, 1)).round()
     classes: list[list[Hashable]] = [
         [(o.operator, o.kernel, o.is_grouped, o.tail, *whole[:, at].round()) for at, o in enumerate(work.operations)],
+        [(o.operator, o.kernel, o.is_grouped, positions[at]) for at, o in enumerate(work.operations)],
         [(o.operator, o.kernel, o.is_grouped) for o in work.operations],
         [o.operator for o in work.operations],
         [None for _ in work.operations],
@@ -119,6 +127,12 @@ def _samples_of(likeness: list[NDArray[np.bool_]], counts: NDArray[np.bool_]) ->
         if (counts & alike).sum() >= _FEWEST_SAMPLES:
             return counts & alike
     return np.broadcast_to(likeness[0], counts.shape)
+
+
+def _level(predicted: NDArray[np.float64], ms: NDArray[np.float64]) -> float:
+    """Factor by which a law of other layers fits the few samples of a layer best; 1 where there are none."""
+    factor = float(non_negative(predicted[:, None], ms)[0])
+    return factor or 1.0
 
 
 def non_negative(features: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArray[np.float64]:

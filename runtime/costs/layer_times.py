@@ -5,7 +5,7 @@ Imports no torch: `time_onnxruntime` is called in the process of native code.
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -41,19 +41,26 @@ class Subject:
         engine: The engine.
         onnx_path: The model that it was built from.
         weights: Name of the weight of every operation, in the order of execution; empty where there is none.
+        owners: Position of the operation of each node of the program's graph, by the node's name.
     """
 
     engine: EngineInfo
     onnx_path: Path
     weights: tuple[str, ...]
+    owners: Mapping[str, int]
+
+    def value_owners(self) -> dict[str, int]:
+        """Position of the operation that every value and node of the model belongs to (`value_owners`)."""
+        return value_owners(_graph(self.onnx_path), self.weights, self.owners)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTimes:
-    """Milliseconds of variants, of one inference.
+    """Milliseconds of variants, of one inference, at the level of the median over inferences.
 
     Attributes:
-        layers: By operation, without what profiling adds, float64 (variants, operations).
+        layers: By operation, without what profiling adds, float64 (variants, operations); 0 where an operation has no
+            kernels of its own.
         networks: Of the whole, float64 (variants,).
     """
 
@@ -73,9 +80,10 @@ def time_onnxruntime(
             path = subject.engine.path
             profiled.append(OnnxRuntimeSession(path, threads, profile_prefix=prefix, optimized_path=optimized))
             plain.append(OnnxRuntimeSession(path, threads))
-            kernels.append(kernel_owners(_graph(optimized), value_owners(_graph(path), subject.weights)))
+            kernels.append(kernel_owners(_graph(optimized), subject.value_owners()))
             optimized.unlink()
-        networks = _rounds(plain, profiled, inputs, seconds, seed)
+        runs = _rounds(plain, profiled, inputs, seconds, seed)
+        networks = _typical(runs)
         layers = np.zeros((len(subjects), len(subjects[0].weights)))
         counts = np.zeros_like(layers)
         for row, (session, by_name) in enumerate(zip(profiled, kernels, strict=True)):
@@ -85,7 +93,9 @@ def time_onnxruntime(
             np.add.at(layers[row], operations, _typical(times.ms[is_warm]))
             np.add.at(counts[row], operations, 1)
     profiling_ms = np.median((layers.sum(axis=1) - networks) / counts.sum(axis=1))  # of one kernel
-    return LayerTimes(np.maximum(layers - max(profiling_ms, 0) * counts, 0), networks)
+    layers = np.maximum(layers - max(profiling_ms, 0) * counts, 0)
+    of_median = float(np.median(np.median(runs, axis=0) / networks))  # one factor, so that each has no noise of its own
+    return LayerTimes(of_median * layers, of_median * networks)
 
 
 def _typical(ms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,7 +118,7 @@ def _rounds(
     seconds: float,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Run all sessions in turns, in an order that ``seed`` decides; milliseconds of the plain ones, (sessions,)."""
+    """Run all in turns, in an order that ``seed`` decides; milliseconds of the plain ones, (runs, sessions)."""
     generator, started = np.random.default_rng(seed), time.monotonic()
     timers = [wall_clock(partial(session, *inputs)) for session in plain]
     ms: list[list[list[float]]] = [[] for _ in plain]
@@ -120,7 +130,7 @@ def _rounds(
             for _ in range(_RUNS_OF_A_ROUND):
                 profiled[index](*inputs)
             ms[index].append([timers[index]() for _ in range(_RUNS_OF_A_ROUND)][1:])
-    return _typical(np.array(ms).reshape(len(plain), -1).T)
+    return np.array(ms).reshape(len(plain), -1).T
 
 
 def time_engines(
@@ -135,7 +145,7 @@ def time_engines(
         NativeCrashError: The process of native code dies.
     """
     generator = np.random.default_rng(seed)
-    owners = [value_owners(_graph(each.onnx_path), each.weights) for each in subjects]
+    owners = [each.value_owners() for each in subjects]
     nodes = [[layer.name for layer in check_sparsity(each.onnx_path)] for each in subjects]
     layers = np.zeros((_FEWEST_ROUNDS, len(subjects), len(subjects[0].weights)))
     networks = np.zeros((_FEWEST_ROUNDS, len(subjects)))

@@ -12,7 +12,7 @@ from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import workload_of
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.coupling import Coupling, analyse
-from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError
+from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError, UsageError
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.passes.sparsify import Sparsify
@@ -31,8 +31,8 @@ from prunec.runtime.onnx_precision import typed_form
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 
-#: Seconds of the variants' runs.
-_SECONDS = 10.0
+#: Seconds of a variant's runs.
+_SECONDS = 1.0
 
 
 def measure_costs(
@@ -48,8 +48,8 @@ def measure_costs(
     """The cost model of a network on a target, by measurements on this machine.
 
     Random variants of the network are run in turns, and each layer's time is taken from the engine's own profiler. Its
-    `error` is that of variants, aligned ones and one of four with unaligned widths, each by laws that weren't fitted to
-    it.
+    `error` is that of variants, aligned ones and one of three with unaligned widths, each by laws that weren't fitted
+    to it. Milliseconds are at the level of the median.
 
     Args:
         program: The network.
@@ -66,9 +66,32 @@ def measure_costs(
         InputError: The network doesn't run at this batch.
         UsageError: The engine doesn't tell the times of its layers.
     """
+    coupling = analyse(program)
+    kept = _widths(coupling, variants, seed)
+    samples, key = measure_variants(program, target, kept, batch=batch, threads=threads, seed=seed, progress=progress)
+    costs = fit_costs(samples, key)
+    if costs.untimed:
+        progress(f"no kernels of their own, so no time: {', '.join(costs.untimed)}")
+    return costs
+
+
+def measure_variants(
+    program: Program,
+    target: Target,
+    kept: NDArray[np.int64],
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[MeasuredVariants, CostKey]:
+    """Variants with ``kept`` units of each group, (variants, groups), timed in turns, and what their times hold for.
+
+    Other arguments and errors are those of `measure_costs`. The first variant is the whole network.
+    """
     kind, inputs = _engine_here(target), _inputs(program, batch, seed)
     coupling = analyse(program)
-    workload, kept = workload_of(program, coupling), _widths(coupling, variants, seed)
+    workload = workload_of(program, coupling)
     weights = tuple(operation.weight for operation in workload.operations)
     with tempfile.TemporaryDirectory() as scratch:
         subjects = []
@@ -78,12 +101,14 @@ def measure_costs(
             folder.mkdir()
             pruned = variant(program, coupling, kept[number], seed + number) if number else program
             onnx_path = _exported(pruned, target, folder)
-            subjects.append(Subject(build_engine(kind, target, onnx_path, folder, EngineOptions()), onnx_path, weights))
+            engine = build_engine(kind, target, onnx_path, folder, EngineOptions())
+            subjects.append(Subject(engine, onnx_path, weights, workload.owners))
         progress("timing the layers")
         times = _times(kind, subjects, inputs, threads, seed)
-    samples = MeasuredVariants(workload.at(kept), times.layers, times.networks)
+    if not times.layers.any():
+        raise UsageError(f"{kind.title} can't measure a cost model: it tells the time of none of the layers.")
     key = _key(kind, subjects[0].engine, target, threads if kind.uses_threads else None, batch)
-    return fit_costs(samples, key)
+    return MeasuredVariants(workload.at(kept), times.layers, times.networks), key
 
 
 def _engine_here(target: Target) -> EngineKind:
@@ -130,7 +155,7 @@ def _times(
 ) -> LayerTimes:
     if kind.name == "onnxruntime":
         stage = "ONNX Runtime profiled variants of the network"
-        return children.call(stage, time_onnxruntime, subjects, inputs, threads, _SECONDS, seed)
+        return children.call(stage, time_onnxruntime, subjects, inputs, threads, _SECONDS * len(subjects), seed)
     return time_engines(subjects, kind.title, inputs, threads, seed)
 
 

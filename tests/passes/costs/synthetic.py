@@ -12,7 +12,7 @@ from prunec.passes.program import Program
 
 KEY = CostKey("cpu", "a processor", "an engine 1.0", 1, 1)
 #: Milliseconds per unit of each feature, of an engine such as there are.
-_UNITS = dict(zip(FEATURES, (2e-3, 5e-7, 4e-7, 1e-8, 1e-7, 3e-7, 4e-7, 2e-8), strict=True))
+_UNITS = dict(zip(FEATURES, (2e-3, 5e-7, 4e-7, 1e-8, 1e-7, 4e-9, 5e-7, 3e-7, 4e-7, 2e-8), strict=True))
 
 
 def workload(program: Program) -> tuple[Workload, NDArray[np.int64]]:

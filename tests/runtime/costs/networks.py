@@ -1,4 +1,4 @@
-"""The work of known networks, written down layer by layer from their papers' tables."""
+"""The work of known networks, written down layer by layer from their papers' tables; parameters are left out."""
 
 import math
 
@@ -38,7 +38,7 @@ class Layers:
         name = str(len(self.operations))
         self.operations.append(Operation(name, operator, f"{name}.weight", kernel, grouped))
         (inputs, filters), (read, written) = channels, positions
-        counts = (inputs, filters, weights * written, weights, inputs * read, filters * written, 0, 0, 0)
+        counts = (inputs, filters, weights * written, weights, inputs * read, filters * written, 0, 0, 0, 0)
         self.counts.append(dict(zip(COUNTS, map(float, counts), strict=True)))
 
     def joins(self) -> None:

