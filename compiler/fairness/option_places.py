@@ -47,7 +47,9 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     "prune-filters": {
         "prune-filters": _STRUCTURE,
         **dict.fromkeys(("attention", "grouped", "for_module"), COMPRESSION),
-        **dict.fromkeys(("ratio", *GOALS, "plan", "allocation", "criterion", "round_to", "min_channels"), METHOD),
+        **dict.fromkeys(
+            ("ratio", *GOALS, "plan", "allocation", "depth", "criterion", "round_to", "min_channels"), METHOD
+        ),
         **dict.fromkeys(("residual_streams", "inexact_groups", "ignore", "freeze"), METHOD),
         "samples": PRUNING,
         "seed": _CHANCE,
