@@ -171,7 +171,7 @@ def test_profile(project: Path, bundle: Path, prunec: Prunec) -> None:
 def test_verify_passes_an_intact_bundle_and_replays_its_plan(project: Path, bundle: Path, prunec: Prunec) -> None:
     outcome = prunec("verify", bundle, "--source", "model.pt")
     assert outcome.code == 0, outcome.out
-    assert outcome.last_line.startswith("PASSED | 16 checks passed")
+    assert outcome.last_line.startswith("PASSED | 17 checks passed")
     assert "oracle" in outcome.out
     found = json.loads(prunec("verify", bundle, "--json").out)
     assert found["exit_code"] == 0
