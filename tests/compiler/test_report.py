@@ -131,7 +131,18 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
         *("schema", "status", "exit_code", "command", "target", "pipeline", "model", "data", "macs"),
         *("parameters", "size_bytes", "accuracy", "oracle", "numerics", "latency", "latency_cpu", "pretraining"),
         *("pruning", "permutation", "recovery", "steps", "engine_request", "runs", "runs_summary", "controls"),
-        *("ledger", "layers", "gates", "engine", "environment", "extensions", "reasons", "plausibility", "warnings"),
+        *(
+            "costs",
+            "ledger",
+            "layers",
+            "gates",
+            "engine",
+            "environment",
+            "extensions",
+            "reasons",
+            "plausibility",
+            "warnings",
+        ),
     }
     assert document["schema"] == 1
     assert {"structure", "ratio", "criterion", "schedule", "rounding", "epochs", "samples"} < set(document["pruning"])
