@@ -111,9 +111,10 @@ class PruningPlan:
             branches = tuple(map(_branch, raw.pop(_REMOVED_BRANCHES, ())))
             rewritten_by = tuple(str(name) for name in raw.pop(_REWRITTEN_BY, ()))
             sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
+            known: dict[str, dict[str, int]] = raw.pop(_DENSE_SIZES, {})  # type: ignore[assignment]
             dense = {
-                name: {int(dim): _size(f"{name}, dimension {dim}", size) for dim, size in dims.items()}
-                for name, dims in raw.pop(_DENSE_SIZES, {}).items()
+                name: {int(dim): _size(f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()}
+                for name, sizes_of in known.items()
             }
             kept = {
                 name: {int(dim): _indices(f"{name}, dimension {dim}", ids) for dim, ids in dims.items()}
