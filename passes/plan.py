@@ -16,6 +16,7 @@ from prunec.passes.tensors import like
 
 #: Keys beside the tensors' names in a plan's JSON.
 _SIZES_IN_CODE = "sizes_in_code"
+_DENSE_SIZES = "dense_sizes"
 _REWRITTEN_BY = "rewritten_by"
 _REMOVED_BRANCHES = "removed_branches"
 _MAX_INDEX = 1 << 31
@@ -59,12 +60,15 @@ class PruningPlan:
             rewritten program, which is another one than the network's own code.
         removed_branches: Residual branches that go before any slice does, in the order in which they go. What ``kept``
             has of their tensors is for a module that keeps them.
+        dense_sizes: Sizes before the plan of the dimensions that ``kept`` names, by which a network is known as
+            another one; those that aren't given aren't known.
     """
 
     kept: dict[str, dict[int, list[int]]]
     sizes_in_code: dict[str, list[str]] = field(default_factory=dict, compare=False)
     rewritten_by: tuple[str, ...] = field(default=(), compare=False)
     removed_branches: tuple[RemovedBranch, ...] = ()
+    dense_sizes: dict[str, dict[int, int]] = field(default_factory=dict, compare=False)
 
     @property
     def gone(self) -> dict[str, str]:
@@ -90,6 +94,7 @@ class PruningPlan:
             _SIZES_IN_CODE: self.sizes_in_code,
             _REWRITTEN_BY: list(self.rewritten_by),
             _REMOVED_BRANCHES: branches,
+            _DENSE_SIZES: self.dense_sizes,
         }
         content = {**self.kept, **{key: value for key, value in others.items() if value}}
         return json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n"
@@ -106,11 +111,16 @@ class PruningPlan:
             branches = tuple(map(_branch, raw.pop(_REMOVED_BRANCHES, ())))
             rewritten_by = tuple(str(name) for name in raw.pop(_REWRITTEN_BY, ()))
             sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
+            known: dict[str, dict[str, int]] = raw.pop(_DENSE_SIZES, {})  # type: ignore[assignment]
+            dense = {
+                name: {int(dim): _size(f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()}
+                for name, sizes_of in known.items()
+            }
             kept = {
                 name: {int(dim): _indices(f"{name}, dimension {dim}", ids) for dim, ids in dims.items()}
                 for name, dims in raw.items()
             }
-        return cls(kept, sizes, rewritten_by, branches)
+        return cls(kept, sizes, rewritten_by, branches, dense)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -135,6 +145,7 @@ class PruningPlan:
             {**self.sizes_in_code, **later.sizes_in_code},
             self.rewritten_by or later.rewritten_by,
             (*self.removed_branches, *later.removed_branches),
+            _dense_sizes(later, self),
         )
 
     def order(self) -> "PruningPlan":
@@ -154,7 +165,22 @@ class PruningPlan:
         """The plan under all names that the tensors it names have."""
         by_identity = {id(tensors[name]): dims for name, dims in self.kept.items() if name in tensors}
         ties = {name: by_identity[id(t)] for name, t in tensors.items() if id(t) in by_identity}
-        return replace(self, kept={**self.kept, **ties})
+        known = {id(tensors[name]): sizes for name, sizes in self.dense_sizes.items() if name in tensors}
+        sizes = {name: known[id(t)] for name, t in tensors.items() if id(t) in known}
+        return replace(self, kept={**self.kept, **ties}, dense_sizes={**self.dense_sizes, **sizes})
+
+    def check_size(self, name: str, dim: int, size: int) -> None:
+        """Refuse a network in which a dimension has another size than in the one that the plan was made for.
+
+        Raises:
+            InputError: It has.
+        """
+        expected = self.dense_sizes.get(name, {}).get(dim, size)
+        if size != expected:
+            raise misfit(
+                f"The plan was made for another network: dimension {dim} of {name} has {size} slices here, expected "
+                f"{expected}."
+            )
 
     def select(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of a tensor as a new tensor; the tensor itself where the plan doesn't name it.
@@ -165,6 +191,8 @@ class PruningPlan:
         dims = self.kept.get(name, {})
         value = tensor.detach()
         for dim, indices in dims.items():
+            if 0 <= dim < tensor.ndim:
+                self.check_size(name, dim, tensor.shape[dim])
             if not 0 <= dim < tensor.ndim or not indices or max(indices) >= tensor.shape[dim] or min(indices) < 0:
                 raise misfit(
                     f"The plan doesn't fit {name}: it keeps {len(indices)} indices of dimension {dim}, "
@@ -183,6 +211,15 @@ class PruningPlan:
         return {name: selected[first_names[id(tensor)]] for name, tensor in tensors.items()}
 
 
+def _dense_sizes(*plans: PruningPlan) -> dict[str, dict[int, int]]:
+    """The sizes before plans, of which those that come later in the list count where two name a dimension."""
+    sizes: dict[str, dict[int, int]] = {}
+    for plan in plans:
+        for name, dims in plan.dense_sizes.items():
+            sizes[name] = {**sizes.get(name, {}), **dims}
+    return sizes
+
+
 def _branch(stored: object) -> RemovedBranch:
     """A branch as JSON has it, or ValueError."""
     if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
@@ -192,6 +229,13 @@ def _branch(stored: object) -> RemovedBranch:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{_REMOVED_BRANCHES}, {shortened(stored['name'])}: {key} is no list of names")
     return RemovedBranch(stored["name"], tuple(lists["tensors"]), tuple(lists["zeroed"]))  # type: ignore[arg-type]
+
+
+def _size(where: str, stored: object) -> int:
+    """The size of a dimension, or ValueError: a whole number that isn't 0."""
+    if type(stored) is not int or not 1 <= stored <= _MAX_INDEX:
+        raise ValueError(f"{_DENSE_SIZES}, {shortened(where)}: expected a whole number, at least 1")
+    return stored
 
 
 def _indices(where: str, stored: object) -> list[int]:

@@ -29,7 +29,8 @@ def reorder(program: Program, coupling: Coupling, targets: Targets) -> tuple[Pro
     """
     orders = _orders(coupling, targets)
     own = {name: dims for name, dims in orders.items() if name not in coupling.constants}
-    plan = PruningPlan(own, rewritten_by=program.rewritten_by)
+    sizes = {name: {dim: len(order) for dim, order in dims.items()} for name, dims in own.items()}
+    plan = PruningPlan(own, rewritten_by=program.rewritten_by, dense_sizes=sizes)
     result = program.with_tensors(PruningPlan(orders).select_all(program.tensors()))
     result.masks = {name: plan.select(name, mask) for name, mask in program.masks.items()}
     return result, plan

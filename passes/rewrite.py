@@ -82,7 +82,9 @@ def coupling_of(program: Program, plan: PruningPlan, open_: Collection[str] = ()
 
 def plan_of(coupling: Coupling, removed: Removed) -> PruningPlan:
     """The plan that removes these classes of atoms from the network's own tensors."""
-    return PruningPlan(_cuts(coupling, removed, constants=False), sizes_in_code(coupling, removed))
+    kept = _cuts(coupling, removed, constants=False)
+    sizes = {name: {dim: len(coupling.slots[name, dim]) for dim in dims} for name, dims in kept.items()}
+    return PruningPlan(kept, sizes_in_code(coupling, removed), dense_sizes=sizes)
 
 
 def _cuts(coupling: Coupling, removed: Removed, constants: bool) -> dict[str, dict[int, list[int]]]:
@@ -101,6 +103,8 @@ def _removed_by(coupling: Coupling, plan: PruningPlan, open_: Collection[str]) -
     for name, dims in plan.kept.items():
         for dim, indices in dims.items():
             atoms = coupling.slots.get((name, dim))
+            if atoms is not None:
+                plan.check_size(name, dim, len(atoms))
             if atoms is None or (indices and max(indices) >= len(atoms)):
                 raise _disagreement(name, dim)
             if len(indices) < len(atoms):

@@ -49,4 +49,6 @@ def measure_costs(
     echo(f"{key.target} on {key.hardware}: {key.engine}, batch {key.batch}{threads_used}")
     errors = f"{error['layers']:.1%} of a layer, weighted by its time, and {error['network']:.1%} of the network"
     echo(f"Mean error on variants that were held back: {errors}.")
+    if costs.untimed:
+        echo(f"No kernels of their own, so that they count as no time: {', '.join(costs.untimed)}.")
     echo(f"Cost model: {output}")

@@ -14,6 +14,9 @@ from prunec.compiler.commands.profile_subject import ProfileSubject, opened
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Note
 from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.counting import work_of
+from prunec.passes.costs.fitted import FittedCosts
+from prunec.passes.costs.layers import check_pruned
 from prunec.passes.errors import UsageError
 from prunec.passes.two_four_words import TwoFourState, two_four_state, two_four_words
 from prunec.passes.unknown import Unknown
@@ -118,7 +121,7 @@ def profile_path(
     config: Path | None,
     model: ModelOptions,
     sessions: int | None = None,
-    costs: CostModel | None = None,
+    costs: FittedCosts | None = None,
     note: Note = None,
 ) -> Profile:
     """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model), an ONNX file or an engine.
@@ -136,6 +139,7 @@ def profile_path(
     Raises:
         PrunecError: It can't be loaded, exported or run here.
         UsageError: A session would have less than two runs, or the cost model holds for no combination.
+        InputError: The cost model is that of another network.
     """
     shares = shares_of(combinations[0].runs, sessions)
     with opened(path, config=config, model=model, note=note) as subject:
@@ -181,11 +185,13 @@ def shares_of(runs: int, sessions: int | None) -> list[int]:
     return [len(share) for share in np.array_split(np.arange(runs), sessions)]
 
 
-def _check_fits(costs: CostModel, subject: ProfileSubject, combinations: Sequence[ProfileSettings]) -> None:
-    """Refuse a cost model that holds for none of the combinations."""
+def _check_fits(costs: FittedCosts, subject: ProfileSubject, combinations: Sequence[ProfileSettings]) -> None:
+    """Refuse a cost model that holds for none of the combinations, or for no network that this one can stem from."""
     wanted = [subject.cost_key(each.batch, each.threads) for each in combinations]
     if costs.key not in wanted:
         check_key(costs, wanted[0])
+    if subject.program is not None:
+        check_pruned(costs.layers, work_of(subject.program))
 
 
 def _measure(subject: ProfileSubject, taken: _Taken, runs: int, rows: Sequence[LayerSparsity]) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.request import Request
-from prunec.compiler.machine.environment import find_gpus
 from prunec.compiler.machine.ranks import is_main
-from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.processes import Processes
-from prunec.compiler.stages.stored_choices import store_costs, stored_costs
+from prunec.compiler.stages.stored_choices import hardware_and_engine, store_costs, stored_costs
 from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.costs.counting import work_of
+from prunec.passes.costs.layers import check_dense
 from prunec.passes.errors import UsageError
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
@@ -20,7 +20,6 @@ from prunec.runtime.costs.measuring import measure_costs
 from prunec.runtime.costs.roofline import roofline_costs
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
-from prunec.runtime.processor import processor
 
 
 def needs_costs(pipeline: Pipeline) -> bool:
@@ -43,12 +42,13 @@ def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
 
     Raises:
         UsageError: A file's model is of something else, or nothing tells what widths cost on the target.
-        InputError: A file holds no cost model.
+        InputError: A file holds no cost model, or that of another network.
         PrunecError: The measurement can't be done.
     """
     if request.settings.cost_model is not None:
         model = read_costs(request.settings.cost_model)
         check_key(model, _key_here(request, model.key))
+        check_dense(model.layers, work_of(request.dense))
         return Costs(model, from_file=True)
     if runs_here(request):
         measured = Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
@@ -79,8 +79,7 @@ def _key_here(request: Request, stored: CostKey) -> CostKey:
     threads = settings.threads if kind.uses_threads else None
     hardware, engine = stored.hardware, stored.engine
     if runs_here(request):
-        engine = f"{kind.name} {installed_versions().get(kind.name)}"
-        hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])
+        hardware, engine = hardware_and_engine(request)
     return CostKey(str(target), hardware, engine, threads, settings.latency_batch)
 
 

@@ -1,6 +1,7 @@
 """What a compile measured before its trainings: kept beside their states, so that a resumed one takes the same widths.
 
-A file's name holds the fingerprint of all that it depends on, so that what another compile left isn't taken.
+A file's name holds the fingerprint of all that it depends on, this machine and its engine's version among them, so that
+what another compile left isn't taken.
 """
 
 import hashlib
@@ -9,12 +10,15 @@ from pathlib import Path
 from prunec.compiler.bundle.bundle_names import STORED_COSTS, STORED_PLAN
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
-from prunec.compiler.machine.versions import tool_version
+from prunec.compiler.machine.environment import find_gpus
+from prunec.compiler.machine.versions import installed_versions, tool_version
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.identity import weights_sha256
 from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.costs.cost_file import read_costs, write_costs
+from prunec.runtime.engines.catalogue import preferred_engine
+from prunec.runtime.processor import processor
 
 
 def stored_costs(request: Request, folder: Path | None) -> FittedCosts | None:
@@ -56,6 +60,14 @@ def store_plan(options: PruneFilters, given: StepInput, plan: PruningPlan) -> No
             part.unlink(missing_ok=True)
 
 
+def hardware_and_engine(request: Request) -> tuple[str, str]:
+    """What measurements of a request hold for on this machine: its processor or GPU, and the engine with its version."""
+    target = request.target
+    kind = preferred_engine(target, request.settings.engine_options)
+    hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])
+    return hardware, f"{kind.name} {installed_versions().get(kind.name)}"
+
+
 def _costs_path(request: Request, folder: Path | None) -> Path | None:
     return (
         None if folder is None else folder / STORED_COSTS.format(_fingerprint(request, weights_sha256(request.dense)))
@@ -73,5 +85,6 @@ def _fingerprint(request: Request, *further: object) -> str:
     settings = request.settings
     measured = (str(request.target), settings.latency_batch, settings.latency_runs, settings.threads, settings.seed)
     data = None if request.data is None else request.data.sha256
-    text = repr((tool_version("prunec"), measured, settings.engine_options, data, *further))
+    here = hardware_and_engine(request)
+    text = repr((tool_version("prunec"), here, measured, settings.engine_options, data, *further))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

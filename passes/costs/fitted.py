@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.costs.cost_model import CostKey, CostSource
+from prunec.passes.costs.layers import DenseLayer
 from prunec.passes.costs.workload import Work
 from prunec.passes.errors import InputError
 
@@ -46,7 +47,7 @@ class FittedCosts:
         key: What it holds for.
         error: Mean relative error on variants that it was not fitted to (`CostModel`).
         blocks: How the engine's kernels divide channels.
-        names: Names of the operations.
+        layers: The operations of the dense network, which is the one that it holds for (`check_dense`).
         laws: Milliseconds per unit of each of `FEATURES`, float64 (regimes, operations, features).
         network: Milliseconds of one inference beside those of its layers, and for each of theirs.
     """
@@ -54,10 +55,15 @@ class FittedCosts:
     key: CostKey
     error: Mapping[str, float]
     blocks: Blocks
-    names: tuple[str, ...]
+    layers: tuple[DenseLayer, ...]
     laws: NDArray[np.float64]
     network: tuple[float, float] = (0.0, 1.0)
     source: CostSource = field(default="measured", init=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the operations."""
+        return tuple(layer.name for layer in self.layers)
 
     @property
     def untimed(self) -> tuple[str, ...]:

@@ -2,24 +2,37 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from prunec.passes.boundary import file_bytes, reading
+from prunec.passes.boundary import file_bytes, printable, reading, shortened
 from prunec.passes.costs.cost_model import CostKey, CostModel
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
+from prunec.passes.costs.layers import DenseLayer
 from prunec.passes.errors import EnvironmentFailure, UsageError
 
 #: A network of 100,000 operations has some 50 MB.
 _MAX_BYTES, _MAX_OPERATIONS, _MAX_CHARACTERS = 64 << 20, 100_000, 1000
-_MAX_CHANNELS = 1 << 16
+_MAX_CHANNELS, _MAX_ELEMENTS, _MAX_DIMENSIONS = 1 << 16, 1 << 53, 8
+#: A quarter of an hour for one inference, or for one element; and a model that is a hundred times off is none.
+_MAX_MS, _MAX_ERROR = 1e6, 100.0
 
-_Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
-_Amount = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected text without control characters")
+    return text
+
+
+_Text = Annotated[str, Field(max_length=_MAX_CHARACTERS), AfterValidator(_printable)]
+_Amount = Annotated[float, Field(ge=0, le=_MAX_MS, allow_inf_nan=False)]
+_Error = Annotated[float, Field(ge=0, le=_MAX_ERROR, allow_inf_nan=False)]
+_Size = Annotated[int, Field(ge=0, le=_MAX_ELEMENTS)]
 _Count = Annotated[int, Field(ge=1, le=_MAX_CHANNELS)]
 _Law = Annotated[list[_Amount], Field(min_length=len(FEATURES), max_length=len(FEATURES))]
 
@@ -44,16 +57,23 @@ class _Blocks(_Part):
 
 class _Operation(_Part):
     name: _Text
+    operator: _Text
+    kernel: Annotated[tuple[_Size, ...], Field(max_length=_MAX_DIMENSIONS)]
+    in_channels: _Size
+    out_channels: _Size
+    weights: _Size
+    reads: _Size
+    writes: _Size
     laws: Annotated[list[_Law], Field(min_length=len(REGIMES), max_length=len(REGIMES))]
 
 
 class _CostFile(_Part):
     """A costs.json, version 1; milliseconds, and the laws in the order of `REGIMES` and `FEATURES`."""
 
-    prunec_costs: Literal[1]
+    prunec_costs: Annotated[int, Field(ge=1, le=1)]  # a literal 1 would take true, too
     source: Literal["measured"]
     key: _Key
-    error: dict[Literal["layers", "network"], _Amount]
+    error: dict[Literal["layers", "network"], _Error]
     blocks: _Blocks
     network: Annotated[list[_Amount], Field(min_length=2, max_length=2)]
     operations: Annotated[list[_Operation], Field(max_length=_MAX_OPERATIONS)]
@@ -88,7 +108,7 @@ def costs_json(model: FittedCosts) -> str:
         "error": dict(model.error),
         "blocks": asdict(model.blocks),
         "network": list(model.network),
-        "operations": [{"name": name, "laws": law} for name, law in zip(model.names, laws, strict=True)],
+        "operations": [{**asdict(layer), "laws": law} for layer, law in zip(model.layers, laws, strict=True)],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -102,17 +122,31 @@ def read_costs(path: Path) -> FittedCosts:
     what = f"The cost model {path}"
     content = file_bytes(path, _MAX_BYTES, what)
     with reading(what, "a cost model", hint="prunec measure-costs CHECKPOINT --target TARGET -o FILE writes one."):
-        stored = _CostFile.model_validate_json(content)
-        names = tuple(operation.name for operation in stored.operations)
-        if len(set(names)) < len(names):
-            raise ValueError("an operation stands there twice")
+        stored = _validated(content)
+        layers = tuple(DenseLayer(**operation.model_dump(exclude={"laws"})) for operation in stored.operations)
+        ((name, count),) = Counter(layer.name for layer in layers).most_common(1) or [("", 0)]
+        if count > 1:
+            raise ValueError(f"operations: {shortened(repr(name))} stands there {count} times")
         laws = np.array([operation.laws for operation in stored.operations], dtype=np.float64)
-        laws = np.moveaxis(laws.reshape(len(names), len(REGIMES), len(FEATURES)), 1, 0)
+        laws = np.moveaxis(laws.reshape(len(layers), len(REGIMES), len(FEATURES)), 1, 0)
         key, blocks = CostKey(**stored.key.model_dump()), Blocks(**stored.blocks.model_dump())
         beside, factor = stored.network
         return FittedCosts(
-            key, {str(name): value for name, value in stored.error.items()}, blocks, names, laws, (beside, factor)
+            key, {str(name): value for name, value in stored.error.items()}, blocks, layers, laws, (beside, factor)
         )
+
+
+def _validated(content: bytes) -> _CostFile:
+    """The content as a file's, or ValueError with the first place that is wrong and the value there."""
+    try:
+        return _CostFile.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise ValueError(first["msg"]) from error
+        got = shortened(printable(repr(first["input"])))
+        where = printable(".".join(map(str, first["loc"])))
+        raise ValueError(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, got {got}") from error
 
 
 def check_key(model: CostModel, wanted: CostKey) -> None:

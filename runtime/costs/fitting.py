@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts, features, regimes
+from prunec.passes.costs.layers import DenseLayer, layers_of
 from prunec.passes.costs.workload import COUNTS, Work
 
 #: Rounds in which what lies far off its law counts less, and how many typical deviations off that is.
@@ -39,6 +40,11 @@ class MeasuredVariants:
     layers_ms: NDArray[np.float64]
     networks_ms: NDArray[np.float64]
 
+    @property
+    def whole(self) -> Work:
+        """The work of the whole network."""
+        return replace(self.work, **{name: getattr(self.work, name)[0] for name in COUNTS})
+
     def only(self, variants: NDArray[np.int64]) -> "MeasuredVariants":
         """Some of the variants."""
         counts = {name: getattr(self.work, name)[variants] for name in COUNTS}
@@ -52,7 +58,8 @@ def fit_costs(samples: MeasuredVariants, key: CostKey) -> FittedCosts:
     Coefficients are never negative, as in non-negative least squares of relative deviations; outliers count less by
     Huber's weights. Of the ways to divide channels that engines have, the one with which the laws fit best is taken.
     """
-    models = [_fitted(samples, key, blocks) for blocks in _CANDIDATES]
+    layers = layers_of(samples.whole)
+    models = [_fitted(samples, key, blocks, layers) for blocks in _CANDIDATES]
     best = min(models, key=lambda model: errors_on(model, samples)["layers"])
     return replace(best, error=_held_back_errors(samples, best))
 
@@ -69,12 +76,12 @@ def _held_back_errors(samples: MeasuredVariants, model: FittedCosts) -> dict[str
     variants = np.arange(len(samples.networks_ms))
     errors = []
     for held_back in np.array_split(variants[1:], min(_FOLDS, len(variants) - 1)):
-        laws = _fitted(samples.only(np.setdiff1d(variants, held_back)), model.key, model.blocks)
+        laws = _fitted(samples.only(np.setdiff1d(variants, held_back)), model.key, model.blocks, model.layers)
         errors += [errors_on(laws, samples.only(held_back[[each]])) for each in range(len(held_back))]
     return {name: float(np.mean([each[name] for each in errors])) for name in errors[0]} if errors else {}
 
 
-def _fitted(samples: MeasuredVariants, key: CostKey, blocks: Blocks) -> FittedCosts:
+def _fitted(samples: MeasuredVariants, key: CostKey, blocks: Blocks, layers: tuple[DenseLayer, ...]) -> FittedCosts:
     work, regime, values = samples.work, regimes(samples.work, blocks), features(samples.work, blocks)
     laws = np.zeros((len(REGIMES), len(work.operations), len(FEATURES)))
     likeness, is_timed = _likeness(work), (samples.layers_ms > 0).sum(axis=0) > 0
@@ -90,7 +97,7 @@ def _fitted(samples: MeasuredVariants, key: CostKey, blocks: Blocks) -> FittedCo
                 law = non_negative(values[used], samples.layers_ms[used])
                 known[drawn] = law * _level(values[own] @ law, samples.layers_ms[own]) if (used != own).any() else law
             laws[number, position] = known[drawn]
-    model = FittedCosts(key, {}, blocks, tuple(operation.name for operation in work.operations), laws)
+    model = FittedCosts(key, {}, blocks, layers, laws)
     sums = model.layer_ms(work).sum(axis=-1)
     beside, factor = non_negative(np.stack([np.ones_like(sums), sums], axis=-1), samples.networks_ms).tolist()
     return replace(model, network=(beside, factor))

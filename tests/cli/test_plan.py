@@ -16,6 +16,7 @@ from prunec.compiler.machine.versions import installed_versions
 from prunec.passes import capture
 from prunec.passes.applying import apply_plan
 from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.fitted import FEATURES
 from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
@@ -24,7 +25,7 @@ from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 from tests.cli.conftest import Outcome, Prunec, Refused
-from tests.passes.costs.synthetic import engine, workload
+from tests.passes.costs.synthetic import engine
 from tests.plugins.install import installed
 
 PLAN = ("plan", "model.pt", "--target")
@@ -50,7 +51,7 @@ def cost_file(project: Path) -> Callable[..., Path]:
     def write(**key: Any) -> Path:
         program = capture(dense_module(project), (torch.zeros(2, 1, 8, 8),))
         here = CostKey("cpu", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
-        drawn = engine(workload(program)[0].operations, seed=1)
+        drawn = engine(work_of(program), seed=1)
         laws = np.where(np.array(FEATURES) == "one", 0.0, drawn.laws)
         model = replace(drawn, key=replace(here, **key), laws=laws, network=(0.0, 1.0))
         write_costs(model, project / "costs.json")

@@ -23,7 +23,8 @@ from prunec.compiler.stages.driver import compile_model
 from prunec.passes import Program, capture
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
-from prunec.passes.costs.fitted import Blocks, FittedCosts
+from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
+from prunec.passes.costs.layers import layers_of
 from prunec.passes.errors import InputError, PrunecError, UsageError
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
@@ -63,12 +64,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 def law(program: Program, key: CostKey | None = None) -> FittedCosts:
     """A cost model whose milliseconds are MACs."""
-    operations = work_of(program).operations
-    laws = np.zeros((3, len(operations), 8))
-    laws[:, :, 3] = PER_MAC
+    layers = layers_of(work_of(program))
+    laws = np.zeros((len(REGIMES), len(layers), len(FEATURES)))
+    laws[:, :, FEATURES.index("macs")] = PER_MAC
     here = key or CostKey("cpu", processor(), f"onnxruntime {installed_versions()['onnxruntime']}", 1, 1)
-    names = tuple(each.name for each in operations)
-    return FittedCosts(here, {"layers": 0.04, "network": 0.02}, Blocks(1, 1, 1), names, laws, (BESIDE, 1.0))
+    return FittedCosts(here, {"layers": 0.04, "network": 0.02}, Blocks(1, 1, 1), layers, laws, (BESIDE, 1.0))
 
 
 class Machine:

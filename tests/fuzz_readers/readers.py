@@ -302,8 +302,8 @@ def _plan() -> bytes:
 
 @cache
 def _costs() -> bytes:
-    operations = workload(program())[0].operations
-    return costs_json(replace(engine(operations, 0), error={"layers": 0.02, "network": 0.01})).encode()
+    flow, counts = workload(program())
+    return costs_json(replace(engine(flow.at(counts), 0), error={"layers": 0.02, "network": 0.01})).encode()
 
 
 def _read_costs(path: Path) -> object:

@@ -15,6 +15,7 @@ from prunec.passes.errors import InputError
 from prunec.passes.frontend import capture
 from prunec.passes.own_layers import shrink
 from prunec.passes.plan import PruningPlan
+from prunec.passes.planned_pruning import prune_by_plan
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.rewrite import apply_plan_to_program
 from tests.architectures.mobilenet_v2 import InvertedResidual
@@ -45,6 +46,57 @@ def test_json_round_trip(kept: dict[str, dict[int, list[int]]]) -> None:
 def test_what_is_not_a_plan(text: str) -> None:
     with pytest.raises(InputError, match="can't be read"):
         PruningPlan.from_json(text)
+
+
+@pytest.mark.parametrize("sizes", ['{"a": {"0": 0}}', '{"a": {"0": true}}', '{"a": {"0": "8"}}', "[1]", '{"a": 3}'])
+def test_sizes_that_are_none_are_refused(sizes: str) -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        PruningPlan.from_json(f'{{"dense_sizes": {sizes}}}')
+
+
+def pair(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 4, 1)).eval()
+
+
+def test_a_plan_of_a_narrower_network_is_refused() -> None:
+    """Its indices all exist in the wider one, so that only the sizes tell the two apart."""
+    x = torch.randn(2, 3, 4, 4)
+    other, wide = capture(pair(8), (x,)), capture(pair(12), (x,))
+    made = PruneFilters(ratio=0.5).run(other).plan
+    assert made is not None
+    plan = PruningPlan.from_json(made.to_json())
+    assert plan.dense_sizes == {"0.weight": {0: 8}, "0.bias": {0: 8}, "2.weight": {1: 8}}
+    appliers: list[Any] = [
+        lambda: apply_plan_to_program(wide, plan),
+        lambda: prune_by_plan(wide, plan),
+        lambda: apply_plan(pair(12), plan, (x,)),
+        lambda: apply_plan(pair(12), plan),
+        lambda: plan.select_all(wide.tensors()),
+    ]
+    for apply in appliers:
+        with pytest.raises(InputError, match=r"dimension \d of \d\.\w+ has 12 slices here, expected 8"):
+            apply()
+    assert apply_plan_to_program(other, plan).macs() == prune_by_plan(other, plan).program.macs()
+    old = PruningPlan.from_json(json.dumps({k: v for k, v in json.loads(made.to_json()).items() if k != "dense_sizes"}))
+    assert old == plan and apply_plan_to_program(wide, old).macs() < wide.macs()  # what isn't known isn't checked
+
+
+def test_sizes_of_plans_in_a_row_are_those_before_the_first() -> None:
+    program = capture(pair(16), (torch.randn(2, 3, 4, 4),))
+    first = PruneFilters(ratio=0.5).run(program)
+    second = PruneFilters(ratio=0.5).run(first.program)
+    assert first.plan is not None and second.plan is not None
+    both = first.plan.then(second.plan)
+    assert (first.plan.dense_sizes["0.weight"], second.plan.dense_sizes["0.weight"]) == ({0: 16}, {0: 8})
+    assert both.dense_sizes == first.plan.dense_sizes
+    assert apply_plan_to_program(program, both).macs() == second.program.macs()
+
+
+def test_sizes_hold_for_all_names_of_a_tensor() -> None:
+    weight = torch.zeros(8, 3)
+    plan = PruningPlan({"a": {0: [0, 1]}}, dense_sizes={"a": {0: 8}}).for_ties({"a": weight, "b": weight})
+    assert plan.dense_sizes == {"a": {0: 8}, "b": {0: 8}}
 
 
 def small() -> nn.Module:

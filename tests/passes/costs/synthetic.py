@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import workload_of
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
-from prunec.passes.costs.workload import Operation, Workload
+from prunec.passes.costs.layers import layers_of
+from prunec.passes.costs.workload import Work, Workload
 from prunec.passes.coupling import analyse
 from prunec.passes.program import Program
 
@@ -21,12 +22,13 @@ def workload(program: Program) -> tuple[Workload, NDArray[np.int64]]:
     return workload_of(program, coupling), np.array([group.count for group in coupling.groups], dtype=np.int64)
 
 
-def engine(operations: tuple[Operation, ...], seed: int, blocks: Blocks | None = None) -> FittedCosts:
+def engine(work: Work, seed: int, blocks: Blocks | None = None) -> FittedCosts:
     """An engine on which layers of one operator and kernel share a law; without blocks a convolution takes longer."""
+    operations = work.operations
     generator, laws = np.random.default_rng(seed), np.zeros((len(REGIMES), len(operations), len(FEATURES)))
     drawn: dict[object, NDArray[np.float64]] = {}
     for position, each in enumerate(operations):
         kind = each.operator, each.kernel, each.is_grouped
         drawn.setdefault(kind, generator.uniform(0.5, 2, (len(REGIMES), len(FEATURES))) * list(_UNITS.values()))
         laws[:, position] = drawn[kind] * np.array([1, 1.5, 4])[:, None]
-    return FittedCosts(KEY, {}, blocks or Blocks(16, 4, 4), tuple(each.name for each in operations), laws, (0.05, 1.02))
+    return FittedCosts(KEY, {}, blocks or Blocks(16, 4, 4), layers_of(work), laws, (0.05, 1.02))

@@ -1,6 +1,7 @@
 """A cost model's file gives the model back, holds for one machine, and is read within bounds."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.fitted import FittedCosts
+from prunec.passes.costs.layers import check_dense, check_pruned, layers_of
 from prunec.passes.errors import EnvironmentFailure, InputError, UsageError
 from prunec.runtime.costs.cost_file import check_key, costs_json, read_costs, write_costs
 from tests.fuzz_readers.readers import program
@@ -19,14 +21,15 @@ from tests.passes.costs.synthetic import KEY, engine, workload
 
 @pytest.fixture
 def model() -> FittedCosts:
-    return replace(engine(workload(program())[0].operations, 0), error={"layers": 0.021, "network": 0.013})
+    flow, counts = workload(program())
+    return replace(engine(flow.at(counts), 0), error={"layers": 0.021, "network": 0.013})
 
 
 def test_what_is_written_is_read(model: FittedCosts, tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     write_costs(model, path)
     read = read_costs(path)
-    assert (read.key, read.error, read.blocks, read.names) == (model.key, model.error, model.blocks, model.names)
+    assert (read.key, read.error, read.blocks, read.layers) == (model.key, model.error, model.blocks, model.layers)
     assert read.network == model.network and read.source == "measured"
     np.testing.assert_array_equal(read.laws, model.laws)
     assert costs_json(read) == path.read_text()
@@ -36,9 +39,31 @@ def test_what_is_written_is_read(model: FittedCosts, tmp_path: Path) -> None:
 def test_a_model_of_another_network_is_refused(model: FittedCosts) -> None:
     flow, counts = workload(program())
     with pytest.raises(InputError, match=r"knows nothing of the layer '3'"):
-        replace(model, names=tuple(f"x{name}" if name == "3" else name for name in model.names)).layer_ms(
-            flow.at(counts)
-        )
+        renamed = tuple(replace(each, name=f"x{each.name}") if each.name == "3" else each for each in model.layers)
+        replace(model, layers=renamed).layer_ms(flow.at(counts))
+
+
+def test_layers_tell_the_dense_network_from_others(model: FittedCosts) -> None:
+    flow, counts = workload(program())
+    dense, narrow = flow.at(counts), flow.at(np.maximum(counts // 2, 1))
+    check_dense(model.layers, dense)
+    check_pruned(model.layers, dense)
+    check_pruned(model.layers, narrow)
+    with pytest.raises(InputError, match=r"layer '0' has out_channels 4 here, expected 8"):
+        check_dense(model.layers, narrow)
+    with pytest.raises(InputError, match=r"layer '0' has out_channels 8 here, expected 4"):
+        check_pruned(layers_of(narrow), dense)
+    extra = (*model.layers, replace(model.layers[-1], name="zzz"))
+    with pytest.raises(InputError, match="no layer 'zzz'"):
+        check_dense(extra, dense)
+    check_pruned(extra, dense)  # a network may have lost layers
+    for change in ({"operator": "linear"}, {"kernel": (5, 5)}):
+        others = tuple(replace(each, **change) if each.name == "0" else each for each in model.layers)
+        for check in (check_dense, check_pruned):
+            ((name, value),) = change.items()
+            with pytest.raises(InputError, match=re.escape(f"expected {value!r}")) as refused:
+                check(others, dense)
+            assert f"the layer '0' has {name} " in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -90,6 +115,16 @@ def _change(*path: Any, to: object) -> Callable[[dict[str, Any]], None]:
         _change("operations", 0, "laws", 0, 0, to=float("nan")),
         _change("operations", 1, "name", to=""),
         _change("extra", to=1),
+        _change("prunec_costs", to=True),
+        _change("key", "threads", to=True),
+        _change("network", to=[1e11, 1.0]),
+        _change("error", "layers", to=1e11),
+        _change("operations", 0, "laws", 0, 0, to=9e11),
+        _change("operations", 0, "reads", to=-1),
+        _change("operations", 0, "kernel", to=[3.5]),
+        _change("key", "hardware", to="\x1b[31mred"),
+        _change("key", "engine", to="a\nb"),
+        _change("key", "engine", to="\ud800"),
     ],
 )
 def test_what_is_no_cost_model_is_refused(
@@ -101,6 +136,26 @@ def test_what_is_no_cost_model_is_refused(
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"The cost model .*costs\.json can't be read"):
         read_costs(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_change("operations", 1, "laws", 0, 2, to=-1.5), r"operations\.1\.laws\.0\.2: .*equal to 0, got -1\.5"),
+        (_change("key", "batch", to="8"), r"key\.batch: .*integer, got '8'"),
+        (_change("key", "hardware", to="\x1b[31m"), r"key\.hardware: .*control characters, got '.{1,2}x1b\[31m'"),
+        (_change("operations", 1, "name", to=""), r"operations: '' stands there 2 times"),
+    ],
+)
+def test_the_message_names_the_place_and_the_value(
+    model: FittedCosts, change: Callable[[dict[str, Any]], None], words: str, tmp_path: Path
+) -> None:
+    document = json.loads(costs_json(model))
+    change(document)
+    (tmp_path / "costs.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=words) as refused:
+        read_costs(tmp_path / "costs.json")
+    assert "_CostFile" not in refused.value.message
 
 
 def test_a_file_that_can_not_be_written_leaves_nothing(model: FittedCosts, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def measured(
 ) -> tuple[MeasuredVariants, MeasuredVariants, MeasuredVariants]:
     """Variants to fit to, others of any widths, and others of aligned ones."""
     flow, counts = workload(program)
-    truth = engine(flow.operations, truth_seed, blocks)
+    truth = engine(flow.at(counts), truth_seed, blocks)
     generator = np.random.default_rng(truth_seed)
 
     def variants(kept: NDArray[np.int64], noise: float) -> MeasuredVariants:
@@ -82,7 +82,7 @@ def test_blocks_are_found(program: Program) -> None:
 
 def test_widths_within_a_block_cost_the_same(program: Program) -> None:
     flow, counts = workload(program)
-    truth = engine(flow.operations, 0)
+    truth = engine(flow.at(counts), 0)
     full = flow.at(counts)
     blocked = (
         (regimes(full, truth.blocks) == REGIMES.index("blocked"))
@@ -98,7 +98,7 @@ def test_widths_within_a_block_cost_the_same(program: Program) -> None:
 
 def test_a_network_that_lost_layers_is_still_known(program: Program) -> None:
     flow, counts = workload(program)
-    truth: FittedCosts = engine(flow.operations, 0)
+    truth: FittedCosts = engine(flow.at(counts), 0)
     work = flow.at(np.stack([counts, np.maximum(counts // 2, 1)]))
     kept = [position for position in range(len(flow.operations)) if position % 3]
     fields = {name: getattr(work, name)[:, kept] for name in vars(work) if name != "operations"}
