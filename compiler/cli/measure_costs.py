@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from prunec.compiler.cli import options
+from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.project.checkpoint_file import checkpoint_path
@@ -29,6 +30,7 @@ def measure_costs(
     weights: options.Weights = "",
     threads: options.Threads = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples per inference.")] = 1,
+    dims: options.Dims = None,
     seed: options.Seed = 0,
 ) -> None:
     """Measure how long each layer takes at any width on a target, for --cost-model of prunec compile.
@@ -38,7 +40,7 @@ def measure_costs(
     from prunec.compiler.commands.measure_costs import CostSettings, measure_checkpoint
     from prunec.runtime.target import Target
 
-    settings = CostSettings(Target.parse(target), batch, threads, seed)
+    settings = CostSettings(Target.parse(target), batch, threads, seed, engine_options(dims, None, None, ""))
     loading = options.model_options(model, input_, trust, weights)
     with showing_progress() as progress:
         costs = measure_checkpoint(

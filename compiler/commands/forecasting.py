@@ -137,7 +137,7 @@ def _layers(planned: Planned, sparse: "_TwoFour", rounded: Callable[[float], flo
     model = planned.costs.model
     dense = planned.dense.workload.at(planned.dense.dense_widths)
     pruned = planned.left.workload.at(planned.widths)
-    dense_ms, pruned_ms = model.layer_ms(dense), model.layer_ms(pruned)
+    dense_ms, pruned_ms = model.plain.layer_ms(dense), model.layer_ms(pruned)
     times = model.times(pruned) if isinstance(model, RooflineCosts) else None
     places = {operation.name: place for place, operation in enumerate(pruned.operations)}
     for place, operation in enumerate(dense.operations):

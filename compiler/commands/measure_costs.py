@@ -1,7 +1,7 @@
 """``prunec measure-costs``: measure a checkpoint's cost model into a file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunec.compiler.machine.writable import check_file_can_be_written
@@ -10,17 +10,19 @@ from prunec.compiler.project.project import Note, Project
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.runtime.costs.cost_file import write_costs
 from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.target import Target
 
 
 @dataclass(frozen=True)
 class CostSettings:
-    """Target, samples at once, CPU threads, and seed of the variants and of the order of their runs."""
+    """Target, samples at once, CPU threads, seed of variants and the order of their runs, options of the engines."""
 
     target: Target
     batch: int = 1
     threads: int = 1
     seed: int = 0
+    options: EngineOptions = field(default_factory=EngineOptions)
 
 
 def measure_checkpoint(
@@ -43,7 +45,13 @@ def measure_checkpoint(
     check_file_can_be_written(output, f"--output {output}")
     program = Project.find(checkpoint, config, note).load(checkpoint, model, note).program
     costs = measure_costs(
-        program, settings.target, batch=settings.batch, threads=settings.threads, seed=settings.seed, progress=progress
+        program,
+        settings.target,
+        batch=settings.batch,
+        threads=settings.threads,
+        seed=settings.seed,
+        options=settings.options,
+        progress=progress,
     )
     write_costs(costs, output)
     return costs

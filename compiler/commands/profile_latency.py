@@ -121,7 +121,7 @@ def profile_path(
     config: Path | None,
     model: ModelOptions,
     sessions: int | None = None,
-    costs: FittedCosts | None = None,
+    costs: CostModel | None = None,
     note: Note = None,
 ) -> Profile:
     """Profile a checkpoint (exported to ONNX first), a bundle (its float32 ONNX model), an ONNX file or an engine.
@@ -185,12 +185,12 @@ def shares_of(runs: int, sessions: int | None) -> list[int]:
     return [len(share) for share in np.array_split(np.arange(runs), sessions)]
 
 
-def _check_fits(costs: FittedCosts, subject: ProfileSubject, combinations: Sequence[ProfileSettings]) -> None:
+def _check_fits(costs: CostModel, subject: ProfileSubject, combinations: Sequence[ProfileSettings]) -> None:
     """Refuse a cost model that holds for none of the combinations, or for no network that this one can stem from."""
     wanted = [subject.cost_key(each.batch, each.threads) for each in combinations]
     if costs.key not in wanted:
         check_key(costs, wanted[0])
-    if subject.program is not None:
+    if subject.program is not None and isinstance(costs, FittedCosts):
         check_pruned(costs.layers, work_of(subject.program))
 
 

@@ -21,6 +21,7 @@ from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.measuring import not_run_here
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.network_ranges import ranges_words
 from prunec.runtime.engines.onnxruntime import OnnxRuntime
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo
@@ -61,7 +62,8 @@ class ProfileSubject:
         """What a cost model of it must hold for."""
         target = _THIS_CPU if self.is_onnx or self.target is None else self.target
         hardware = processor() if self.engine.gpu is None else self.engine.gpu
-        return CostKey(str(target), hardware, self.engine.builder, threads if self.uses_threads else None, batch)
+        threads_used, dims = threads if self.uses_threads else None, ranges_words(self.engine.ranges)
+        return CostKey(str(target), hardware, self.engine.builder, threads_used, batch, dims)
 
     @property
     def is_onnx(self) -> bool:

@@ -14,12 +14,15 @@ from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.layers import check_dense
 from prunec.passes.errors import UsageError
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.sparsify import Sparsify
+from prunec.passes.two_four import eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.cost_file import check_key, read_costs
 from prunec.runtime.costs.measuring import measure_costs
 from prunec.runtime.costs.roofline import roofline_costs
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.network_ranges import ranges_words, with_network_ranges
 
 
 def needs_costs(pipeline: Pipeline) -> bool:
@@ -55,13 +58,20 @@ def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
         assert measured is not None, "the first process measures"
         return measured
     target = request.target
-    roofline = roofline_costs(target, request.settings.latency_batch)
+    roofline = roofline_costs(target, request.settings.latency_batch, _sparse_weights(request))
     if isinstance(roofline, Unknown):
         raise UsageError(
             f"Nothing tells the times of layers on {target}: {roofline.reason}",
             hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
         )
     return Costs(roofline)
+
+
+def _sparse_weights(request: Request) -> frozenset[str]:
+    """Names of the weights that the pipeline puts 2:4 on, at widths that can hold it."""
+    steps = request.pipeline.of(Sparsify) if request.target.sparse else []
+    layers = (layer for step in steps for layer in eligibility(request.dense, step.ignore))
+    return frozenset(layer.weight for layer in layers if layer.asked)
 
 
 def runs_here(request: Request) -> bool:
@@ -80,7 +90,8 @@ def _key_here(request: Request, stored: CostKey) -> CostKey:
     hardware, engine = stored.hardware, stored.engine
     if runs_here(request):
         hardware, engine = hardware_and_engine(request)
-    return CostKey(str(target), hardware, engine, threads, settings.latency_batch)
+    ranges = with_network_ranges(kind, request.dense, settings.engine_options).ranges
+    return CostKey(str(target), hardware, engine, threads, settings.latency_batch, ranges_words(ranges))
 
 
 def _measured(request: Request, state_folder: Path | None) -> Costs:
@@ -94,6 +105,7 @@ def _measured(request: Request, state_folder: Path | None) -> Costs:
         batch=settings.latency_batch,
         threads=settings.threads,
         seed=settings.seed,
+        options=settings.engine_options,
         progress=settings.progress.note,
     )
     store_costs(request, state_folder, model)

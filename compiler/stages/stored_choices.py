@@ -61,7 +61,7 @@ def store_plan(options: PruneFilters, given: StepInput, plan: PruningPlan) -> No
 
 
 def hardware_and_engine(request: Request) -> tuple[str, str]:
-    """What measurements of a request hold for on this machine: its processor or GPU, and the engine with its version."""
+    """What measurements of a request hold for on this machine: its processor or GPU, the engine with its version."""
     target = request.target
     kind = preferred_engine(target, request.settings.engine_options)
     hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])

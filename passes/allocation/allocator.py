@@ -137,8 +137,9 @@ class Allocator:
 
     @cached_property
     def dense(self) -> Mapping[str, float]:
-        """What the network uses before it is pruned."""
-        return self.figures(self.dense_widths)
+        """What the network uses before it is pruned, without 2:4."""
+        work = self.workload.at(self.dense_widths)
+        return {quantity.name: float(quantity.dense_usage(work)) for quantity in quantities(self.costs)}
 
     @cached_property
     def least(self) -> Mapping[str, float]:

@@ -33,11 +33,13 @@ class Quantity:
         name: Name in figures, with the unit, one of `SAVED`.
         counts: The counts of `Work` that it is a function of.
         usage: How much of it some work uses, float64 (...,).
+        dense_usage: How much of it a network of some work uses before it is pruned and 2:4 is put on it.
     """
 
     name: str
     counts: frozenset[str]
     usage: Callable[[Work], NDArray[np.float64]]
+    dense_usage: Callable[[Work], NDArray[np.float64]]
 
 
 def _total(count: str) -> Quantity:
@@ -45,7 +47,7 @@ def _total(count: str) -> Quantity:
         total: NDArray[np.float64] = np.rint(getattr(work, count).sum(axis=-1))
         return total
 
-    return Quantity(count, frozenset({count}), usage)
+    return Quantity(count, frozenset({count}), usage, usage)
 
 
 MACS = _total("macs")
@@ -54,7 +56,7 @@ PARAMETERS = _total("parameters")
 
 def latency(costs: CostModel) -> Quantity:
     """Milliseconds of one inference, by the word of a cost model."""
-    return Quantity("latency_ms", frozenset(COUNTS), costs.network_ms)
+    return Quantity("latency_ms", frozenset(COUNTS), costs.network_ms, costs.plain.network_ms)
 
 
 def quantities(costs: CostModel | None) -> tuple[Quantity, ...]:
@@ -157,7 +159,7 @@ def budgets_of(goals: Goals, costs: CostModel | None, dense: Work) -> tuple[Budg
 
 
 def _used(quantity: Quantity, work: Work) -> float:
-    return float(quantity.usage(work))
+    return float(quantity.dense_usage(work))
 
 
 def within(filled: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ class CostKey:
         engine: Library and version, as in "onnxruntime 1.27.0"; empty for a roofline.
         threads: Number of CPU threads; None where they don't matter.
         batch: Number of samples at once.
+        dims: Sizes that the engine takes, as in "batch=1:8:32"; empty where it takes any.
     """
 
     target: str
@@ -30,6 +31,7 @@ class CostKey:
     engine: str
     threads: int | None
     batch: int
+    dims: str = ""
 
 
 class CostModel(Protocol):
@@ -50,6 +52,11 @@ class CostModel(Protocol):
 
     @property
     def error(self) -> Mapping[str, float]: ...
+
+    @property
+    def plain(self) -> "CostModel":
+        """The model of networks before 2:4 is put on them, which is what a speed-up compares with."""
+        ...
 
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         """Milliseconds of every operation with what follows it, float64 (..., operations).

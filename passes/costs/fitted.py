@@ -7,7 +7,7 @@ ONNX Runtime's blocked convolutions (NCHWc; `onnxruntime/core/optimizer/nchwc_tr
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ class FittedCosts:
         layers: The operations of the dense network, which is the one that it holds for (`check_dense`).
         laws: Milliseconds per unit of each of `FEATURES`, float64 (regimes, operations, features).
         network: Milliseconds of one inference beside those of its layers, and for each of theirs.
+        two_four_gain: Time of the whole network without 2:4 over that with it, as the laws are; 1 where they are of
+            none.
     """
 
     key: CostKey
@@ -58,7 +60,17 @@ class FittedCosts:
     layers: tuple[DenseLayer, ...]
     laws: NDArray[np.float64]
     network: tuple[float, float] = (0.0, 1.0)
+    two_four_gain: float = 1.0
     source: CostSource = field(default="measured", init=False)
+
+    @property
+    def plain(self) -> "FittedCosts":
+        """`CostModel.plain`: every time by the gain that the whole network has, which is all that was measured."""
+        if self.two_four_gain == 1:
+            return self
+        beside, factor = self.network
+        network = beside * self.two_four_gain, factor
+        return replace(self, laws=self.laws * self.two_four_gain, network=network, two_four_gain=1.0)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from prunec.passes.errors import EnvironmentFailure, UsageError
 _MAX_BYTES, _MAX_OPERATIONS, _MAX_CHARACTERS = 64 << 20, 100_000, 1000
 _MAX_CHANNELS, _MAX_ELEMENTS, _MAX_DIMENSIONS = 1 << 16, 1 << 53, 8
 #: A quarter of an hour for one inference, or for one element; and a model that is a hundred times off is none.
-_MAX_MS, _MAX_ERROR = 1e6, 100.0
+_MAX_MS, _MAX_ERROR, _MAX_GAIN = 1e6, 100.0, 100.0
 
 
 def _printable(text: str) -> str:
@@ -47,6 +47,7 @@ class _Key(_Part):
     engine: _Text
     threads: Annotated[int, Field(ge=0, le=_MAX_CHANNELS)] | None
     batch: Annotated[int, Field(ge=1, le=1 << 31)]
+    dims: _Text
 
 
 class _Blocks(_Part):
@@ -76,6 +77,7 @@ class _CostFile(_Part):
     error: dict[Literal["layers", "network"], _Error]
     blocks: _Blocks
     network: Annotated[list[_Amount], Field(min_length=2, max_length=2)]
+    two_four_gain: Annotated[float, Field(gt=0, le=_MAX_GAIN, allow_inf_nan=False)]
     operations: Annotated[list[_Operation], Field(max_length=_MAX_OPERATIONS)]
 
 
@@ -108,6 +110,7 @@ def costs_json(model: FittedCosts) -> str:
         "error": dict(model.error),
         "blocks": asdict(model.blocks),
         "network": list(model.network),
+        "two_four_gain": model.two_four_gain,
         "operations": [{**asdict(layer), "laws": law} for layer, law in zip(model.layers, laws, strict=True)],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -130,10 +133,9 @@ def read_costs(path: Path) -> FittedCosts:
         laws = np.array([operation.laws for operation in stored.operations], dtype=np.float64)
         laws = np.moveaxis(laws.reshape(len(layers), len(REGIMES), len(FEATURES)), 1, 0)
         key, blocks = CostKey(**stored.key.model_dump()), Blocks(**stored.blocks.model_dump())
-        beside, factor = stored.network
-        return FittedCosts(
-            key, {str(name): value for name, value in stored.error.items()}, blocks, layers, laws, (beside, factor)
-        )
+        (beside, factor), gain = stored.network, stored.two_four_gain
+        error = {str(name): value for name, value in stored.error.items()}
+        return FittedCosts(key, error, blocks, layers, laws, (beside, factor), gain)
 
 
 def _validated(content: bytes) -> _CostFile:
@@ -162,8 +164,9 @@ def check_key(model: CostModel, wanted: CostKey) -> None:
     ]
     if differing:
         threads = "" if wanted.threads is None else f" --threads {wanted.threads}"
+        dims = "".join(f" --dims {each}" for each in wanted.dims.split(", ") if each)
         raise UsageError(
             f"The cost model doesn't hold here. It was measured with {'; '.join(differing)}.",
             hint="Measure it anew: prunec measure-costs CHECKPOINT "
-            f"--target {wanted.target} --batch {wanted.batch}{threads} -o FILE.",
+            f"--target {wanted.target} --batch {wanted.batch}{threads}{dims} -o FILE.",
         )

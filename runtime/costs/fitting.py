@@ -34,11 +34,13 @@ class MeasuredVariants:
         work: Their work, (variants, operations); the first variant is the whole network.
         layers_ms: Milliseconds of each operation, float64 (variants, operations).
         networks_ms: Milliseconds of each whole inference, float64 (variants,).
+        two_four_gain: Time of the whole network without 2:4 over that with it; 1 where the variants have none.
     """
 
     work: Work
     layers_ms: NDArray[np.float64]
     networks_ms: NDArray[np.float64]
+    two_four_gain: float = 1.0
 
     @property
     def whole(self) -> Work:
@@ -61,7 +63,7 @@ def fit_costs(samples: MeasuredVariants, key: CostKey) -> FittedCosts:
     layers = layers_of(samples.whole)
     models = [_fitted(samples, key, blocks, layers) for blocks in _CANDIDATES]
     best = min(models, key=lambda model: errors_on(model, samples)["layers"])
-    return replace(best, error=_held_back_errors(samples, best))
+    return replace(best, error=_held_back_errors(samples, best), two_four_gain=samples.two_four_gain)
 
 
 def errors_on(model: FittedCosts, samples: MeasuredVariants) -> dict[str, float]:

@@ -23,8 +23,9 @@ from prunec.runtime.costs.variants import variant, variant_widths
 from prunec.runtime.engines.building import build_engine
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.measuring import not_run_here
+from prunec.runtime.engines.network_ranges import ranges_words, with_network_ranges
 from prunec.runtime.engines.options import EngineOptions
-from prunec.runtime.engines.protocol import EngineInfo, EngineKind
+from prunec.runtime.engines.protocol import EngineKind
 from prunec.runtime.numerics import batch_sizes, random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import typed_form
@@ -33,6 +34,7 @@ from prunec.runtime.target import Target
 
 #: Seconds of a variant's runs.
 _SECONDS = 1.0
+_DEFAULTS = EngineOptions()
 
 
 def measure_costs(
@@ -43,6 +45,7 @@ def measure_costs(
     threads: int = 1,
     seed: int = 0,
     variants: int = 10,
+    options: EngineOptions = _DEFAULTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> FittedCosts:
     """The cost model of a network on a target, by measurements on this machine.
@@ -58,17 +61,20 @@ def measure_costs(
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.
         variants: Number of variants, the whole network among them; at least 2.
+        options: Options of the engines' builds, as a compile has them.
         progress: Is told what happens, in a few words.
 
     Raises:
         MissingDependencyError: The target's engine can't be built or run on this machine.
         UnsupportedModelError: Nothing of the network can be pruned, or it can't be exported.
         InputError: The network doesn't run at this batch.
-        UsageError: The engine doesn't tell the times of its layers.
+        UsageError: The engine doesn't tell the times of its layers, or takes no such options.
     """
     coupling = analyse(program)
     kept = _widths(coupling, variants, seed)
-    samples, key = measure_variants(program, target, kept, batch=batch, threads=threads, seed=seed, progress=progress)
+    samples, key = measure_variants(
+        program, target, kept, batch=batch, threads=threads, seed=seed, options=options, progress=progress
+    )
     costs = fit_costs(samples, key)
     if costs.untimed:
         progress(f"no kernels of their own, so no time: {', '.join(costs.untimed)}")
@@ -83,41 +89,56 @@ def measure_variants(
     batch: int = 1,
     threads: int = 1,
     seed: int = 0,
+    options: EngineOptions = _DEFAULTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[MeasuredVariants, CostKey]:
     """Variants with ``kept`` units of each group, (variants, groups), timed in turns, and what their times hold for.
 
-    Other arguments and errors are those of `measure_costs`. The first variant is the whole network.
+    Other arguments and errors are those of `measure_costs`. The first variant is the whole network. On a target
+    with 2:4 it is timed without masks, too.
     """
-    kind, inputs = _engine_here(target), _inputs(program, batch, seed)
+    kind, inputs = _engine_here(target, options), _inputs(program, batch, seed)
+    kind.check(target, options, batch)
+    options = with_network_ranges(kind, program, options)
     coupling = analyse(program)
     workload = workload_of(program, coupling)
     weights = tuple(operation.weight for operation in workload.operations)
     with tempfile.TemporaryDirectory() as scratch:
+
+        def subject(number: int, pruned: Program) -> Subject:
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            onnx_path = _exported(pruned, target, folder)
+            engine = build_engine(kind, target, onnx_path, folder, options)
+            return Subject(engine, onnx_path, weights, workload.owners)
+
         subjects = []
         for number in stoppable(range(len(kept))):
             progress(f"variant {number + 1} of {len(kept)}")
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
             pruned = variant(program, coupling, kept[number], seed + number) if number else program
-            onnx_path = _exported(pruned, target, folder)
-            engine = build_engine(kind, target, onnx_path, folder, EngineOptions())
-            subjects.append(Subject(engine, onnx_path, weights, workload.owners))
+            subjects.append(subject(number, Sparsify().run(pruned).program if target.sparse else pruned))
+        if target.sparse:
+            subjects.append(subject(len(kept), program))
         progress("timing the layers")
         times = _times(kind, subjects, inputs, threads, seed)
     if not times.layers.any():
         raise UsageError(f"{kind.title} can't measure a cost model: it tells the time of none of the layers.")
-    key = _key(kind, subjects[0].engine, target, threads if kind.uses_threads else None, batch)
-    return MeasuredVariants(workload.at(kept), times.layers, times.networks), key
+    engine = subjects[0].engine
+    hardware = processor() if engine.gpu is None else engine.gpu
+    threads_used = threads if kind.uses_threads else None
+    key = CostKey(str(target), hardware, engine.builder, threads_used, batch, ranges_words(options.ranges))
+    gain = float(times.networks[-1] / times.networks[0]) if target.sparse else 1.0
+    count = len(kept)
+    return MeasuredVariants(workload.at(kept), times.layers[:count], times.networks[:count], gain), key
 
 
-def _engine_here(target: Target) -> EngineKind:
+def _engine_here(target: Target, options: EngineOptions) -> EngineKind:
     """The engine kind of a target.
 
     Raises:
         MissingDependencyError: It can't be built or run on this machine.
     """
-    kind = choose_engine(target, EngineOptions())
+    kind = choose_engine(target, options)
     if not kind.runs_here(target):
         raise MissingDependencyError(
             f"A cost model of {target} can't be measured here: it {not_run_here(kind, target).reason}",
@@ -145,8 +166,7 @@ def _widths(coupling: Coupling, variants: int, seed: int) -> NDArray[np.int64]:
 
 def _exported(program: Program, target: Target, folder: Path) -> Path:
     """A program's ONNX file as the target's engine is built of it."""
-    masked = Sparsify().run(program).program if target.sparse else program
-    export_onnx(masked, folder / "model.onnx")
+    export_onnx(program, folder / "model.onnx")
     return typed_form(target.precision, folder / "model.onnx", folder / "typed.onnx")
 
 
@@ -157,8 +177,3 @@ def _times(
         stage = "ONNX Runtime profiled variants of the network"
         return children.call(stage, time_onnxruntime, subjects, inputs, threads, _SECONDS * len(subjects), seed)
     return time_engines(subjects, kind.title, inputs, threads, seed)
-
-
-def _key(kind: EngineKind, engine: EngineInfo, target: Target, threads: int | None, batch: int) -> CostKey:
-    hardware = processor() if engine.gpu is None else engine.gpu
-    return CostKey(str(target), hardware, engine.builder, threads, batch)

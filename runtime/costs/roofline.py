@@ -8,7 +8,7 @@ A prediction is no measurement: docs/engines.md says how far it is from publishe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,8 @@ _SPARSE_SHARE = 0.6
 _WITHOUT_TENSOR_CORES = 0.25
 #: Bytes of the inputs that a tile sums over at a time, and the most parts that a long sum is cut into.
 _STEP_BYTES, _PARTS = 64, (1, 2, 4, 8, 16)
+#: Input channels among which 2:4 keeps half.
+_TWO_FOUR_INPUTS = 4
 #: Engines have kernels of their own for the few channels of pictures.
 _PICTURE_CHANNELS = 4
 
@@ -97,7 +99,8 @@ class RooflineCosts:
         precision: Precision of weights and activations.
         peak_tops: Dense peak in that precision, 1e12 operations per second.
         bandwidth: Memory bandwidth, 1e9 bytes per second.
-        sparse_weights: Names of the weights that hold 2:4. An engine that doesn't gain by it runs them dense.
+        sparse_weights: Names of the weights that hold 2:4 at widths that can: input channels in groups of 4. An engine
+            that doesn't gain by it runs them dense.
     """
 
     key: CostKey
@@ -116,6 +119,11 @@ class RooflineCosts:
     def error(self) -> Mapping[str, float]:
         """Empty: it was not compared with measurements of the network."""
         return {}
+
+    @property
+    def plain(self) -> "RooflineCosts":
+        """`CostModel.plain`: all weights dense."""
+        return replace(self, sparse_weights=frozenset())
 
     def layer_ms(self, work: Work) -> _Array:
         """Milliseconds of every operation with what follows it, float64 (..., operations)."""
@@ -150,7 +158,8 @@ class RooflineCosts:
         if not is_sparse.any():
             return dense
         sparse = self._kernel(work, two_four=True)
-        is_chosen = is_sparse & (sparse.total_ms < dense.total_ms)
+        can_hold = work.in_channels % _TWO_FOUR_INPUTS == 0
+        is_chosen = is_sparse & can_hold & (sparse.total_ms < dense.total_ms)
         pairs = ((getattr(sparse, name), getattr(dense, name)) for name in ("compute_ms", "memory_ms", "launch_ms"))
         return Times(*(np.where(is_chosen, *pair) for pair in pairs))
 

@@ -33,6 +33,10 @@ class Affine:
     def __init__(self, key: CostKey) -> None:
         self.key = key
 
+    @property
+    def plain(self) -> "Affine":
+        return self
+
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         return (work.in_channels + work.out_channels) / 1000
 

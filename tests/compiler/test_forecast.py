@@ -78,6 +78,10 @@ class OneSlowLayer:
     source: CostSource = "measured"
     error: Any = None
 
+    @property
+    def plain(self) -> "OneSlowLayer":
+        return self
+
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         ms = np.full_like(work.macs, 0.01) + 1e-9 * work.macs
         ms[..., self.slow] += 10

@@ -29,6 +29,10 @@ class BlockCosts:
     source: CostSource = "roofline"
     error: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def plain(self) -> "BlockCosts":
+        return self
+
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         places = work.writes / np.maximum(work.out_channels, 1)
         blocks = np.ceil(work.in_channels / self.block) * np.ceil(work.out_channels / self.block)

@@ -31,6 +31,10 @@ class Launches:
 
     key, source, error = CostKey("cpu", "", "", 1, 1), "roofline", dict[str, float]()
 
+    @property
+    def plain(self) -> "Launches":
+        return self
+
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         return 1.0 + work.macs * 1e-6
 

@@ -22,7 +22,7 @@ from tests.passes.costs.synthetic import KEY, engine, workload
 @pytest.fixture
 def model() -> FittedCosts:
     flow, counts = workload(program())
-    return replace(engine(flow.at(counts), 0), error={"layers": 0.021, "network": 0.013})
+    return replace(engine(flow.at(counts), 0), error={"layers": 0.021, "network": 0.013}, two_four_gain=1.25)
 
 
 def test_what_is_written_is_read(model: FittedCosts, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_what_is_written_is_read(model: FittedCosts, tmp_path: Path) -> None:
     write_costs(model, path)
     read = read_costs(path)
     assert (read.key, read.error, read.blocks, read.layers) == (model.key, model.error, model.blocks, model.layers)
-    assert read.network == model.network and read.source == "measured"
+    assert (read.network, read.two_four_gain) == (model.network, model.two_four_gain) and read.source == "measured"
     np.testing.assert_array_equal(read.laws, model.laws)
     assert costs_json(read) == path.read_text()
     assert [each.name for each in tmp_path.iterdir()] == ["costs.json"]
@@ -86,6 +86,12 @@ def test_threads_that_do_not_matter_are_not_asked_for(model: FittedCosts) -> Non
     assert "--threads" not in str(refused.value)
 
 
+def test_the_line_that_measures_anew_has_the_sizes(model: FittedCosts) -> None:
+    with pytest.raises(UsageError) as refused:
+        check_key(model, replace(KEY, dims="batch=1:4:8, tokens=1:64:128"))
+    assert "--dims batch=1:4:8 --dims tokens=1:64:128 -o FILE" in str(refused.value)
+
+
 def _change(*path: Any, to: object) -> Callable[[dict[str, Any]], None]:
     def change(document: dict[str, Any]) -> None:
         place: Any = document
@@ -103,6 +109,7 @@ def _change(*path: Any, to: object) -> Callable[[dict[str, Any]], None]:
         _change("source", to="roofline"),
         _change("network", to=[1.0]),
         _change("network", 0, to=-1.0),
+        _change("two_four_gain", to=0),
         _change("blocks", "size", to=0),
         _change("blocks", "size", to=10**9),
         _change("key", "batch", to=0),

@@ -23,6 +23,7 @@ def test_a_model_measured_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (model.key.threads, model.key.batch) == (None, 1)
     assert model.key.engine.startswith("tensorrt ")
     flow, counts = workload(program)
+    assert (model.key.dims, model.two_four_gain) == ("batch=1:8:32" * program.batch_is_dynamic, pytest.approx(1.0))
     for kept in (counts, np.maximum(counts // 2, 1)):
         layers = model.layer_ms(flow.at(kept))
         np.testing.assert_allclose(layers[1:], 1.0, rtol=0.02)

@@ -1,0 +1,28 @@
+"""Sizes of a network's dynamic dimensions that an engine of it is built for."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from prunec.passes.network_inputs import BATCH, varying_sizes
+from prunec.passes.program import Program
+from prunec.passes.size_range import SizeRange
+from prunec.runtime.engines.options import EngineOptions
+from prunec.runtime.engines.protocol import EngineKind
+from prunec.runtime.engines.shapes import DEFAULT_RANGES
+
+
+def with_network_ranges(kind: EngineKind, program: Program, options: EngineOptions) -> EngineOptions:
+    """The options with the size of every dynamic dimension: as given, as the network's description tells, by default.
+
+    Where an engine takes any sizes, and for dimensions that nothing tells of, they stay as they are.
+    """
+    if "ranges" not in kind.takes:
+        return options
+    told = {name: size.sizes for name, size in varying_sizes(program.inputs).items() if size.sizes is not None}
+    defaults = {BATCH: DEFAULT_RANGES[BATCH]} if program.batch_is_dynamic else {}
+    return replace(options, ranges={**defaults, **told, **options.ranges})
+
+
+def ranges_words(ranges: Mapping[str, SizeRange]) -> str:
+    """The ranges as ``--dims`` takes them, as in "batch=1:8:32, sequence=8:128:512"."""
+    return ", ".join(f"{name}={sizes}" for name, sizes in sorted(ranges.items()))
