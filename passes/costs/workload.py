@@ -69,11 +69,6 @@ class Work:
 
     parameters: NDArray[np.float64]
 
-    def of_operations(self, stay: NDArray[np.bool_]) -> "Work":
-        """The work of some of the operations, bool (operations,)."""
-        kept = tuple(operation for operation, stays in zip(self.operations, stay, strict=True) if stays)
-        return Work(kept, *(getattr(self, count)[..., stay] for count in COUNTS))
-
 
 #: The counts of `Work`, in the order of a workload's cells.
 COUNTS = tuple(each.name for each in fields(Work) if each.name != "operations")
