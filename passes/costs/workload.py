@@ -26,6 +26,8 @@ class Operation:
         tail: Operators that follow it and that engines run as kernels of their own, in the order of execution.
         source: Name of the operation that it reads from.
         joins: Names of the operations whose outputs pointwise operators behind it read, as a residual sum does.
+        tail_of: Name of the operation that its tail followed before that went with a residual branch; empty where none
+            did.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Operation:
     tail: tuple[str, ...] = ()
     source: str = ""
     joins: tuple[str, ...] = ()
+    tail_of: str = ""
 
 
 @dataclass(frozen=True)

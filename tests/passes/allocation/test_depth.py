@@ -17,6 +17,8 @@ from prunec.passes.applying import BranchesStayWarning, apply_plan
 from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import remove_branches
 from prunec.passes.costs.cost_model import CostKey
+from prunec.passes.costs.counting import work_of
+from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
 from prunec.passes.costs.workload import Work
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import ScoresUnits
@@ -251,3 +253,22 @@ def test_what_a_branch_is_worth(residual_streams: bool) -> None:
     assert worth.gone(remove_branches(dense, ["1.second"])) == pytest.approx(expected)
     assert worth.total == pytest.approx(sum(normalised(each).sum() for each in allocator.scores.values()))
     assert worth.share(expected) == pytest.approx(expected.sum() / (worth.total + expected[1]))
+
+
+def test_what_follows_a_branch_is_not_saved_with_it() -> None:
+    """By laws of a network in which only the last branch's operation has a tail, which others take over from it."""
+    dense = stream(3)
+    names = [operation.name for operation in work_of(dense).operations]
+    laws = np.zeros((len(REGIMES), len(names), len(FEATURES)))
+    laws[:, :, FEATURES.index("macs")] = 1e-6
+    laws[:, names.index("branches.2"), FEATURES.index("tail_moves")] = 1e-3
+    costs = FittedCosts(CostKey("cpu", "", "", 1, 1), {}, Blocks(1, 1, 1), tuple(names), laws)
+    left, before_ms = dense, float(costs.network_ms(work_of(dense)))
+    for branch in ("branches.2", "branches.1", "branches.0"):
+        macs = left.macs()
+        left = remove_branches(left, [branch])
+        after_ms = float(costs.network_ms(work_of(left)))
+        assert before_ms - after_ms == pytest.approx((macs - left.macs()) * 1e-6)
+        before_ms = after_ms
+    pruned_after = PruneFilters(ratio=0.5).run(left).program
+    assert [each.tail_of for each in work_of(pruned_after).operations if each.tail] == ["branches.2"]
