@@ -8,6 +8,7 @@ from torch.fx import Graph
 
 from prunec.passes.branches import Branch, branches_of_graph
 from prunec.passes.cost import layer_calls
+from prunec.passes.costs.counting import mark_tails
 from prunec.passes.errors import InputError, did_you_mean
 from prunec.passes.graphs import copied_graph, set_argument
 from prunec.passes.plan import RemovedBranch, misfit
@@ -39,6 +40,7 @@ def removal(program: Program, names: Iterable[str]) -> tuple[Program, tuple[Remo
     for node in graph.find_nodes(op="get_attr"):
         if str(node.target) in gone:
             graph.erase_node(node)
+    mark_tails(program, graph)
     tensors = {name: tensor for name, tensor in program.tensors().items() if name not in gone}
     result = program.with_tensors(tensors, graph)
     masks = {name: mask for name, mask in program.masks.items() if name not in gone}

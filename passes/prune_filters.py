@@ -36,12 +36,12 @@ class PruneFilters:
         size_mb: A goal: size of the trained scalars in float32, at most, in megabytes of 10^6 bytes.
         allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
-            importance for what they save. "auto" is "greedy" where latency is a goal and the criterion scores units,
-            else "uniform". Groups are compared by scores over their Euclidean norm.
+            importance for what they save. "auto" is "greedy" with ``depth``, and where latency is a goal and the
+            criterion scores units, else "uniform". Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
         depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
-            criterion must need weights only.
+            criterion must score units, by weights only.
         criterion: "l1", "l2" or "random"; the text ``NAME{option=value}`` of any criterion that scores or selects
             units, or such a criterion itself.
         round_to: Widths are rounded to the nearest multiple of this, in narrow layers of a halving of it.
@@ -99,10 +99,10 @@ class PruneFilters:
                 f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
                 hint="Leave out one of the two.",
             )
-        if self.depth and (self.ratio is not None or self.allocation == "uniform"):
+        if self.depth and (not self.goals.given or self.allocation == "uniform"):
             raise UsageError(
                 "depth=true weighs branches against widths for goals, by importance.",
-                hint="Give a goal such as latency_speedup=2.0 in place of a ratio, and allocation=greedy or global.",
+                hint="Give a goal such as latency_speedup=2.0, no ratio or plan, and allocation=greedy or global.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)
@@ -111,7 +111,7 @@ class PruneFilters:
         if self.inexact_groups not in ("prune", "freeze"):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         check_seed(self.name, self.seed)
-        check_compares(self.allocation, unit_criterion(self.criterion, self.name))
+        check_compares(self.allocation, unit_criterion(self.criterion, self.name), depth=self.depth)
         _ = self.policy
 
     @property

@@ -21,10 +21,13 @@ from prunec.compiler.facts.forecast import (
     TwoFourGain,
 )
 from prunec.compiler.pipeline.pipeline import Step
-from prunec.passes.allocation.allocator import Allocator
+from prunec.passes.allocation.allocator import Allocated, Allocator
+from prunec.passes.allocation.branch_parts import Worth
 from prunec.passes.allocation.curve import pareto_curve
+from prunec.passes.allocation.depth import worth_of
 from prunec.passes.allocation.space import Widths
 from prunec.passes.base import PassResult
+from prunec.passes.branch_removal import remove_branches
 from prunec.passes.costs.workload import Work
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
@@ -83,6 +86,18 @@ class Planned:
         """Share of the importance of all units that is lost; None where the criterion only selects."""
         told = self.result.stats.get("allocation", {})
         return told["importance_lost"] if told else self.left.importance_lost(self.widths)
+
+    @cached_property
+    def _worth(self) -> Worth:
+        return worth_of(self.program, self.dense, self.options)
+
+    def lost_at(self, allocated: Allocated) -> float | None:
+        """Share of the dense network's importance that is lost at some widths of what is left."""
+        if not self.branches:
+            return allocated.importance_lost
+        shallower = remove_branches(self.program, self.branches)
+        gone, cut = self._worth.gone(shallower), self._worth.cut(shallower, self.left, allocated.widths)
+        return self._worth.share(gone + cut)
 
 
 def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Target, batch: int) -> Forecast:
@@ -159,13 +174,15 @@ def _channels(work: Work, place: int) -> tuple[int, int]:
 
 
 def _curve(planned: Planned, rounded: Callable[[float], float]) -> Iterator[CurvePoint]:
-    dense = planned.dense.dense
-    for each in pareto_curve(planned.dense, planned.options.allocation):
-        lost, ms = each.importance_lost, each.figures["latency_ms"]
+    """The dense network, and the widths of what is left without the branches that go."""
+    dense, left, allocation = planned.dense.dense, planned.left, planned.options.allocation
+    points = [(each.figures, planned.lost_at(each)) for each in pareto_curve(left, allocation)]
+    for figures, lost in [(dense, 0.0), *points] if planned.branches else points:
+        ms = figures["latency_ms"]
         yield CurvePoint(
             predicted_speedup=rounded(dense["latency_ms"] / ms),
             predicted_ms=rounded(ms),
-            macs_speedup=dense["macs"] / each.figures["macs"],
+            macs_speedup=dense["macs"] / figures["macs"],
             importance_kept=None if lost is None else 1 - lost,
         )
 

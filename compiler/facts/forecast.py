@@ -148,7 +148,7 @@ class Forecast:
         cost_model: The cost model that every predicted time is from.
         dense: What the dense network uses.
         pruned: What the pruned one uses.
-        least: What the least widths use, which is the most that is possible.
+        least: What the least widths use, which is the most that is possible with the same branches.
         predicted_speedup: Dense over pruned predicted time.
         importance_kept: Share of the importance of all units that is kept.
         measured: Times as measured; None where they weren't.
@@ -159,7 +159,8 @@ class Forecast:
         groups: The prunable groups of what is left without them.
         layers: The layers, in the order of execution; those of branches that go are pruned to 0 channels and 0 ms.
         limits: What limits, the largest share first.
-        curve: What importance widths alone leave at which speed, from the dense network to the least widths.
+        curve: What importance is left at which speed, from the dense network to the least widths; where branches go,
+            all points behind the dense network are widths of what is left without them.
     """
 
     target: str

@@ -180,7 +180,7 @@ def _check_schedules(config: Config, steps: list[RecipeStep]) -> None:
 
 def _lay_over(table: dict[str, Any], name: str, value: object) -> None:
     """Give a table an option of the command line, in the place of those that it excludes."""
-    of_goals = (*GOALS, "allocation")
+    of_goals = (*GOALS, "allocation", "depth")
     excluded = {"ratio": ("plan", *of_goals), "plan": ("ratio", *of_goals)} | dict.fromkeys(GOALS, ("ratio", "plan"))
     for option in excluded.get(name, ()):
         table.pop(option, None)

@@ -155,12 +155,20 @@ class Allocator:
             InputError: The cost model gives the network no time that could be saved.
         """
         check_compares(allocation, self.criterion)
-        dense = self.workload.at(self.dense_widths)
-        space = self._space(budgets_of(goals, self.costs, dense))
-        chosen: Allocation = self._auto(goals) if allocation == "auto" else allocation
-        widths = self._widths(space, chosen) if widths is None else widths
+        budgets = budgets_of(goals, self.costs, self.workload.at(self.dense_widths))
+        return self.within(budgets, self._auto(goals) if allocation == "auto" else allocation, widths)
+
+    def within(self, budgets: tuple[Budget, ...], allocation: Allocation, widths: Widths | None = None) -> Allocated:
+        """Choose widths that keep budgets, which may be those of a larger network, by an allocation other than "auto".
+
+        Raises:
+            OutOfReachError: No widths do.
+            UsageError: The allocation compares groups by scores that are not finite.
+        """
+        space = self._space(budgets)
+        widths = self._widths(space, allocation) if widths is None else widths
         lost = self.importance_lost(widths)
-        return Allocated(chosen, widths, lost, self.dense, self.figures(widths), self.least, space.budgets)
+        return Allocated(allocation, widths, lost, self.dense, self.figures(widths), self.least, budgets)
 
     def _space(self, budgets: tuple[Budget, ...]) -> Space:
         used = [budget.quantity for budget in budgets] if self.costs is None else quantities(self.costs)

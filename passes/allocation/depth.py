@@ -5,18 +5,21 @@ estimated but the order in which branches are tried: by the importance that each
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunec.passes.allocation.allocator import Allocated, Allocator
-from prunec.passes.allocation.branch_parts import BranchParts, branches_of
+from prunec.passes.allocation.branch_parts import Worth, removable_branches
 from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach
-from prunec.passes.allocation.goals import Goals
 from prunec.passes.branch_removal import removal
 from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.counting import work_of
 from prunec.passes.criteria.evidence import evidence_for
 from prunec.passes.criteria.protocol import ScoresUnits
-from prunec.passes.errors import UnsupportedModelError, UsageError
+from prunec.passes.errors import OutOfReachError, UnsupportedModelError, UsageError
 from prunec.passes.interruption import stoppable
 from prunec.passes.plan import RemovedBranch
 from prunec.passes.program import Program
@@ -37,24 +40,27 @@ class Shallower:
         program: The program.
         allocator: What is prepared for it.
         removed: The branches that are gone.
-        lost: Normalised importance of what is gone and of the units that go; infinite where no widths meet the goals.
-        gone: The part of it that the branches are.
+        lost: Normalised importance of what is gone and of the units that go, in groups that may lose units and in
+            others, float64 (2,); infinite where no widths meet the goals.
         allocated: The widths; None where none meet the goals.
     """
 
     program: Program
     allocator: Allocator
     removed: tuple[RemovedBranch, ...]
-    gone: float
-    lost: float
+    lost: NDArray[np.float64]
     allocated: Allocated | None
+
+    def is_better(self, other: "Shallower") -> bool:
+        """Whether less is lost; while no widths meet the goals, any branch that goes brings them nearer."""
+        return bool(self.lost.sum() < other.lost.sum()) or (self.allocated is None and other.allocated is None)
 
 
 def choose_depth(program: Program, options: "PruneFilters", costs: CostModel | None) -> Shallower:
     """The branches and widths that `PruneFilters` chooses with ``depth``.
 
     Raises:
-        UsageError: The goals can't be reached, or the criterion needs more than weights.
+        UsageError: The goals can't be reached, or the criterion needs more than weights, or gives what is no score.
         UnsupportedModelError: No group can be pruned.
     """
     if options.needs:
@@ -63,84 +69,65 @@ def choose_depth(program: Program, options: "PruneFilters", costs: CostModel | N
             hint="For example criterion=l1.",
         )
     first = Allocator.of(program, options, costs)
-    dense = first.workload.at(first.dense_widths)
-    budgets = budgets_of(options.goals, costs, dense)
-    state = _widths(program, first, (), 0.0, budgets, options)
+    budgets = budgets_of(options.goals, costs, first.workload.at(first.dense_widths))
+    worth = worth_of(program, first, options)
+    search = _Search(options, budgets, worth)
+    state = search.state(program, first, ())
     while True:
-        trials = stoppable(_trials(state, budgets, options))
-        better = next((trial for trial in trials if _is_better(trial, state)), None)
+        trials = stoppable(search.trials(state))
+        better = next((trial for trial in trials if trial.is_better(state)), None)
         if better is None:
             break
         state = better
     if state.allocated is None:
         raise out_of_reach(budgets, state.allocator.least)
-    share = state.lost / max(_total(first), 1e-300)
-    told = replace(state.allocated, importance_lost=share, dense=first.dense, budgets=budgets)
+    told = replace(state.allocated, importance_lost=worth.share(state.lost), dense=first.dense)
     return replace(state, allocated=told)
 
 
-def _is_better(trial: Shallower, state: Shallower) -> bool:
-    """Whether less is lost; while no widths meet the goals, any branch that goes brings them nearer."""
-    return trial.lost < state.lost or (state.allocated is None and trial.allocated is None)
+def worth_of(program: Program, allocator: Allocator, options: "PruneFilters") -> Worth:
+    """The worth of a program's units by the criterion of some options with ``depth``."""
+    criterion = allocator.criterion
+    assert isinstance(criterion, ScoresUnits), "PruneFilters refuses depth with others"
+    return Worth.of(program, criterion, allocator, evidence_for(criterion, program, None, options.seed or 0))
 
 
-def _trials(state: Shallower, budgets: tuple[Budget, ...], options: "PruneFilters") -> Iterator[Shallower]:
-    allocator = state.allocator
-    globs = expand_roles(state.program.graph, (*options.ignore, *options.freeze))
-    parts = branches_of(state.program, allocator.scope.coupling, allocator.workload, globs)
-    priced = [(price, each) for each in parts if (price := _price(each, state, budgets, options)) is not None]
-    for (_, gone), each in sorted(priced, key=lambda pair: pair[0])[:_TRIED]:
-        program, removed = removal(state.program, [each.branch.name])
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What stays the same whatever branches go: the options, the budgets of the whole network, and its worth."""
+
+    options: "PruneFilters"
+    budgets: tuple[Budget, ...]
+    worth: Worth
+
+    def state(self, program: Program, allocator: Allocator, removed: tuple[RemovedBranch, ...]) -> Shallower:
+        """The widths that meet the goals of the whole network in a program without some branches."""
+        allocation = self.options.allocation
         try:
-            next_allocator = Allocator.of(program, options, allocator.costs)
-        except UnsupportedModelError:
-            continue  # it has no filters left to choose from
-        yield _widths(program, next_allocator, (*state.removed, *removed), state.gone + gone, budgets, options)
+            allocated = allocator.within(self.budgets, "greedy" if allocation == "auto" else allocation)
+        except OutOfReachError:
+            return Shallower(program, allocator, removed, np.full(2, np.inf), None)
+        lost = self.worth.gone(program) + self.worth.cut(program, allocator, allocated.widths)
+        return Shallower(program, allocator, removed, lost, allocated)
 
+    def trials(self, state: Shallower) -> Iterator[Shallower]:
+        """The states with one branch less, those first that lose the least for what they save of the budgets."""
+        kept_whole = expand_roles(state.program.graph, (*self.options.ignore, *self.options.freeze))
+        found = []
+        for branch in removable_branches(state.program, kept_whole):
+            if branch.removed.zeroed or not self.options.for_module:
+                left, removed = removal(state.program, [branch.name])
+                if (saved := self._saved(state.program, left)) > 0:
+                    lost = float((self.worth.gone(left) - self.worth.gone(state.program)).sum())
+                    found.append((lost / saved, left, removed))
+        for _, left, removed in sorted(found, key=lambda each: each[0])[:_TRIED]:
+            try:
+                allocator = Allocator.of(left, self.options, state.allocator.costs)
+            except UnsupportedModelError:
+                continue  # it has no filters left to choose from
+            yield self.state(left, allocator, (*state.removed, *removed))
 
-def _price(
-    parts: BranchParts, state: Shallower, budgets: tuple[Budget, ...], options: "PruneFilters"
-) -> tuple[float, float] | None:
-    """Importance lost for what is saved of the budgets, and the importance; None where nothing is or it may not go."""
-    allocator, criterion = state.allocator, state.allocator.criterion
-    if (options.for_module and not parts.branch.removed.zeroed) or not isinstance(criterion, ScoresUnits):
-        return None
-    work = allocator.workload.at(allocator.dense_widths)
-    left = work.of_operations(~parts.operations)
-    saved = sum(float(b.quantity.usage(work) - b.quantity.usage(left)) / b.limit for b in budgets)
-    if saved <= 0:
-        return None
-    evidence = evidence_for(criterion, state.program, None, options.seed or 0)
-    lost = parts.importance(criterion, allocator.scope.coupling.groups, evidence, allocator.scores)
-    return lost / saved, lost
-
-
-def _widths(
-    program: Program,
-    allocator: Allocator,
-    removed: tuple[RemovedBranch, ...],
-    gone: float,
-    budgets: tuple[Budget, ...],
-    options: "PruneFilters",
-) -> Shallower:
-    """The widths that meet the goals of the whole network in a program."""
-    try:
-        allocated = allocator.allocate(_left(budgets, allocator), options.allocation)
-    except UsageError:
-        return Shallower(program, allocator, removed, gone, float("inf"), None)
-    lost = gone + (allocated.importance_lost or 0.0) * _total(allocator)
-    return Shallower(program, allocator, removed, gone, lost, allocated)
-
-
-def _left(budgets: tuple[Budget, ...], allocator: Allocator) -> Goals:
-    """The goals of the whole network as goals of what is left of it."""
-    asked = {}
-    for budget in budgets:
-        is_factor = budget.goal.endswith("speedup")
-        now = allocator.dense[budget.quantity.name]
-        asked[budget.goal] = max(1.0, budget.asked * now / budget.dense) if is_factor else budget.asked
-    return Goals(**{field.name: asked[field.name] for field in fields(Goals) if field.name in asked})  # type: ignore[arg-type]
-
-
-def _total(allocator: Allocator) -> float:
-    return sum(float(ranked.sum()) for ranked in allocator.importance.ranked.values())
+    def _saved(self, program: Program, left: Program) -> float:
+        """What is saved of the budgets, each as a part of its limit."""
+        before, after = work_of(program), work_of(left)
+        return sum(float(b.quantity.usage(before) - b.quantity.usage(after)) / b.limit for b in self.budgets)

@@ -65,15 +65,16 @@ class Goals:
 GOALS = tuple(field.name for field in fields(Goals))
 
 
-def check_compares(allocation: Allocation, criterion: Criterion) -> None:
-    """Refuse an allocation that compares groups, with a criterion that only selects within them.
+def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool = False) -> None:
+    """Refuse what compares groups, an allocation or ``depth``, with a criterion that only selects within them.
 
     Raises:
         UsageError: They don't go together.
     """
-    if allocation in ("global", "greedy") and not isinstance(criterion, ScoresUnits):
+    if (depth or allocation in ("global", "greedy")) and not isinstance(criterion, ScoresUnits):
+        what, otherwise = ("depth=true", "no depth") if depth else (f"allocation={allocation}", "allocation=uniform")
         raise UsageError(
-            f"allocation={allocation} compares groups by the scores of their units, and the criterion "
-            f"{criterion.name} only selects within a group.",
-            hint="Use allocation=uniform, or a criterion that scores units.",
+            f"{what} compares groups by the scores of their units, and the criterion {criterion.name} only selects "
+            "within a group.",
+            hint=f"Use {otherwise}, or a criterion that scores units.",
         )

@@ -44,6 +44,20 @@ def scores_of(criterion: ScoresUnits, group: Group, evidence: Evidence) -> NDArr
     return scores
 
 
+def check_finite(criterion: Criterion, group: Group, scores: NDArray[Any]) -> None:
+    """Refuse scores that can't be compared with those of other groups.
+
+    Raises:
+        UsageError: A score is not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise UsageError(
+            f"The criterion {criterion.name} gives units of the group {group.name} scores that are not finite: groups "
+            "can't be compared by them.",
+            hint="allocation=uniform without depth compares units within their group only.",
+        )
+
+
 def as_array(given: object) -> NDArray[Any]:
     """What a criterion gives, as NumPy holds it."""
     if not isinstance(given, Tensor):
@@ -79,12 +93,7 @@ class Importance:
         """
         ranked = {}
         for position, values in scores.items():
-            if not np.isfinite(values).all():
-                raise UsageError(
-                    f"The criterion {criterion.name} gives units of the group {groups[position].name} scores that are "
-                    "not finite: groups can't be compared by them.",
-                    hint="allocation=uniform compares units within their group only.",
-                )
+            check_finite(criterion, groups[position], values)
             ranked[position] = np.sort(normalised(values.astype(np.float64)))
         return cls(np.array([group.count for group in groups], dtype=np.int64), ranked)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from prunec.passes.cost import call_macs, layer_name, recurrent_products
 from prunec.passes.costs.workload import COUNTS, Operation, Work, Workload
@@ -27,6 +27,8 @@ _FREE = frozenset({
     "movedim", "slice", "select", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unbind",
     "narrow", "sym_size", "alias",
 })  # fmt: skip
+#: Key of a node's metadata: the operation that it followed before that went.
+_TAIL_OF = "tail_of"
 #: Sizes that a product multiplies, as labelled axes; the others stand in its factor.
 _Product = tuple[float, list[Atoms]]
 
@@ -54,9 +56,29 @@ def workload_of(program: Program, coupling: Coupling) -> Workload:
 
 def work_of(program: Program) -> Work:
     """The work of a program at the widths that it has, without an analysis of what could be pruned."""
+    return _fixed_workload(program).at(np.zeros(0, dtype=np.int64))
+
+
+def mark_tails(program: Program, graph: Graph) -> None:
+    """Note in a graph without some layers of a program what stayed of their operations, for `Operation.tail_of`.
+
+    Args:
+        program: The program with the layers.
+        graph: Its graph without them, whose nodes get the notes.
+    """
+    workload, by_name = _fixed_workload(program), {node.name: node for node in graph.nodes}
+    first: dict[int, str] = {}
+    for name, place in workload.owners.items():
+        layer = first.setdefault(place, name)  # an operation begins with its layer
+        if place and layer not in by_name and name in by_name:
+            by_name[name].meta.setdefault(_TAIL_OF, workload.operations[place].name)
+
+
+def _fixed_workload(program: Program) -> Workload:
+    """The workload of a program of which nothing can be pruned."""
     ties = Ties(values={node: opaque(node.meta.get("sample_shapes")) for node in program.graph.nodes})
     nothing = Coupling((), (), np.zeros(0, dtype=np.int64), {}, ties, Policy(), frozenset())
-    return workload_of(program, nothing).at(np.zeros(0, dtype=np.int64))
+    return workload_of(program, nothing)
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,8 @@ class _Writer:
         activations = [source for source in read if source.op != "get_attr"]
         if operator in _FREE or not activations or node.meta.get("sample_shapes") is None:
             return
+        if _TAIL_OF in node.meta:
+            self._operations[owner] = replace(self._operations[owner], tail_of=node.meta[_TAIL_OF])
         if find_rule(node) is broadcast:
             others = [source for source in activations if self._owners.get(source.name, 0) != owner]
             for source in others:

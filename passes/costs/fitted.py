@@ -83,9 +83,20 @@ class FittedCosts:
         return tuple(name for row, name in enumerate(self.names) if name and not self.laws[:, row].any())
 
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
-        """`CostModel.layer_ms`."""
-        laws = self.laws[regimes(work, self.blocks), self._rows(work)]
-        return np.asarray(np.einsum("...f,...f->...", features(work, self.blocks), laws))
+        """`CostModel.layer_ms`.
+
+        Where an operation took over what followed another one, its own law may know nothing of a tail: the law of the
+        two that takes longer holds.
+        """
+        rows, regime, counts = self._rows(work), regimes(work, self.blocks), features(work, self.blocks)
+        own = np.asarray(np.einsum("...f,...f->...", counts, self.laws[regime, rows]))
+        places = {name: row for row, name in enumerate(self.names)}
+        tails = [(at, each.tail_of) for at, each in enumerate(work.operations) if each.tail_of in places]
+        taken = [(at, places[name]) for at, name in tails if name]
+        for at, row in taken:
+            former = np.einsum("...f,...f->...", counts[..., at, :], self.laws[regime[..., at], row])
+            own[..., at] = np.maximum(own[..., at], former)
+        return own
 
     def network_ms(self, work: Work) -> NDArray[np.float64]:
         """`CostModel.network_ms`."""

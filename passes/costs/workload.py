@@ -26,6 +26,8 @@ class Operation:
         tail: Operators that follow it and that engines run as kernels of their own, in the order of execution.
         source: Name of the operation that it reads from.
         joins: Names of the operations whose outputs pointwise operators behind it read, as a residual sum does.
+        tail_of: Name of the operation that its tail followed before that went with a residual branch; empty where none
+            did.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Operation:
     tail: tuple[str, ...] = ()
     source: str = ""
     joins: tuple[str, ...] = ()
+    tail_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,6 @@ class Work:
     tail_macs: NDArray[np.float64]
 
     parameters: NDArray[np.float64]
-
-    def of_operations(self, stay: NDArray[np.bool_]) -> "Work":
-        """The work of some of the operations, bool (operations,)."""
-        kept = tuple(operation for operation, stays in zip(self.operations, stay, strict=True) if stays)
-        return Work(kept, *(getattr(self, count)[..., stay] for count in COUNTS))
 
 
 #: The counts of `Work`, in the order of a workload's cells.

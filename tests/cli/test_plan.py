@@ -230,6 +230,11 @@ def test_branches_that_go_are_told(project: Path, prunec: Prunec) -> None:
     assert {layer["pruned_ms"] for layer in gone} == {0}
     total = sum(layer["pruned_ms"] for layer in found["layers"])
     assert total == pytest.approx(found["pruned"]["predicted_ms"], rel=0.02)
+    curve, least = found["curve"], found["least"]["predicted_ms"]
+    assert (curve[0]["predicted_speedup"], curve[0]["importance_kept"]) == (1, 1)
+    assert curve[-1]["predicted_ms"] == pytest.approx(least, rel=0.02)
+    assert curve[-1]["predicted_speedup"] >= found["predicted_speedup"] >= curve[1]["predicted_speedup"]
+    assert all(curve[-1]["importance_kept"] <= point["importance_kept"] < 1 for point in curve[1:])
 
 
 def test_the_help_names_the_goals_and_what_the_plan_is_for(prunec: Prunec) -> None:

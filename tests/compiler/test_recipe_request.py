@@ -60,6 +60,17 @@ def test_the_defaults_are_per_step(tmp_path: Path) -> None:
     assert (ratio.ratio, ratio.speedup) == (0.5, None)
 
 
+@pytest.mark.parametrize("given", [{"ratio": 0.25}, {"plan": "plan.json"}])
+def test_a_ratio_or_a_plan_takes_the_place_of_goals_and_what_chooses_for_them(
+    tmp_path: Path, given: dict[str, object]
+) -> None:
+    text = "[recipe.prune-filters]\nlatency_speedup = 1.5\nallocation = 'greedy'\ndepth = true\n"
+    options = resolved(tmp_path, text, **given).pipeline.steps[0].options
+    assert {name: getattr(options, name) for name in given} == given
+    assert (options.goals.given, options.allocation, options.depth) == ({}, "auto", False)
+    assert resolved(tmp_path, text, speedup=2.0).pipeline.steps[0].options.depth
+
+
 def test_steps_says_what_runs(tmp_path: Path) -> None:
     listed = f'{DATA}[recipe]\nsteps = ["re-estimate-batchnorm", "recover"]\n'
     assert names(resolved(tmp_path, listed)) == ["re-estimate-batchnorm", "recover"]
