@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunec.compiler.cli import options
+from prunec.compiler.cli import goal_options, options
 from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
@@ -16,7 +16,6 @@ from prunec.passes.seeds import MAX_SEED
 if TYPE_CHECKING:
     from prunec.compiler.facts.forecast import Forecast
 
-_goal = partial(typer.Option, rich_help_panel="Goals, in place of the recipe's; of several all are met")
 _recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)")
 
 
@@ -36,17 +35,11 @@ def plan(
     input_: options.Inputs = None,
     trust: options.Trust = False,
     weights: options.Weights = "",
-    latency_speedup: Annotated[
-        float | None, _goal("--latency-speedup", help="Dense over pruned milliseconds on the target, at least.")
-    ] = None,
-    latency_ms: Annotated[
-        float | None, _goal("--latency-ms", help="Milliseconds of one inference on the target, at most.")
-    ] = None,
-    speedup: Annotated[float | None, _goal("--speedup", help="Dense over pruned MACs, at least.")] = None,
-    parameters: Annotated[int | None, _goal("--parameters", help="Number of trained scalars, at most.")] = None,
-    size_mb: Annotated[
-        float | None, _goal("--size-mb", help="Megabytes of the trained scalars in float32, at most.")
-    ] = None,
+    latency_speedup: goal_options.LatencySpeedup = None,
+    latency_ms: goal_options.LatencyMs = None,
+    speedup: goal_options.Speedup = None,
+    parameters: goal_options.Parameters = None,
+    size_mb: goal_options.SizeMb = None,
     pipeline: Annotated[
         str | None, _recipe("--pipeline", metavar="TEXT", help="All steps as text, of which prune-filters is planned.")
     ] = None,
