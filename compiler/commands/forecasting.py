@@ -181,10 +181,10 @@ class _TwoFour:
     @classmethod
     def of(cls, planned: Planned, target: Target, batch: int) -> "_TwoFour":
         if why_not := why_no_two_four(target):
-            return cls(None, {}, f"{why_not}.")
+            return cls(None, {}, f"2:4 brings nothing here: {why_not}.")
         plain = roofline_costs(target, batch)
         if isinstance(plain, Unknown):
-            return cls(None, {}, plain.reason)
+            return cls(None, {}, f"What 2:4 brings is not known: {plain.reason}")
         dense, _ = _gains(plain, planned.program, planned.dense.workload.at(planned.dense.dense_widths))
         pruned, layers = _gains(plain, planned.result.program, planned.left.workload.at(planned.widths))
         return cls(TwoFourGain(dense, pruned), layers)

@@ -7,7 +7,7 @@ from typing import Literal
 from prunec.passes.costs.cost_model import CostKey, CostSource
 
 #: What a share of the time goes into, see `Limit`.
-LimitKind = Literal["layer", "fixed layers", "least widths", "launches", "memory", "compute"]
+LimitKind = Literal["layer", "fixed layers", "fixed cost", "least widths", "launches", "memory", "compute"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ class Limit:
     """A share of the pruned network's predicted time that narrower widths elsewhere don't shorten.
 
     Attributes:
-        kind: "layer" is the one layer that takes the most; "fixed layers" are those that no width bears on; "least
-            widths" is what is left at the least widths; "launches", "memory" and "compute" are what the time goes
+        kind: "layer" is the one layer that takes the most; "fixed layers" are those that no width bears on; "fixed
+            cost" is that of a run, which belongs to no layer, and only a measured model tells it; "least widths" is
+            what is left at the least widths; "launches", "memory" and "compute" are what the time goes
             into, which only a roofline tells.
         name: The layer; empty for the others.
         share: Share of the time, 0 to 1.
@@ -153,8 +154,8 @@ class Forecast:
         importance_kept: Share of the importance of all units that is kept.
         measured: Times as measured; None where they weren't.
         why_not_measured: Why not, as a sentence; empty where they were.
-        two_four: Gain of 2:4; None where the device has no kernels for it.
-        why_no_two_four: Why not; empty where it has.
+        two_four: Gain of 2:4; None where the device has no kernels for it, or it isn't known.
+        why_no_two_four: Which of the two, and why, as a sentence; empty where the gain is known.
         removed_branches: Residual branches that go, each by its last layer.
         groups: The prunable groups of what is left without them.
         layers: The layers, in the order of execution; those of branches that go are pruned to 0 channels and 0 ms.

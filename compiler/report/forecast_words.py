@@ -1,6 +1,7 @@
 """A forecast in words, shared by the terminal and the page."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from prunec.compiler.facts.forecast import CostFacts, Forecast, LayerForecast, Limit
 from prunec.compiler.report.headline_figures import NOT_MEASURED, UNKNOWN, si
@@ -9,6 +10,7 @@ _BEFORE = "(before the first layer)"
 _LIMITS = {
     "layer": "the layer {}",
     "fixed layers": "layers that no width of a prunable group bears on",
+    "fixed cost": "the fixed cost of a run, which belongs to no layer",
     "least widths": "left at the least widths",
     "launches": "launching kernels",
     "memory": "moving data",
@@ -18,7 +20,7 @@ _LIMITS = {
 
 def digits(value: float) -> str:
     """Three significant digits, without an exponent."""
-    return f"{float(f'{value:.3g}'):g}"
+    return f"{Decimal(f'{value:.3g}'):f}"
 
 
 def layer_name(layer: str) -> str:
@@ -91,7 +93,7 @@ def measured_words(forecast: Forecast) -> str:
 def two_four_words(forecast: Forecast) -> str:
     """A sentence on what 2:4 brings apart from pruning."""
     if forecast.two_four is None:
-        return f"2:4 brings nothing here: {forecast.why_no_two_four}"
+        return forecast.why_no_two_four
     dense, pruned = gain(forecast.two_four.dense), gain(forecast.two_four.pruned)
     return f"2:4 in every layer that can hold it is predicted to bring {dense} dense and {pruned} pruned (data sheet)."
 

@@ -14,6 +14,7 @@ from prunec.calibration.user_code import import_callable
 from prunec.compiler.facts.forecast import Forecast
 from prunec.compiler.machine.versions import installed_versions
 from prunec.passes import capture
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.applying import apply_plan
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.fitted import FEATURES
@@ -155,6 +156,13 @@ def test_on_this_cpu_the_cost_model_is_measured(project: Path, prunec: Prunec) -
     assert found["measured"] is not None
 
 
+def test_where_two_four_brings_nothing_that_is_said(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "t4", "--speedup", 2)
+    assert found["two_four"] is None
+    assert found["why_no_two_four"].startswith("2:4 brings nothing here: ")
+    assert found["why_no_two_four"].endswith(" has no sparse tensor cores.")
+
+
 def test_a_cost_model_of_another_machine_is_refused(refused: Refused, cost_file: Callable[..., Path]) -> None:
     costs = cost_file(hardware="another processor")
     refused(2, "another processor", arguments=(*PLAN, "cpu", "--cost-model", costs, "--latency-speedup", 1.2))
@@ -229,6 +237,15 @@ def test_branches_that_go_are_told(project: Path, prunec: Prunec) -> None:
     assert {layer["pruned_ms"] for layer in gone} == {0}
     total = sum(layer["pruned_ms"] for layer in found["layers"])
     assert total == pytest.approx(found["pruned"]["predicted_ms"], rel=0.02)
+
+
+def test_compile_and_plan_have_the_same_goals(project: Path, prunec: Prunec) -> None:
+    flags = {f"--{goal.replace('_', '-')}": goal for goal in GOALS}
+    given = [text for flag in flags for text in (flag, 2)]
+    shown = prunec("compile", "model.pt", "-t", "a100", *given, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert all(flag in shown.out for flag in flags)
+    assert all(flag in prunec(command, "--help").out for flag in flags for command in ("plan", "compile"))
 
 
 def test_the_help_names_the_goals_and_what_the_plan_is_for(prunec: Prunec) -> None:
