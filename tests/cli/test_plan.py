@@ -150,7 +150,12 @@ def tables(outcome: Outcome) -> list[str]:
 
 @pytest.mark.long
 def test_on_this_cpu_the_cost_model_is_measured(project: Path, prunec: Prunec) -> None:
-    found = forecast(prunec, "cpu", "--speedup", 2)
+    outcome = prunec(*PLAN, "cpu", "--speedup", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "--cost-model costs.json makes that seconds" in outcome.err
+    assert "Note: variant" not in outcome.err
+    assert "] variant 1 of" in outcome.err
+    found = json.loads(outcome.out)
     assert (found["cost_model"]["source"], found["cost_model"]["from_file"]) == ("measured", False)
     assert found["cost_model"]["error"].keys() == {"layers", "network"}
     assert found["measured"] is not None
@@ -161,6 +166,28 @@ def test_where_two_four_brings_nothing_that_is_said(project: Path, prunec: Prune
     assert found["two_four"] is None
     assert found["why_no_two_four"].startswith("2:4 brings nothing here: ")
     assert found["why_no_two_four"].endswith(" has no sparse tensor cores.")
+
+
+def test_where_nothing_tells_times_what_needs_none_is_planned(project: Path, prunec: Prunec, refused: Refused) -> None:
+    arguments = ("orin-2:4", "--speedup", 2, "-o", "plan.json", "--html", "plan.html")
+    found = forecast(prunec, *arguments)
+    assert found["dense"]["macs"] >= 2 * found["pruned"]["macs"]
+    assert PruningPlan.read(project / "plan.json").kept
+    assert (found["cost_model"], found["predicted_speedup"], found["limits"], found["curve"]) == (None, None, [], [])
+    assert {layer["dense_ms"] for layer in found["layers"]} == {found["dense"]["predicted_ms"]} == {None}
+    assert found["why_no_times"].startswith("no source gives the peak rate")
+    assert found["why_no_two_four"] == f"What 2:4 brings is not known: {found['why_no_times']}"
+    outcome = prunec(*PLAN, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert f"Times are not known: {found['why_no_times']}" in " ".join(outcome.out.split())
+    assert found["why_no_times"] in (project / "plan.html").read_text()
+    refused(2, "Nothing tells the times of layers", arguments=(*PLAN, "orin-2:4", "--latency-speedup", 1.2))
+
+
+def test_the_measurement_in_the_end_can_be_left_out(prunec: Prunec, cost_file: Callable[..., Path]) -> None:
+    found = forecast(prunec, "cpu", "--cost-model", cost_file(), "--speedup", 2, "--no-measure")
+    assert (found["measured"], found["why_not_measured"]) == (None, "it was left out (--no-measure).")
+    assert found["predicted_speedup"] > 1
 
 
 def test_a_cost_model_of_another_machine_is_refused(refused: Refused, cost_file: Callable[..., Path]) -> None:

@@ -52,6 +52,7 @@ def sample(**changes: Any) -> Forecast:
         goals={"latency_speedup": 2.0},
         allocation="greedy",
         cost_model=CostFacts("roofline", False, KEY, {}),
+        why_no_times="",
         dense=Figures(1_000_000, 50_000, 1.0),
         pruned=Figures(400_000, 20_000, 0.5),
         least=Figures(10_000, 1_000, 0.2),
@@ -150,7 +151,7 @@ def test_layers_that_no_width_bears_on_are_told() -> None:
 
 def test_words_mark_predictions_as_such() -> None:
     forecast = sample()
-    assert "not measurements" in forecast_words.cost_words(forecast.cost_model)
+    assert "not measurements" in forecast_words.cost_words(forecast)
     assert forecast_words.measured_words(forecast).startswith("Not measured: needs the device")
     rows = {row[0]: row[1:] for row in forecast_words.figure_rows(forecast)}
     assert rows["predicted ms"] == ("1", "0.5", "2x", "5x")
