@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunec.compiler.cli import options
+from prunec.compiler.cli import goal_options, options
 from prunec.compiler.cli.output import echo, note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
@@ -54,11 +54,12 @@ def compile_(
             "--pipeline", metavar="TEXT", help=f"All steps as text: {', '.join(OWN_STEPS)}, and those of plug-ins."
         ),
     ] = None,
-    speedup: Annotated[float | None, _recipe("--speedup", help="Dense MACs over compiled MACs.")] = None,
+    latency_speedup: goal_options.LatencySpeedup = None,
+    latency_ms: goal_options.LatencyMs = None,
+    speedup: goal_options.Speedup = None,
+    parameters: goal_options.Parameters = None,
+    size_mb: goal_options.SizeMb = None,
     ratio: Annotated[float | None, _recipe("--ratio", help="Fraction of filters to remove in every group.")] = None,
-    latency_speedup: Annotated[
-        float | None, _recipe("--latency-speedup", help="Dense over compiled latency on the target.")
-    ] = None,
     plan: Annotated[
         str | None, _recipe("--plan", metavar="FILE", help="Apply a pruning plan in place of choosing filters.")
     ] = None,
@@ -219,7 +220,18 @@ def compile_(
         from prunec.compiler.commands.compile_job import Job
         from prunec.compiler.project.recipe_request import RecipeOptions
 
-        recipe = RecipeOptions(pipeline, speedup, ratio, epochs, seed, latency_speedup, plan)
+        recipe = RecipeOptions(
+            pipeline=pipeline,
+            speedup=speedup,
+            latency_speedup=latency_speedup,
+            latency_ms=latency_ms,
+            parameters=parameters,
+            size_mb=size_mb,
+            ratio=ratio,
+            plan=plan,
+            epochs=epochs,
+            seed=seed,
+        )
         loading = options.model_options(model, input_, trust, weights)
         job = Job(checkpoint, parsed, config, loading, recipe, settings, output, force)
         if dry_run:

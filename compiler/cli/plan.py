@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunec.compiler.cli import options
+from prunec.compiler.cli import goal_options, options
 from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
@@ -16,7 +16,6 @@ from prunec.passes.seeds import MAX_SEED
 if TYPE_CHECKING:
     from prunec.compiler.facts.forecast import Forecast
 
-_goal = partial(typer.Option, rich_help_panel="Goals, in place of the recipe's; of several all are met")
 _recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)")
 
 
@@ -36,17 +35,11 @@ def plan(
     input_: options.Inputs = None,
     trust: options.Trust = False,
     weights: options.Weights = "",
-    latency_speedup: Annotated[
-        float | None, _goal("--latency-speedup", help="Dense over pruned milliseconds on the target, at least.")
-    ] = None,
-    latency_ms: Annotated[
-        float | None, _goal("--latency-ms", help="Milliseconds of one inference on the target, at most.")
-    ] = None,
-    speedup: Annotated[float | None, _goal("--speedup", help="Dense over pruned MACs, at least.")] = None,
-    parameters: Annotated[int | None, _goal("--parameters", help="Number of trained scalars, at most.")] = None,
-    size_mb: Annotated[
-        float | None, _goal("--size-mb", help="Megabytes of the trained scalars in float32, at most.")
-    ] = None,
+    latency_speedup: goal_options.LatencySpeedup = None,
+    latency_ms: goal_options.LatencyMs = None,
+    speedup: goal_options.Speedup = None,
+    parameters: goal_options.Parameters = None,
+    size_mb: goal_options.SizeMb = None,
     pipeline: Annotated[
         str | None, _recipe("--pipeline", metavar="TEXT", help="All steps as text, of which prune-filters is planned.")
     ] = None,
@@ -60,6 +53,10 @@ def plan(
     threads: options.Threads = 1,
     dims: options.Dims = None,
     latency_batch: Annotated[int, typer.Option("--latency-batch", min=1, max=65536, help="Samples per inference.")] = 1,
+    no_measure: Annotated[
+        bool,
+        typer.Option("--no-measure", help="Leave out timing both networks in the end, where the engine runs here."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", readable=False, metavar="FILE", help="Write the pruning plan, a plan.json."),
@@ -93,7 +90,7 @@ def plan(
         job = Job(checkpoint, parsed, config, loading, RecipeOptions(pipeline=pipeline, seed=seed), settings)
         from prunec.compiler.commands.plan_pruning import PlanFiles, plan_checkpoint
 
-        forecast = plan_checkpoint(job, goals, PlanFiles(cost_model, output, page), note)
+        forecast = plan_checkpoint(job, goals, PlanFiles(cost_model, output, page), note, measure=not no_measure)
     if as_json:
         print_json(forecast)
         return
@@ -108,14 +105,14 @@ def _print(forecast: "Forecast") -> None:
 
     title = f"{forecast.target}: {words.goal_words(forecast)}"
     print_table(title, ("", "dense", "pruned", "ratio", "most possible"), words.figure_rows(forecast))
-    echo(
-        f"{words.cost_words(forecast.cost_model)}\n{words.measured_words(forecast)}\n{words.two_four_words(forecast)}\n"
-    )
+    echo(f"{words.cost_words(forecast)}\n{words.measured_words(forecast)}\n{words.two_four_words(forecast)}\n")
     groups = [(group.group, str(group.dense), str(group.kept)) for group in forecast.groups]
     print_table("widths", ("group", "dense", "kept"), groups)
     if forecast.removed_branches:
         echo(f"branches that go: {', '.join(forecast.removed_branches)}\n")
-    print_table("layers by predicted time, each with what follows it", *words.layer_table(forecast))
+    order = "by predicted time" if forecast.cost_model else "in the order of execution"
+    print_table(f"layers {order}, each with what follows it", *words.layer_table(forecast))
     echo("what limits it, in shares of the pruned network's predicted time")
     echo("\n".join([*(f"  {line}" for line in words.limit_words(forecast.limits)), ""]))
-    print_table("what is possible", ("speed-up", "ms", "MACs", "importance kept"), words.curve_rows(forecast))
+    if forecast.curve:
+        print_table("what is possible", ("speed-up", "ms", "MACs", "importance kept"), words.curve_rows(forecast))

@@ -61,6 +61,8 @@ def profile(
     modelled = [each for each in result.combinations if _has(each, "model_ms")]
     for combination in modelled or result.combinations[:1]:
         _print_layers(combination, result.target)
+    if costs is not None and not modelled:
+        echo(f"Layers beside the cost model: {_why_not_modelled(result)}\n")
     echo(result.two_four_words)
 
 
@@ -84,6 +86,8 @@ def _numbers(option: str, text: str, most: int) -> list[int]:
 
 
 def _print_latency(result: "Profile") -> None:
+    from prunec.compiler.report.forecast_words import digits
+
     first = result.combinations[0]
     latency, settings = result.latency_ms, result.settings
     echo(
@@ -98,7 +102,7 @@ def _print_latency(result: "Profile") -> None:
             "{:.3f} to {:.3f}".format(*each.interval_ms),
             f"{each.latency_ms.p90:.3f}",
             f"{each.latency_ms.p99:.3f}",
-            f"{each.samples_per_s:.4g}",
+            digits(each.samples_per_s),
         )
         for each in result.combinations
     ]
@@ -149,12 +153,21 @@ def _print_operators(result: "Profile") -> None:
 
 def _print_layers(combination: "Combination", target: str) -> None:
     """The layers, where a model tells something beside what was measured."""
+    from prunec.compiler.report.forecast_words import layer_name
+
     columns = {"measured_ms": "measured", "model_ms": "cost model", "predicted_ms": f"predicted for {target}"}
     names = [name for name in columns if _has(combination, name)]
     if not {"model_ms", "predicted_ms"} & set(names):
         return
-    rows = [(layer.name or "(before)", *(_ms(layer, name) for name in names)) for layer in _layers(combination)]
+    rows = [(layer_name(layer.name), *(_ms(layer, name) for name in names)) for layer in _layers(combination)]
     print_table(f"layers, in ms ({_words(combination)})", ("layer", *(columns[name] for name in names)), rows)
+
+
+def _why_not_modelled(result: "Profile") -> str:
+    """Why nothing of a cost model stands beside the layers: for the same reason in all combinations."""
+    from prunec.passes.unknown import reason_of
+
+    return reason_of(result.combinations[0].layers) or "it gives no time to any of them."
 
 
 def _layers(combination: "Combination") -> "tuple[LayerTime, ...]":

@@ -28,6 +28,7 @@ from prunec.passes.allocation.depth import worth_of
 from prunec.passes.allocation.space import Widths
 from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import remove_branches
+from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.workload import Work
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
@@ -48,15 +49,15 @@ class Planned:
     Attributes:
         program: The program that is pruned.
         options: The options of the pruning.
-        costs: The cost model.
-        dense: What was prepared for the program, with the cost model.
+        costs: The cost model, or why there is none.
+        dense: What was prepared for the program, with the cost model if there is one.
         left: The same for the program without the branches that go; `dense` where none does.
         result: The result of the pass.
     """
 
     program: Program
     options: PruneFilters
-    costs: Costs
+    costs: Costs | Unknown
     dense: Allocator
     left: Allocator
     result: PassResult
@@ -72,8 +73,15 @@ class Planned:
         return self.left.figures(self.widths)
 
     @property
-    def speedup(self) -> float:
-        """Dense over pruned predicted time."""
+    def model(self) -> CostModel | None:
+        """What tells milliseconds; None where nothing does."""
+        return None if isinstance(self.costs, Unknown) else self.costs.model
+
+    @property
+    def speedup(self) -> float | None:
+        """Dense over pruned predicted time; None where no times are known."""
+        if self.model is None:
+            return None
         return self.dense.dense["latency_ms"] / self.figures["latency_ms"]
 
     @property
@@ -103,7 +111,7 @@ class Planned:
 def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Target, batch: int) -> Forecast:
     """The facts of a planned pruning, and of both networks as measured, on a target at some samples at once."""
     options, lost = planned.options, planned.importance_lost
-    model, rounded = planned.costs.model, _rounded(planned.costs)
+    rounded = _rounded(planned.model)
     sparse = _TwoFour.of(planned, target, batch)
     return Forecast(
         target=str(target),
@@ -111,11 +119,12 @@ def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Ta
         seed=options.seed or 0,
         goals=options.goals.given,
         allocation=planned.result.stats.get("allocation", {}).get("allocation", "ratio"),
-        cost_model=CostFacts(model.source, planned.costs.from_file, model.key, dict(model.error)),
+        cost_model=_cost_facts(planned.costs),
+        why_no_times=reason_of(planned.costs),
         dense=_figures(planned.dense.dense, rounded),
         pruned=_figures(planned.figures, rounded),
         least=_figures(planned.left.least, rounded),
-        predicted_speedup=rounded(planned.speedup),
+        predicted_speedup=None if planned.speedup is None else rounded(planned.speedup),
         importance_kept=None if lost is None else 1 - lost,
         measured=None if isinstance(measured, Unknown) else _measured_times(measured),
         why_not_measured=reason_of(measured),
@@ -124,18 +133,26 @@ def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Ta
         removed_branches=planned.branches,
         groups=tuple(_groups(planned)),
         layers=tuple(_layers(planned, sparse, rounded)),
-        limits=limits_of(planned.left, planned.widths),
-        curve=tuple(_curve(planned, rounded)),
+        limits=() if planned.model is None else limits_of(planned.left, planned.widths),
+        curve=() if planned.model is None else tuple(_curve(planned, rounded)),
     )
 
 
-def _rounded(costs: Costs) -> Callable[[float], float]:
+def _cost_facts(costs: Costs | Unknown) -> CostFacts | None:
+    if isinstance(costs, Unknown):
+        return None
+    model = costs.model
+    return CostFacts(model.source, costs.from_file, model.key, dict(model.error))
+
+
+def _rounded(model: CostModel | None) -> Callable[[float], float]:
     """Rounding of what a cost model predicts: from a data sheet no more digits are told than are meant."""
-    return _significant if costs.model.source == "roofline" else float
+    return _significant if model is not None and model.source == "roofline" else float
 
 
 def _figures(figures: Mapping[str, float], rounded: Callable[[float], float]) -> Figures:
-    return Figures(int(figures["macs"]), int(figures["parameters"]), rounded(figures["latency_ms"]))
+    ms = figures.get("latency_ms")
+    return Figures(int(figures["macs"]), int(figures["parameters"]), None if ms is None else rounded(ms))
 
 
 def _measured_times(latency: LatencyComparison) -> MeasuredTimes:
@@ -149,10 +166,11 @@ def _groups(planned: Planned) -> Iterator[GroupForecast]:
 
 
 def _layers(planned: Planned, sparse: "_TwoFour", rounded: Callable[[float], float]) -> Iterator[LayerForecast]:
-    model = planned.costs.model
+    model = planned.model
     dense = planned.dense.workload.at(planned.dense.dense_widths)
     pruned = planned.left.workload.at(planned.widths)
-    dense_ms, pruned_ms = model.plain.layer_ms(dense), model.layer_ms(pruned)
+    plain = None if model is None else model.plain
+    dense_ms, pruned_ms = _layer_ms(plain, dense, rounded), _layer_ms(model, pruned, rounded)
     times = model.times(pruned) if isinstance(model, RooflineCosts) else None
     places = {operation.name: place for place, operation in enumerate(pruned.operations)}
     for place, operation in enumerate(dense.operations):
@@ -162,11 +180,15 @@ def _layers(planned: Planned, sparse: "_TwoFour", rounded: Callable[[float], flo
             operator=operation.operator,
             dense_channels=_channels(dense, place),
             pruned_channels=(0, 0) if after is None else _channels(pruned, after),
-            dense_ms=rounded(float(dense_ms[place])),
-            pruned_ms=0.0 if after is None else rounded(float(pruned_ms[after])),
+            dense_ms=dense_ms[place],
+            pruned_ms=0.0 if after is None else pruned_ms[after],
             two_four_gain=sparse.layers.get(operation.name),
             bound=None if times is None or after is None else times.of([after]).bound,
         )
+
+
+def _layer_ms(model: CostModel | None, work: Work, rounded: Callable[[float], float]) -> list[float | None]:
+    return [None] * len(work.operations) if model is None else [rounded(ms) for ms in model.layer_ms(work).tolist()]
 
 
 def _channels(work: Work, place: int) -> tuple[int, int]:
@@ -198,10 +220,10 @@ class _TwoFour:
     @classmethod
     def of(cls, planned: Planned, target: Target, batch: int) -> "_TwoFour":
         if why_not := why_no_two_four(target):
-            return cls(None, {}, f"{why_not}.")
+            return cls(None, {}, f"2:4 brings nothing here: {why_not}.")
         plain = roofline_costs(target, batch)
         if isinstance(plain, Unknown):
-            return cls(None, {}, plain.reason)
+            return cls(None, {}, f"What 2:4 brings is not known: {plain.reason}")
         dense, _ = _gains(plain, planned.program, planned.dense.workload.at(planned.dense.dense_widths))
         pruned, layers = _gains(plain, planned.result.program, planned.left.workload.at(planned.widths))
         return cls(TwoFourGain(dense, pruned), layers)

@@ -9,13 +9,14 @@ from prunec.compiler.commands.compile_job import Job, Prepared
 from prunec.compiler.commands.forecasting import Planned, forecast
 from prunec.compiler.commands.inspect_network import write_whole
 from prunec.compiler.drawing.forecast_page import render_forecast
+from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.forecast import Forecast
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.machine.writable import check_file_can_be_written
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.stages.closed_loop import SizeChoice
-from prunec.compiler.stages.cost_models import cost_model, runs_here
+from prunec.compiler.stages.cost_models import cost_model, known_costs, runs_here
 from prunec.compiler.stages.pass_steps import evidence_of
 from prunec.compiler.stages.time_goals import measuring
 from prunec.passes.allocation.allocator import Allocator
@@ -25,13 +26,17 @@ from prunec.passes.errors import UsageError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.unknown import Unknown
+from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.measuring import not_run_here
 from prunec.runtime.latency import LatencyComparison
 
 #: Measurements of each of the two networks: a forecast is told in seconds.
 _RUNS = 50
+_MEASURES = (
+    "a cost model is measured first, which can take minutes. Measured once (prunec measure-costs {} --target {} "
+    "-o costs.json), --cost-model costs.json makes that seconds."
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class PlanFiles:
     page: Path | None = None
 
 
-def plan_checkpoint(job: Job, goals: Goals, files: PlanFiles, note: Callable[[str], None]) -> Forecast:
+def plan_checkpoint(
+    job: Job, goals: Goals, files: PlanFiles, note: Callable[[str], None], *, measure: bool = True
+) -> Forecast:
     """Plan the pruning of a checkpoint as its recipe asks for it, and write the plan and the page.
 
     Args:
@@ -57,9 +64,11 @@ def plan_checkpoint(job: Job, goals: Goals, files: PlanFiles, note: Callable[[st
         goals: Goals in place of the ratio or the goals of the recipe; none leaves those.
         files: The files to read and to write, each as a whole or not at all.
         note: Receiver of remarks on what was done to the checkpoint on the way.
+        measure: Whether both networks are timed in the end, where the target's engine runs on this machine.
 
     Raises:
-        UsageError: A goal is out of reach, or the recipe has no single pruning that could be planned.
+        UsageError: A goal is out of reach, or in times that nothing tells, or the recipe has no single pruning that
+            could be planned.
         PrunecError: The checkpoint can't be loaded, the cost model not be had, or a file not be written.
     """
     for name, path in (("--output", files.plan), ("--html", files.page)):
@@ -68,9 +77,13 @@ def plan_checkpoint(job: Job, goals: Goals, files: PlanFiles, note: Callable[[st
     prepared = prepare(job, note, runs=True)
     options = _options(prepared, goals)
     request = _request(prepared, options, files.costs, note)
-    given = StepInput(_to_be_pruned(request), request, prepared.settings.seed, (), costs=cost_model(request))
-    planned = _planned(options, given)
-    result = forecast(planned, _measured(given, planned), job.target, prepared.settings.latency_batch)
+    if files.costs is None and runs_here(request):
+        note(_MEASURES.format(job.checkpoint, job.target))
+    costs = cost_model(request) if options.needs_costs else known_costs(request)
+    given = StepInput(_to_be_pruned(request), request, prepared.settings.seed, (), costs=known(costs))
+    planned = _planned(options, given, costs)
+    measured = _measured(given, planned) if measure else Unknown("it was left out (--no-measure).")
+    result = forecast(planned, measured, job.target, prepared.settings.latency_batch)
     if files.plan is not None and planned.result.plan is not None:
         write_whole(files.plan, planned.result.plan.to_json())
     if files.page is not None:
@@ -129,16 +142,15 @@ def _to_be_pruned(request: Request) -> Program:
     return program
 
 
-def _planned(options: PruneFilters, given: StepInput) -> Planned:
-    assert given.costs is not None, "a forecast has a cost model"
-    program, model = given.program, given.costs.model
+def _planned(options: PruneFilters, given: StepInput, costs: Costs | Unknown) -> Planned:
+    program, model = given.program, None if isinstance(costs, Unknown) else costs.model
     evidence = evidence_of(options, given) if options.needs else None
     given.request.settings.progress.stage("choose widths")
     dense, result = Allocator.of(program, options, model, evidence), options.run(program, evidence, model)
     assert result.plan is not None, "a pruning has a plan"
     names = [branch.name for branch in result.plan.removed_branches]
     left = Allocator.of(remove_branches(program, names), options, model, evidence) if names else dense
-    return Planned(program, options, given.costs, dense, left, result)
+    return Planned(program, options, costs, dense, left, result)
 
 
 def _measured(given: StepInput, planned: Planned) -> LatencyComparison | Unknown:
@@ -146,5 +158,6 @@ def _measured(given: StepInput, planned: Planned) -> LatencyComparison | Unknown
     request = given.request
     if not runs_here(request):
         return not_run_here(preferred_engine(request.target, request.settings.engine_options), request.target)
+    assert planned.speedup is not None, "where the engine runs a cost model is measured"
     with measuring(given) as measure:
         return measure(SizeChoice(planned.result, planned.speedup, planned.figures["latency_ms"]))

@@ -34,13 +34,13 @@ def _curve(forecast: Forecast) -> go.Figure | None:
 
 
 def _layers(forecast: Forecast) -> go.Figure | None:
-    layers = [layer for layer in forecast.layers if layer.dense_ms > 0]
+    layers = [layer for layer in forecast.layers if layer.dense_ms]
     if not layers:
         return None
     names, hover = [html.escape(layer_name(layer.layer)) for layer in layers], "%{x}: %{y:.3g} ms"
     traces = [
-        bar_trace(names, [layer.dense_ms for layer in layers], DENSE, hover, name="dense"),
-        bar_trace(names, [layer.pruned_ms for layer in layers], COMPILED, hover, name="pruned"),
+        bar_trace(names, [layer.dense_ms or 0.0 for layer in layers], DENSE, hover, name="dense"),
+        bar_trace(names, [layer.pruned_ms or 0.0 for layer in layers], COMPILED, hover, name="pruned"),
     ]
     return _grouped(traces, "predicted milliseconds")
 

@@ -35,12 +35,14 @@ def render_forecast(forecast: Forecast, command: str) -> str:
 
 def _headline(forecast: Forecast) -> list[Figure]:
     """The figures a reader looks for first, in order."""
-    gain, digits, measured = forecast_words.gain, forecast_words.digits, forecast.measured
-    predicted = f"{digits(forecast.dense.predicted_ms)} to {digits(forecast.pruned.predicted_ms)} ms, a prediction"
+    gain, measured = forecast_words.gain, forecast.measured
+    _, dense, pruned, *_ = forecast_words.figure_rows(forecast)[0]
     kept = forecast.importance_kept
-    largest = gain(forecast.dense.predicted_ms / forecast.least.predicted_ms)
+    largest = gain(forecast_words.most_possible(forecast))
     return [
-        Figure("Predicted speed-up", gain(forecast.predicted_speedup), predicted),
+        Figure("Predicted speed-up", forecast_words.NOT_KNOWN, forecast.why_no_times, measured=False)
+        if forecast.predicted_speedup is None
+        else Figure("Predicted speed-up", gain(forecast.predicted_speedup), f"{dense} to {pruned} ms, a prediction"),
         Figure("Measured speed-up", NOT_MEASURED, forecast.why_not_measured, measured=False)
         if measured is None
         else Figure("Measured speed-up", f"{measured.speedup:.2f}x", forecast_words.measured_words(forecast)),

@@ -7,7 +7,7 @@ from typing import Literal
 from prunec.passes.costs.cost_model import CostKey, CostSource
 
 #: What a share of the time goes into, see `Limit`.
-LimitKind = Literal["layer", "fixed layers", "least widths", "launches", "memory", "compute"]
+LimitKind = Literal["layer", "fixed layers", "fixed cost", "least widths", "launches", "memory", "compute"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class CostFacts:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a network uses for one sample: MACs, parameters, and predicted milliseconds of one inference."""
+    """What a network uses for one sample: MACs, parameters, and predicted milliseconds of one inference.
+
+    The milliseconds are None where no times are known.
+    """
 
     macs: int
     parameters: int
-    predicted_ms: float
+    predicted_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class LayerForecast:
         operator: ATen operator of the layer.
         dense_channels: Channels that it reads and writes in the dense network.
         pruned_channels: The same in the pruned one.
-        dense_ms: Predicted milliseconds in the dense network.
+        dense_ms: Predicted milliseconds in the dense network; None where no times are known.
         pruned_ms: The same in the pruned one.
         two_four_gain: What 2:4 would make of those in the pruned network, by the roofline: time without over time with
             it; None where the layer can't hold it, or the device has no kernels for it.
@@ -93,8 +96,8 @@ class LayerForecast:
     operator: str
     dense_channels: tuple[int, int]
     pruned_channels: tuple[int, int]
-    dense_ms: float
-    pruned_ms: float
+    dense_ms: float | None
+    pruned_ms: float | None
     two_four_gain: float | None
     bound: str | None
 
@@ -104,8 +107,9 @@ class Limit:
     """A share of the pruned network's predicted time that narrower widths elsewhere don't shorten.
 
     Attributes:
-        kind: "layer" is the one layer that takes the most; "fixed layers" are those that no width bears on; "least
-            widths" is what is left at the least widths; "launches", "memory" and "compute" are what the time goes
+        kind: "layer" is the one layer that takes the most; "fixed layers" are those that no width bears on; "fixed
+            cost" is that of a run, which belongs to no layer, and only a measured model tells it; "least widths" is
+            what is left at the least widths; "launches", "memory" and "compute" are what the time goes
             into, which only a roofline tells.
         name: The layer; empty for the others.
         share: Share of the time, 0 to 1.
@@ -145,7 +149,8 @@ class Forecast:
         seed: Seed of every random choice.
         goals: The goals that are met, by name; empty where a ratio gives the widths.
         allocation: How widths were chosen; "ratio" where a ratio gives them.
-        cost_model: The cost model that every predicted time is from.
+        cost_model: The cost model that every predicted time is from; None where no times are known.
+        why_no_times: Why not, as a sentence; empty where they are known.
         dense: What the dense network uses.
         pruned: What the pruned one uses.
         least: What the least widths use, which is the most that is possible with the same branches.
@@ -153,12 +158,12 @@ class Forecast:
         importance_kept: Share of the importance of all units that is kept.
         measured: Times as measured; None where they weren't.
         why_not_measured: Why not, as a sentence; empty where they were.
-        two_four: Gain of 2:4; None where the device has no kernels for it.
-        why_no_two_four: Why not; empty where it has.
+        two_four: Gain of 2:4; None where the device has no kernels for it, or it isn't known.
+        why_no_two_four: Which of the two, and why, as a sentence; empty where the gain is known.
         removed_branches: Residual branches that go, each by its last layer.
         groups: The prunable groups of what is left without them.
         layers: The layers, in the order of execution; those of branches that go are pruned to 0 channels and 0 ms.
-        limits: What limits, the largest share first.
+        limits: What limits, the largest share first; empty where no times are known, as is the curve.
         curve: What importance is left at which speed, from the dense network to the least widths; where branches go,
             all points behind the dense network are widths of what is left without them.
     """
@@ -168,11 +173,12 @@ class Forecast:
     seed: int
     goals: Mapping[str, float]
     allocation: str
-    cost_model: CostFacts
+    cost_model: CostFacts | None
+    why_no_times: str
     dense: Figures
     pruned: Figures
     least: Figures
-    predicted_speedup: float
+    predicted_speedup: float | None
     importance_kept: float | None
     measured: MeasuredTimes | None
     why_not_measured: str

@@ -6,6 +6,7 @@ Imports no torch: what is wrong with a recipe shows before anything slow is load
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,7 @@ _DEFAULTS = {
 
 
 #: Options of prune-filters that exclude each other as flags.
-_EXCLUDING = (
-    ("speedup", "ratio"),
-    ("latency_speedup", "ratio"),
-    ("speedup", "plan"),
-    ("latency_speedup", "plan"),
-    ("ratio", "plan"),
-)
+_EXCLUDING = (*product(GOALS, ("ratio", "plan")), ("ratio", "plan"))
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,12 @@ class RecipeOptions:
 
     Attributes:
         pipeline: The whole pipeline as text.
-        speedup: Dense over compiled MACs.
+        speedup: A goal, as the following ones: dense over compiled MACs, at least.
+        latency_speedup: Dense over compiled latency, at least.
+        latency_ms: Milliseconds of one inference, at most.
+        parameters: Number of trained scalars, at most.
+        size_mb: Megabytes of the trained scalars in float32, at most.
         ratio: Fraction of filters to remove in every group.
-        latency_speedup: Dense over compiled latency.
         plan: Path of a pruning plan to apply in place of a choice.
         epochs: Length of the recovery finetune; 0 leaves it out.
         seed: Seed of every random choice.
@@ -53,22 +51,20 @@ class RecipeOptions:
 
     pipeline: str | None = None
     speedup: float | None = None
+    latency_speedup: float | None = None
+    latency_ms: float | None = None
+    parameters: int | None = None
+    size_mb: float | None = None
     ratio: float | None = None
+    plan: str | None = None
     epochs: int | None = None
     seed: int | None = None
-    latency_speedup: float | None = None
-    plan: str | None = None
 
     @property
     def flags(self) -> dict[str, tuple[str, object]]:
         """The step and the value of each flag that was given and sets an option of a step, by the option's name."""
-        given = {
-            "speedup": ("prune-filters", self.speedup),
-            "ratio": ("prune-filters", self.ratio),
-            "latency_speedup": ("prune-filters", self.latency_speedup),
-            "plan": ("prune-filters", self.plan),
-            "epochs": ("recover", self.epochs),
-        }
+        steps = {**dict.fromkeys((*GOALS, "ratio", "plan"), "prune-filters"), "epochs": "recover"}
+        given = {name: (step, getattr(self, name)) for name, step in steps.items()}
         return {name: (step, value) for name, (step, value) in given.items() if value is not None}
 
 

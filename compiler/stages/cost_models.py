@@ -37,14 +37,29 @@ def costs_of(request: Request, state_folder: Path | None) -> Costs | None:
 
 
 def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
-    """The cost model of a request, the same in all processes.
+    """The cost model of a request, the same in all processes: see `known_costs`, of which arguments and errors are.
+
+    Raises:
+        UsageError: Nothing tells what widths cost on the target.
+    """
+    costs = known_costs(request, state_folder)
+    if isinstance(costs, Unknown):
+        raise UsageError(
+            f"Nothing tells the times of layers on {request.target}: {costs.reason}",
+            hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
+        )
+    return costs
+
+
+def known_costs(request: Request, state_folder: Path | None = None) -> Costs | Unknown:
+    """What tells the times of a request's layers, the same in all processes; why nothing does where that is so.
 
     Args:
         request: The request.
         state_folder: Folder that keeps a model that is measured, for a compile that is resumed; None for none.
 
     Raises:
-        UsageError: A file's model is of something else, or nothing tells what widths cost on the target.
+        UsageError: A file's model is of something else.
         InputError: A file holds no cost model, or that of another network.
         PrunecError: The measurement can't be done.
     """
@@ -57,14 +72,8 @@ def cost_model(request: Request, state_folder: Path | None = None) -> Costs:
         measured = Processes.join().from_main(_measured(request, state_folder) if is_main() else None)
         assert measured is not None, "the first process measures"
         return measured
-    target = request.target
-    roofline = roofline_costs(target, request.settings.latency_batch, _sparse_weights(request))
-    if isinstance(roofline, Unknown):
-        raise UsageError(
-            f"Nothing tells the times of layers on {target}: {roofline.reason}",
-            hint="Run this on the device, or measure a cost model there (prunec measure-costs) for --cost-model FILE.",
-        )
-    return Costs(roofline)
+    roofline = roofline_costs(request.target, request.settings.latency_batch, _sparse_weights(request))
+    return roofline if isinstance(roofline, Unknown) else Costs(roofline)
 
 
 def _sparse_weights(request: Request) -> frozenset[str]:
@@ -106,7 +115,7 @@ def _measured(request: Request, state_folder: Path | None) -> Costs:
         threads=settings.threads,
         seed=settings.seed,
         options=settings.engine_options,
-        progress=settings.progress.note,
+        progress=settings.progress.stage,
     )
     store_costs(request, state_folder, model)
     return Costs(model, seconds=time.perf_counter() - started)

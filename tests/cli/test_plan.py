@@ -14,6 +14,7 @@ from prunec.calibration.user_code import import_callable
 from prunec.compiler.facts.forecast import Forecast
 from prunec.compiler.machine.versions import installed_versions
 from prunec.passes import capture
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.applying import apply_plan
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
@@ -150,10 +151,44 @@ def tables(outcome: Outcome) -> list[str]:
 
 @pytest.mark.long
 def test_on_this_cpu_the_cost_model_is_measured(project: Path, prunec: Prunec) -> None:
-    found = forecast(prunec, "cpu", "--speedup", 2)
+    outcome = prunec(*PLAN, "cpu", "--speedup", 2, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "--cost-model costs.json makes that seconds" in outcome.err
+    assert "Note: variant" not in outcome.err
+    assert "] variant 1 of" in outcome.err
+    found = json.loads(outcome.out)
     assert (found["cost_model"]["source"], found["cost_model"]["from_file"]) == ("measured", False)
     assert found["cost_model"]["error"].keys() == {"layers", "network"}
     assert found["measured"] is not None
+
+
+def test_where_two_four_brings_nothing_that_is_said(project: Path, prunec: Prunec) -> None:
+    found = forecast(prunec, "t4", "--speedup", 2)
+    assert found["two_four"] is None
+    assert found["why_no_two_four"].startswith("2:4 brings nothing here: ")
+    assert found["why_no_two_four"].endswith(" has no sparse tensor cores.")
+
+
+def test_where_nothing_tells_times_what_needs_none_is_planned(project: Path, prunec: Prunec, refused: Refused) -> None:
+    arguments = ("orin-2:4", "--speedup", 2, "-o", "plan.json", "--html", "plan.html")
+    found = forecast(prunec, *arguments)
+    assert found["dense"]["macs"] >= 2 * found["pruned"]["macs"]
+    assert PruningPlan.read(project / "plan.json").kept
+    assert (found["cost_model"], found["predicted_speedup"], found["limits"], found["curve"]) == (None, None, [], [])
+    assert {layer["dense_ms"] for layer in found["layers"]} == {found["dense"]["predicted_ms"]} == {None}
+    assert found["why_no_times"].startswith("no source gives the peak rate")
+    assert found["why_no_two_four"] == f"What 2:4 brings is not known: {found['why_no_times']}"
+    outcome = prunec(*PLAN, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert f"Times are not known: {found['why_no_times']}" in " ".join(outcome.out.split())
+    assert found["why_no_times"] in (project / "plan.html").read_text()
+    refused(2, "Nothing tells the times of layers", arguments=(*PLAN, "orin-2:4", "--latency-speedup", 1.2))
+
+
+def test_the_measurement_in_the_end_can_be_left_out(prunec: Prunec, cost_file: Callable[..., Path]) -> None:
+    found = forecast(prunec, "cpu", "--cost-model", cost_file(), "--speedup", 2, "--no-measure")
+    assert (found["measured"], found["why_not_measured"]) == (None, "it was left out (--no-measure).")
+    assert found["predicted_speedup"] > 1
 
 
 def test_a_cost_model_of_another_machine_is_refused(refused: Refused, cost_file: Callable[..., Path]) -> None:
@@ -235,6 +270,15 @@ def test_branches_that_go_are_told(project: Path, prunec: Prunec) -> None:
     assert curve[-1]["predicted_ms"] == pytest.approx(least, rel=0.02)
     assert curve[-1]["predicted_speedup"] >= found["predicted_speedup"] >= curve[1]["predicted_speedup"]
     assert all(curve[-1]["importance_kept"] <= point["importance_kept"] < 1 for point in curve[1:])
+
+
+def test_compile_and_plan_have_the_same_goals(project: Path, prunec: Prunec) -> None:
+    flags = {f"--{goal.replace('_', '-')}": goal for goal in GOALS}
+    given = [text for flag in flags for text in (flag, 2)]
+    shown = prunec("compile", "model.pt", "-t", "a100", *given, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert all(flag in shown.out for flag in flags)
+    assert all(flag in prunec(command, "--help").out for flag in flags for command in ("plan", "compile"))
 
 
 def test_the_help_names_the_goals_and_what_the_plan_is_for(prunec: Prunec) -> None:

@@ -108,6 +108,27 @@ def test_a_file_of_measured_costs_stands_beside_the_layers(project: Path, prunec
     assert prunec("profile", "model.pt", "--runs", 4, "--cost-model", "model.pt").code == 9
 
 
+def test_a_cost_model_that_stands_beside_nothing_is_said_so(
+    bundle: Path, prunec: Prunec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(bundle / "model.onnx", config=None, model=NOTHING, note=None) as subject:
+        costs = Affine(subject.cost_key(1, 1))
+    monkeypatch.setattr("prunec.runtime.costs.cost_file.read_costs", lambda _: costs)
+    outcome = prunec("profile", bundle / "model.onnx", "--runs", 2, "--cost-model", "costs.json")
+    assert outcome.code == 0, outcome.err
+    assert "cost model: an ONNX file alone doesn't tell the layers of its network." in outcome.out
+
+
+def test_samples_per_second_have_no_exponent(bundle: Path, prunec: Prunec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(_: object, __: object, runs: int) -> SessionTimes:
+        return SessionTimes(np.full(runs, 0.001), WarmUp(20, settled=True))
+
+    monkeypatch.setattr("prunec.runtime.engines.remote.RemoteSession.timed", timed)
+    outcome = prunec("profile", bundle / "model.onnx", "--runs", 2, "--batch", 64)
+    assert outcome.code == 0, outcome.err
+    assert " 64000000" in outcome.out
+
+
 def test_sessions_share_the_runs_each_in_a_process_of_its_own(
     project: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.target import Target
 from tests.architectures.resnet import cifar_resnet
 from tests.passes.checks import captured, normal
+from tests.passes.costs.synthetic import engine, workload
 
 KEY = CostKey("a100-2:4-fp16", "NVIDIA A100", "", None, 1)
 HOSTILE = '</script><img src="https://example.org/x">'
@@ -51,6 +52,7 @@ def sample(**changes: Any) -> Forecast:
         goals={"latency_speedup": 2.0},
         allocation="greedy",
         cost_model=CostFacts("roofline", False, KEY, {}),
+        why_no_times="",
         dense=Figures(1_000_000, 50_000, 1.0),
         pruned=Figures(400_000, 20_000, 0.5),
         least=Figures(10_000, 1_000, 0.2),
@@ -112,6 +114,19 @@ def test_one_layer_that_holds_most_of_the_time_limits() -> None:
     assert set(found) == {"layer", "fixed layers", "least widths"}  # a measured model doesn't tell what times go into
 
 
+def test_shares_are_of_the_networks_time_and_what_belongs_to_no_layer_is_one_of_them() -> None:
+    program = captured(cifar_resnet(8, width=32), normal(2, 3, 16, 16))
+    costs = replace(engine(workload(program)[0].operations, seed=1), network=(2.0, 3.0))
+    prepared = allocator(costs)
+    widths = np.array([group.count for group in prepared.scope.coupling.groups])
+    found, work = by_kind(limits_of(prepared, widths)), prepared.workload.at(widths)
+    layer_ms, network_ms = costs.layer_ms(work), float(costs.network_ms(work))
+    assert network_ms == pytest.approx(2 + 3 * layer_ms.sum())
+    assert found["fixed cost"].share == pytest.approx(2 / network_ms)
+    assert found["layer"].share == pytest.approx(3 * layer_ms.max() / network_ms)
+    assert found["fixed layers"].share <= 1 - found["fixed cost"].share
+
+
 @pytest.mark.parametrize(("batch", "limiting"), [(1, "launches"), (4096, "compute")])
 def test_what_a_roofline_tells(batch: int, limiting: LimitKind) -> None:
     costs = roofline_costs(Target.parse("a100"), batch)
@@ -140,7 +155,7 @@ def test_layers_that_no_width_bears_on_are_told() -> None:
 
 def test_words_mark_predictions_as_such() -> None:
     forecast = sample()
-    assert "not measurements" in forecast_words.cost_words(forecast.cost_model)
+    assert "not measurements" in forecast_words.cost_words(forecast)
     assert forecast_words.measured_words(forecast).startswith("Not measured: needs the device")
     rows = {row[0]: row[1:] for row in forecast_words.figure_rows(forecast)}
     assert rows["predicted ms"] == ("1", "0.5", "2x", "5x")
@@ -162,7 +177,18 @@ def test_columns_of_which_nothing_is_known_are_left_out() -> None:
     assert columns == ("layer", "channels", "ms", "pruned")
 
 
-@pytest.mark.parametrize(("value", "text"), [(1234.5, "1230"), (0.00012345, "0.000123"), (1.0, "1"), (33.149, "33.1")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.5, "1230"),
+        (0.00012345, "0.000123"),
+        (1.0, "1"),
+        (33.149, "33.1"),
+        (1e-5, "0.00001"),
+        (1234567.0, "1230000"),
+        (0.0, "0"),
+    ],
+)
 def test_three_significant_digits(value: float, text: str) -> None:
     assert forecast_words.digits(value) == text
 

@@ -9,6 +9,7 @@ import pytest
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
 from prunec.compiler.project.config import Config, load_config
 from prunec.compiler.project.recipe_request import RecipeOptions, ResolvedRecipe, resolve_recipe
+from prunec.passes.allocation.goals import GOALS
 from prunec.passes.errors import UsageError
 from prunec.runtime.target import Target
 
@@ -95,7 +96,7 @@ def test_steps_says_what_runs(tmp_path: Path) -> None:
         ('steps = ["recover"]', {"speedup": 2.0}, "--speedup is for prune-filters, which"),
         ('steps = ["recover"]', {"ratio": 0.5}, "Add 'prune-filters' to it"),
         ('steps = ["prune-filters"]', {"epochs": 3}, "--epochs is for recover"),
-        ("", {"speedup": 2.0, "ratio": 0.5}, "exclude each other"),
+        *(("", {goal: 2, other: 0.5}, "exclude each other") for goal in GOALS for other in ("ratio", "plan")),
         ('pipeline = "prune-filters{ratio=0.5}"', {"epochs": 3}, "in text form says what is done"),
     ],
 )
@@ -130,6 +131,15 @@ def test_the_line_s_advice_does_what_it_says(tmp_path: Path) -> None:
     told = resolved(tmp_path, f"[recipe]\n{advice}\n{text}", "a100-2:4")
     assert names(told) == ["fold-parameters", "permute", "sparsify"]
     assert told.pipeline.steps[1].options.ignore == ("fc",)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_every_goal_has_a_flag_that_takes_the_place_of_a_ratio(tmp_path: Path, goal: str) -> None:
+    recipe = resolved(tmp_path, "[recipe.prune-filters]\nratio = 0.25", **{goal: 2})
+    (step,) = recipe.pipeline.steps
+    assert (step.options.ratio, step.options.goals.given) == (None, {goal: 2})
+    (row,) = [row for row in recipe.rows if row.option == goal]
+    assert row.source == f"--{goal.replace('_', '-')}"
 
 
 def test_each_value_has_its_source(tmp_path: Path) -> None:
