@@ -10,6 +10,8 @@ from prunec.passes.allocation.space import Space, Widths
 _NOISE = 1e-9
 #: Channels in a block of an engine at most.
 _LARGEST_BLOCK = 256
+#: Of so many widths of a group all are tried.
+_FEW = 32
 
 
 def fastest(space: Space, time: Quantity) -> Widths:
@@ -35,7 +37,7 @@ def _rounded_up(space: Space, block: int) -> Widths:
 
 
 def _descended(space: Space, time: Quantity, kept: Widths) -> Widths:
-    of_group = [space.coarse(position, int(space.least[position])) for position in space.chosen]
+    of_group = [space.coarse(position, int(space.least[position]), _FEW) for position in space.chosen]
     owners, widths = np.repeat(space.chosen, [len(each) for each in of_group]), np.concatenate(of_group)
     best = float(_times(space, time, kept[None])[0])
     while True:

@@ -59,22 +59,22 @@ def greedy(space: Space, importance: Importance, reach: Widths) -> Widths:
 
 
 def _narrowed(space: Space, importance: Importance, reach: Widths) -> Widths:
-    kept, filled = space.dense, space.fills(space.dense)
-    steps, stale = _renewed(space, _narrower, kept, {}, space.chosen), frozenset[int]()
-    while not within(filled):
+    kept, stale = space.dense, frozenset[int]()
+    steps, filled = _renewed(space, _narrower, kept, {}, space.chosen)
+    while not (within(filled) and space.fits(kept)):
         every = _joined(steps)
         step = _cheapest(every, filled, importance, kept)
         if step is None and not stale:  # no step of these sizes saves anything
-            every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen))
+            every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen)[0])
             step = _cheapest(every, filled, importance, kept)
             if step is None:
                 return reach
         anew = _to_renew(every, step, stale)
         if anew:
-            steps, stale = _renewed(space, _narrower, kept, steps, anew), stale - anew
+            (steps, filled), stale = _renewed(space, _narrower, kept, steps, anew), stale - anew
             continue
         kept, changed = every.taken(kept, step), int(every.owners[step])
-        filled, stale = space.fills(kept), stale | _chosen_near(space, changed)
+        filled, stale = filled + every.changes[step], stale | _chosen_near(space, changed)
     return kept
 
 
@@ -100,7 +100,7 @@ def _over(filled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _widened(space: Space, importance: Importance, kept: Widths) -> Widths:
-    steps, filled = _renewed(space, _wider, kept, {}, space.chosen), space.fills(kept)
+    steps, filled = _renewed(space, _wider, kept, {}, space.chosen)
     stale = frozenset[int]()
     while True:
         every = _joined(steps)
@@ -110,21 +110,21 @@ def _widened(space: Space, importance: Importance, kept: Widths) -> Widths:
         step = int(price.argmax()) if price.any() else None
         anew = _to_renew(every, step, stale)
         if anew:
-            steps, stale = _renewed(space, _wider, kept, steps, anew), stale - anew
+            (steps, filled), stale = _renewed(space, _wider, kept, steps, anew), stale - anew
             continue
         if step is None:
             return kept
         after, changed = every.taken(kept, step), int(every.owners[step])
         if space.fits(after):
-            kept, filled, stale = after, space.fills(after), stale | _chosen_near(space, changed)
+            kept, filled, stale = after, filled + every.changes[step], stale | _chosen_near(space, changed)
         else:  # costs don't add up over operations: what was taken from other widths is wrong at these
-            steps, stale = _renewed(space, _wider, kept, {}, space.chosen), frozenset()
+            (steps, filled), stale = _renewed(space, _wider, kept, {}, space.chosen), frozenset()
 
 
 def _renewed(
     space: Space, targets: _Targets, kept: Widths, steps: Mapping[int, _Steps], positions: Iterable[int]
-) -> Mapping[int, _Steps]:
-    """Steps by group, those of some groups taken anew."""
+) -> tuple[Mapping[int, _Steps], NDArray[np.float64]]:
+    """Steps by group, those of some groups taken anew, and what the widths use of each budget."""
     widths = {position: targets(space, position, int(kept[position])) for position in positions}
     owners = np.repeat(list(widths), [len(each) for each in widths.values()]).astype(np.int64)
     joined = np.concatenate([*widths.values(), np.empty(0, dtype=np.int64)])
@@ -132,7 +132,7 @@ def _renewed(
     every = _Steps(owners, joined, filled[:-1] - filled[-1])
     ends = np.cumsum([len(each) for each in widths.values()])[:-1]
     parts = zip(*(np.split(column, ends) for column in every), strict=True)
-    return {**steps, **{position: _Steps(*part) for position, part in zip(widths, parts, strict=True)}}
+    return {**steps, **{position: _Steps(*part) for position, part in zip(widths, parts, strict=True)}}, filled[-1]
 
 
 def _joined(steps: Mapping[int, _Steps]) -> _Steps:

@@ -77,17 +77,17 @@ class Space:
         step, count = int(self.steps[position]), int(self.dense[position])
         return step_sizes(step, count)
 
-    def coarse(self, position: int, least: int) -> Widths:
+    def coarse(self, position: int, least: int, few: int = _FEW) -> Widths:
         """The widths from an allowed one on, ascending, (widths,): of many only where blocks may end.
 
         These are multiples of a power of two, and the next multiple of each of `sizes`.
         """
         allowed = self.allowed(position)
         wider = allowed[allowed >= least]
-        if len(wider) <= _FEW:
+        if len(wider) <= few:
             return wider
         step = int(self.steps[position])
-        block = step * 2 ** ((len(wider) - 1) // _FEW).bit_length()
+        block = step * 2 ** ((len(wider) - 1) // few).bit_length()
         multiples = np.arange(-(-least // block) * block, wider[-1], block)
         sizes = self.sizes(position)
         following = np.minimum((least // sizes + 1) * sizes, wider[-1])
