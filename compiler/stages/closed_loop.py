@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prunec.compiler.facts.costs import Timed, TimeGoal, TimeTry
+from prunec.passes.allocation.budgets import SAVED
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import PassResult
 from prunec.passes.errors import OutOfReachError, UsageError
@@ -18,6 +19,8 @@ from prunec.runtime.latency import LatencyComparison
 CORRECTIONS = 2
 #: Share of the goal by which a measurement may miss it.
 CLOSE_ENOUGH = 0.02
+#: Least and largest share of a correction that a network is taken to follow.
+_SLOPES = 0.2, 1.5
 #: By so little the fastest that is possible is loosened, so that rounding doesn't put it out of reach.
 _NOISE = 1e-6
 
@@ -29,6 +32,14 @@ class SizeChoice:
     result: PassResult
     predicted_speedup: float
     predicted_ms: float
+
+    @property
+    def decided_by(self) -> str:
+        """What decides the widths in place of the goal in time, in words; empty where that does."""
+        if not self.result.modified:
+            return "the network keeps everything"
+        aim = self.result.aim
+        return "" if aim is None or aim.what == SAVED["latency_ms"] else f"the goal for the {aim.what} decides"
 
     @property
     def sizes(self) -> ChosenSizes:
@@ -66,6 +77,9 @@ def close_the_loop(
             break
         reached = goal.reached(measured.speedup, measured.compiled.median)
         if abs(reached - 1) <= CLOSE_ENOUGH:
+            break
+        if reached > 1 and choice.decided_by:
+            why_ended = f"the goal in time is met with room to spare, and {choice.decided_by}."
             break
         if len(tries) > CORRECTIONS:
             why_ended = f"the goal was corrected {CORRECTIONS} times."
@@ -113,13 +127,17 @@ def _check_reached(goal: TimeGoal, measured: LatencyComparison | Unknown, refusa
 def _corrected(steps: Sequence[tuple[float, float]]) -> float:
     """The factor to tighten a goal by, from logarithms of the factors that were tried and of the shares they reached.
 
-    Between one that missed the goal and one that passed it by interpolation, else by what the last one was off.
+    Between one that missed the goal and one that passed it by interpolation; else by the secant through the last two,
+    its slope bounded, or from a single one by what it was off.
     """
     missed = [step for step in steps if step[1] < 0]
     passed = [step for step in steps if step[1] > 0]
     if not missed or not passed:
-        factor, reached = steps[-1]
-        return math.exp(factor - reached)
+        (factor, reached), slope = steps[-1], 1.0
+        if len(steps) > 1 and factor != steps[-2][0]:
+            least, largest = _SLOPES
+            slope = min(max((reached - steps[-2][1]) / (factor - steps[-2][0]), least), largest)
+        return math.exp(factor - reached / slope)
     (low, short), (high, over) = max(missed, key=lambda step: step[1]), min(passed, key=lambda step: step[1])
     return math.exp(low + (high - low) * short / (short - over))
 

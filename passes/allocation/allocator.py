@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach, quantities, within
+from prunec.passes.allocation.budgets import Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals, check_compares
 from prunec.passes.allocation.greedy import greedy
 from prunec.passes.allocation.importance import Importance, Scores, scores_of
@@ -41,7 +42,7 @@ class Allocated:
             gives scores that are not finite.
         dense: What the network used: "macs", "parameters", and with a cost model "latency_ms", as that predicts it.
         figures: What the widths use.
-        least: What the least widths use, which is the most that is possible.
+        least: The least of each quantity that is possible: of counts at the least widths, of time at the fastest ones.
         budgets: What had to hold.
     """
 
@@ -55,8 +56,8 @@ class Allocated:
 
     @property
     def aim(self) -> Aim:
-        """What was asked for and reached, of the first of the goals; the others are met too."""
-        budget = self.budgets[0]
+        """What was asked for and reached, of the goal of which the most is used; the others are met too."""
+        budget = max(self.budgets, key=lambda each: self.figures[each.quantity.name] / each.limit)
         return budget.aim(self.figures[budget.quantity.name])
 
     def told(self) -> dict[str, Any]:
@@ -143,8 +144,13 @@ class Allocator:
 
     @cached_property
     def least(self) -> Mapping[str, float]:
-        """What the least widths use: the most that is possible."""
-        return self.figures(self._space(()).least)
+        """The least of each quantity that is possible: of counts at the least widths, of time at the fastest ones."""
+        space = self._space(())
+        figures = self.figures(space.least)
+        if self.costs is None:
+            return figures
+        time = latency(self.costs)
+        return figures | {time.name: self.figures(fastest(space, time))[time.name]}
 
     def allocate(self, goals: Goals, allocation: Allocation = "auto", widths: Widths | None = None) -> Allocated:
         """Choose widths that meet all goals, or take those that were chosen for them before.
@@ -179,16 +185,28 @@ class Allocator:
         return "greedy" if goals.needs_costs and self.scores else "uniform"
 
     def _widths(self, space: Space, allocation: Allocation) -> Widths:
-        self._check_reach(space)
+        reach = self._reach(space)
         if allocation == "uniform":
-            widths = uniform(space)
+            widths = uniform(space, reach)
         else:
-            widths = (greedy if allocation == "greedy" else global_ranking)(space, self.importance)
-        return widths if self.costs is None else widest_as_fast(space, quantities(self.costs)[-1], widths)
+            widths = (greedy if allocation == "greedy" else global_ranking)(space, self.importance, reach)
+        return widths if self.costs is None else widest_as_fast(space, latency(self.costs), widths)
 
-    def _check_reach(self, space: Space) -> None:
-        if not within(space.fills(space.least)):
-            raise out_of_reach(space.budgets, self.least)
+    def _reach(self, space: Space) -> Widths:
+        """Widths that keep all budgets: the least ones, or where these aren't fast enough the fastest.
+
+        Raises:
+            UsageError: None do.
+        """
+        if space.fits(space.least):
+            return space.least
+        least, counts = self.least, [budget for budget in space.budgets if budget.quantity.name != "latency_ms"]
+        if self.costs is not None and all(budget.holds(least) for budget in counts):
+            reach = fastest(space, latency(self.costs))
+            if space.fits(reach):
+                return reach
+            least = {**least, "latency_ms": self.figures(reach)["latency_ms"]}
+        raise out_of_reach(space.budgets, least)
 
 
 def choose_widths(

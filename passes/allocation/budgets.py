@@ -96,6 +96,10 @@ class Budget:
         asked = self.dense * (1 - 1 / self.asked) if self._is_factor else max(0.0, self.dense - self.limit)
         return Aim(SAVED[self.quantity.name], asked, max(0.0, self.dense - used))
 
+    def holds(self, figures: Mapping[str, float]) -> bool:
+        """Whether the use of each quantity, by its name, keeps the limit."""
+        return bool(within(np.array([figures[self.quantity.name] / self.limit])))
+
     def out_of_reach(self, least: float) -> str:
         """A sentence that says what is possible, rounded so that it can be asked for."""
         name = self.quantity.name
@@ -113,14 +117,17 @@ class Budget:
 
 
 def out_of_reach(budgets: Sequence[Budget], least: Mapping[str, float]) -> OutOfReachError:
-    """The error where budgets don't hold at the least widths, of which ``least`` is the use of each quantity."""
-    filled = np.array([least[budget.quantity.name] / budget.limit for budget in budgets])
-    broken = [budget for budget, fill in zip(budgets, filled, strict=True) if not within(fill[None])]
-    in_time = all(budget.quantity.name == "latency_ms" for budget in broken)
+    """The error where budgets can't be kept, of which ``least`` is the least possible use of each quantity."""
+    broken = [budget for budget in budgets if not budget.holds(least)]
+    kept = " and ".join(f"{budget.goal}={budget.asked:g}" for budget in budgets if budget not in broken)
+    in_time = bool(broken) and all(budget.quantity.name == "latency_ms" for budget in broken)
+    lines = [budget.out_of_reach(least[budget.quantity.name]) for budget in broken]
+    if in_time and kept:
+        lines.append(f"That is the most where {kept} is met, too.")
     return OutOfReachError(
-        "\n".join(budget.out_of_reach(least[budget.quantity.name]) for budget in broken),
+        "\n".join(lines) or f"{kept} can't be met together, though each of them can.",
         hint="Lower the target, let more layers be pruned, or lower round_to or min_channels.",
-        possible=float(1 / filled.max()) if in_time else None,
+        possible=min(budget.limit / least[budget.quantity.name] for budget in broken) if in_time else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Literal, get_args
 
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
@@ -45,9 +46,13 @@ class Goals:
     def __post_init__(self) -> None:
         for name, value in self.given.items():
             wrong, example = _WORDS[name]
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise UsageError(f"{name} {value!r} is not a number but a {type(value).__name__}.", hint=example)
             is_large_enough = value >= 1 if name in ("speedup", "latency_speedup", "parameters") else value > 0
             if not (is_large_enough and math.isfinite(value)):  # also refuses NaN
                 raise UsageError(f"{name} {value} {wrong}.", hint=example)
+            if name == "parameters" and value != int(value):
+                raise UsageError(f"{name} {value} is not a whole number.", hint=example)
 
     @property
     def given(self) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Step by step where the least importance is lost for what is saved, and back where budgets allow it.
 
 Costs of layers hang together: narrowing one group changes what narrowing its neighbours saves. So after every step the
-costs of the steps of all groups that share an operation with it are taken anew.
+costs of the steps of all groups that share an operation with it are taken anew, as soon as one of them would be next
+(lazy greedy; Minoux, Accelerated greedy algorithms for maximizing submodular set functions, 1978).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from prunec.passes.allocation.budgets import within
 from prunec.passes.allocation.importance import Importance
-from prunec.passes.allocation.space import Space, Widths
+from prunec.passes.allocation.space import Space, Widths, step_sizes
 
 #: Steps that narrow a group to one unit at least; a wider group loses several units at once.
 _FINEST = 32
@@ -41,32 +42,45 @@ class _Steps(NamedTuple):
 _Targets = Callable[[Space, int, int], Widths]
 
 
-def greedy(space: Space, importance: Importance) -> Widths:
-    """Widths that keep all budgets, with little importance lost; the least widths must keep them.
+def greedy(space: Space, importance: Importance, reach: Widths) -> Widths:
+    """Widths that keep all budgets, with little importance lost.
 
     From the dense network, the step is taken that loses the least importance for what it saves of what is over its
     budget. Steps are tried in several sizes, to multiples of 1, 2, 3, 4, 6, 8 ... of a group's own, so that no plateau
     of a cost model holds them up. Then steps go back as long as the budgets hold, those first that bring the most
-    importance for what they use.
+    importance for what they use. A width that is slower than a wider one among the steps always loses to that.
+
+    Args:
+        space: The widths that may be chosen.
+        importance: The importance of the units.
+        reach: Widths that keep all budgets, which are taken where no step saves anything.
     """
-    return _widened(space, importance, _narrowed(space, importance))
+    return _widened(space, importance, _narrowed(space, importance, reach))
 
 
-def _narrowed(space: Space, importance: Importance) -> Widths:
-    kept, filled = space.dense, space.fills(space.dense)
-    steps = _renewed(space, _narrower, kept, {}, space.chosen)
-    while not within(filled):
+def _narrowed(space: Space, importance: Importance, reach: Widths) -> Widths:
+    kept, stale = space.dense, frozenset[int]()
+    steps, filled = _renewed(space, _narrower, kept, {}, space.chosen)
+    while not (within(filled) and space.fits(kept)):
         every = _joined(steps)
         step = _cheapest(every, filled, importance, kept)
-        if step is None:  # no step of these sizes saves anything
-            every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen))
+        if step is None and not stale:  # no step of these sizes saves anything
+            every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen)[0])
             step = _cheapest(every, filled, importance, kept)
-        if step is None:
-            return space.least
+            if step is None:
+                return reach
+        anew = _to_renew(every, step, stale)
+        if anew:
+            (steps, filled), stale = _renewed(space, _narrower, kept, steps, anew), stale - anew
+            continue
         kept, changed = every.taken(kept, step), int(every.owners[step])
-        filled = space.fills(kept)
-        steps = _renewed(space, _narrower, kept, steps, _chosen_near(space, changed))
+        filled, stale = filled + every.changes[step], stale | _chosen_near(space, changed)
     return kept
+
+
+def _to_renew(every: _Steps, step: int | None, stale: frozenset[int]) -> frozenset[int]:
+    """Groups whose steps are taken anew before a step: its own; all where there is no step."""
+    return stale if step is None else stale & {int(every.owners[step])}
 
 
 def _cheapest(steps: _Steps, filled: NDArray[np.float64], importance: Importance, kept: Widths) -> int | None:
@@ -86,52 +100,54 @@ def _over(filled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _widened(space: Space, importance: Importance, kept: Widths) -> Widths:
-    steps, filled = _renewed(space, _wider, kept, {}, space.chosen), space.fills(kept)
+    steps, filled = _renewed(space, _wider, kept, {}, space.chosen)
+    stale = frozenset[int]()
     while True:
         every = _joined(steps)
         brought = -every.lost(importance, kept)
         used = np.maximum(every.changes, 0).sum(axis=-1)
         price = np.where((brought > 0) & within(filled + every.changes), brought / (used + _NOISE), 0)
-        if not price.any():
+        step = int(price.argmax()) if price.any() else None
+        anew = _to_renew(every, step, stale)
+        if anew:
+            (steps, filled), stale = _renewed(space, _wider, kept, steps, anew), stale - anew
+            continue
+        if step is None:
             return kept
-        step = int(price.argmax())
         after, changed = every.taken(kept, step), int(every.owners[step])
         if space.fits(after):
-            kept, filled = after, space.fills(after)
-            steps = _renewed(space, _wider, kept, steps, _chosen_near(space, changed))
+            kept, filled, stale = after, filled + every.changes[step], stale | _chosen_near(space, changed)
         else:  # costs don't add up over operations: what was taken from other widths is wrong at these
-            steps = _renewed(space, _wider, kept, {}, space.chosen)
+            (steps, filled), stale = _renewed(space, _wider, kept, {}, space.chosen), frozenset()
 
 
 def _renewed(
     space: Space, targets: _Targets, kept: Widths, steps: Mapping[int, _Steps], positions: Iterable[int]
-) -> Mapping[int, _Steps]:
-    """Steps by group, those of some groups taken anew."""
+) -> tuple[Mapping[int, _Steps], NDArray[np.float64]]:
+    """Steps by group, those of some groups taken anew, and what the widths use of each budget."""
     widths = {position: targets(space, position, int(kept[position])) for position in positions}
     owners = np.repeat(list(widths), [len(each) for each in widths.values()]).astype(np.int64)
     joined = np.concatenate([*widths.values(), np.empty(0, dtype=np.int64)])
-    rows = np.tile(kept, (len(owners) + 1, 1))
-    rows[np.arange(len(owners)), owners] = joined
-    filled = space.fills(rows)
+    filled = space.fills(np.vstack([space.with_widths(kept, owners, joined), kept]))
     every = _Steps(owners, joined, filled[:-1] - filled[-1])
     ends = np.cumsum([len(each) for each in widths.values()])[:-1]
     parts = zip(*(np.split(column, ends) for column in every), strict=True)
-    return {**steps, **{position: _Steps(*part) for position, part in zip(widths, parts, strict=True)}}
+    return {**steps, **{position: _Steps(*part) for position, part in zip(widths, parts, strict=True)}}, filled[-1]
 
 
 def _joined(steps: Mapping[int, _Steps]) -> _Steps:
     return _Steps(*(np.concatenate(column) for column in zip(*steps.values(), strict=True)))
 
 
-def _chosen_near(space: Space, position: int) -> list[int]:
-    return [other for other in space.chosen if space.near[position, other]]
+def _chosen_near(space: Space, position: int) -> frozenset[int]:
+    return frozenset(other for other in space.chosen if space.near[position, other])
 
 
 def _narrower(space: Space, position: int, width: int) -> Widths:
     finest, count = int(space.steps[position]), int(space.dense[position])
     while count > _FINEST * finest:
         finest *= 2
-    sizes = _sizes(finest, count)
+    sizes = step_sizes(finest, count)
     down: Widths = np.unique((width - 1) // sizes * sizes)
     return down[down >= int(space.least[position])]
 
@@ -146,11 +162,5 @@ def _wider(space: Space, position: int, width: int) -> Widths:
     count = int(space.dense[position])
     if width == count:
         return np.empty(0, dtype=np.int64)
-    sizes = _sizes(int(space.steps[position]), count)
+    sizes = space.sizes(position)
     return np.unique(np.minimum((width // sizes + 1) * sizes, count))
-
-
-def _sizes(finest: int, count: int) -> NDArray[np.int64]:
-    """Sizes of steps: 1, 2, 3, 4, 6, 8, 12 ... times the finest, up to a group's count."""
-    doubled = finest * 2 ** np.arange(max(count // finest, 1).bit_length())
-    return np.union1d(doubled, 3 * doubled)

@@ -7,11 +7,16 @@ from prunec.passes.allocation.space import Space, Widths
 from prunec.passes.allocation.uniform import step_back
 
 
-def global_ranking(space: Space, importance: Importance) -> Widths:
-    """The widths without the fewest least units of all groups that keep all budgets; the least widths must.
+def global_ranking(space: Space, importance: Importance, reach: Widths) -> Widths:
+    """The widths without the fewest least units of all groups that keep all budgets.
 
     Bisection gives their number; widths are rounded as by a ratio, and no group loses all units. Then groups take
-    single steps back where the budgets still hold.
+    single steps back where the budgets still hold. Where no number keeps the budgets, it begins from widths that do.
+
+    Args:
+        space: The widths that may be chosen.
+        importance: The importance of the units.
+        reach: Widths that keep all budgets.
     """
     owners = np.concatenate([np.full(len(ranked), position) for position, ranked in importance.ranked.items()])
     owners = owners[np.argsort(np.concatenate(list(importance.ranked.values())), kind="stable")]
@@ -20,7 +25,9 @@ def global_ranking(space: Space, importance: Importance) -> Widths:
         middle = (low + high) // 2
         low, high = (low, middle) if space.fits(_without(space, owners[:middle])) else (middle, high)
     above, kept = _without(space, owners[:low]), _without(space, owners[:high])
-    return above if space.fits(above) else step_back(space, kept, above)
+    if space.fits(above):
+        return above
+    return step_back(space, kept, above) if space.fits(kept) else step_back(space, reach, space.dense)
 
 
 def _without(space: Space, owners: Widths) -> Widths:

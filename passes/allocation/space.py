@@ -14,6 +14,8 @@ from prunec.passes.groups import Group
 from prunec.passes.ratios import Rounding
 
 Widths = NDArray[np.int64]
+#: Of so many widths of a group all are tried; of more about as many, where blocks of an engine end.
+_FEW = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,33 @@ class Space:
         step, count = int(self.steps[position]), int(self.dense[position])
         return np.append(np.arange(self.least[position], count, step), count)
 
+    def sizes(self, position: int) -> Widths:
+        """Sizes of steps: 1, 2, 3, 4, 6, 8, 12 ... times a group's own, up to its count."""
+        step, count = int(self.steps[position]), int(self.dense[position])
+        return step_sizes(step, count)
+
+    def coarse(self, position: int, least: int, few: int = _FEW) -> Widths:
+        """The widths from an allowed one on, ascending, (widths,): of many only where blocks may end.
+
+        These are multiples of a power of two, and the next multiple of each of `sizes`.
+        """
+        allowed = self.allowed(position)
+        wider = allowed[allowed >= least]
+        if len(wider) <= few:
+            return wider
+        step = int(self.steps[position])
+        block = step * 2 ** ((len(wider) - 1) // few).bit_length()
+        multiples = np.arange(-(-least // block) * block, wider[-1], block)
+        sizes = self.sizes(position)
+        following = np.minimum((least // sizes + 1) * sizes, wider[-1])
+        return np.unique(np.concatenate([[least], multiples, following]))
+
+    def with_widths(self, kept: Widths, owners: Widths, widths: Widths) -> Widths:
+        """Widths with those of single groups changed, one in each row; int64 (changes, groups)."""
+        rows = np.tile(kept, (len(owners), 1))
+        rows[np.arange(len(owners)), owners] = widths
+        return rows
+
     @cached_property
     def near(self) -> NDArray[np.bool_]:
         """Whether two groups have an operation in common, bool (groups, groups)."""
@@ -87,3 +116,9 @@ class Space:
     def fits(self, kept: Widths) -> bool:
         """Whether all budgets hold."""
         return bool(within(self.fills(kept)))
+
+
+def step_sizes(finest: int, count: int) -> Widths:
+    """Sizes of steps: 1, 2, 3, 4, 6, 8, 12 ... times the finest, up to a group's count."""
+    doubled = finest * 2 ** np.arange(max(count // finest, 1).bit_length())
+    return np.union1d(doubled, 3 * doubled)

@@ -11,20 +11,34 @@ from prunec.passes.allocation.space import Space, Widths
 _BISECTIONS = 40
 #: Share of the fullest budget that may be left over.
 _CLOSE_ENOUGH = 0.01
+#: Ratios that are tried where bisection finds none.
+_RATIOS = 64
 
 
-def uniform(space: Space) -> Widths:
-    """The widest of one ratio in every group that keeps all budgets; the least widths must.
+def uniform(space: Space, reach: Widths) -> Widths:
+    """The widest of one ratio in every group that keeps all budgets.
 
     Bisection gives the smallest ratio that does. Then each group, the one whose step is worth most first, takes one
     step back where the budgets still hold. Where that leaves more than 1 % of them unused, since steps are coarse,
-    groups trade steps.
+    groups trade steps. Where no ratio keeps the budgets, it begins from widths that do.
+
+    Args:
+        space: The widths that may be chosen.
+        reach: Widths that keep all budgets.
     """
     low, high = Fraction(0), 1 - Fraction(1, 2**_BISECTIONS)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if space.fits(space.at(middle)) else (middle, high)
-    return _trade_steps(space, step_back(space, space.at(high), space.at(low)))
+    kept, above = space.at(high), space.at(low)
+    if not space.fits(kept):
+        kept, above = _of_one_ratio(space, reach), space.dense
+    return _trade_steps(space, step_back(space, kept, above))
+
+
+def _of_one_ratio(space: Space, reach: Widths) -> Widths:
+    rows = np.stack([*(space.at(Fraction(number, _RATIOS)) for number in range(_RATIOS)), reach])
+    return rows[int(within(space.fills(rows)).argmax())]
 
 
 def step_back(space: Space, kept: Widths, above: Widths) -> Widths:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from prunec.compiler.facts.costs import TimeGoal
 from prunec.compiler.stages.closed_loop import CLOSE_ENOUGH, CORRECTIONS, SizeChoice, close_the_loop
-from prunec.passes.base import PassResult
+from prunec.passes.allocation.budgets import SAVED
+from prunec.passes.base import Aim, PassResult
 from prunec.passes.errors import OutOfReachError, UsageError
 from prunec.passes.unknown import Unknown
 from prunec.runtime.latency import LatencyComparison, Percentiles
@@ -22,7 +23,9 @@ def comparison(speedup: float, error: float = 0.001) -> LatencyComparison:
     return LatencyComparison(dense, compiled, speedup, (speedup * (1 - error), speedup * (1 + error)), 200)
 
 
-def choices(goal: TimeGoal, step: int = 1, least: int = 1, in_time: bool = True) -> Callable[[float], SizeChoice]:
+def choices(
+    goal: TimeGoal, step: int = 1, least: int = 1, in_time: bool = True, what: str = SAVED["latency_ms"]
+) -> Callable[[float], SizeChoice]:
     """Chooses the widest network whose predicted time, its share of the units, is within the goal."""
 
     def choose(tightened: float) -> SizeChoice:
@@ -30,7 +33,8 @@ def choices(goal: TimeGoal, step: int = 1, least: int = 1, in_time: bool = True)
         kept = int(UNITS * min(share, 1.0)) // step * step
         if kept < least:
             raise OutOfReachError("It can't be reached.", possible=UNITS * share / least if in_time else None)
-        result = PassResult(None, True, {"groups": [{"name": "g", "kept": kept}]})  # type: ignore[arg-type]
+        groups = {"groups": [{"name": "g", "kept": kept}]}
+        result = PassResult(None, kept < UNITS, groups, aim=Aim(what, 1.0, 1.0))  # type: ignore[arg-type]
         return SizeChoice(result, UNITS / kept, DENSE_MS * kept / UNITS)
 
     return choose
@@ -63,6 +67,33 @@ def test_a_good_model_is_not_corrected() -> None:
     goal = TimeGoal(2.0, None)
     _, timed = close_the_loop(goal, choices(goal), machine(lambda share: 1.01 * DENSE_MS * share))
     assert (len(timed.tries), timed.why_ended, timed.tries[0].tightened) == (1, "", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("goal", "what", "words"),
+    [
+        (TimeGoal(None, 100.0), SAVED["latency_ms"], "the network keeps everything"),
+        (TimeGoal(1.5, None), "parameters removed", "the goal for the parameters removed decides"),
+    ],
+)
+def test_a_goal_that_is_passed_is_not_given_back_where_it_does_not_decide(
+    goal: TimeGoal, what: str, words: str
+) -> None:
+    _, timed = close_the_loop(goal, choices(goal, what=what), machine(lambda share: 0.7 * DENSE_MS * share))
+    assert len(timed.tries) == 1 and timed.why_ended == f"the goal in time is met with room to spare, and {words}."
+    missed = machine(lambda share: 1.2 * DENSE_MS * share)
+    assert len(close_the_loop(TimeGoal(1.5, None), choices(TimeGoal(1.5, None), what=what), missed)[1].tries) > 1
+
+
+@given(power=st.floats(0.3, 1.4), asked=st.floats(1.3, 2.0))
+def test_a_network_that_follows_a_correction_by_a_share_is_met_by_the_slope(power: float, asked: float) -> None:
+    """Time is a power of the share: in logarithms the secant through two misses meets the goal."""
+    goal = TimeGoal(asked, None)
+    real = machine(lambda share: DENSE_MS * share**power)
+    _, timed = close_the_loop(goal, choices(goal), real)
+    last = timed.tries[-1].measured
+    assert isinstance(last, LatencyComparison)
+    assert goal.reached(last.speedup, last.compiled.median) == pytest.approx(1, rel=1.5 * CLOSE_ENOUGH)
 
 
 def test_the_same_widths_are_not_measured_twice() -> None:

@@ -18,6 +18,7 @@ from prunec.passes.allocation.importance import normalised
 from prunec.passes.allocation.space import Space
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import workload_of
+from prunec.passes.costs.workload import Work
 from prunec.passes.coupling import Group, analyse
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import InputError, UnsupportedModelError, UsageError
@@ -290,6 +291,52 @@ def test_what_is_out_of_reach_says_what_is_possible(goals: Goals, words: str) ->
     assert met(possible, prepared.dense, prepared.allocate(possible).figures), "what it says can be asked for"
 
 
+@dataclass(frozen=True)
+class SlowNarrow(BlockCosts):
+    """Layers that read fewer than a block, or no whole blocks, take longer."""
+
+    def layer_ms(self, work: Work) -> NDArray[np.float64]:
+        narrow, broken = work.in_channels < self.block, work.in_channels % self.block != 0
+        is_inner = work.in_channels > 3
+        return super().layer_ms(work) + np.where(is_inner & narrow, 0.5, 0.0) + np.where(is_inner & broken, 0.05, 0.0)
+
+
+@pytest.mark.parametrize("network", [chain, residual])
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_the_fastest_widths_are_the_most_that_is_possible(network: Callable[[int], Program], round_to: int) -> None:
+    """Where narrow layers are slow, goals up to the fastest of all combinations of widths are met, and none beyond."""
+    costs = SlowNarrow()
+    prepared = allocator(network(0), costs, round_to=round_to)
+    widths = every_width(prepared)
+    work = prepared.workload.at(widths)
+    times = costs.network_ms(work)
+    assert prepared.least["latency_ms"] == pytest.approx(times.min())
+    assert prepared.least["macs"] == work.macs.sum(-1).min()
+    assert times.min() < 0.9 * prepared.figures(space_of(prepared).least)["latency_ms"], "the least are slower"
+    for how, share in itertools.product(HOW, (0.0, 0.01, 0.2, 0.6)):
+        goals = Goals(latency_ms=float(times.min() + share * (prepared.dense["latency_ms"] - times.min())))
+        found = prepared.allocate(goals, how)
+        assert met(goals, found.dense, found.figures) and (widths == found.widths).all(axis=1).any()
+        assert_none_as_fast_is_wider(prepared, found)
+    with pytest.raises(UsageError, match=r"latency_ms=.* can't be reached"):
+        prepared.allocate(Goals(latency_ms=0.99 * float(times.min())))
+
+
+def test_time_and_counts_that_only_other_widths_reach_each() -> None:
+    """What is fastest while another goal is met is found and told."""
+    costs = SlowNarrow()
+    prepared = allocator(chain(), costs, round_to=4)
+    work = prepared.workload.at(every_width(prepared))
+    times, parameters = costs.network_ms(work), work.parameters.sum(-1)
+    fastest = int(parameters[times <= times.min() * (1 + 1e-9)].min())
+    least = float(times[parameters < fastest].min())
+    for how in HOW:
+        goals = Goals(latency_ms=1.001 * least, parameters=fastest - 1)
+        assert met(goals, prepared.dense, prepared.allocate(goals, how).figures)
+    with pytest.raises(UsageError, match=rf"the least is .*\nThat is the most where parameters={fastest - 1:g} is met"):
+        prepared.allocate(Goals(latency_ms=(least + float(times.min())) / 2, parameters=fastest - 1))
+
+
 def test_several_goals_out_of_reach_are_all_named() -> None:
     with pytest.raises(UsageError) as failure:
         allocator(chain()).allocate(Goals(latency_speedup=99, parameters=1))
@@ -311,6 +358,9 @@ def test_latency_needs_a_cost_model() -> None:
         ({"latency_ms": float("nan")}, "latency_ms nan"),
         ({"parameters": 0}, "parameters 0 is not a number of parameters of at least 1"),
         ({"size_mb": float("inf")}, "size_mb inf"),
+        ({"latency_speedup": "2"}, "latency_speedup '2' is not a number but a str"),
+        ({"latency_speedup": True}, "latency_speedup True is not a number but a bool"),
+        ({"parameters": 2.5}, "parameters 2.5 is not a whole number"),
         ({"ratio": 0.5, "size_mb": 1.0}, "either a ratio or goals"),
         ({"ratio": 0.5, "allocation": "greedy"}, "allocation=greedy chooses widths for goals"),
         ({"speedup": 2.0, "allocation": "knapsack"}, "allocation is 'knapsack'"),
@@ -327,7 +377,16 @@ def test_goals_as_text() -> None:
     assert changed_options(options) == {"latency_speedup": 1.5, "parameters": 1_000_000}
 
 
-def test_the_aim_is_that_of_the_first_goal() -> None:
+def test_the_aim_is_that_of_the_goal_that_decides() -> None:
+    """Of two goals one is far from its limit, whichever comes first."""
+    loose, tight = {"latency_ms": 1e3}, {"parameters": 15_000}
+    aim = PruneFilters(**loose, **tight).run(chain(), costs=COSTS).aim  # type: ignore[arg-type]
+    assert aim is not None and aim.what == "parameters removed" and aim.asked == chain().parameter_count() - 15_000
+    aim = PruneFilters(latency_speedup=2.0, parameters=10**9).run(chain(), costs=COSTS).aim
+    assert aim is not None and aim.what == "milliseconds saved by the cost model's word"
+
+
+def test_the_aim_of_goals() -> None:
     dense = allocator(chain()).dense
     result = PruneFilters(latency_speedup=1.5, parameters=30_000).run(chain(), costs=COSTS)
     told = result.stats["allocation"]
