@@ -22,7 +22,7 @@ def fastest(space: Space, time: Quantity) -> Widths:
     once, and what makes single groups faster is taken together where that is faster still.
     """
     blocks = 2 ** np.arange(_LARGEST_BLOCK.bit_length())
-    starts = np.stack([_rounded_up(space, block) for block in blocks])
+    starts = np.stack([_rounded_up(space, block) for block in blocks.tolist()])
     times = _times(space, time, starts)
     ends = [_descended(space, time, starts[start]) for start in dict.fromkeys((0, int(times.argmin())))]
     return ends[int(_times(space, time, np.stack(ends)).argmin())]

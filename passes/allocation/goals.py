@@ -2,8 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.errors import UsageError
@@ -44,9 +43,10 @@ class Goals:
     size_mb: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.given.items():
+        given: dict[str, Any] = dict(self.given)  # from Python anything may be given
+        for name, value in given.items():
             wrong, example = _WORDS[name]
-            if isinstance(value, bool) or not isinstance(value, Real):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UsageError(f"{name} {value!r} is not a number but a {type(value).__name__}.", hint=example)
             is_large_enough = value >= 1 if name in ("speedup", "latency_speedup", "parameters") else value > 0
             if not (is_large_enough and math.isfinite(value)):  # also refuses NaN

@@ -73,6 +73,7 @@ def _narrowed(space: Space, importance: Importance, reach: Widths) -> Widths:
         if anew:
             (steps, filled), stale = _renewed(space, _narrower, kept, steps, anew), stale - anew
             continue
+        assert step is not None, "a step that isn't there makes every group's steps be taken anew"
         kept, changed = every.taken(kept, step), int(every.owners[step])
         filled, stale = filled + every.changes[step], stale | _chosen_near(space, changed)
     return kept

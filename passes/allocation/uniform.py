@@ -38,7 +38,8 @@ def uniform(space: Space, reach: Widths) -> Widths:
 
 def _of_one_ratio(space: Space, reach: Widths) -> Widths:
     rows = np.stack([*(space.at(Fraction(number, _RATIOS)) for number in range(_RATIOS)), reach])
-    return rows[int(within(space.fills(rows)).argmax())]
+    widths: Widths = rows[int(within(space.fills(rows)).argmax())]
+    return widths
 
 
 def step_back(space: Space, kept: Widths, above: Widths) -> Widths:

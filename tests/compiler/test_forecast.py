@@ -26,13 +26,14 @@ from prunec.compiler.facts.forecast import (
 from prunec.compiler.report import forecast_words
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.costs.cost_model import CostKey, CostSource
+from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.workload import Work
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.target import Target
 from tests.architectures.resnet import cifar_resnet
 from tests.passes.checks import captured, normal
-from tests.passes.costs.synthetic import engine, workload
+from tests.passes.costs.synthetic import engine
 
 KEY = CostKey("a100-2:4-fp16", "NVIDIA A100", "", None, 1)
 HOSTILE = '</script><img src="https://example.org/x">'
@@ -116,7 +117,7 @@ def test_one_layer_that_holds_most_of_the_time_limits() -> None:
 
 def test_shares_are_of_the_networks_time_and_what_belongs_to_no_layer_is_one_of_them() -> None:
     program = captured(cifar_resnet(8, width=32), normal(2, 3, 16, 16))
-    costs = replace(engine(workload(program)[0].operations, seed=1), network=(2.0, 3.0))
+    costs = replace(engine(work_of(program), seed=1), network=(2.0, 3.0))
     prepared = allocator(costs)
     widths = np.array([group.count for group in prepared.scope.coupling.groups])
     found, work = by_kind(limits_of(prepared, widths)), prepared.workload.at(widths)

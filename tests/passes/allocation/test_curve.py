@@ -8,13 +8,14 @@ from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.curve import pareto_curve
 from prunec.passes.allocation.goals import Allocation
 from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.counting import work_of
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.target import Target
 from tests.architectures.resnet import cifar_resnet
 from tests.passes.checks import captured, normal
-from tests.passes.costs.synthetic import engine, workload
+from tests.passes.costs.synthetic import engine
 from tests.passes.criteria.plugins import Ends
 
 
@@ -32,7 +33,7 @@ def roofline(batch: int = 256) -> CostModel:
 @pytest.mark.parametrize("allocation", ["greedy", "uniform", "global"])
 @pytest.mark.parametrize("source", ["roofline", "measured"])
 def test_faster_from_point_to_point_and_less_important(program: Program, allocation: Allocation, source: str) -> None:
-    costs = roofline() if source == "roofline" else engine(workload(program)[0].operations, seed=3)
+    costs = roofline() if source == "roofline" else engine(work_of(program), seed=3)
     allocator = Allocator.of(program, PruneFilters(ratio=0.0, round_to=8), costs)
     curve = pareto_curve(allocator, allocation)
     latencies = [point.figures["latency_ms"] for point in curve]

@@ -19,6 +19,7 @@ from prunec.passes.branch_removal import remove_branches
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
+from prunec.passes.costs.layers import layers_of
 from prunec.passes.costs.workload import Work
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import ScoresUnits
@@ -266,7 +267,7 @@ def test_what_follows_a_branch_is_not_saved_with_it() -> None:
     laws = np.zeros((len(REGIMES), len(names), len(FEATURES)))
     laws[:, :, FEATURES.index("macs")] = 1e-6
     laws[:, names.index("branches.2"), FEATURES.index("tail_moves")] = 1e-3
-    costs = FittedCosts(CostKey("cpu", "", "", 1, 1), {}, Blocks(1, 1, 1), tuple(names), laws)
+    costs = FittedCosts(CostKey("cpu", "", "", 1, 1), {}, Blocks(1, 1, 1), layers_of(work_of(dense)), laws)
     left, before_ms = dense, float(costs.network_ms(work_of(dense)))
     for branch in ("branches.2", "branches.1", "branches.0"):
         macs = left.macs()
