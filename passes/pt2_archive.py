@@ -46,6 +46,8 @@ _NAME, _QUOTED = re.compile(r"[\w.]*"), re.compile(r"[^\"'\\\x00-\x1f]*")
 _QUOTED_KEYS = frozenset({"parameter_name", "buffer_name", "buffer_to_mutate", "tensor_constant_name", "fqn", "config"})
 #: Keys of texts that are only ever values: arguments of operators, and notes of the exporter.
 _VALUES = frozenset({"as_string", "as_strings", "metadata", "torch_version", "guards_code"})
+#: Texts that stand for numbers that JSON has no form for.
+_FLOATS = frozenset({"Infinity", "-Infinity", "NaN"})
 _NAMED_TUPLE = "collections.namedtuple"
 _FUNCTIONS = frozenset(
     {
@@ -152,6 +154,8 @@ def _is_harmless(text: str, key: str) -> bool:
         return True
     if key in ("target", "as_operator"):
         return _OPERATOR.fullmatch(text) is not None
+    if key in ("as_float", "as_floats"):
+        return text in _FLOATS
     if key == "expr_str":
         return _is_arithmetic(text)
     if key in ("in_spec", "out_spec"):

@@ -239,6 +239,34 @@ def test_inputs_of_any_structure_come_back(tmp_path: Path) -> None:
         assert torch.equal(got, expected)
 
 
+class Padded(nn.Module):
+    """Pads by numbers that JSON has no form for, as networks do before they take a maximum."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        low = nn.functional.pad(images, [0, 1], value=float("-inf"))
+        high = nn.functional.pad(images, [1, 0], value=float("inf"))
+        return torch.stack([low, high, images.masked_fill(images > 0, float("nan")).nan_to_num().repeat(1, 2)[:, :5]])
+
+
+def test_infinite_numbers_are_plain(tmp_path: Path) -> None:
+    images = torch.randn(2, 4)
+    program = capture(Padded(), (images,))
+    program.save(tmp_path / "model.pt2")
+    read = Program.load(tmp_path / "model.pt2")
+    assert torch.equal(read(images), program(images)) and read(images).isinf().any()
+
+
+@pytest.mark.parametrize("text", ["inf", "--Infinity", "1e400", "-1", "Infinity()", ""])
+def test_other_texts_are_no_numbers(members: Members, tmp_path: Path, text: str) -> None:
+    def change(model: Any) -> None:
+        model["graph_module"]["graph"]["nodes"][0]["inputs"].append(
+            {"name": "value", "arg": {"as_float": text}, "kind": 1}
+        )
+
+    with pytest.raises(InputError, match="as_float"):
+        Program.load(written(edit(members, MODEL, change), tmp_path / "model.pt2"))
+
+
 def test_a_tensor_larger_than_its_bytes_is_refused(members: Members, tmp_path: Path) -> None:
     def change(document: Any) -> None:
         entry = next(iter(document["config"].values()))
