@@ -52,7 +52,7 @@ $(STAMP): | $(BIN)/python
 
 demo: $(STAMP) ## compile the example's two networks, 1.5x faster for cpu and to half the MACs for a100-2:4, into demo/
 	mkdir -p demo
-	$(DEMO) $(BIN)/prunec compile $(WIDE) --target cpu --max-drop-points 1 --force -o demo/cpu.bundle
+	$(DEMO) $(BIN)/prunec compile $(WIDE) --target cpu --max-drop-points 1.5 --force -o demo/cpu.bundle
 	$(DEMO) $(BIN)/prunec compile $(EXAMPLE) --target a100-2:4 --max-drop-points 1 --force -o demo/a100-2_4.bundle
 	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
 

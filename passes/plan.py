@@ -145,7 +145,7 @@ class PruningPlan:
             {**self.sizes_in_code, **later.sizes_in_code},
             self.rewritten_by or later.rewritten_by,
             (*self.removed_branches, *later.removed_branches),
-            _dense_sizes(later, self),
+            _dense_sizes(self, later),
         )
 
     def order(self) -> "PruningPlan":
@@ -211,13 +211,13 @@ class PruningPlan:
         return {name: selected[first_names[id(tensor)]] for name, tensor in tensors.items()}
 
 
-def _dense_sizes(*plans: PruningPlan) -> dict[str, dict[int, int]]:
-    """The sizes before plans, of which those that come later in the list count where two name a dimension."""
-    sizes: dict[str, dict[int, int]] = {}
-    for plan in plans:
-        for name, dims in plan.dense_sizes.items():
-            sizes[name] = {**sizes.get(name, {}), **dims}
-    return sizes
+def _dense_sizes(first: PruningPlan, later: PruningPlan) -> dict[str, dict[int, int]]:
+    """Sizes before the first of two plans; where it cuts without telling the size, the later one can't know it."""
+    sizes = {name: dict(dims) for name, dims in first.dense_sizes.items()}
+    for name, dims in later.dense_sizes.items():
+        cut = first.kept.get(name, {})
+        sizes[name] = {dim: size for dim, size in dims.items() if dim not in cut} | sizes.get(name, {})
+    return {name: dims for name, dims in sizes.items() if dims}
 
 
 def _branch(stored: object) -> RemovedBranch:
