@@ -97,23 +97,17 @@ def _by_goals(
     program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None, sizes: ChosenSizes | None
 ) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
-    fixed = None if sizes is None else given_widths(allocator.scope.coupling.groups, sizes.widths)
+    fixed = None if sizes is None else allocator.scope.widths_of(sizes)
     allocated = allocator.allocate(options.goals, options.allocation, fixed)
     told = {"allocation": allocated.told()}
     return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
 
 
-def _by_depth(
-    program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None, sizes: ChosenSizes | None
-) -> _Chosen:
-    if sizes is not None:
-        shallower, removed = removal(program, sizes.branches)
-        evidence = replace(evidence, tensors=shallower.tensors())
-        return replace(_by_goals(shallower, options, evidence, costs, sizes), branches=removed)
-    found = choose_depth(program, options, costs)
-    assert found.allocated is not None
-    told = {"allocation": found.allocated.told(), "branches": [branch.name for branch in found.removed]}
+def _by_depth(program: Program, options: "PruneFilters", costs: CostModel | None, sizes: ChosenSizes | None) -> _Chosen:
+    found = choose_depth(program, options, costs, sizes)
     allocator, allocated = found.allocator, found.allocated
+    assert allocated is not None, "goals that nothing meets are refused"
+    told = {"allocation": allocated.told(), "branches": [branch.name for branch in found.removed]}
     return _Chosen(
         allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, found.program, found.removed
     )
@@ -122,24 +116,9 @@ def _by_depth(
 def _by_sizes(program: Program, options: "PruneFilters", sizes: ChosenSizes) -> _Chosen:
     shallower, removed = removal(program, sizes.branches)
     scope = Scope.of(shallower, options)
-    kept = given_widths(scope.coupling.groups, sizes.widths)
+    kept = scope.widths_of(sizes)
     gone = sum(group.count for group in scope.coupling.groups) - int(kept.sum())
     return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {}, shallower, removed)
-
-
-def given_widths(groups: Sequence[Group], widths: Mapping[str, int]) -> NDArray[np.int64]:
-    """Units kept in every group, int64 (groups,), of widths by the groups' names; groups without one keep all.
-
-    Raises:
-        UsageError: There is no such group, or it can't keep so many units.
-    """
-    counts = {group.name: group.count for group in groups}
-    if wrong := [name for name, kept in widths.items() if not 1 <= kept <= counts.get(name, 0)]:
-        name = wrong[0]
-        raise UsageError(
-            f"The group {name} is to keep {widths[name]} units, and has {counts.get(name, 0)} in this network."
-        )
-    return np.array([widths.get(group.name, group.count) for group in groups], dtype=np.int64)
 
 
 def prune_filters(
@@ -153,7 +132,7 @@ def prune_filters(
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
     if options.depth:
-        chosen = _by_depth(program, options, evidence, costs, sizes)
+        chosen = _by_depth(program, options, costs, sizes)
     elif options.goals.given:
         chosen = _by_goals(program, options, evidence, costs, sizes)
     elif sizes is not None:

@@ -9,7 +9,6 @@ refused at once.
 import contextlib
 import errno
 import json
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from prunec.compiler.bundle.swap import exchange, restore, written_through
 from prunec.compiler.machine.writable import try_folder
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import removed_at_the_latest, stop_if_asked
+from prunec.passes.whole_file import unwritable
 
 if TYPE_CHECKING:
     from prunec.compiler.bundle.bundle_reader import Bundle
@@ -258,15 +258,3 @@ def _is_bundle(path: Path) -> bool:
 
 def _exists(path: Path) -> UsageError:
     return UsageError(f"Output {path} exists already.", hint="Replace it with --force, or name another output with -o.")
-
-
-def unwritable(path: Path, error: OSError) -> EnvironmentFailure:
-    if not path.parent.is_dir():
-        return EnvironmentFailure(
-            f"Output {path} cannot be written: there is no folder {path.parent}.",
-            hint=f"Create it: mkdir -p {shlex.quote(str(path.parent))}",
-        )
-    return EnvironmentFailure(
-        f"Output {path} cannot be written: {error.strerror or error}.",
-        hint="Check the permissions of its folder and the free space, or name another output with -o.",
-    )

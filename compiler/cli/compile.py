@@ -13,7 +13,6 @@ from prunec.compiler.cli.output import echo, note, print_report, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
-from prunec.compiler.project.checkpoint_file import checkpoint_path
 from prunec.passes.errors import UsageError
 from prunec.passes.seeds import MAX_SEED
 from prunec.passes.user_calls import user_code_rules
@@ -31,18 +30,8 @@ _debugging = partial(typer.Option, rich_help_panel="Looking inside")
 
 def compile_(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            parser=checkpoint_path,
-            metavar="CHECKPOINT",
-            help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive, a pickled module, or "
-            "hf:FOLDER for one of Hugging Face.",
-        ),
-    ],
-    target: Annotated[
-        str, typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets.")
-    ],
+    checkpoint: options.Checkpoint,
+    target: options.Target,
     config: options.Config = None,
     model: options.Factory = None,
     input_: options.Inputs = None,
@@ -172,9 +161,7 @@ def compile_(
             help="Fail if one call of the project's own code takes longer than so many seconds.",
         ),
     ] = None,
-    latency_batch: Annotated[
-        int, typer.Option("--latency-batch", min=1, max=65536, help="Batch size in latency measurements.")
-    ] = 1,
+    latency_batch: options.LatencyBatch = 1,
     threads: options.Threads = 1,
     cpu_latency: Annotated[
         bool, typer.Option("--cpu-latency", help="Time the float32 files on this CPU too where it is not the target.")

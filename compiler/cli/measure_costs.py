@@ -9,19 +9,11 @@ from prunec.compiler.cli import options
 from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note
 from prunec.compiler.cli.progress_bars import showing_progress
-from prunec.compiler.project.checkpoint_file import checkpoint_path
 
 
 def measure_costs(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            parser=checkpoint_path, metavar="CHECKPOINT", help="Trained network, as prunec compile takes it."
-        ),
-    ],
-    target: Annotated[
-        str, typer.Option("--target", "-t", help="Device, pattern, precision, as in cpu; its engine must run here.")
-    ],
+    checkpoint: options.Checkpoint,
+    target: options.Target,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The cost model's file.")],
     config: options.Config = None,
     model: options.Factory = None,
@@ -35,7 +27,8 @@ def measure_costs(
 ) -> None:
     """Measure how long each layer takes at any width on a target, for --cost-model of prunec compile.
 
-    Some variants of the network, with random widths, are timed layer by layer by the target's engine on this machine.
+    Some variants of the network, with random widths, are timed layer by layer by the target's engine, which must run on
+    this machine.
     """
     from prunec.compiler.commands.measure_costs import CostSettings, measure_checkpoint
     from prunec.runtime.target import Target

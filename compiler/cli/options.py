@@ -22,6 +22,18 @@ Artifact = Annotated[
         help="A checkpoint, hf:FOLDER for one of Hugging Face, a bundle's folder, or an ONNX file.",
     ),
 ]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        parser=checkpoint_path,
+        metavar="CHECKPOINT",
+        help="Trained network: a state_dict (.pt, .pth, .safetensors), a .pt2 archive, a pickled module, or "
+        "hf:FOLDER for one of Hugging Face.",
+    ),
+]
+Target = Annotated[
+    str, typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets.")
+]
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Folder that prunec compile wrote.")]
 Config = Annotated[
     Path | None,
@@ -57,6 +69,9 @@ Weights = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of ONNX Runtime in measurements.")]
+LatencyBatch = Annotated[
+    int, typer.Option("--latency-batch", min=1, max=65536, help="Batch size in latency measurements.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")]
 Dims = Annotated[
     list[str] | None,

@@ -10,7 +10,6 @@ from prunec.compiler.cli import goal_options, options
 from prunec.compiler.cli.compile import engine_options
 from prunec.compiler.cli.output import echo, note, print_json, print_table
 from prunec.compiler.cli.progress_bars import showing_progress
-from prunec.compiler.project.checkpoint_file import checkpoint_path
 from prunec.passes.seeds import MAX_SEED
 
 if TYPE_CHECKING:
@@ -21,15 +20,8 @@ _recipe = partial(typer.Option, rich_help_panel="Recipe (overrides prunec.toml)"
 
 def plan(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            parser=checkpoint_path, metavar="CHECKPOINT", help="Trained network, as prunec compile takes it."
-        ),
-    ],
-    target: Annotated[
-        str, typer.Option("--target", "-t", help="Device, pattern, precision, as in a100-2:4-fp16; see prunec targets.")
-    ],
+    checkpoint: options.Checkpoint,
+    target: options.Target,
     config: options.Config = None,
     model: options.Factory = None,
     input_: options.Inputs = None,
@@ -52,7 +44,7 @@ def plan(
     ] = None,
     threads: options.Threads = 1,
     dims: options.Dims = None,
-    latency_batch: Annotated[int, typer.Option("--latency-batch", min=1, max=65536, help="Samples per inference.")] = 1,
+    latency_batch: options.LatencyBatch = 1,
     no_measure: Annotated[
         bool,
         typer.Option("--no-measure", help="Leave out timing both networks in the end, where the engine runs here."),

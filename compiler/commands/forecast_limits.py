@@ -18,9 +18,9 @@ LIMITING_SHARE = 0.5
 def limits_of(allocator: Allocator, widths: Widths) -> tuple[Limit, ...]:
     """The shares of the network's predicted time at some widths, the largest first.
 
-    By every cost model: the layer that takes the most, the layers that no width bears on, and what is left at the least
-    widths. By a measured model also the part that belongs to no layer; layers take what it makes of their sum. By a
-    roofline also what the time goes into: launches, memory or compute.
+    By every cost model: the layer that takes the most, the layers that no width bears on, and what is left at the
+    fastest widths. By a measured model also the part that belongs to no layer; layers take what it makes of their sum.
+    By a roofline also what the time goes into: launches, memory or compute.
 
     Args:
         allocator: What was prepared for the program, with a cost model.
@@ -45,7 +45,7 @@ def _shares(allocator: Allocator, widths: Widths) -> Iterator[tuple[LimitKind, s
     yield "layer", workload.operations[largest].name, share(layer_ms[largest])
     is_chosen = workload.touched[list(allocator.scope.positions)].any(axis=0)
     yield "fixed layers", "", share(layer_ms[~is_chosen])
-    yield "least widths", "", min(1.0, allocator.least["latency_ms"] / network_ms)
+    yield "fastest widths", "", min(1.0, allocator.least["latency_ms"] / network_ms)
     if isinstance(costs, FittedCosts):
         yield "fixed cost", "", beside_ms / network_ms
     if isinstance(costs, RooflineCosts):

@@ -29,6 +29,7 @@ from prunec.passes.allocation.space import Widths
 from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import remove_branches
 from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.costs.workload import Work
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
@@ -142,7 +143,8 @@ def _cost_facts(costs: Costs | Unknown) -> CostFacts | None:
     if isinstance(costs, Unknown):
         return None
     model = costs.model
-    return CostFacts(model.source, costs.from_file, model.key, dict(model.error))
+    untimed = model.untimed if isinstance(model, FittedCosts) else ()
+    return CostFacts(model.source, costs.from_file, model.key, dict(model.error), untimed)
 
 
 def _rounded(model: CostModel | None) -> Callable[[float], float]:

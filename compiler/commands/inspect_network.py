@@ -1,10 +1,8 @@
 """``prunec inspect``: what of a network can be pruned, what can't and why, and which layers can carry 2:4."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunec.compiler.bundle.bundle_writer import unwritable
 from prunec.compiler.commands.look_ahead import Ahead, look_ahead
 from prunec.compiler.drawing.picture import render_picture
 from prunec.compiler.project.model_options import ModelOptions
@@ -15,6 +13,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.group_summary import GroupSummary, macs_by_weight, summarise_group
 from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility, with_weights
+from prunec.passes.whole_file import write_whole
 from prunec.runtime.target import Target
 
 #: Forms that a picture may have.
@@ -85,17 +84,6 @@ def inspect_checkpoint(
     if picture is not None:
         write_whole(picture, render_picture(loaded.program, picture.suffix))
     return inspect_program(loaded.program, loaded.notes, destination)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
 
 
 def inspect_program(

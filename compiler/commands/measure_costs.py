@@ -8,7 +8,8 @@ from prunec.compiler.machine.writable import check_file_can_be_written
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Note, Project
 from prunec.passes.costs.fitted import FittedCosts
-from prunec.runtime.costs.cost_file import write_costs
+from prunec.passes.whole_file import write_whole
+from prunec.runtime.costs.cost_file import costs_json
 from prunec.runtime.costs.measuring import measure_costs
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.target import Target
@@ -53,5 +54,5 @@ def measure_checkpoint(
         options=settings.options,
         progress=progress,
     )
-    write_costs(costs, output)
+    write_whole(output, costs_json(costs))
     return costs

@@ -7,7 +7,6 @@ from pathlib import Path
 from prunec.compiler.commands.compile_checkpoint import prepare
 from prunec.compiler.commands.compile_job import Job, Prepared
 from prunec.compiler.commands.forecasting import Planned, forecast
-from prunec.compiler.commands.inspect_network import write_whole
 from prunec.compiler.drawing.forecast_page import render_forecast
 from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.forecast import Forecast
@@ -27,6 +26,7 @@ from prunec.passes.fold import FoldParameters
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
+from prunec.passes.whole_file import write_whole
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.measuring import not_run_here
 from prunec.runtime.latency import LatencyComparison

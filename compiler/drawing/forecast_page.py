@@ -48,5 +48,5 @@ def _headline(forecast: Forecast) -> list[Figure]:
         else Figure("Measured speed-up", f"{measured.speedup:.2f}x", forecast_words.measured_words(forecast)),
         Figure("Importance kept", "not known", "the criterion only selects within a group", measured=False)
         if kept is None
-        else Figure("Importance kept", f"{100 * kept:.1f} %", f"most possible: {largest} at the least widths"),
+        else Figure("Importance kept", f"{100 * kept:.1f} %", f"most possible: {largest} at the fastest widths"),
     ]

@@ -72,7 +72,7 @@ class Timed:
         goal: The goal.
         tries: Choices of widths, the first one for the goal as it was asked for.
         chosen: Position of the try that was taken.
-        why_ended: Why no further try was made, as a sentence; empty where the goal was met.
+        why_ended: Why no further try was made, as a sentence; empty where the last one met the goal closely.
     """
 
     goal: TimeGoal

@@ -7,7 +7,7 @@ from typing import Literal
 from prunec.passes.costs.cost_model import CostKey, CostSource
 
 #: What a share of the time goes into, see `Limit`.
-LimitKind = Literal["layer", "fixed layers", "fixed cost", "least widths", "launches", "memory", "compute"]
+LimitKind = Literal["layer", "fixed layers", "fixed cost", "fastest widths", "launches", "memory", "compute"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class CostFacts:
         from_file: Whether it was read from a file.
         key: What it holds for.
         error: Mean relative error on variants that it was not fitted to; empty where it wasn't compared with any.
+        untimed: Layers without kernels of their own, which count as no time: theirs is that of the layers before.
     """
 
     source: CostSource
     from_file: bool
     key: CostKey
     error: Mapping[str, float]
+    untimed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Limit:
 
     Attributes:
         kind: "layer" is the one layer that takes the most; "fixed layers" are those that no width bears on; "fixed
-            cost" is that of a run, which belongs to no layer, and only a measured model tells it; "least widths" is
-            what is left at the least widths; "launches", "memory" and "compute" are what the time goes
+            cost" is that of a run, which belongs to no layer, and only a measured model tells it; "fastest widths" is
+            what is left at the fastest widths; "launches", "memory" and "compute" are what the time goes
             into, which only a roofline tells.
         name: The layer; empty for the others.
         share: Share of the time, 0 to 1.
@@ -153,7 +155,8 @@ class Forecast:
         why_no_times: Why not, as a sentence; empty where they are known.
         dense: What the dense network uses.
         pruned: What the pruned one uses.
-        least: What the least widths use, which is the most that is possible with the same branches.
+        least: The least of each figure that is possible with the same branches: counts at the least widths, time at the
+            fastest ones.
         predicted_speedup: Dense over pruned predicted time.
         importance_kept: Share of the importance of all units that is kept.
         measured: Times as measured; None where they weren't.
@@ -164,7 +167,7 @@ class Forecast:
         groups: The prunable groups of what is left without them.
         layers: The layers, in the order of execution; those of branches that go are pruned to 0 channels and 0 ms.
         limits: What limits, the largest share first; empty where no times are known, as is the curve.
-        curve: What importance is left at which speed, from the dense network to the least widths; where branches go,
+        curve: What importance is left at which speed, from the dense network to the fastest widths; where branches go,
             all points behind the dense network are widths of what is left without them.
     """
 

@@ -8,13 +8,17 @@ from prunec.passes.costs.cost_model import CostSource
 
 
 class CostKeyPart(Part):
-    """What a cost model holds for: target, processor or GPU, library and version, CPU threads, samples at once."""
+    """What a cost model holds for: target, processor or GPU, library and version, CPU threads, samples at once.
+
+    `dims` are the sizes that the engine takes, as in "batch=1:8:32"; empty where it takes any.
+    """
 
     target: str
     hardware: str
     engine: str
     threads: Annotated[Count | None, NullMeans("CPU threads don't matter")]
     batch: Count
+    dims: str = ""
 
 
 class CostsPart(Part):
@@ -34,7 +38,8 @@ class CostsPart(Part):
 class AllocationPart(Part):
     """The choice of widths for goals: how, the share of importance lost, and by quantity what the network used before.
 
-    `predicted` is what the chosen widths use, `least` what the least widths would; "latency_ms" is the cost model's.
+    `predicted` is what the chosen widths use, `least` the least that is possible: of counts at the least widths, of
+    time at the fastest ones. "latency_ms" is the cost model's.
     """
 
     allocation: str

@@ -11,13 +11,11 @@ _LIMITS = {
     "layer": "the layer {}",
     "fixed layers": "layers that no width of a prunable group bears on",
     "fixed cost": "the fixed cost of a run, which belongs to no layer",
-    "least widths": "left at the least widths",
+    "fastest widths": "left at the fastest widths",
     "launches": "launching kernels",
     "memory": "moving data",
     "compute": "computing",
 }
-
-
 NOT_KNOWN = "not known"
 
 
@@ -70,7 +68,7 @@ def _predicted_row(forecast: Forecast) -> tuple[str, ...]:
 
 
 def most_possible(forecast: Forecast) -> float | None:
-    """Predicted speed-up at the least widths; None where no times are known."""
+    """Predicted speed-up at the fastest widths; None where no times are known."""
     dense_ms, least_ms = forecast.dense.predicted_ms, forecast.least.predicted_ms
     return None if dense_ms is None or least_ms is None else dense_ms / least_ms
 
@@ -100,7 +98,8 @@ def cost_words(forecast: Forecast) -> str:
     where = f"measured on {key.hardware} with {key.engine}{' and read from a file' if costs.from_file else ''}"
     error = costs.error.get("network")
     off = "" if error is None else f", off by {100 * error:.1f} % in the mean on variants that it wasn't fitted to"
-    return f"Predicted times are those of a cost model, {where}{off}."
+    untimed = f" No time of their own: {', '.join(costs.untimed)}." if costs.untimed else ""
+    return f"Predicted times are those of a cost model, {where}{off}.{untimed}"
 
 
 def measured_words(forecast: Forecast) -> str:

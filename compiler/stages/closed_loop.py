@@ -63,7 +63,7 @@ def close_the_loop(
         The choice that comes nearest to the goal, and what was tried.
 
     Raises:
-        UsageError: Nothing reaches the goal: a count stands in the way, or the least widths were measured.
+        UsageError: Nothing reaches the goal: a count stands in the way, or the fastest widths were measured.
     """
     tightened, first, refusal = _first(choose)
     choices, tries, why_ended = [first], list[TimeTry](), ""
@@ -104,7 +104,7 @@ def close_the_loop(
 def _first(choose: Callable[[float], SizeChoice]) -> tuple[float, SizeChoice, OutOfReachError | None]:
     """The first choice, with its factor: where the cost model says that the goal is out of reach, the fastest there is.
 
-    A model may be wrong there, and only a measurement of the least widths tells.
+    A model may be wrong there, and only a measurement of the fastest widths tells.
     """
     try:
         return 1.0, choose(1.0), None
@@ -120,7 +120,7 @@ def _check_reached(goal: TimeGoal, measured: LatencyComparison | Unknown, refusa
     if isinstance(measured, Unknown):
         raise refusal
     if goal.reached(measured.speedup, measured.compiled.median) < 1 - CLOSE_ENOUGH:
-        reached = f"{measured.speedup:.2f}x, {measured.compiled.median:.4g} ms, were measured at the least widths"
+        reached = f"{measured.speedup:.2f}x, {measured.compiled.median:.4g} ms, were measured at the fastest widths"
         raise OutOfReachError(f"{refusal.message}\n{reached}.", hint=refusal.hint) from refusal
 
 

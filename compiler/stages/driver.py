@@ -39,9 +39,11 @@ from prunec.passes.network_inputs import BATCH, varying_sizes
 from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
-from prunec.runtime.costs.cost_file import write_costs
+from prunec.passes.whole_file import write_whole
+from prunec.runtime.costs.cost_file import costs_json
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.network_ranges import with_told_ranges
 from prunec.runtime.target import Target
 
 #: What torch's exporter traces it keeps in the process: compiles of several threads go one after another.
@@ -121,7 +123,7 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
     settings.progress.stage("report")
     costs = outcome.steps.costs
     if costs is not None and isinstance(costs.model, FittedCosts):
-        write_costs(costs.model, writer.folder / COSTS)
+        write_whole(writer.folder / COSTS, costs_json(costs.model))
     report = judged(assemble(request, outcome), asked_gates(settings), settings.allow_unknown, settings.strict)
     (writer.folder / PLAN).write_text(whole_plan(outcome.steps.history).to_json())
     (writer.folder / RECIPE).write_text(recipe_text(request.pipeline, settings.seed), encoding="utf-8")
@@ -162,11 +164,8 @@ def _with_known_ranges(request: Request) -> Request:
     options = request.settings.engine_options
     engine = preferred_engine(request.target, options)
     with ENGINES.blame(engine.name):
-        if "ranges" not in engine.takes:
-            return request
-    known = {name: size.sizes for name, size in varying_sizes(request.dense.inputs).items()}
-    ranges = {name: sizes for name, sizes in known.items() if sizes is not None} | dict(options.ranges)
-    return replace(request, settings=replace(request.settings, engine_options=replace(options, ranges=ranges)))
+        told = with_told_ranges(engine, request.dense, options)
+    return request if told is options else replace(request, settings=replace(request.settings, engine_options=told))
 
 
 def _run_all_steps(request: Request, state_folder: Path) -> Steps:

@@ -16,7 +16,8 @@ from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.identity import weights_sha256
 from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.costs.cost_file import read_costs, write_costs
+from prunec.passes.whole_file import write_whole
+from prunec.runtime.costs.cost_file import costs_json, read_costs
 from prunec.runtime.engines.catalogue import preferred_engine
 from prunec.runtime.processor import processor
 
@@ -35,7 +36,7 @@ def store_costs(request: Request, folder: Path | None, model: FittedCosts) -> No
     """Keep a cost model for a compile that goes on with this one."""
     if (path := _costs_path(request, folder)) is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_costs(model, path)
+        write_whole(path, costs_json(model))
 
 
 def stored_plan(options: PruneFilters, given: StepInput) -> PruningPlan | None:
@@ -52,12 +53,7 @@ def store_plan(options: PruneFilters, given: StepInput, plan: PruningPlan) -> No
     """Keep a plan for a compile that goes on with this one."""
     if (path := _plan_path(options, given)) is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.tmp")
-        try:
-            part.write_text(plan.to_json(), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, plan.to_json())
 
 
 def hardware_and_engine(request: Request) -> tuple[str, str]:

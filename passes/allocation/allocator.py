@@ -207,10 +207,3 @@ class Allocator:
                 return reach
             least = {**least, "latency_ms": self.figures(reach)["latency_ms"]}
         raise out_of_reach(space.budgets, least)
-
-
-def choose_widths(
-    program: Program, options: "PruneFilters", costs: CostModel | None = None, evidence: Evidence | None = None
-) -> Allocated:
-    """Choose the widths that `PruneFilters` prunes a program to for its goals; arguments and errors are its own."""
-    return Allocator.of(program, options, costs, evidence).allocate(options.goals, options.allocation)

@@ -7,7 +7,7 @@ import numpy as np
 from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.goals import Allocation, Goals
 
-#: Goals between the dense network and the least widths, both included.
+#: Goals between the dense network and the fastest widths, both included.
 _POINTS = 12
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.branch_parts import Worth, removable_branches
 from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach
+from prunec.passes.allocation.sizes import ChosenSizes
+from prunec.passes.allocation.space import Widths
 from prunec.passes.branch_removal import removal
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import work_of
@@ -56,8 +58,12 @@ class Shallower:
         return bool(self.lost.sum() < other.lost.sum()) or (self.allocated is None and other.allocated is None)
 
 
-def choose_depth(program: Program, options: "PruneFilters", costs: CostModel | None) -> Shallower:
-    """The branches and widths that `PruneFilters` chooses with ``depth``.
+def choose_depth(
+    program: Program, options: "PruneFilters", costs: CostModel | None, sizes: ChosenSizes | None = None
+) -> Shallower:
+    """The branches and widths that `PruneFilters` chooses with ``depth``, or ``sizes`` that were chosen for it before.
+
+    What is told of them is of the whole network, whatever is left of it.
 
     Raises:
         UsageError: The goals can't be reached, or the criterion needs more than weights, or gives what is no score.
@@ -72,13 +78,7 @@ def choose_depth(program: Program, options: "PruneFilters", costs: CostModel | N
     budgets = budgets_of(options.goals, costs, first.workload.at(first.dense_widths))
     worth = worth_of(program, first, options)
     search = _Search(options, budgets, worth)
-    state = search.state(program, first, ())
-    while True:
-        trials = stoppable(search.trials(state))
-        better = next((trial for trial in trials if trial.is_better(state)), None)
-        if better is None:
-            break
-        state = better
+    state = search.best(program, first) if sizes is None else search.given(program, costs, sizes)
     if state.allocated is None:
         raise out_of_reach(budgets, state.allocator.least)
     told = replace(state.allocated, importance_lost=worth.share(state.lost), dense=first.dense)
@@ -100,17 +100,35 @@ class _Search:
     budgets: tuple[Budget, ...]
     worth: Worth
 
-    def state(self, program: Program, allocator: Allocator, removed: tuple[RemovedBranch, ...]) -> Shallower:
+    def best(self, program: Program, allocator: Allocator) -> Shallower:
+        """The state from which no branch that goes brings less to be lost, from the whole program on."""
+        state = self._state(program, allocator, ())
+        while True:
+            trials = stoppable(self._trials(state))
+            better = next((trial for trial in trials if trial.is_better(state)), None)
+            if better is None:
+                return state
+            state = better
+
+    def given(self, program: Program, costs: CostModel | None, sizes: ChosenSizes) -> Shallower:
+        """The state of sizes that were chosen before."""
+        left, removed = removal(program, sizes.branches)
+        allocator = Allocator.of(left, self.options, costs)
+        return self._state(left, allocator, removed, allocator.scope.widths_of(sizes))
+
+    def _state(
+        self, program: Program, allocator: Allocator, removed: tuple[RemovedBranch, ...], widths: Widths | None = None
+    ) -> Shallower:
         """The widths that meet the goals of the whole network in a program without some branches."""
         allocation = self.options.allocation
         try:
-            allocated = allocator.within(self.budgets, "greedy" if allocation == "auto" else allocation)
+            allocated = allocator.within(self.budgets, "greedy" if allocation == "auto" else allocation, widths)
         except OutOfReachError:
             return Shallower(program, allocator, removed, np.full(2, np.inf), None)
         lost = self.worth.gone(program) + self.worth.cut(program, allocator, allocated.widths)
         return Shallower(program, allocator, removed, lost, allocated)
 
-    def trials(self, state: Shallower) -> Iterator[Shallower]:
+    def _trials(self, state: Shallower) -> Iterator[Shallower]:
         """The states with one branch less, those first that lose the least for what they save of the budgets."""
         kept_whole = expand_roles(state.program.graph, (*self.options.ignore, *self.options.freeze))
         found = []
@@ -125,7 +143,7 @@ class _Search:
                 allocator = Allocator.of(left, self.options, state.allocator.costs)
             except UnsupportedModelError:
                 continue  # it has no filters left to choose from
-            yield self.state(left, allocator, (*state.removed, *removed))
+            yield self._state(left, allocator, (*state.removed, *removed))
 
     def _saved(self, program: Program, left: Program) -> float:
         """What is saved of the budgets, each as a part of its limit."""

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunec.passes.allocation.importance import some
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.cost import layer_name
 from prunec.passes.coupling import Coupling, analyse
-from prunec.passes.errors import UnsupportedModelError
+from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.groups import Group, marked
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs, matches
@@ -63,6 +67,20 @@ class Scope:
     def groups(self) -> Sequence[Group]:
         """The groups that are pruned."""
         return [self.coupling.groups[position] for position in self.positions]
+
+    def widths_of(self, sizes: ChosenSizes) -> NDArray[np.int64]:
+        """Units kept in every group, int64 (groups,), at sizes; groups that these don't name keep all.
+
+        Raises:
+            UsageError: There is no such group, or it can't keep so many units.
+        """
+        counts = {group.name: group.count for group in self.coupling.groups}
+        for name, kept in sizes.widths.items():
+            if not 1 <= kept <= counts.get(name, 0):
+                raise UsageError(
+                    f"The group {name} is to keep {kept} units, and has {counts.get(name, 0)} in this network."
+                )
+        return np.array([sizes.widths.get(name, count) for name, count in counts.items()], dtype=np.int64)
 
 
 def layer_names(program: Program) -> list[str]:

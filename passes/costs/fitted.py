@@ -8,13 +8,14 @@ ONNX Runtime's blocked convolutions (NCHWc; `onnxruntime/core/optimizer/nchwc_tr
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.costs.cost_model import CostKey, CostSource
 from prunec.passes.costs.layers import DenseLayer
-from prunec.passes.costs.workload import Work
+from prunec.passes.costs.workload import Operation, Work
 from prunec.passes.errors import InputError
 
 #: What the coefficients of a law multiply (`features`).
@@ -72,15 +73,15 @@ class FittedCosts:
         network = beside * self.two_four_gain, factor
         return replace(self, laws=self.laws * self.two_four_gain, network=network, two_four_gain=1.0)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the operations."""
-        return tuple(layer.name for layer in self.layers)
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """Row of each operation in the laws, by its name."""
+        return {layer.name: row for row, layer in enumerate(self.layers)}
 
     @property
     def untimed(self) -> tuple[str, ...]:
         """Layers that no kernel was found for: they count as no time, theirs as that of the layers before."""
-        return tuple(name for row, name in enumerate(self.names) if name and not self.laws[:, row].any())
+        return tuple(name for name, row in self.rows.items() if name and not self.laws[:, row].any())
 
     def layer_ms(self, work: Work) -> NDArray[np.float64]:
         """`CostModel.layer_ms`.
@@ -90,10 +91,9 @@ class FittedCosts:
         """
         rows, regime, counts = self._rows(work), regimes(work, self.blocks), features(work, self.blocks)
         own = np.asarray(np.einsum("...f,...f->...", counts, self.laws[regime, rows]))
-        places = {name: row for row, name in enumerate(self.names)}
-        tails = [(at, each.tail_of) for at, each in enumerate(work.operations) if each.tail_of in places]
-        taken = [(at, places[name]) for at, name in tails if name]
-        for at, row in taken:
+        for at, operation in enumerate(work.operations):
+            if not operation.tail_of or (row := self.rows.get(operation.tail_of)) is None:
+                continue
             former = np.einsum("...f,...f->...", counts[..., at, :], self.laws[regime[..., at], row])
             own[..., at] = np.maximum(own[..., at], former)
         return own
@@ -109,13 +109,42 @@ class FittedCosts:
         Raises:
             InputError: An operation wasn't measured.
         """
-        rows = {name: row for row, name in enumerate(self.names)}
-        if missing := [operation.name for operation in work.operations if operation.name not in rows]:
+        if missing := [operation.name for operation in work.operations if operation.name not in self.rows]:
             raise InputError(
                 f"The cost model knows nothing of the layer {missing[0]!r}: it was measured on another network.",
                 hint="Measure this network: prunec measure-costs CHECKPOINT --target TARGET -o FILE.",
             )
-        return np.array([rows[operation.name] for operation in work.operations], dtype=np.int64)
+        return np.array([self.rows[operation.name] for operation in work.operations], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kinds:
+    """What is the same of operations at any widths, as arrays (operations,)."""
+
+    is_convolution: NDArray[np.bool_]
+    is_spatial: NDArray[np.bool_]
+    is_grouped: NDArray[np.bool_]
+    has_tail: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    sources: NDArray[np.int64]
+    joined: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=64)
+def _kinds(operations: tuple[Operation, ...]) -> _Kinds:
+    """The kinds of operations: allocations ask for the same ones thousands of times."""
+    rows = {operation.name: row for row, operation in enumerate(operations)}
+    return _Kinds(
+        is_convolution=np.array([operation.operator.startswith("conv") for operation in operations], dtype=bool),
+        is_spatial=np.array([operation.operator == "conv2d" for operation in operations], dtype=bool),
+        is_grouped=np.array([operation.is_grouped for operation in operations], dtype=bool),
+        has_tail=np.array([bool(operation.tail) for operation in operations], dtype=bool),
+        areas=np.array([math.prod(operation.kernel) for operation in operations], dtype=np.float64),
+        sources=np.array([rows.get(operation.source, row) for row, operation in enumerate(operations)], dtype=np.int64),
+        joined=tuple(
+            (row, rows[name]) for row, operation in enumerate(operations) for name in operation.joins if name in rows
+        ),
+    )
 
 
 def regimes(work: Work, blocks: Blocks) -> NDArray[np.int64]:
@@ -125,18 +154,16 @@ def regimes(work: Work, blocks: Blocks) -> NDArray[np.int64]:
     reads a narrow input: a depthwise one is blocked where its channels are a multiple, another one where a group's
     inputs and outputs are whole blocks.
     """
-    is_convolution = np.array([operation.operator.startswith("conv") for operation in work.operations], dtype=bool)
-    is_grouped = np.array([operation.is_grouped for operation in work.operations], dtype=bool)
+    kinds = _kinds(work.operations)
     fits = work.in_channels % blocks.multiple == 0
-    areas = np.array([math.prod(operation.kernel) for operation in work.operations], dtype=np.float64)
-    inputs = _ratio(work.weights, work.out_channels * areas)  # of a group
+    inputs = _ratio(work.weights, work.out_channels * kinds.areas)  # of a group
     outputs = _ratio(work.out_channels * inputs, work.in_channels)
     is_depthwise = np.round(np.maximum(inputs, outputs)) <= 1
     are_whole = (np.round(inputs) % blocks.size == 0) & (np.round(outputs) % blocks.size == 0)
     grouped = np.where(np.where(is_depthwise, fits, are_whole), _BLOCKED, _PLAIN)
     single = np.where(work.in_channels < blocks.size, _NARROW, np.where(fits, _BLOCKED, _PLAIN))
-    of_spatial = np.where(is_grouped, grouped, single)
-    return np.where(_is_spatial(work), of_spatial, np.where(is_convolution, _PLAIN, _BLOCKED))
+    of_spatial = np.where(kinds.is_grouped, grouped, single)
+    return np.where(kinds.is_spatial, of_spatial, np.where(kinds.is_convolution, _PLAIN, _BLOCKED))
 
 
 def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
@@ -148,12 +175,11 @@ def features(work: Work, blocks: Blocks) -> NDArray[np.float64]:
     set takes longer: its MACs count once more. Reordered is what a plain operation reads of a blocked one, and what is
     handled outside of blocks behind a blocked one.
     """
-    regime = regimes(work, blocks)
+    regime, is_grouped = regimes(work, blocks), _kinds(work.operations).is_grouped
     whole_in, whole_out = (
         _ratio(np.ceil(each / blocks.size) * blocks.size, each) for each in (work.in_channels, work.out_channels)
     )
     whole_in, whole_out = np.where(regime == _BLOCKED, whole_in, 1.0), np.where(regime == _PLAIN, 1.0, whole_out)
-    is_grouped = np.array([operation.is_grouped for operation in work.operations], dtype=bool)
     macs = work.macs * whole_out * np.where(is_grouped, 1.0, whole_in)
     reads, writes = work.reads * whole_in, work.writes * whole_out
     count = np.ceil(work.out_channels / blocks.size)
@@ -174,19 +200,11 @@ def _layouts(work: Work, blocks: Blocks, is_plain: NDArray[np.bool_]) -> tuple[N
 
     Sums do where an operand isn't blocked, pooling where channels are no whole blocks.
     """
-    has_tail = np.array([bool(operation.tail) for operation in work.operations], dtype=bool)
-    leaves = is_plain | ((work.out_channels % blocks.size != 0) & has_tail & _is_spatial(work))
-    rows = {operation.name: row for row, operation in enumerate(work.operations)}
-    for row, operation in enumerate(work.operations):
-        for name in operation.joins:
-            if name in rows:
-                leaves[..., row] |= leaves[..., rows[name]]
-    sources = [rows.get(operation.source, row) for row, operation in enumerate(work.operations)]
-    return ~leaves[..., sources], leaves
-
-
-def _is_spatial(work: Work) -> NDArray[np.bool_]:
-    return np.array([operation.operator == "conv2d" for operation in work.operations], dtype=bool)
+    kinds = _kinds(work.operations)
+    leaves = is_plain | ((work.out_channels % blocks.size != 0) & kinds.has_tail & kinds.is_spatial)
+    for row, other in kinds.joined:
+        leaves[..., row] |= leaves[..., other]
+    return ~leaves[..., kinds.sources], leaves
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

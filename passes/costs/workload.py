@@ -69,7 +69,6 @@ class Work:
     joined: NDArray[np.float64]
     tail_moves: NDArray[np.float64]
     tail_macs: NDArray[np.float64]
-
     parameters: NDArray[np.float64]
 
 

@@ -1,7 +1,6 @@
 """The file of a measured cost model: JSON that runs no code, is read within bounds, and says what it holds for."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from prunec.passes.boundary import file_bytes, printable, reading, shortened
 from prunec.passes.costs.cost_model import CostKey, CostModel
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
 from prunec.passes.costs.layers import DenseLayer
-from prunec.passes.errors import EnvironmentFailure, UsageError
+from prunec.passes.errors import UsageError
 
 #: A network of 100,000 operations has some 50 MB.
 _MAX_BYTES, _MAX_OPERATIONS, _MAX_CHARACTERS = 64 << 20, 100_000, 1000
@@ -79,25 +78,6 @@ class _CostFile(_Part):
     network: Annotated[list[_Amount], Field(min_length=2, max_length=2)]
     two_four_gain: Annotated[float, Field(gt=0, le=_MAX_GAIN, allow_inf_nan=False)]
     operations: Annotated[list[_Operation], Field(max_length=_MAX_OPERATIONS)]
-
-
-def write_costs(model: FittedCosts, path: Path) -> None:
-    """Write a model's file, as a whole or not at all.
-
-    Raises:
-        EnvironmentFailure: It can't be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(costs_json(model), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"The cost model can't be written to {path}: {error.strerror or error}.",
-            hint="Check the folder's permissions and space, or name another place.",
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def costs_json(model: FittedCosts) -> str:

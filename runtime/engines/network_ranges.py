@@ -16,11 +16,18 @@ def with_network_ranges(kind: EngineKind, program: Program, options: EngineOptio
 
     Where an engine takes any sizes, and for dimensions that nothing tells of, they stay as they are.
     """
+    told = with_told_ranges(kind, program, options)
+    if told is options or not program.batch_is_dynamic:
+        return told
+    return replace(told, ranges={BATCH: DEFAULT_RANGES[BATCH], **told.ranges})
+
+
+def with_told_ranges(kind: EngineKind, program: Program, options: EngineOptions) -> EngineOptions:
+    """The options with the sizes that the network's description tells, where nothing else is asked for."""
     if "ranges" not in kind.takes:
         return options
     told = {name: size.sizes for name, size in varying_sizes(program.inputs).items() if size.sizes is not None}
-    defaults = {BATCH: DEFAULT_RANGES[BATCH]} if program.batch_is_dynamic else {}
-    return replace(options, ranges={**defaults, **told, **options.ranges})
+    return replace(options, ranges={**told, **options.ranges})
 
 
 def ranges_words(ranges: Mapping[str, SizeRange]) -> str:

@@ -21,7 +21,8 @@ from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.fitted import FEATURES
 from prunec.passes.plan import PruningPlan
 from prunec.passes.prune_filters import PruneFilters
-from prunec.runtime.costs.cost_file import write_costs
+from prunec.passes.whole_file import write_whole
+from prunec.runtime.costs.cost_file import costs_json
 from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
@@ -55,7 +56,7 @@ def cost_file(project: Path) -> Callable[..., Path]:
         drawn = engine(work_of(program), seed=1)
         laws = np.where(np.array(FEATURES) == "one", 0.0, drawn.laws)
         model = replace(drawn, key=replace(here, **key), laws=laws, network=(0.0, 1.0))
-        write_costs(model, project / "costs.json")
+        write_whole(project / "costs.json", costs_json(model))
         return project / "costs.json"
 
     return write

@@ -110,9 +110,9 @@ def test_one_layer_that_holds_most_of_the_time_limits() -> None:
     assert found["layer"].name == prepared.workload.operations[3].name
     assert found["layer"].limits
     assert found["layer"].share > 0.9
-    assert found["least widths"].limits  # what no width changes is left at any
+    assert found["fastest widths"].limits  # what no width changes is left at any
     assert not found["fixed layers"].limits
-    assert set(found) == {"layer", "fixed layers", "least widths"}  # a measured model doesn't tell what times go into
+    assert set(found) == {"layer", "fixed layers", "fastest widths"}  # a measured model doesn't tell what times go into
 
 
 def test_shares_are_of_the_networks_time_and_what_belongs_to_no_layer_is_one_of_them() -> None:

@@ -28,7 +28,8 @@ from prunec.passes.costs.layers import layers_of
 from prunec.passes.errors import InputError, PrunecError, UsageError
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
-from prunec.runtime.costs.cost_file import write_costs
+from prunec.passes.whole_file import write_whole
+from prunec.runtime.costs.cost_file import costs_json
 from prunec.runtime.latency import LatencyComparison, Percentiles
 from prunec.runtime.processor import processor
 
@@ -142,7 +143,7 @@ def test_a_model_from_a_file_is_not_corrected_and_gives_the_same_bytes(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch, beside_ms=0.08)
-    write_costs(law(program), tmp_path / "costs.json")
+    write_whole(tmp_path / "costs.json", costs_json(law(program)))
     reports = [
         compiled(program, tmp_path, name=name, settings={"cost_model": tmp_path / "costs.json"}) for name in "ab"
     ]
@@ -173,14 +174,14 @@ def test_a_model_of_something_else_is_refused(
     program: Program, tmp_path: Path, changed: dict[str, Any], words: str
 ) -> None:
     model = law(program)
-    write_costs(replace(model, key=replace(model.key, **changed)), tmp_path / "c.json")
+    write_whole(tmp_path / "c.json", costs_json(replace(model, key=replace(model.key, **changed))))
     with pytest.raises(UsageError, match=words):
         compiled(program, tmp_path, settings={"cost_model": tmp_path / "c.json"})
     assert not (tmp_path / "o").exists()
 
 
 def test_files_of_no_use_are_refused_before_any_work(program: Program, tmp_path: Path) -> None:
-    write_costs(law(program), tmp_path / "c.json")
+    write_whole(tmp_path / "c.json", costs_json(law(program)))
     with pytest.raises(UsageError, match="no step of the pipeline chooses widths"):
         compiled(program, tmp_path, "prune-filters{ratio=0.5}", settings={"cost_model": tmp_path / "c.json"})
     (tmp_path / "none.json").write_text("{}")

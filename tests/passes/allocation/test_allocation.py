@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunec.passes.allocation.allocator import Allocated, Allocator, choose_widths
+from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.goals import Allocation, Goals
 from prunec.passes.allocation.importance import normalised
 from prunec.passes.allocation.space import Space
@@ -66,6 +66,11 @@ def residual(seed: int = 0) -> Program:
 @cache
 def resnet() -> Program:
     return captured(cifar_resnet(20), normal(2, 3, 16, 16))
+
+
+def chosen(program: Program, options: PruneFilters, costs: CostModel | None = None) -> Allocated:
+    """What these options choose."""
+    return Allocator.of(program, options, costs).allocate(options.goals, options.allocation)
 
 
 def allocator(program: Program, costs: CostModel | None = COSTS, **options: Any) -> Allocator:
@@ -195,7 +200,7 @@ class Halves:
 
 def test_a_criterion_that_only_selects_is_for_uniform_widths() -> None:
     options = PruneFilters(latency_speedup=1.5, criterion=Halves())
-    found = choose_widths(chain(), options, COSTS)
+    found = chosen(chain(), options, COSTS)
     assert (found.allocation, found.importance_lost) == ("uniform", None)
     assert options.run(chain(), costs=COSTS).stats["allocation"]["importance_lost"] is None
     for how in ("global", "greedy"):
@@ -227,7 +232,7 @@ class Protecting:
 
 def test_scores_without_end_are_for_uniform_widths() -> None:
     options = PruneFilters(speedup=2.0, criterion=Protecting())
-    assert choose_widths(chain(), options).importance_lost is None
+    assert chosen(chain(), options).importance_lost is None
     with pytest.raises(UsageError, match="not finite"):
         replace(options, allocation="greedy").run(chain())
 
@@ -249,10 +254,10 @@ def test_greedy_loses_less_than_half_of_what_one_ratio_loses() -> None:
 def test_every_criterion_gives_the_same_widths_twice() -> None:
     for how, criterion in itertools.product(HOW, ("l1", "l2", "random")):
         options = PruneFilters(latency_speedup=1.3, criterion=criterion, allocation=how, seed=3)
-        first, second = (choose_widths(resnet(), options, COSTS) for _ in range(2))
+        first, second = (chosen(resnet(), options, COSTS) for _ in range(2))
         assert first.widths.tolist() == second.widths.tolist()
     by_seed = [
-        choose_widths(resnet(), PruneFilters(latency_speedup=1.3, criterion="random", seed=seed), BlockCosts(1))
+        chosen(resnet(), PruneFilters(latency_speedup=1.3, criterion="random", seed=seed), BlockCosts(1))
         for seed in range(4)
     ]
     assert len({tuple(found.widths.tolist()) for found in by_seed}) > 1

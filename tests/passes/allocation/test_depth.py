@@ -13,6 +13,7 @@ from prunec.passes import PruneFilters, check_oracle
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.branch_parts import Worth, removable_branches
 from prunec.passes.allocation.importance import normalised, scores_of
+from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.applying import BranchesStayWarning, apply_plan
 from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import remove_branches
@@ -89,6 +90,19 @@ def test_branches_go_where_launches_set_the_time() -> None:
     assert check_oracle(dense, result, dense.example_args).passed
     replayed = apply_plan_to_program(dense, result.plan)
     assert relative_error(replayed(normal(3, 3, 8, 8)), result.program(normal(3, 3, 8, 8))) == 0
+
+
+def test_sizes_that_were_chosen_before_are_told_alike() -> None:
+    """The figures are those of the whole network, as in the first choice, and not of what the branches leave."""
+    options = PruneFilters(latency_speedup=2.0, depth=True)
+    first = options.run(program(), costs=Launches())
+    assert first.plan is not None
+    branches = tuple(branch.name for branch in first.plan.removed_branches)
+    assert branches
+    sizes = ChosenSizes({group["name"]: group["kept"] for group in first.stats["groups"]}, branches)
+    again = options.run(program(), costs=Launches(), sizes=sizes)
+    assert again.plan == first.plan and again.aim == first.aim
+    assert again.stats == first.stats
 
 
 def test_widths_are_kept_where_they_lose_less() -> None:
