@@ -17,10 +17,11 @@ from prunec.passes.graphs import calls, operator_name
 from prunec.passes.module_copy import duplicate
 from prunec.passes.oracle import TOLERANCE, relative_error
 from prunec.passes.own_layers import shrink
-from prunec.passes.own_sizes import Attributes, Trials, in_float64, runs_in_training, set_attributes
+from prunec.passes.own_sizes import Trials, in_float64, runs_in_training
 from prunec.passes.plan import PruningPlan, misfit
 from prunec.passes.program import Program
 from prunec.passes.rewrite import apply_plan_to_program, beside_branches
+from prunec.passes.size_attributes import Attributes, set_attributes
 from prunec.passes.tensors import Inputs, named_tensors
 
 #: Passes that rewrite a network's graph, by name.

@@ -6,9 +6,7 @@ first fails or first differs from the pruned program, are set to the new width a
 equal, or no attribute gets them further.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Self
@@ -28,17 +26,14 @@ from prunec.passes.own_attention import PrunedMultiheadAttention
 from prunec.passes.own_layers import SHRINKING
 from prunec.passes.program import Program
 from prunec.passes.side_by_side import first_difference
+from prunec.passes.size_attributes import Attributes, replaced, set_attributes, size_attributes
 from prunec.passes.tensors import Inputs, copied_inputs, doubled
 from prunec.passes.user_lines import line_of_error, line_of_trace
 
-#: New values of attributes: {(path of the module, attribute): value}.
-Attributes = Mapping[tuple[str, str], Any]
 #: Trials at most, each of which runs the module.
 _TRIALS = 24
 #: Attributes of one module that are combined at most.
 _COMBINED = 6
-#: Attributes that a module has for being one.
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,7 @@ class Trials:
         ):
             return {}  # `shrink` has set them
         pairs = {**self.own.get(path, {}), **self.below.get(path, {})}
-        options = {name: _replaced(value, pairs) for name, value in _attributes(part).items()}
+        options = {name: replaced(value, pairs) for name, value in size_attributes(part).items()}
         return {name: values for name, values in options.items() if values}
 
 
@@ -241,12 +236,6 @@ def _active_modules(module: nn.Module) -> _Active:
     return active
 
 
-def set_attributes(module: nn.Module, attributes: Attributes) -> None:
-    """Set attributes of modules within a module, in place."""
-    for (path, name), value in attributes.items():
-        setattr(module.get_submodule(path), name, value)
-
-
 def _assignments(
     options: Mapping[str, Mapping[str, list[Any]]], names: Sequence[str]
 ) -> Iterator[dict[tuple[str, str], Any]]:
@@ -260,53 +249,6 @@ def _assignments(
         }
         if step:
             yield step
-
-
-def _attributes(part: nn.Module) -> dict[str, Any]:
-    """Attributes of a module itself and of its class that are whole numbers, or tuples, lists or dicts.
-
-    Properties aren't asked: they are computed from such attributes. Those of every module hold no sizes.
-    """
-    of_class = {
-        name: inspect.getattr_static(type(part), name) for name in dir(type(part)) if not hasattr(nn.Module, name)
-    }
-    return {
-        name: value
-        for name, value in {**of_class, **vars(part)}.items()
-        if _is_size(value) or (isinstance(value, tuple | list | dict) and name not in _OF_EVERY_MODULE)
-    }
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 1
-
-
-def _replaced(value: Any, pairs: Mapping[tuple[int, int], None]) -> list[Any]:
-    """New values of an attribute, each once."""
-    if _is_size(value):
-        return list(dict.fromkeys(new for old, new in pairs if old == value))
-    first: dict[int, int] = {}
-    for old, new in pairs:
-        first.setdefault(old, new)
-    changed = _exchanged(value, first)
-    return [] if changed is value else [changed]
-
-
-def _exchanged(value: Any, sizes: Mapping[int, int]) -> Any:
-    """A value with sizes exchanged wherever they stand in it, but for the keys of dicts; itself if it has none."""
-    if _is_size(value):
-        return sizes.get(value, value)
-    if not isinstance(value, tuple | list | dict):
-        return value
-    old = list(value.values() if isinstance(value, dict) else value)
-    new = [_exchanged(item, sizes) for item in old]
-    if all(a is b for a, b in zip(old, new, strict=True)):
-        return value
-    if isinstance(value, dict):
-        changed = copy(value)
-        changed.update(zip(value, new, strict=True))
-        return changed
-    return getattr(type(value), "_make", type(value))(new)  # named tuples take their fields one by one
 
 
 def _shapes(node: Node) -> list[Any]:
