@@ -15,7 +15,10 @@ import typer
 app = typer.Typer(help="Bare.")
 def command(path: str, option: int = 1) -> None:
     "Do nothing."
-for name in ("compile", "inspect", "eval", "profile", "verify", "build", "targets", "doctor"):
+for name in (
+    "compile", "plan", "measure-costs", "inspect", "eval", "profile", "compare", "schedule", "verify", "build",
+    "targets", "doctor",
+):
     app.command(name)(command)
 app(["--help"], standalone_mode=False)
 """

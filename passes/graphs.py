@@ -13,6 +13,8 @@ Shapes = tuple[int, ...] | list["Shapes"] | None
 
 #: Every size of a channel axis is far below this number, and every number of `symbol_primes` above it.
 LARGEST_SIZE = 1_000_000
+#: What the names of prunec's own notes of nodes begin with.
+_OWN = "prunec_"
 
 
 def symbol_primes() -> Iterator[int]:
@@ -76,3 +78,16 @@ def copied_graph(graph: Graph) -> Graph:
     output = clone.output(outputs)
     output.meta = dict(graph.output_node().meta)
     return clone
+
+
+def notes(node: Node) -> dict[str, str]:
+    """Notes that prunec wrote on a node, by their names; archives of torch.export keep them."""
+    custom = node.meta.get("custom")
+    found = custom.items() if isinstance(custom, dict) else ()
+    return {name: text for name, text in found if str(name).startswith(_OWN) and isinstance(text, str)}
+
+
+def note(node: Node, name: str, text: str) -> None:
+    """Write a note of prunec's own, whose name says so, on a node."""
+    # A new dict: copies of a graph share the values of their metadata.
+    node.meta["custom"] = notes(node) | {name: text}

@@ -9,7 +9,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from prunec.passes.decompose import decompose, inline, is_constant
 from prunec.passes.errors import UnsupportedModelError
-from prunec.passes.graphs import Shapes, arguments, calls, operator_name, symbol_primes
+from prunec.passes.graphs import Shapes, arguments, calls, notes, operator_name, symbol_primes
 from prunec.passes.operators import DROPOUTS, RANGES, REGIONS
 from prunec.passes.own_layers import SHRINKING
 
@@ -275,6 +275,7 @@ def _plain_metadata(graph: Graph, batch_symbol: str | None) -> None:
             "module": str(stack[-1][0]) if stack else "",
             "in_layer": _is_layer(stack[-1][1]) if stack else True,
             "trace": node.meta.get("stack_trace") or "",
+            "custom": notes(node),
         }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 from prunec.passes.errors import MissingDependencyError, PrunecError, UsageError, did_you_mean, first_line
@@ -106,6 +105,8 @@ class Catalogue:
 @cache
 def plug_ins(group: str) -> tuple[PlugIn, ...]:
     """Extensions that installed packages register in an entry point group; nothing of theirs is imported."""
+    from importlib import metadata  # slow to import, and --help doesn't ask for plug-ins
+
     return tuple(
         PlugIn(entry.name, entry.dist.name if entry.dist is not None else "an unnamed package", entry.value)
         for entry in metadata.entry_points(group=group)

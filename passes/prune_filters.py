@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals, check_compares
+from prunec.passes.allocation.comparability import check_compares
+from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import CRITERIA, criterion_text, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, needs_beyond_weights

@@ -1,9 +1,10 @@
-"""Whether there is a checkpoint to read, which is told before anything slow is loaded. Imports no torch."""
+"""Whether there is a checkpoint to read, which is told before anything slow is loaded. Imports no torch.
 
-import zipfile
+What reads archives is imported where a file is looked at: every ``--help`` imports this module.
+"""
+
 from pathlib import Path
 
-from prunec.passes.archives import check_regular, check_zip
 from prunec.passes.errors import InputError
 
 #: What names a folder of Hugging Face, as in ``hf:FOLDER``.
@@ -48,6 +49,8 @@ def stored_bytes(path: Path) -> int:
 
 def check_file(path: Path) -> None:
     """Raise `InputError` where there is no checkpoint that may be read, and can be without harm."""
+    from prunec.passes.archives import check_regular, check_zip
+
     try:
         if path.is_dir():
             if is_hub_folder(path):
@@ -71,6 +74,8 @@ def check_file(path: Path) -> None:
 
 def _check_kind(path: Path) -> None:
     """Refuse a file of another framework, with what to do instead."""
+    import zipfile
+
     with path.open("rb") as file:
         start = file.read(32)
     if path.suffix == ".onnx" or _is_onnx(start):
@@ -93,6 +98,8 @@ def _is_onnx(start: bytes) -> bool:
 
 def _is_torchscript(path: Path) -> bool:
     """Whether an archive has the constants of compiled code. Those of torch.export have a mark of their own."""
+    import zipfile
+
     with zipfile.ZipFile(path) as archive:
         inside = {name.partition("/")[2] for name in archive.namelist()}
     return "constants.pkl" in inside and any(name.startswith("code/") for name in inside)

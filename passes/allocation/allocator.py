@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunec.passes.allocation.budgets import Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
-from prunec.passes.allocation.goals import Allocation, Goals, check_compares
+from prunec.passes.allocation.goals import Allocation, Goals
 from prunec.passes.allocation.greedy import greedy
 from prunec.passes.allocation.importance import Importance, Scores, scores_of
 from prunec.passes.allocation.plateaus import widest_as_fast

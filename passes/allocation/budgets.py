@@ -93,7 +93,9 @@ class Budget:
 
     def aim(self, used: float) -> Aim:
         """What is asked for, and what becomes of it by using so much."""
-        asked = self.dense * (1 - 1 / self.asked) if self._is_factor else max(0.0, self.dense - self.limit)
+        asked = self.dense * (1 - 1 / self.asked) if self._is_factor else self.dense - self.limit
+        if asked <= _NOISE * self.limit:  # nothing need go, by the tolerance of `within`
+            asked = 0.0
         return Aim(SAVED[self.quantity.name], asked, max(0.0, self.dense - used))
 
     def holds(self, figures: Mapping[str, float]) -> bool:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.errors import UsageError
 
 #: How widths are chosen; "auto" is "greedy" where latency is asked for and units are scored, else "uniform".
@@ -68,18 +67,3 @@ class Goals:
 
 #: Names of the goals.
 GOALS = tuple(field.name for field in fields(Goals))
-
-
-def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool = False) -> None:
-    """Refuse what compares groups, an allocation or ``depth``, with a criterion that only selects within them.
-
-    Raises:
-        UsageError: They don't go together.
-    """
-    if (depth or allocation in ("global", "greedy")) and not isinstance(criterion, ScoresUnits):
-        what, otherwise = ("depth=true", "no depth") if depth else (f"allocation={allocation}", "allocation=uniform")
-        raise UsageError(
-            f"{what} compares groups by the scores of their units, and the criterion {criterion.name} only selects "
-            "within a group.",
-            hint=f"Use {otherwise}, or a criterion that scores units.",
-        )

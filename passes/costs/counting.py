@@ -11,7 +11,7 @@ from torch.fx import Graph, Node
 from prunec.passes.cost import call_macs, layer_name, recurrent_products
 from prunec.passes.costs.workload import COUNTS, Operation, Work, Workload
 from prunec.passes.coupling import Coupling
-from prunec.passes.graphs import Shapes, arguments, calls, module_path, operator_name
+from prunec.passes.graphs import Shapes, arguments, calls, module_path, note, notes, operator_name
 from prunec.passes.labels import Atoms, Label, Ties, Value, opaque, parts
 from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.policy import Policy
@@ -27,8 +27,8 @@ _FREE = frozenset({
     "movedim", "slice", "select", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unbind",
     "narrow", "sym_size", "alias",
 })  # fmt: skip
-#: Key of a node's metadata: the operation that it followed before that went.
-_TAIL_OF = "tail_of"
+#: Name of the note of a node that tells the operation that it followed before that went.
+_TAIL_OF = "prunec_tail_of"
 #: Sizes that a product multiplies, as labelled axes; the others stand in its factor.
 _Product = tuple[float, list[Atoms]]
 
@@ -70,8 +70,8 @@ def mark_tails(program: Program, graph: Graph) -> None:
     first: dict[int, str] = {}
     for name, place in workload.owners.items():
         layer = first.setdefault(place, name)  # an operation begins with its layer
-        if place and layer not in by_name and name in by_name:
-            by_name[name].meta.setdefault(_TAIL_OF, workload.operations[place].name)
+        if place and layer not in by_name and (node := by_name.get(name)) is not None and _TAIL_OF not in notes(node):
+            note(node, _TAIL_OF, workload.operations[place].name)
 
 
 def _fixed_workload(program: Program) -> Workload:
@@ -163,8 +163,8 @@ class _Writer:
         activations = [source for source in read if source.op != "get_attr"]
         if operator in _FREE or not activations or node.meta.get("sample_shapes") is None:
             return
-        if _TAIL_OF in node.meta:
-            self._operations[owner] = replace(self._operations[owner], tail_of=node.meta[_TAIL_OF])
+        if tail_of := notes(node).get(_TAIL_OF):
+            self._operations[owner] = replace(self._operations[owner], tail_of=tail_of)
         if find_rule(node) is broadcast:
             others = [source for source in activations if self._owners.get(source.name, 0) != owner]
             for source in others:

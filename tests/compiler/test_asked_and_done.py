@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -95,6 +95,7 @@ def test_what_was_reached_is_what_is_gone(ratio: float, round_to: int, least: in
 
 
 @given(speedup=st.floats(1, 3))
+@example(speedup=1 + 2**-52)  # less than the noise of the sums
 @settings(max_examples=10)
 def test_a_speedup_that_can_be_is_reached(speedup: float) -> None:
     aim = PruneFilters(speedup=speedup).run(network(12, 12)).aim

@@ -24,6 +24,7 @@ FIELDS = "fields.txt"
 LEFT_OUT = "report.html"
 
 _PRUNE = "prune-filters{ratio=0.5,round_to=4}"
+_IN_TIME = "prune-filters{latency_speedup=1.3,round_to=4,depth=true}"
 _RECOVER = 'recover{epochs=2,schedule="step:0=0.1,1=0.01",batch_size=20}'
 _RECOVER_BY_OPTIONS = (
     'recover{epochs=2,schedule="step:0=0.1,1=0.01",batch_size=20,distill=2,distill_weight=0.5,'
@@ -67,6 +68,7 @@ CASES = {
     ),
     "re-estimated": Case(("-t", "cpu", "--pipeline", f"{_PRUNE} re-estimate-batchnorm", "--max-drop-points", "100")),
     "options": Case(("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER_BY_OPTIONS}")),
+    "in-time": Case(("-t", "cpu", "--pipeline", f"{_IN_TIME} {_RECOVER}"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

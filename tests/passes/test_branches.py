@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from prunec.passes.applying import BranchesStayWarning, NotCheckedWarning, apply
 from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import removal, remove_branches
 from prunec.passes.branches import find_branches
+from prunec.passes.costs.counting import work_of
+from prunec.passes.costs.workload import COUNTS, Work
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import InputError, UnsupportedModelError
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
@@ -254,6 +257,26 @@ def test_files(tmp_path: Path) -> None:
     assert again.tensors().keys() == left.tensors().keys()
     export_onnx(again, tmp_path / "model.onnx")
     assert onnx_vs_torch(again, tmp_path / "model.onnx", seed=0) < 1e-4
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "convnext"])
+def test_a_file_has_the_same_work(name: str, tmp_path: Path) -> None:
+    build, size, _ = ARCHITECTURES.get(name, (convnext, 16, 2))
+    program = captured(build(), normal(2, 3, size, size))
+    sums = {branch.joined: branch.name for branch in find_branches(program)}
+    left = remove_branches(program, list(sums.values()))
+    left.save(tmp_path / "model.pt2")
+    expected = work_of(left)
+    assert any(operation.tail_of for operation in expected.operations) == (name not in ("mobilenet_v2", "convnext"))
+    assert not any(operation.tail_of for operation in work_of(program).operations)
+    for again in (Program.load(tmp_path / "model.pt2"), left.inference(), left.double()):
+        assert_equal_work(work_of(again), expected)
+
+
+def assert_equal_work(found: Work, expected: Work) -> None:
+    assert found.operations == expected.operations
+    for count in COUNTS:
+        np.testing.assert_allclose(getattr(found, count), getattr(expected, count), rtol=1e-12, err_msg=count)
 
 
 def test_random_networks() -> None:
