@@ -27,7 +27,7 @@ from prunec.passes.dimensions import (
 )
 from prunec.passes.errors import PrunecError, UnsupportedModelError
 from prunec.passes.exported import read_exported
-from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
+from prunec.passes.graphs import arguments, calls, copied_graph, notes, operator_name, set_argument
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.outputs import OutputForm, plain_outputs, take_form
@@ -384,9 +384,10 @@ def _in_float32(operator: Any) -> Callable[..., Any]:
 
 
 def strip_traces(exported: ExportedProgram) -> None:
-    """Remove stack traces and source paths from an exported program's metadata."""
+    """Remove stack traces, source paths and what torch noted for itself from an exported program's metadata."""
     for module in exported.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in module.graph.nodes:
                 for key in ("stack_trace", "from_node", "source_fn_stack", "torch_fn"):
                     node.meta.pop(key, None)
+                node.meta["custom"] = notes(node)
