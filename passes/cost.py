@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch.fx import Graph, Node
 
-from prunec.passes.graphs import arguments, calls, module_path, operator_name
+from prunec.passes.graphs import arguments, calls, module_path, operator_name, unquantized
 from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.products import WeightProduct, products
 
@@ -53,7 +53,9 @@ def layer_name(parameter: str) -> str:
 
 def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
     """Every convolution and linear call with the name of its weight; a computed weight has its node's name."""
-    weights: list[tuple[Node, Node]] = [(node, arguments(node)["weight"]) for node in calls(graph, *WEIGHTED)]
+    weights: list[tuple[Node, Node]] = [
+        (node, unquantized(arguments(node)["weight"])) for node in calls(graph, *WEIGHTED)
+    ]
     return [(node, str(weight.target) if weight.op == "get_attr" else weight.name) for node, weight in weights]
 
 
@@ -71,7 +73,7 @@ def layer_calls(graph: Graph, samples: int = 1) -> Iterator[tuple[Node, Layer]]:
     by_weight = {product.node: product for product in products(graph) if isinstance(product, WeightProduct)}
     for node in calls(graph):
         if operator_name(node.target) in WEIGHTED:
-            weight = arguments(node)["weight"]
+            weight = unquantized(arguments(node)["weight"])
             yield node, _layer(node, weight, weight, arguments(node)["input"], call_macs(node), samples)
         elif product := by_weight.get(node):
             activation = next(tensor for tensor, _ in product.operands if tensor is not product.weight)

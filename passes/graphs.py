@@ -80,6 +80,13 @@ def copied_graph(graph: Graph) -> Graph:
     return clone
 
 
+def unquantized(node: Node) -> Node:
+    """The node whose value a quantizer puts on a grid; the node itself where it is none."""
+    while node.op == "call_function" and operator_name(node.target).startswith("fake_quantize"):
+        node = arguments(node)["self"]
+    return node
+
+
 def notes(node: Node) -> dict[str, str]:
     """Notes that prunec wrote on a node, by their names; archives of torch.export keep them."""
     custom = node.meta.get("custom")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.fx import Graph, Node
 
-from prunec.passes.graphs import arguments, calls, operator_name
+from prunec.passes.graphs import arguments, calls, operator_name, unquantized
 
 #: Operators that multiply two matrices, or two stacks of them, with the names of both arguments.
 _MATRICES = {
@@ -85,7 +85,7 @@ def products(graph: Graph) -> Iterator[Product]:
             weights = [(tensor, term) for tensor, term in operands if tensor not in from_inputs]
             if len(weights) == 1:
                 weight, term = weights[0]
-                tensor = _moved(weight)
+                tensor = _moved(unquantized(weight))
                 is_own = tensor.op == "get_attr"
                 name = str(tensor.target) if is_own else weight.name
                 yield WeightProduct(node, operands, output, weight, term, name, tensor if is_own else weight)
@@ -128,7 +128,7 @@ def _letters_of_einsum(equation: str, tensors: list[Node], rank: int) -> Letters
 
 
 def _moved(node: Node) -> Node:
-    """The tensor of which this one is another order of axes."""
+    """The tensor of which this one is another order of axes, or what a quantizer made of that."""
     while node.op == "call_function" and operator_name(node.target) in _MOVES:
-        node = arguments(node)["self"]
+        node = unquantized(arguments(node)["self"])
     return node

@@ -14,7 +14,7 @@ from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
-from prunec.passes import cost
+from prunec.passes import cost, meta_kernels
 from prunec.passes.boundary import shortened
 from prunec.passes.dimensions import (
     DynamicDims,
@@ -37,6 +37,7 @@ from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
+meta_kernels.register()
 
 
 @dataclass(eq=False)

@@ -19,9 +19,11 @@ from torch.fx import Graph
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import fold_clips
 from prunec.passes.silence import without_logging
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
+from prunec.runtime.onnx_quantizers import TRANSLATIONS, store_whole_numbers
 from prunec.runtime.onnx_signature import Signature, name_values, write_signature
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -45,7 +47,9 @@ def export_onnx(program: Program, path: Path) -> None:
     _refuse_projections(exported.graph)
     try:
         with _quiet():
-            result = torch.onnx.export(_prepared(exported), dynamo=True, verbose=False)
+            result = torch.onnx.export(
+                _prepared(exported), dynamo=True, verbose=False, custom_translation_table=TRANSLATIONS
+            )
             assert result is not None
             model: onnx.ModelProto = result.model_proto
     except Exception as error:
@@ -53,6 +57,7 @@ def export_onnx(program: Program, path: Path) -> None:
             f"The network can't be exported to ONNX: {_root_cause(error)}",
             hint="The operator named here has no ONNX form in this version of torch.",
         ) from error
+    store_whole_numbers(model)
     _name_weights(model.graph, program)
     name_values(model.graph, program)
     strip_metadata(model)
@@ -83,6 +88,7 @@ def _prepared(exported: ExportedProgram) -> ExportedProgram:
     attention = calls(exported.graph, "scaled_dot_product_attention")
     if any(len(arguments(node)["query"].meta["val"].shape) != 4 for node in attention):
         exported = exported.run_decompositions({_ATTENTION: _attention_of_rank_4})
+    fold_clips(exported.graph)
     _copy_before_reshapes(exported.graph)
     _keep_small_numbers(exported.graph)
     _cast_before_subtraction(exported.graph)

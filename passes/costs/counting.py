@@ -25,7 +25,7 @@ _FREE = frozenset({
     "batch_norm", "_native_batch_norm_legit_no_training", "getitem", "view", "reshape", "_unsafe_view", "flatten",
     "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes",
     "movedim", "slice", "select", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unbind",
-    "narrow", "sym_size", "alias",
+    "narrow", "sym_size", "alias", "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine",
 })  # fmt: skip
 #: Name of the note of a node that tells the operation that it followed before that went.
 _TAIL_OF = "prunec_tail_of"

@@ -1,0 +1,1 @@
+"""Quantization: which tensors are put on grids, the grids, and the programs that compute with them."""

@@ -1,0 +1,252 @@
+"""Where a network's values are put on grids of whole numbers, so that engines compute it with INT8 kernels.
+
+NVIDIA's engines and ONNX Runtime run a layer in INT8 where all that it reads comes from a grid: its input and its
+weight, both operands of a product or of a sum, all parts of a concatenation, which have one grid then. What the network
+gives back is left alone, and so are norms, softmax and whatever else has no INT8 kernel.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.fx import Graph, Node
+
+from prunec.passes.cost import Layer, layer_calls
+from prunec.passes.graphs import arguments, calls, operator_name
+from prunec.passes.operators import RECURRENT, WEIGHTED
+from prunec.passes.products import WeightProduct, products
+from prunec.passes.program import Program
+from prunec.passes.ratios import check_globs, matches
+from prunec.passes.roles import ROLES, expand_roles
+
+#: Operators that engines fuse behind a layer: the grid stands after them, not between.
+ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"})
+#: Operators that give back values of what they read, in another order or fewer of them: they leave a grid as it is.
+_MOVES = frozenset({
+    "max_pool1d", "max_pool2d", "max_pool3d", "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze",
+    "unsqueeze", "permute", "transpose", "t", "contiguous", "clone", "dropout", "alias", "slice", "select", "getitem",
+    "split", "chunk", "split_with_sizes", "channel_shuffle", "pixel_shuffle", "expand",
+})  # fmt: skip
+#: Averages, which engines take on grids.
+_AVERAGES = frozenset({
+    "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+})  # fmt: skip
+_SUMS, _JOINS = ("add", "add_"), ("cat", "concat", "concatenate")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A tensor that is put on a grid.
+
+    Attributes:
+        source: Name of the node that yields it.
+        readers: Names of the nodes that read it on its grid; others read it as it is.
+        family: Name that sites with one common grid share.
+    """
+
+    source: str
+    readers: tuple[str, ...]
+    family: str
+
+
+@dataclass(frozen=True)
+class WeightSite:
+    """A weight that is put on a grid, one for every output channel.
+
+    Attributes:
+        call: Name of the node that multiplies with it.
+        source: Name of the node that yields it.
+        axis: Its axis of output channels; None for one grid for all of it.
+    """
+
+    call: str
+    source: str
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class LayerPrecision:
+    """What a layer computes in.
+
+    Attributes:
+        layer: Path of the layer.
+        operator: ATen operator.
+        is_quantized: Whether it computes with whole numbers.
+        reason: Why not; empty where it does.
+        macs: Multiply-accumulates for one sample.
+    """
+
+    layer: str
+    operator: str
+    is_quantized: bool
+    reason: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All tensors of a network that are put on grids, and what that means for its layers, in their order."""
+
+    sites: tuple[Site, ...]
+    weights: tuple[WeightSite, ...]
+    layers: tuple[LayerPrecision, ...]
+
+
+def place(program: Program, kept: Sequence[str] = ()) -> Placement:
+    """The placement for a program in its inference form.
+
+    Args:
+        program: The program, batch norms folded where they can be.
+        kept: Globs over layers, or roles, that stay in higher precision.
+
+    Raises:
+        UsageError: A glob matches no layer.
+    """
+    placing = _Placing(program, kept)
+    return Placement(placing.sites(), tuple(placing.weights), tuple(placing.layers))
+
+
+class _Placing:
+    """The reads that happen on grids: (reader, what it reads), and what has to have a common grid."""
+
+    def __init__(self, program: Program, kept: Sequence[str]) -> None:
+        self.graph = program.graph
+        expanded = expand_roles(self.graph, kept)
+        names = [layer.name for layer in program.layers()]
+        check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
+        self._activations = _from_inputs(self.graph)
+        self._order = {node: position for position, node in enumerate(self.graph.nodes)}
+        self._reads: dict[Node, set[Node]] = defaultdict(set)
+        self._family: dict[Node, Node] = {}
+        self.weights: list[WeightSite] = []
+        self.layers: list[LayerPrecision] = []
+        self._outputs = set(self.graph.output_node().all_input_nodes)
+        for call, layer in layer_calls(self.graph, program.samples_of_shapes):
+            self._layer(call, layer, matches([layer.name], expanded))
+        for product in products(self.graph):
+            if not isinstance(product, WeightProduct):
+                self._read_all(product.node, [tensor for tensor, _ in product.operands])
+        self._follow(_masked_calls(program))
+
+    def sites(self) -> tuple[Site, ...]:
+        """The sites in the order of execution."""
+        found = sorted(self._reads.items(), key=lambda each: self._order[each[0]])
+        return tuple(
+            Site(source.name, tuple(reader.name for reader in self._sorted(readers)), self._root(source).name)
+            for source, readers in found
+        )
+
+    def _sorted(self, nodes: set[Node]) -> list[Node]:
+        return sorted(nodes, key=self._order.__getitem__)
+
+    def _layer(self, call: Node, layer: Layer, is_kept: bool) -> None:
+        """A layer reads input and weight on grids, unless it is kept or has no such kernel."""
+        found, reason = None, "kept by name" if is_kept else ""
+        if not reason:
+            found = _operands(call, self.graph)
+            reason = "" if found else "no INT8 kernel"
+        if found and not (found[0] in self._activations and _is_float(found[0])):
+            found, reason = None, "its input is no activation"
+        if found:
+            activation, weight, axis = found
+            self._read_all(call, [activation])
+            self.weights.append(WeightSite(call.name, weight.name, axis))
+        self.layers.append(LayerPrecision(layer.name, layer.operator, bool(found), reason, layer.macs))
+
+    def _read_all(self, reader: Node, tensors: Sequence[Node]) -> None:
+        if all(tensor in self._activations and _is_float(tensor) for tensor in tensors):
+            for tensor in tensors:
+                self._reads[tensor].add(reader)
+
+    def _follow(self, sparse: set[Node]) -> None:
+        """Sums, averages and concatenations between layers on grids, from the network's end to its beginning."""
+        for node in reversed(list(calls(self.graph))):
+            operator = operator_name(node.target)
+            if operator in _JOINS and self._is_on_grid(node):
+                parts = list(arguments(node)["tensors"])
+                self._read_all(node, parts)
+                for part in parts:
+                    if node in self._reads[part]:
+                        self._join(part, node)
+            elif operator in _SUMS and self._is_on_grid(node):
+                bound = arguments(node)
+                if isinstance(bound["other"], Node) and bound.get("alpha", 1) == 1:
+                    self._read_all(node, [bound["self"], bound["other"]])
+            elif operator in _AVERAGES and self._is_on_grid(node) and self._comes_from_layer(node):
+                self._read_all(node, [arguments(node)["self"]])
+            elif node in sparse:
+                self._put_out(node)
+
+    def _put_out(self, layer: Node) -> None:
+        """Put what a 2:4 layer yields on a grid: sparse INT8 kernels are chosen where input and output are."""
+        end = layer
+        while len(end.users) == 1 and operator_name((user := next(iter(end.users))).target) in ACTIVATIONS:
+            end = user
+        if end not in self._reads and not self._leads_out(end) and _is_float(end):
+            self._reads[end].update(end.users)
+
+    def _is_on_grid(self, node: Node) -> bool:
+        """Whether a value, or what activations and moves make of it, is read on a grid."""
+        todo = [node]
+        while todo:
+            here = todo.pop()
+            if here in self._reads:
+                return True
+            todo += [user for user in here.users if operator_name(user.target) in ACTIVATIONS | _MOVES]
+        return False
+
+    def _comes_from_layer(self, node: Node) -> bool:
+        """Whether a value is that of a layer or a sum, but for activations and moves."""
+        here = arguments(node)["self"]
+        while operator_name(here.target) in ACTIVATIONS | _MOVES and here.all_input_nodes:
+            here = here.all_input_nodes[0]
+        return operator_name(here.target) in (*WEIGHTED, *_SUMS, *_JOINS)
+
+    def _leads_out(self, node: Node) -> bool:
+        """Whether a value is one that the network gives back, but for moves."""
+        return node in self._outputs or any(
+            self._leads_out(user) for user in node.users if operator_name(user.target) in _MOVES
+        )
+
+    def _join(self, part: Node, whole: Node) -> None:
+        self._family[self._root(part)] = self._root(whole)
+
+    def _root(self, node: Node) -> Node:
+        while (parent := self._family.get(node, node)) is not node:
+            node = parent
+        return node
+
+
+def _operands(call: Node, graph: Graph) -> tuple[Node, Node, int | None] | None:
+    """The activation and the weight of a layer, and the weight's axis of output channels; None for recurrent ones."""
+    name = operator_name(call.target)
+    if name in RECURRENT:
+        return None
+    if name in WEIGHTED:
+        bound, kind = arguments(call), WEIGHTED[name]
+        is_grouped = kind.is_transposed and int(bound.get("groups", 1)) > 1
+        return bound["input"], bound["weight"], None if is_grouped else kind.filter_dim
+    product = next(each for each in products(graph) if each.node is call)
+    assert isinstance(product, WeightProduct)
+    activation = next(tensor for tensor, _ in product.operands if tensor is not product.weight)
+    return activation, product.weight, product.filter_dims[0] if len(product.filter_dims) == 1 else None
+
+
+def _masked_calls(program: Program) -> set[Node]:
+    """The calls whose weights are masked to 2:4."""
+    return {call for call, layer in layer_calls(program.graph) if layer.weight in program.masks}
+
+
+def _from_inputs(graph: Graph) -> set[Node]:
+    """The values that depend on the network's inputs."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _is_float(node: Node) -> bool:
+    dtype = node.meta.get("dtype")
+    return dtype is not None and dtype.is_floating_point and isinstance(node.meta.get("sample_shapes"), tuple)

@@ -1,0 +1,135 @@
+"""Quantizers of a program as pairs of QuantizeLinear and DequantizeLinear, and weights as numbers of their grids."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxscript import opset18 as op
+
+_WHOLE = {-128: np.int8, 0: np.uint8}
+
+
+def _per_tensor(x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int) -> Any:
+    """``fake_quantize_per_tensor_affine`` in ONNX."""
+    zero = op.Constant(value=numpy_helper.from_array(np.array(zero_point, dtype=_WHOLE[quant_min])))
+    step = op.Constant(value=numpy_helper.from_array(np.array(scale, dtype=np.float32)))
+    return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
+
+
+def _per_channel(x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int) -> Any:
+    """``fake_quantize_per_channel_affine`` in ONNX."""
+    zero = op.Cast(zero_point, to=helper.np_dtype_to_tensor_dtype(np.dtype(_WHOLE[quant_min])))
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+
+#: Translations for `torch.onnx.export`.
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.fake_quantize_per_tensor_affine.default: _per_tensor,
+    torch.ops.aten.fake_quantize_per_channel_affine.default: _per_channel,
+}
+
+
+def store_whole_numbers(model: onnx.ModelProto) -> None:
+    """Keep every constant that is quantized as the whole numbers of its grid, in place, under its own name.
+
+    A weight that is transposed after its grid is stored transposed: kernels are chosen where nothing stands between.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    values = {node.output[0]: node.attribute[0] for node in graph.node if node.op_type == "Constant"}
+    constants |= {name: value.t for name, value in values.items() if value.HasField("t")}
+    _fold(graph, constants, "Cast", _cast)
+    _fold(graph, constants, "QuantizeLinear", _quantized)
+    _transpose(graph, constants)
+    _drop_unread(graph)
+
+
+def _fold(
+    graph: onnx.GraphProto,
+    constants: dict[str, onnx.TensorProto],
+    operator: str,
+    value: Callable[[onnx.NodeProto, list[NDArray[Any]]], NDArray[Any]],
+) -> None:
+    """Replace the nodes of an operator that read constants alone, and that quantizers need, by their values."""
+    wanted = {name for node in graph.node if "Linear" in node.op_type for name in node.input}
+    for node in [each for each in graph.node if each.op_type == operator]:
+        if node.output[0] in wanted and all(name in constants for name in node.input):
+            tensor = numpy_helper.from_array(
+                value(node, [numpy_helper.to_array(constants[name]) for name in node.input]), node.output[0]
+            )
+            graph.initializer.append(tensor)
+            constants[tensor.name] = graph.initializer[-1]
+            graph.node.remove(node)
+            if operator == "QuantizeLinear":
+                _take_name(graph, constants, tensor.name, node.input[0])
+
+
+def _cast(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:
+    return inputs[0].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+
+
+def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:
+    x, scale, zero = inputs
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    if scale.ndim:
+        shape = [-1 if dim == axis else 1 for dim in range(x.ndim)]
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    limits = np.iinfo(inputs[2].dtype)
+    whole = np.rint(x.astype(np.float64) / scale) + zero
+    return np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
+
+
+def _take_name(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], stored: str, name: str) -> None:
+    """Give whole numbers the name of the weight that they stand for, where nothing else reads that."""
+    readers = [node for node in graph.node if name in node.input]
+    if readers or name not in {tensor.name for tensor in graph.initializer}:
+        return
+    for tensor in list(graph.initializer):
+        if tensor.name == name:
+            graph.initializer.remove(tensor)
+    next(tensor for tensor in graph.initializer if tensor.name == stored).name = name
+    constants[name] = constants.pop(stored)
+    for node in graph.node:
+        for index, read in enumerate(node.input):
+            node.input[index] = name if read == stored else read
+
+
+def _transpose(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> None:
+    """Move transpositions before the dequantization of constants, into them."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [each for each in graph.node if each.op_type == "DequantizeLinear" and each.input[0] in stored]:
+        following = readers.get(node.output[0], [])
+        if len(following) != 1 or following[0].op_type != "Transpose" or len(readers[node.input[0]]) != 1:
+            continue
+        moved, values = following[0], numpy_helper.to_array(stored[node.input[0]])
+        order = next((list(a.ints) for a in moved.attribute if a.name == "perm"), list(range(values.ndim))[::-1])
+        stored[node.input[0]].CopyFrom(numpy_helper.from_array(values.transpose(order).copy(), node.input[0]))
+        for attribute in node.attribute:
+            if attribute.name == "axis":
+                attribute.i = order.index(attribute.i)
+        node.output[0] = moved.output[0]
+        graph.node.remove(moved)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for tensor in list(graph.initializer):
+        if tensor.name not in read:
+            graph.initializer.remove(tensor)
+    known = {name for node in graph.node for name in node.output}
+    for info in list(graph.value_info):
+        if info.name not in known:
+            graph.value_info.remove(info)
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether values of a model are on grids."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
