@@ -11,7 +11,7 @@ _OPERATORS = (
     "fake_quantize_per_channel_affine_cachemask",
 )
 #: Kept alive: what it registers goes with it.
-_LIBRARY = torch.library.Library("aten", "IMPL", "Meta")
+_LIBRARY = torch.library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
 
 
 def _values_and_mask(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -22,4 +22,4 @@ def register() -> None:
     """Register the kernels that this version of torch hasn't; again does nothing."""
     for name in _OPERATORS:
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
-            _LIBRARY.impl(name, _values_and_mask)
+            _LIBRARY.impl(name, _values_and_mask)  # type: ignore[no-untyped-call]

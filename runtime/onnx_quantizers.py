@@ -69,7 +69,8 @@ def _fold(
 
 
 def _cast(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:
-    return inputs[0].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+    cast: NDArray[Any] = inputs[0].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+    return cast
 
 
 def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:

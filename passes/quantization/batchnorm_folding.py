@@ -44,23 +44,19 @@ def _can_fold(layer: Node, norm: Node, tensors: dict[str, Tensor]) -> bool:
         return False
     bound, kind = arguments(layer), WEIGHTED[operator_name(layer.target)]
     weight, bias = bound["weight"], bound.get("bias")
-    names = {str(node.target) for node in (weight, bias) if node is not None and node.op == "get_attr"}
-    plain = all(node is None or (node.op == "get_attr" and _readers(node) == 1) for node in (weight, bias))
-    tied = (
-        sum(any(tensor is tensors[name] for name in names) for tensor in tensors.values()) > len(names)
-        if plain
-        else True
-    )
+    own = [node for node in (weight, bias) if node is not None]
+    plain = all(node.op == "get_attr" and _is_read_once(node, tensors) for node in own)
     is_grouped = kind.is_transposed and int(bound.get("groups", 1)) > 1
     has_channels_second = kind.spatial_dims > 0 or len(layer.meta["sample_shapes"]) == 2
     known = all(arguments(norm)[name] is not None for name in ("running_mean", "running_var"))
-    return plain and not tied and not is_grouped and has_channels_second and known
+    return plain and not is_grouped and has_channels_second and known
 
 
-def _readers(node: Node) -> int:
-    """How many calls read the tensor of a node, through any of its nodes."""
-    same = (other for other in node.graph.find_nodes(op="get_attr") if other.target == node.target)
-    return sum(len(other.users) for other in same)
+def _is_read_once(node: Node, tensors: dict[str, Tensor]) -> bool:
+    """Whether one call alone reads a tensor, through any node, under any of its names."""
+    tensor = tensors[str(node.target)]
+    same = [other for other in node.graph.find_nodes(op="get_attr") if tensors[str(other.target)] is tensor]
+    return sum(len(other.users) for other in same) == 1
 
 
 @torch.no_grad()
