@@ -81,7 +81,8 @@ def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     limits = np.iinfo(inputs[2].dtype)
     whole = np.rint(x.astype(np.float64) / scale) + zero
-    return np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
+    stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
+    return stored
 
 
 def _take_name(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], stored: str, name: str) -> None:
