@@ -17,7 +17,7 @@ from prunec.passes.program import Program
 from prunec.passes.quantization.placement import Placement
 from prunec.runtime.numerics import batch_sizes
 
-#: Samples that run at once where the batch varies: more need more memory and are no faster.
+#: Samples that run at once where the batch varies, which bounds memory.
 _BATCH = 8
 
 

@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from torch.fx import Interpreter, Node
 
 from prunec.calibration.quantization.histograms import BINS, Histogram
 from prunec.calibration.quantization.observing import observe
+from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
 from prunec.passes import capture
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, bound, flat_inputs
 from prunec.passes.program import Program
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
+from prunec.passes.quantization.grids import Form
+from prunec.passes.quantization.method_names import METHODS, Method
 from prunec.passes.quantization.placement import Placement, place
+from prunec.passes.quantization.quantizers import quantize
 
 
 class Residual(nn.Module):
@@ -206,6 +211,18 @@ def test_only_what_the_placement_names_is_looked_at() -> None:
         program.tensors()["head.bias"][0] = math.nan
     found = observe(program, placement, [images()])
     assert set(found) == {site.source for site in placement.sites}
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_on_the_grids_of_its_ranges_computes_nearly_the_same(method: Method, form: Form) -> None:
+    program, placement = residual()
+    ranges = ranges_of(placement, observe(program, placement, [images(200)]), RangeMethod(method), form)
+    with torch.no_grad():
+        expected = program(images())
+        found = quantize(program, placement, ranges, form)(images())
+    error = (found - expected).square().mean() / expected.var()
+    assert 0 < error < 0.01
 
 
 def test_memory_is_that_of_one_part_of_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
