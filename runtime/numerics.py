@@ -16,6 +16,7 @@ from prunec.passes.network_inputs import NetworkInput, VaryingSize, varying_size
 from prunec.passes.oracle import relative_error
 from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
 
@@ -74,11 +75,14 @@ def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
     """Largest relative difference of ONNX Runtime from torch over the outputs, at batch sizes 2 and 3.
 
+    A quantized program is run as its file has it, in floating point between its grids: what kernels of whole numbers
+    make of it is rounded elsewhere, and compared under the tolerance of its engine.
+
     Raises:
         NumericMismatchError: The causes are those of `difference_from_torch`.
         NativeCrashError: ONNX Runtime dies.
     """
-    with open_onnx(onnx_path) as session:
+    with open_onnx(onnx_path, as_written=is_quantized(program.graph)) as session:
         return difference_from_torch(session, program, (2, 3), seed)
 
 

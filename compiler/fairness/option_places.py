@@ -62,6 +62,7 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
         "ignore": METHOD,
         "samples": PRUNING,
     },
+    "calibrate": {"calibrate": COMPRESSION, **dict.fromkeys(("method", "percentile", "samples", "keep"), COMPRESSION)},
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }
 
