@@ -76,7 +76,7 @@ class Report(Part):
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (
         *("command", "environment", "latency", "latency_cpu", "engine", "size_bytes.engine", "warnings"),
-        "numerics.engine_vs_torch_max_relative_error",
+        *("numerics.engine_vs_torch_max_relative_error", "numerics.engine_vs_fp32_relative_error"),
         *("recovery.seconds", "recovery.resumed", "recovery.curve.*.seconds"),
         "steps.*.preflight",
         *("costs.seconds", "pruning.timed"),
