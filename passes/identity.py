@@ -7,13 +7,19 @@ depends on, and in whether the batch is fixed. None of these count.
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Graph, Node
 
 from prunec.passes.graphs import arguments, operator_name
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import quantizer_of
 from prunec.passes.tensors import fingerprint
+
+#: Arguments of quantizers that are values, as weights are.
+_OF_GRIDS = ("scale", "zero_point")
 
 
 def architecture_sha256(program: Program) -> str:
@@ -30,10 +36,17 @@ def architecture_sha256(program: Program) -> str:
 
 
 def weights_sha256(program: Program) -> str:
-    """SHA-256 over dtype, shape and bytes of every tensor that the outputs depend on, as the operators need them."""
-    tensors = program.tensors()
-    used = [str(node.target) for node in _used_nodes(program.graph) if node.op == "get_attr"]
-    return fingerprint({f"{number:06}": tensors[name] for number, name in enumerate(used)})
+    """SHA-256 over dtype, shape and bytes of every tensor that the outputs depend on, as the operators need them.
+
+    Grids of activations, which stand in the graph as numbers, count as tensors.
+    """
+    tensors, used = program.tensors(), list[Tensor]()
+    for node in _used_nodes(program.graph):
+        if node.op == "get_attr":
+            used.append(tensors[str(node.target)])
+        elif (quantizer := quantizer_of(node)) is not None and (grid := quantizer.grid) is not None:
+            used.append(torch.tensor([grid.scale, grid.zero_point, grid.least, grid.most], dtype=torch.float64))
+    return fingerprint({f"{number:06}": tensor for number, tensor in enumerate(used)})
 
 
 def _used_nodes(graph: Graph) -> Iterator[Node]:
@@ -72,7 +85,9 @@ def _described(node: Node, positions: dict[Node, int], batch: object) -> str:
     if node.op in ("placeholder", "get_attr"):
         return f"{node.op} {node.meta.get('dtype')} {shape}"
     is_aten = isinstance(node.target, torch._ops.OpOverload)
-    given = sorted(arguments(node).items()) if is_aten else [node.args, sorted(node.kwargs.items())]
+    given: list[Any] = sorted(arguments(node).items()) if is_aten else [node.args, sorted(node.kwargs.items())]
+    if quantizer_of(node) is not None:
+        given = [(name, value) for name, value in given if name not in _OF_GRIDS or isinstance(value, Node)]
     target = str(node.target) if is_aten else operator_name(node.target)
     return f"{node.op} {target} {_positioned(given, positions)}"
 

@@ -136,8 +136,13 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
 
 
 def relative_error(actual: Any, expected: Any) -> float:
-    """The largest max|a-b| / max|b| of the output tensors, each over its finite values; those that a mask
-    filled in are compared apart.
+    """The largest of the `relative_errors`."""
+    return max(relative_errors(actual, expected))
+
+
+def relative_errors(actual: Any, expected: Any) -> list[float]:
+    """The max|a-b| / max|b| of every output tensor, each over its finite values; those that a mask filled in are
+    compared apart.
 
     What has no scale is compared as such, with an error of 0, or 1 where it differs at all: whole numbers, flags,
     outputs that are zero, and values that are not finite.
@@ -152,7 +157,7 @@ def relative_error(actual: Any, expected: Any) -> float:
     errors = [_relative_error(position, a, b) for position, (a, b) in enumerate(zip(left, right, strict=True))]
     if not any(_scale(tensor) for tensor in right):
         raise _says_nothing("every one is empty, zero or not finite")
-    return max(errors)
+    return errors
 
 
 def _scale(tensor: Tensor) -> float:

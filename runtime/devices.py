@@ -26,6 +26,10 @@ class Device:
             there is TF32. It holds only figures that the source gives.
         precisions: Precisions that it can run.
         default_precision: Precision of a target that names none.
+        zero_points: Whether its INT8 kernels are made for activations without a sign and with a zero point; the others
+            take signed ones whose grid has 0 in its middle.
+        precision_beside_int8: Precision of what an INT8 network doesn't compute with whole numbers, and of the dense
+            network that it is compared with.
         channel_multiple: Multiple of channels that its kernels are made for, at least (`prunec.runtime.tiles`).
         engines: Names of the engine kinds that build for it, in order of preference.
         multiprocessors: Number of multiprocessors of a GPU; None where the source doesn't give it.
@@ -44,6 +48,8 @@ class Device:
     peak_dense_tops: Mapping[str, float] = field(default_factory=dict)
     precisions: tuple[str, ...] = PRECISIONS
     default_precision: str = "fp16"
+    zero_points: bool = False
+    precision_beside_int8: str = "fp16"
     channel_multiple: int = 8
     engines: tuple[str, ...] = _NVIDIA_ENGINES
     multiprocessors: int | None = None
@@ -94,6 +100,8 @@ DEVICES: dict[str, Device] = {
             source="",
             precisions=("fp32", "int8"),
             default_precision="fp32",
+            zero_points=True,
+            precision_beside_int8="fp32",
             channel_multiple=16,
             engines=("onnxruntime",),
         ),

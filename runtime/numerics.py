@@ -1,7 +1,8 @@
 """Numeric comparison of an exported model or an engine with the program that it comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from prunec.passes.dimensions import batch_size
 from prunec.passes.discrete import numbers_of_things
 from prunec.passes.feeding import drawn
 from prunec.passes.network_inputs import NetworkInput, VaryingSize, varying_sizes
-from prunec.passes.oracle import relative_error
+from prunec.passes.oracle import relative_errors
 from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_quantized
+from prunec.passes.tensors import Inputs
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
 
@@ -74,17 +77,25 @@ def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
     """Largest relative difference of ONNX Runtime from torch over the outputs, at batch sizes 2 and 3.
 
+    A quantized program is run as its file has it, in floating point between its grids: what kernels of whole numbers
+    make of it is rounded elsewhere, and compared under the tolerance of its engine.
+
     Raises:
         NumericMismatchError: The causes are those of `difference_from_torch`.
         NativeCrashError: ONNX Runtime dies.
     """
-    with open_onnx(onnx_path) as session:
+    with open_onnx(onnx_path, as_written=is_quantized(program.graph)) as session:
         return difference_from_torch(session, program, (2, 3), seed)
 
 
-@torch.no_grad()
 def difference_from_torch(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> float:
-    """Largest relative difference of an engine from torch over the outputs.
+    """Largest of the `differences_by_output`."""
+    return max(differences_by_output(session, program, batches, seed).values())
+
+
+@torch.no_grad()
+def differences_by_output(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> dict[str, float]:
+    """Largest relative difference of an engine from torch, by the name of the output.
 
     Dimensions beside the batch that vary have the sizes of the example inputs first, then others.
 
@@ -100,14 +111,22 @@ def difference_from_torch(session: Predict, program: Program, batches: tuple[int
     Raises:
         NumericMismatchError: Outputs are not finite, or all but zero.
     """
-    leaves, structure = pytree.tree_flatten((program.example_args, program.example_kwargs))
-    worst = 0.0
+    worst: dict[str, float] = {}
     for number, batch in enumerate(batch_sizes(program, batches)):
         inputs = random_inputs(program, batch, seed, other_sizes(program) if number else None)
-        tensors = iter(torch.from_numpy(np.asarray(array)) for array in inputs)
-        filled = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = pytree.tree_unflatten(filled, structure)
+        args, kwargs = as_arguments(program, inputs)
         expected = program.eval()(*args, **kwargs)
         actual = OutputForm.of(program.graph).of_arrays(session(*inputs))
-        worst = max(worst, relative_error(actual, expected))
+        errors = relative_errors(actual, expected)
+        names = program.output_names if len(program.output_names) == len(errors) else map(str, range(len(errors)))
+        worst = {name: max(error, worst.get(name, 0.0)) for name, error in zip(names, errors, strict=True)}
     return worst
+
+
+def as_arguments(program: Program, arrays: Sequence[NDArray[Any]]) -> Inputs:
+    """Arrays in the order of a program's inputs as its arguments, positional and keyword ones."""
+    leaves, structure = pytree.tree_flatten((program.example_args, program.example_kwargs))
+    tensors = iter(torch.from_numpy(np.asarray(array)) for array in arrays)
+    filled = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    args, kwargs = pytree.tree_unflatten(filled, structure)
+    return args, kwargs

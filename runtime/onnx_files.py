@@ -36,6 +36,11 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether values of a model are on grids of whole numbers."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
 def check_onnx(path: Path) -> None:
     """Check a file by ONNX's own checker, in native code; raises its error where the file is no valid model."""
     onnx.checker.check_model(path, full_check=True)

@@ -39,6 +39,8 @@ def typed_form(precision: str, source: Path, destination: Path) -> Path:
 def to_fp16(source: Path, destination: Path) -> None:
     """Write the float16-typed form of a float32 model; `onnx_typing.retype` says what stays in float32.
 
+    Whole numbers of a quantized model stay as they are, and their scales get 16 bits.
+
     Raises:
         NumericMismatchError: A weight is beyond float16's range.
     """

@@ -132,6 +132,24 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
             graph.value_info.remove(info)
 
 
-def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether values of a model are on grids."""
-    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The largest distance of a weight from the whole numbers that stand for it, in steps of their grids, by its name.
+
+    Args:
+        model: A model as `store_whole_numbers` leaves it.
+        weights: The weights in floating point by name; of matrices either order of axes is stored.
+    """
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored |= {
+        n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in model.graph.node if n.op_type == "Constant"
+    }
+    found: dict[str, float] = {}
+    for node in model.graph.node:
+        name = node.input[0] if node.op_type == "DequantizeLinear" else ""
+        if name in stored and name in weights:
+            scale, axis = stored[node.input[1]], next((a.i for a in node.attribute if a.name == "axis"), 1)
+            whole = stored[name].astype(np.float64)
+            step = scale.reshape([-1 if dim == axis else 1 for dim in range(whole.ndim)]) if scale.ndim else scale
+            orders = [each for each in (weights[name], weights[name].T) if each.shape == whole.shape]
+            found[name] = min((float(np.abs(each / step - whole).max()) for each in orders), default=np.inf)
+    return found

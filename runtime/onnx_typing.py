@@ -22,18 +22,8 @@ _PRODUCTS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", 
 #: Recurrent operators carry rounding errors from step to step, and ONNX Runtime 1.32 dies of them in float16;
 #: TensorRT-RTX 1.7 takes no Mish in bfloat16.
 _WIDE = frozenset(
-    {"Acos", "Asin", "Cosh", "CumProd", "CumSum", "DequantizeLinear", "Exp", "GRU", "LSTM", "Log", "Mish"}
-    | {
-        "Pow",
-        "QuantizeLinear",
-        "RNN",
-        "Reciprocal",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceProd",
-    }
+    {"Acos", "Asin", "Cosh", "CumProd", "CumSum", "Exp", "GRU", "LSTM", "Log", "Mish"}
+    | {"Pow", "RNN", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd"}
     | {"ReduceSum", "ReduceSumSquare", "Sinh", "Softplus", "Tan"}
 )
 #: Operators in which a large negative number is a factor, not a mask's minus infinity.

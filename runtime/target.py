@@ -139,6 +139,11 @@ class Target:
         return self.pattern == "2:4"
 
     @property
+    def float_precision(self) -> str:
+        """The precision of what isn't computed with whole numbers."""
+        return self.info.precision_beside_int8 if self.precision == "int8" else self.precision
+
+    @property
     def channel_multiple(self) -> int:
         """The multiple of channels that the target's kernels are made for (`prunec.runtime.tiles`)."""
         return channel_multiple(self.info, self.precision, sparse=self.sparse)

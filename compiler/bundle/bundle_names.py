@@ -17,13 +17,13 @@ LAYERS = "layers.csv"
 STATE_NAME = "recover-{}.state"
 #: Files of what was measured before a training, in a state folder, by the fingerprint of what it holds for.
 STORED_PLAN, STORED_COSTS = "plan-{}.json", "costs-{}.json"
-#: Precision -> ONNX file that an engine of it is built from; of the others it is `MODEL_ONNX`.
-TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx"}
+#: Precision -> ONNX file that an engine of it is built from, where that isn't the float32 file `MODEL_ONNX`.
+TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx", "int8": "model.int8.onnx"}
 
 
-def typed_name(precision: str) -> str:
-    """Name of the ONNX file that an engine of a precision is built from."""
-    return TYPED_ONNX.get(precision, MODEL_ONNX)
+def typed_name(target: Target) -> str:
+    """Name of the ONNX file that an engine of a target is built from."""
+    return MODEL_ONNX if target.float_precision == "fp32" else TYPED_ONNX[target.precision]
 
 
 def default_output(checkpoint: Path, target: Target) -> Path:

@@ -112,6 +112,12 @@ def compile_(
             help="Fail if the network is not this many times as fast as the dense one on the target.",
         ),
     ] = None,
+    max_latency_ms: Annotated[
+        float | None, _gates("--max-latency-ms", metavar="MS", help="Fail if one inference takes longer on the target.")
+    ] = None,
+    max_size_mb: Annotated[
+        float | None, _gates("--max-size-mb", metavar="MB", help="Fail if the engine's file is larger.")
+    ] = None,
     require_sparse: Annotated[
         str | None,
         _gates("--require-sparse", metavar="P%", help="Fail if fewer of the layers hold 2:4 than this, as in 80%."),
@@ -187,6 +193,8 @@ def compile_(
             engine_options=engine_options(dims, also_for, timing_cache, engine),
             max_drop_points=max_drop_points,
             min_speedup=min_speedup,
+            max_latency_ms=max_latency_ms,
+            max_size_mb=max_size_mb,
             require_sparse_percent=None if require_sparse is None else _percent(require_sparse),
             gates=tuple(gate or ()),
             allow_unknown=allow_unknown,

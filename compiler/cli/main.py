@@ -16,6 +16,7 @@ import typer
 from prunec.compiler.cli.build import build
 from prunec.compiler.cli.compare import compare
 from prunec.compiler.cli.compile import compile_
+from prunec.compiler.cli.debug import debug
 from prunec.compiler.cli.doctor import doctor
 from prunec.compiler.cli.ending import leave
 from prunec.compiler.cli.evaluate import eval_
@@ -66,6 +67,8 @@ for _command in (
     doctor,
 ):
     app.command(_command.__name__.removesuffix("_").replace("_", "-"))(_command)
+
+app.add_typer(debug, name="debug")
 
 
 def _print_version(asked: bool) -> None:

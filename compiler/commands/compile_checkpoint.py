@@ -21,7 +21,13 @@ from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.early_checks import check_names
-from prunec.compiler.stages.request_checks import check_controls, check_needs, check_pruning_files, check_recoveries
+from prunec.compiler.stages.request_checks import (
+    check_controls,
+    check_needs,
+    check_precision,
+    check_pruning_files,
+    check_recoveries,
+)
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import endable_anywhere
 
@@ -102,6 +108,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()
     functions = frozenset(name for name in optimizers if ":" in name)
     early = tuple(sorted({options.early for options in recoveries} - {""}))
+    check_precision(pipeline, job.target)
     check_needs(pipeline, config.data is not None)
     check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)

@@ -170,6 +170,9 @@ def _engine(report: Report) -> Iterator[Claim]:
     error, limit = known(report.numerics.engine_vs_torch_max_relative_error), _tolerance(report)
     if error is not None and limit is not None:
         yield rule(f"numerics.engine_vs_torch_max_relative_error is below {limit:g}", 0 <= error < limit)
+    by_output = known(report.numerics.engine_vs_fp32_relative_error)
+    if by_output and error is not None and known(report.calibration) is None:
+        yield Claim("numerics.engine_vs_fp32_relative_error, largest", max(by_output.values()), error)
 
 
 def _tolerance(report: Report) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.commands.verify_claims import Claim, is_own, is_this_version, pipeline_of, rule
 from prunec.compiler.facts.ledger import PRETRAINING
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
@@ -31,9 +32,12 @@ _COUNTED = {
     PruneFilters.name: (*SAVED.values(), "filters removed"),
     Sparsify.name: ("layers made 2:4",),
     Recover.name: ("epochs trained",),
+    Calibrate.name: ("layers in INT8",),
 }
 #: Steps that leave the zeros of the weights where they are, but for their order.
 _KEEPING_ZEROS = (Permute.name, "re-estimate-batchnorm")
+#: Steps that run every sample through the network once.
+_FORWARD_ONCE = ("re-estimate-batchnorm", Calibrate.name)
 #: Field of `recovery` -> option of the last retraining in the ledger.
 _OF_OPTIONS = {
     **{name: name for name in ("momentum", "nesterov", "betas", "eps", "weight_decay", "decay_norms_and_biases")},
@@ -155,7 +159,7 @@ def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
         yield Claim(f"{path}.got", trained, aim.got)
         yield rule(f"{path}.asked is {options.epochs}, or what was trained", aim.asked in (options.epochs, aim.got))
         yield Claim(f"{path}.reason", aim.reason, "")
-    if isinstance(options, Sparsify):
+    if isinstance(options, Sparsify | Calibrate):
         yield rule(f"{path}.got <= asked", aim.got <= aim.asked)
         yield Claim(f"{path}.reason is told", bool(aim.reason), aim.got < aim.asked)
     pruning, pipeline = known(report.pruning), pipeline_of(report)
@@ -192,7 +196,7 @@ def _entry_claims(report: Report, stage: _Stage) -> Iterator[Claim]:
         return
     for field, value in (("epochs", 0.0), ("steps", 0), ("learning_rates", ())):
         yield Claim(f"{path}.{field}", getattr(entry, field), value)
-    if macs is not None and (not samples or stage.step.name == "re-estimate-batchnorm"):
+    if macs is not None and (not samples or stage.step.name in _FORWARD_ONCE):
         forward = stage.before.macs if samples else 0.0
         yield Claim(f"{path}.macs_per_sample", macs, _macs(forward))
 

@@ -65,7 +65,7 @@ def _typed(report: Report) -> set[str]:
         InputError: Neither prunec nor a plug-in that is installed knows the target.
     """
     try:
-        return {typed_name(Target.parse(report.target).precision)}
+        return {typed_name(Target.parse(report.target))}
     except (UsageError, MissingDependencyError) as error:
         raise InputError(f"{REPORT}: {error.message}", hint=_INSTALL) from error
 
@@ -83,7 +83,7 @@ def _engine(report: Report) -> set[str]:
         target, kind = target_and_engine(report)
     except MissingDependencyError as error:
         raise InputError(f"{REPORT}: {error.message}", hint=_INSTALL) from error
-    expected = kind.file_name or typed_name(target.precision)
+    expected = kind.file_name or typed_name(target)
     if path != expected:
         raise InputError(f"{REPORT}: the engine is {path!r}, expected {expected!r}")
     with ENGINES.blame(kind.name):
@@ -125,7 +125,7 @@ def check_plan(bundle: Bundle, program: Program) -> str:
     names, by_weight = kept_of(plan, program)
     problems = []
     problems += [f"it removes {name}, which the program has" for name in plan.gone if name in tensors]
-    for name, dims in plan.cuts.kept.items():
+    for name, dims in ((name, plan.cuts.kept[name]) for name in names):
         present = names[name]
         if present is None or not is_cut(dims, tensors[present]):
             shape = "no such tensor" if present is None else list(tensors[present].shape)
@@ -138,7 +138,9 @@ def check_plan(bundle: Bundle, program: Program) -> str:
             problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
     refuse(PLAN, problems)
     branches = f", {len(plan.removed_branches)} branches are gone" if plan.removed_branches else ""
-    return f"{len(plan.cuts.kept)} tensors have the sizes that the plan keeps{branches}"
+    folded = len(plan.cuts.kept) - len(names)
+    others = f"; {folded} are not there, whose norms were folded" if folded else ""
+    return f"{len(names)} tensors have the sizes that the plan keeps{branches}{others}"
 
 
 def _fits(row: LayerPart, kept: Mapping[int, Sequence[int]]) -> bool:

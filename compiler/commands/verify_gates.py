@@ -16,7 +16,9 @@ from prunec.compiler.gates.own_gates import (
     MIN_DONE_PERCENT,
     EngineBuilt,
     MaxDropPoints,
+    MaxLatencyMs,
     MaxOnnxVsTorch,
+    MaxSizeMb,
     MinDonePercent,
     MinSpeedup,
     RequireSparsePercent,
@@ -32,6 +34,8 @@ from prunec.passes.unknown import Unknown, known
 _LIMITS: dict[str, Callable[[float], Gate]] = {
     "--max-drop-points": MaxDropPoints,
     "--min-speedup": MinSpeedup,
+    "--max-latency-ms": MaxLatencyMs,
+    "--max-size-mb": MaxSizeMb,
     "--require-sparse": RequireSparsePercent,
 }
 #: Options of `prunec compile` that take no value.
@@ -65,7 +69,7 @@ def check_gates(report: Report) -> str:
         if (known(again.value), again.verdict, gate.limit) != (known(row.value), row.verdict, row.limit):
             told, found = (f"{known(each.value)}, {each.verdict}" for each in (row, again))
             raise JudgedError(gate.exit_code, f"{row.name} is told as {told}; judged again it is {found}")
-        worded = [name for name in ("label", "unit", "asked") if name in row.model_fields_set]
+        worded = [name for name in ("label", "unit", "asked", "margin") if name in row.model_fields_set]
         if other := [name for name in worded if getattr(row, name) != getattr(again, name)]:
             raise InputError(f"the {other[0]} of the gate {row.name} is {getattr(row, other[0])!r}")
         if again.verdict == "failed" or (again.verdict == "unknown" and not again.allow_unknown):

@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+import onnx
+
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, TYPED_ONNX
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
 from prunec.compiler.commands.verify_checks import NotCheckedError
@@ -12,6 +14,7 @@ from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
 from prunec.compiler.stages.export_network import write_typed
 from prunec.passes.errors import MissingDependencyError, NumericMismatchError, UsageError
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
 from prunec.runtime.engines.measuring import compare_with_torch
@@ -21,9 +24,12 @@ from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_difference import onnx_difference, weights_difference
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp32
+from prunec.runtime.onnx_quantizers import rounding_in_steps
 from prunec.runtime.target import Target
 
 _SEED = 0
+#: Steps of its grid that a weight may lie from its whole number, and the rounding of the division.
+_HALF_A_STEP = 0.5 + 1e-3
 #: What decides how a network becomes an ONNX file.
 _EXPORTED_BY = ("torch", "onnx", "onnxscript", "onnxruntime", "prunec")
 
@@ -40,14 +46,15 @@ def check_weights(bundle: Bundle, program: Program) -> str:
         fresh = Path(scratch) / MODEL_ONNX
         export_onnx(program, fresh)
         _compare(bundle, fresh, bundle.folder / MODEL_ONNX)
+        rounded = _check_rounding(bundle.folder / MODEL_ONNX, program)
         if typed.name == MODEL_ONNX:
-            return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}"
+            return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}{rounded}"
         try:
             target = Target.parse(bundle.report.target)
         except (UsageError, MissingDependencyError) as error:
             raise NotCheckedError(error.message) from error
         _compare(bundle, write_typed(target, fresh, Path(scratch)), typed)
-    return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}"
+    return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}{rounded}"
 
 
 def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
@@ -61,6 +68,21 @@ def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
             raise NumericMismatchError(f"{stored.name} isn't what {MODEL_PT2} is exported to: {weight.text}")
         raise NotCheckedError(f"{text}; it was exported by another version of {' and '.join(others)}")
     raise NumericMismatchError(text)
+
+
+def _check_rounding(path: Path, program: Program) -> str:
+    """What to say of whole numbers that stand for weights: none is farther off than half a step.
+
+    Raises:
+        NumericMismatchError: One is.
+    """
+    if not is_quantized(program.graph):
+        return ""
+    weights = {name: parameter.detach().double().numpy() for name, parameter in program.parameters().items()}
+    steps = rounding_in_steps(onnx.load(path), weights)
+    if wrong := [name for name, distance in steps.items() if distance > _HALF_A_STEP]:
+        raise NumericMismatchError(f"{path.name}: {wrong[0]} is {steps[wrong[0]]:.2g} steps from what stands for it")
+    return f", {len(steps)} of them as whole numbers within half a step"
 
 
 def check_outputs(bundle: Bundle, program: Program) -> str:

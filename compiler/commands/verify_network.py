@@ -18,6 +18,7 @@ from prunec.passes.identity import weights_sha256
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.two_four import eligibility, two_four_aim
 from prunec.passes.unknown import Unknown, known
@@ -46,9 +47,12 @@ def names_in_program(
 ) -> dict[str, str | None]:
     """The name that each of some tensors has in a program that was read from model.pt2; None where it isn't there.
 
-    Of a tied tensor such a program has one of its names: then it is that of the first tensor which fits.
+    Those that a quantized program lacks are left out: their norms were folded into the layers before. Of a tied tensor
+    such a program has one of its names: then it is that of the first tensor which fits.
     """
     tensors = program.tensors()
+    if is_quantized(program.graph):
+        return {name: name for name in names if name in tensors}
     return {
         name: name if name in tensors else next((other for other in tensors if fits(name, tensors[other])), None)
         for name in names
@@ -184,7 +188,8 @@ def _dense_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """Figures of the dense network that its layers' shapes and the plan decide."""
     report = bundle.report
     layers = unique_layers(program)
-    if len(layers) != len(report.layers) or not is_own(pipeline_of(report)):  # also where branches were removed
+    is_whole = len(layers) == len(report.layers)  # but where branches were removed
+    if not is_whole or not is_own(pipeline_of(report)) or is_quantized(program.graph):
         yield Claim("macs.dense", report.macs.dense, NOT_CHECKED)
         yield Claim("parameters.dense", report.parameters.dense, NOT_CHECKED)
         return

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from prunec.compiler.bundle.bundle_names import REPORT
 from prunec.compiler.bundle.bundle_reader import Bundle, bundle_onnx
+from prunec.compiler.commands.verify_calibration import calibration_claims
 from prunec.compiler.commands.verify_checks import NAMED, refuse
 from prunec.compiler.commands.verify_claims import figure_claims
 from prunec.compiler.commands.verify_course import course_claims
@@ -25,6 +26,7 @@ def check_claims(bundle: Bundle, program: Program) -> str:
     """
     report = bundle.report
     claims = [*network_claims(bundle, program), *figure_claims(report), *course_claims(report)]
+    claims += calibration_claims(report, program)
     told = [claim for claim in claims if not isinstance(claim.told, Unknown) and claim.found != NOT_CHECKED]
     refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if not c.holds])
     older = dict.fromkeys(claim.path for claim in claims if claim.told == NOT_RECORDED)

@@ -20,6 +20,8 @@ from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.rewrite import apply_plan_to_program
 from prunec.passes.unknown import Unknown, known
 
@@ -72,7 +74,8 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     for options in parse_pipeline(bundle.report.pipeline).of(FoldParameters):
         dense = options.run(dense).program
     replayed = apply_plan_to_program(dense, plan)
-    got = {name: tuple(tensor.shape) for name, tensor in replayed.parameters().items()}
+    folded = fold_batch_norms(replayed).program if is_quantized(compiled.graph) else replayed
+    got = {name: tuple(tensor.shape) for name, tensor in folded.parameters().items()}
     expected = {name: tuple(tensor.shape) for name, tensor in compiled.parameters().items()}
     if wrong := [name for name in expected if got.get(name) != expected[name]]:
         first = f"{wrong[0]}: got {got.get(wrong[0])}, in the bundle {expected[wrong[0]]}"

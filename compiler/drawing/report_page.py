@@ -10,6 +10,7 @@ from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.engine_facts import latency_request
 from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.network_parts import LayerPart
+from prunec.compiler.report.precision_words import precision_rows
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import extension_rows
 from prunec.passes.two_four_words import two_four_state
@@ -37,6 +38,8 @@ def render_html(report: Report) -> str:
         unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in headline_figures.unknowns(report)],
         retraining=headline_figures.retraining_rows(report),
         costs=cost_rows(report),
+        calibration=known(report.calibration),
+        precisions=precision_rows(report),
         ledger=ledger_rows(report),
         extensions=extension_rows(report),
         warnings=known(report.warnings) or (),

@@ -1,5 +1,6 @@
 """Facts of a compile after its steps: the export, the engine, the measurements, and all of them together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +45,24 @@ class Exported:
 
 @dataclass(frozen=True)
 class Built:
-    """The engine, if there is one, with its file's size, and its largest relative difference where it runs here."""
+    """The engine, if there is one.
+
+    Attributes:
+        engine: The engine.
+        size_bytes: Size of its file.
+        difference_from_torch: Largest relative difference from the compiled program, where it runs here.
+        from_fp32: Relative differences by output from the compiled program without grids, in float32.
+    """
 
     engine: EngineInfo | Unknown
     size_bytes: int | Unknown
     difference_from_torch: float | Unknown
+    from_fp32: Mapping[str, float] | Unknown
 
     @classmethod
     def nothing(cls, reason: str) -> "Built":
         """No engine, for a reason."""
-        return cls(Unknown(reason), Unknown(reason), Unknown(reason))
+        return cls(*[Unknown(reason)] * 4)
 
 
 @dataclass(frozen=True)

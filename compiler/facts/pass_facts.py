@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.costs import Timed
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.oracle import OracleReport
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.quantization.placement import LayerPrecision
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,22 @@ class Sparsified:
     """The facts of a masking to 2:4: the share of its magnitude that the mask keeps, by layer."""
 
     retained_magnitude: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The facts of a calibration.
+
+    Attributes:
+        options: The options that were followed.
+        images: Number of training inputs that were looked at.
+        sha256: Hash of these inputs, as the network sees them.
+        layers: What every layer computes in, in the order of execution.
+        fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
+    """
+
+    options: Calibrate
+    images: int
+    sha256: str
+    layers: tuple[LayerPrecision, ...]
+    fallbacks: Mapping[str, str]

@@ -37,6 +37,8 @@ class Settings:
         engine_options: Options of the engine's build.
         max_drop_points: Limit of the accuracy gate in percentage points; None for no gate.
         min_speedup: Limit of the latency gate, dense over compiled latency on the target.
+        max_latency_ms: Limit of the gate of milliseconds on the target.
+        max_size_mb: Limit of the size of the engine's file.
         require_sparse_percent: Limit of the sparsity gate, percent of the layers that hold 2:4.
         gates: Further gates as text, such as gates of plug-ins: ``NAME{limit=...}``.
         allow_unknown: Whether a gate passes whose value can't be measured.
@@ -73,6 +75,8 @@ class Settings:
     engine_options: EngineOptions = field(default_factory=EngineOptions)
     max_drop_points: float | None = None
     min_speedup: float | None = None
+    max_latency_ms: float | None = None
+    max_size_mb: float | None = None
     require_sparse_percent: float | None = None
     gates: tuple[str, ...] = ()
     allow_unknown: bool = False

@@ -62,6 +62,7 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
         "ignore": METHOD,
         "samples": PRUNING,
     },
+    "calibrate": {"calibrate": COMPRESSION, **dict.fromkeys(("method", "percentile", "samples", "keep"), COMPRESSION)},
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }
 
@@ -94,7 +95,8 @@ SETTINGS_PLACES: Mapping[str, str] = {
     **dict.fromkeys(("threads", "latency_batch", "latency_runs", "cpu_latency"), _LATENCY),
     "cost_model": _STRUCTURE,
     **dict.fromkeys(("build_engine", "engine_options"), _ENGINE),
-    **dict.fromkeys(("max_drop_points", "min_speedup", "require_sparse_percent", "gates"), _LIMIT),
+    **dict.fromkeys(("max_drop_points", "min_speedup", "max_latency_ms", "max_size_mb"), _LIMIT),
+    **dict.fromkeys(("require_sparse_percent", "gates"), _LIMIT),
     **dict.fromkeys(("allow_unknown", "allow_noop", "strict"), _LIMIT),
     **dict.fromkeys(
         ("allow_implausible", "stated_accuracy"), without_effect("it is asked of the data, not done to them")

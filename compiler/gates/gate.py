@@ -47,7 +47,9 @@ class Gate(Protocol):
     """A gate. Implementations are frozen dataclasses with a finite ``limit`` and their further options.
 
     One that can tell from what was asked for that it will fail has a method ``foreseen`` besides, which gets an `Asked`
-    and returns a `Foreseen`, or None: such a compile is refused before any work.
+    and returns a `Foreseen`, or None: such a compile is refused before any work. One whose figure is measured with an
+    error has a method ``margin``, which gets the report and returns half the width of the figure's 95 % interval, or
+    None where nothing tells it: it stands beside the value.
 
     Attributes:
         name: Name in reports and in ``--gate``; it begins with ``max_`` where the limit is an upper one.

@@ -10,7 +10,9 @@ from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.own_gates import (
     EngineBuilt,
     MaxDropPoints,
+    MaxLatencyMs,
     MaxOnnxVsTorch,
+    MaxSizeMb,
     MinDonePercent,
     MinSpeedup,
     RequireSparsePercent,
@@ -26,6 +28,8 @@ _OWN = (
     MinDonePercent,
     MaxDropPoints,
     MinSpeedup,
+    MaxLatencyMs,
+    MaxSizeMb,
     RequireSparsePercent,
     NotSlower,
     MinAskedSpeedupPercent,
@@ -46,7 +50,8 @@ def asked_gates(settings: Settings) -> list[Gate]:
     """
     gates: list[Gate] = [MaxOnnxVsTorch(), *([EngineBuilt()] if settings.build_engine else [])]
     gates.append(MinDonePercent(0) if settings.allow_noop else MinDonePercent())
-    limits = {kind: getattr(settings, kind.name) for kind in (MaxDropPoints, MinSpeedup, RequireSparsePercent)}
+    by_limit = (MaxDropPoints, MinSpeedup, MaxLatencyMs, MaxSizeMb, RequireSparsePercent)
+    limits = {kind: getattr(settings, kind.name) for kind in by_limit}
     gates += [kind(limit) for kind, limit in limits.items() if limit is not None]
     gates += [gate_of(item) for text in settings.gates for item in parse_items(text)]
     names = [gate.name for gate in gates]

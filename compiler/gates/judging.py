@@ -66,7 +66,16 @@ def judge(gate: Gate, report: Report, allow_unknown: bool = False) -> GatePart:
         if not math.isfinite(value):
             value, verdict = Unknown(f"the figure is {value}, which is not finite."), "failed"
     asked = "" if gate.name in GATES.own else print_item(gate.name, changed_options(gate))
-    return GatePart.of(gate, value=value, verdict=verdict, allow_unknown=allow_unknown, asked=asked)
+    margin = None if isinstance(value, Unknown) else _margin(gate, report)
+    return GatePart.of(gate, value=value, verdict=verdict, allow_unknown=allow_unknown, asked=asked, margin=margin)
+
+
+def _margin(gate: Gate, report: Report) -> float | None:
+    """Half the width of the interval of a gate's figure; None where the gate tells none, or what is no number."""
+    with GATES.blame(gate.name):
+        margin: Any = getattr(gate, "margin", lambda _: None)(report)
+    is_number = isinstance(margin, int | float) and not isinstance(margin, bool) and math.isfinite(margin)
+    return float(margin) if is_number else None
 
 
 def _value(gate: Gate, report: Report) -> float | Unknown:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prunec.compiler.gates.gate import Asked, Foreseen, untimed
+from prunec.compiler.gates.gate import Asked, Foreseen, Gate, untimed
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.report.network_parts import AimPart
@@ -22,6 +22,8 @@ from prunec.passes.unknown import Unknown, known
 MAX_ONNX_VS_TORCH_RELATIVE_ERROR = 1e-4
 #: Share of what a step was asked for that it must reach.
 MIN_DONE_PERCENT = 50.0
+#: Standard errors on either side of a figure that hold it 95 times of 100, of the normal distribution.
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,22 @@ class MaxDropPoints:
 
     def value(self, report: Report) -> float | Unknown:
         """Points lost, negative where the compiled network is better."""
-        dense, engine, exported = report.accuracy.dense, report.accuracy.engine, report.accuracy.exported
-        final = exported if isinstance(engine, Unknown) else engine
+        dense, final = report.accuracy.dense, _final_accuracy(report)
         if isinstance(dense, Unknown):
             return dense
         # Rounded, so that 0.921 - 0.911 is 1 point and not a hair more.
         return final if isinstance(final, Unknown) else round(100 * (dense - final), 9)
+
+    def margin(self, report: Report) -> float | None:
+        """Points by which the test data's being a sample may move the difference, as if of two samples (binomial).
+
+        Both accuracies are of the same data, so that it is an upper bound where the networks err on the same ones.
+        """
+        data, dense, final = known(report.data), known(report.accuracy.dense), _final_accuracy(report)
+        if data is None or dense is None or not data.test_images or isinstance(final, Unknown):
+            return None
+        variance = sum(share * (1 - share) for share in (dense, final)) / data.test_images
+        return 100 * _NORMAL_95 * math.sqrt(variance)
 
     def foreseen(self, asked: Asked) -> Foreseen | None:
         """Whether there are no data to measure accuracy on."""
@@ -123,9 +135,68 @@ class MinSpeedup:
         """Dense over compiled latency."""
         return report.latency if isinstance(report.latency, Unknown) else report.latency.speedup
 
+    def margin(self, report: Report) -> float | None:
+        """Half the width of the speed-up's bootstrap interval."""
+        latency = known(report.latency)
+        return None if latency is None else (latency.speedup_interval[1] - latency.speedup_interval[0]) / 2
+
     def foreseen(self, asked: Asked) -> Foreseen | None:
         """Whether no latency can be measured."""
         return untimed(asked)
+
+
+@dataclass(frozen=True)
+class MaxLatencyMs:
+    """One inference of the compiled network takes at most so many milliseconds, measured on the target."""
+
+    limit: float
+    name: ClassVar[str] = "max_latency_ms"
+    exit_code: ClassVar[int] = LatencyGateError.exit_code
+    label: ClassVar[str] = "measured latency"
+    unit: ClassVar[str] = " ms"
+
+    def __post_init__(self) -> None:
+        _check_limit(self, 0 < self.limit < math.inf, "milliseconds above 0")
+
+    def value(self, report: Report) -> float | Unknown:
+        """The median."""
+        return report.latency if isinstance(report.latency, Unknown) else report.latency.compiled_ms.median
+
+    def margin(self, report: Report) -> float | None:
+        """The median's part of the relative error of the speed-up, which has the dense network's error in it, too."""
+        latency = known(report.latency)
+        if latency is None:
+            return None
+        low, high = latency.speedup_interval
+        return latency.compiled_ms.median * (high - low) / 2 / latency.speedup
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether no latency can be measured."""
+        return untimed(asked)
+
+
+@dataclass(frozen=True)
+class MaxSizeMb:
+    """The engine's file, or the model that the engine is built from where that is the engine, has at most this size."""
+
+    limit: float
+    name: ClassVar[str] = "max_size_mb"
+    exit_code: ClassVar[int] = SparsityGateError.exit_code
+    label: ClassVar[str] = "size of the engine"
+    unit: ClassVar[str] = " MB"
+
+    def __post_init__(self) -> None:
+        _check_limit(self, 0 < self.limit < math.inf, "megabytes above 0")
+
+    def value(self, report: Report) -> float | Unknown:
+        """Megabytes of 1e6 bytes."""
+        size_bytes = report.size_bytes.engine
+        return size_bytes if isinstance(size_bytes, Unknown) else size_bytes / 1e6
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether no engine is built."""
+        hint = "Compile with an engine, or let the gate pass by --allow-unknown: `prunec build` judges anew."
+        return Foreseen(asked.no_engine, hint) if asked.no_engine else None
 
 
 @dataclass(frozen=True)
@@ -162,7 +233,13 @@ def _may_sparsify(step: Step) -> bool:
     return step.name == "sparsify" or step.name not in OWN_STEPS or bool(getattr(step.options, "hooks", ""))
 
 
-def _check_limit(gate: MaxDropPoints | MinSpeedup | RequireSparsePercent, fits: bool, expected: str) -> None:
+def _final_accuracy(report: Report) -> float | Unknown:
+    """The accuracy of the most finished form that was evaluated."""
+    engine = report.accuracy.engine
+    return report.accuracy.exported if isinstance(engine, Unknown) else engine
+
+
+def _check_limit(gate: Gate, fits: bool, expected: str) -> None:
     """Refuse a limit that nothing can pass or fail."""
     if not fits:
         flag = "--" + gate.name.removesuffix("_percent").replace("_", "-")

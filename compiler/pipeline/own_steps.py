@@ -20,6 +20,7 @@ _LOST_FOR_GOOD = "after the last finetune cost accuracy that nothing wins back"
 _MEASURED_ON = "what it changes is what the batch norms' statistics are measured on"
 _SHIFTED = "removing channels shifts the fours of input channels that"
 _TORN = "so that it is 2:4 no more"
+_RANGES_OF = "ranges are those of the network that is deployed, and its grids fit no other weights"
 
 
 def _half_the_macs(target: Target, tables: Tables) -> Mapping[str, object]:
@@ -115,9 +116,25 @@ _OWN = (
         place="",
         defaults=_default_length,
     ),
+    StepKind(
+        name="calibrate",
+        options="prunec.calibration.quantization.calibrate:Calibrate",
+        runs="prunec.compiler.stages.calibrate_step:calibrate",
+        summary="put values on the grids of INT8",
+        after=tuple(
+            After(name, _RANGES_OF)
+            for name in ("fold-parameters", "prune-filters", "permute", "sparsify", "re-estimate-batchnorm", "recover")
+        ),
+        needs=needs_inputs,
+        accuracy="quantized",
+        measures_accuracy=True,
+        place="",
+    ),
 )
 #: Steps in every pipeline of recipe tables for a target that asks for 2:4, and in no other.
 _OF_SPARSE_TARGETS = ("permute", "sparsify")
+#: The step in every pipeline of recipe tables for a target of INT8, and in no other.
+CALIBRATE = "calibrate"
 #: The end of every compile, after its steps.
 TAIL = ("export", "build", "measure")
 OWN_STEPS: dict[str, StepKind] = {kind.name: kind for kind in _OWN}
@@ -164,13 +181,15 @@ def steps_of_recipe(tables: Tables, target: Target, has_data: bool) -> dict[str,
     """The steps that run where a recipe doesn't list them, in their order, each with what decides that.
 
     Filters are pruned; channels are permuted and weights masked where the target asks for 2:4, and not elsewhere; the
-    network is retrained where there are data. Of other steps those run that have a table.
+    network is retrained where there are data, and calibrated for INT8. Of other steps those run that have a table.
     """
     order = list(_OWN)
     for kind in (step_kind(name) for name in tables if name not in OWN_STEPS):
         places = [position for position, other in enumerate(order) if other.name == kind.place]
         order.insert(places[0] if places else len(order), kind)
-    decided = {name: f"table [recipe.{name}]" for name in tables if name not in _OF_SPARSE_TARGETS}
+    by_target = (*_OF_SPARSE_TARGETS, CALIBRATE)
+    decided = {name: f"table [recipe.{name}]" for name in tables if name not in by_target}
     decided |= {"prune-filters": "default"} | ({"recover": "default"} if has_data else {})
     decided |= dict.fromkeys(_OF_SPARSE_TARGETS, "target") if target.sparse else {}
+    decided |= {CALIBRATE: "target"} if target.precision == "int8" else {}
     return {kind.name: decided[kind.name] for kind in order if kind.name in decided}

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from prunec.compiler.pipeline.own_steps import DEFAULT_EPOCHS, DEFAULT_SPEEDUP
+from prunec.compiler.pipeline.own_steps import CALIBRATE, DEFAULT_EPOCHS, DEFAULT_SPEEDUP
 from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
 from prunec.compiler.pipeline.recipe import LISTED, RecipeStep, recipe_steps
 from prunec.compiler.project.config import Config
@@ -248,7 +248,7 @@ def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[Recip
 
 def _idle(config: Config, steps: list[RecipeStep], target: Target) -> list[RecipeRow]:
     """Tables of steps that don't run on this target."""
-    why = {"recover": "--epochs 0"}
+    why = {"recover": "--epochs 0", CALIBRATE: f"{target} is no target of INT8"}
     return [
         RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4"))
         for name in _idle_tables(config, steps)

@@ -8,7 +8,7 @@ from typing import Any
 from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
 from prunec.compiler.facts.outcome import ControlRun, Outcome
-from prunec.compiler.facts.pass_facts import Permuted, Pruned
+from prunec.compiler.facts.pass_facts import Calibrated, Permuted, Pruned
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
@@ -16,6 +16,7 @@ from prunec.compiler.recovery.optimizer_kinds import optimizer_title
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
+from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.cost_report import costs_part, timed_part, with_time_asked
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
@@ -26,6 +27,7 @@ from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 
+_NOT_CALIBRATED = Unknown("the pipeline has no step calibrate.")
 _NOTHING_PRUNED = Unknown("nothing was pruned.")
 _UNKNOWN_TRAINING = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 
@@ -35,6 +37,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
     history, exported = outcome.steps.history, outcome.exported
     ledger = tuple(LedgerEntryPart.of(entry) for entry in outcome.steps.ledger)
     pruned, permuted = last_fact(history, Pruned), last_fact(history, Permuted)
+    calibrated = last_fact(history, Calibrated)
     runs = _runs(request, outcome)
     report = Report(
         status="PASSED",
@@ -73,6 +76,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         extensions=told_by_plug_ins(history),
         plausibility=_plausibility(outcome.steps.plausibility),
         costs=costs_part(outcome.steps.costs),
+        calibration=_NOT_CALIBRATED if calibrated is None else CalibrationPart.of_fact(calibrated, request.target),
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)

@@ -32,7 +32,12 @@ NOT_ON_GPU = Unknown("nothing was measured on a GPU.")
 
 def with_engine(report: Report, built: Built) -> Report:
     """The report with an engine in it, or the reason why there is none."""
-    difference = {"engine_vs_torch_max_relative_error": built.difference_from_torch}
+    difference = {
+        "engine_vs_torch_max_relative_error": built.difference_from_torch,
+        "engine_vs_fp32_relative_error": built.from_fp32
+        if isinstance(built.from_fp32, Unknown)
+        else dict(sorted(built.from_fp32.items())),
+    }
     return report.model_copy(
         update={
             "engine": built.engine if isinstance(built.engine, Unknown) else _engine_part(built.engine),

@@ -48,7 +48,8 @@ class LatencyPart(Part):
 class GatePart(Part):
     """A limit that was asked for, the value measured, and the verdict; `allow_unknown` lets one pass that isn't known.
 
-    `label` says in words what the value is, and `unit` stands behind it. `asked` is the text that asks for a gate of a
+    `label` says in words what the value is, and `unit` stands behind it. `margin` is half the width of the value's 95 %
+    interval. `asked` is the text that asks for a gate of a
     plug-in; it is empty for prunec's own, which have nothing but their limit.
     """
 
@@ -60,6 +61,7 @@ class GatePart(Part):
     label: str = ""
     unit: str = ""
     asked: str = ""
+    margin: Annotated[float | None, NullMeans("the value is exact, or nothing tells its error")] = None
 
 
 class EnginePart(Part):

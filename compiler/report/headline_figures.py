@@ -13,6 +13,7 @@ from prunec.passes.unknown import Unknown, known, reason_of
 NOT_MEASURED = "not measured"
 UNKNOWN = "\u2013"
 TIMES = "\u00d7"
+PLUS_MINUS = "\u00b1"
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,8 @@ def gate_words(gate: GatePart) -> str:
         symbol = "≤" if gate.value <= gate.limit else ">"
     else:
         symbol = "≥" if gate.value >= gate.limit else "<"
-    return f"{label} {gate.value:.4g} {symbol} {gate.limit:g}{unit}"
+    margin = "" if gate.margin is None else f" {PLUS_MINUS} {gate.margin:.2g}"
+    return f"{label} {gate.value:.4g}{margin} {symbol} {gate.limit:g}{unit}"
 
 
 def unknowns(report: Report) -> list[tuple[str, list[str]]]:

@@ -15,7 +15,7 @@ from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
-from prunec.runtime.costs.roofline import Prediction, roofline_costs
+from prunec.runtime.costs.roofline import Prediction, roofline_costs, weights_in_float
 from prunec.runtime.onnx_sparsity import LayerSparsity
 
 NOT_PERMUTED = "the pipeline has no step permute."
@@ -59,7 +59,8 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
 
 def _predicted(request: Request, steps: Steps, sparse: frozenset[str]) -> Callable[[str], Prediction | Unknown]:
     """The roofline of the layer that has a weight, all its calls together."""
-    costs = roofline_costs(request.target, request.settings.latency_batch, sparse)
+    in_float = weights_in_float(steps.program)
+    costs = roofline_costs(request.target, request.settings.latency_batch, sparse, in_float)
     if isinstance(costs, Unknown):
         return lambda _: costs
     predictions = costs.by_weight(work_of(steps.program))

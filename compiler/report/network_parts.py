@@ -77,10 +77,15 @@ class OraclePart(Part):
 
 
 class NumericsPart(Part):
-    """Two forms of the compiled network against torch in float32, max|a-b| / max|b|: ONNX Runtime, and the engine."""
+    """Two forms of the compiled network against torch in float32, max|a-b| / max|b|: ONNX Runtime, and the engine.
+
+    Torch rounds to the grids of an INT8 network, too; `engine_vs_fp32_relative_error` compares the engine with the
+    network without grids, output by output.
+    """
 
     onnx_vs_torch_max_relative_error: Maybe[float]
     engine_vs_torch_max_relative_error: Maybe[float] = NOT_RECORDED
+    engine_vs_fp32_relative_error: Maybe[SortedDict[float]] = NOT_RECORDED
 
 
 class PruningGroupPart(Part):

@@ -11,6 +11,7 @@ from pydantic import Field, computed_field, model_validator
 from pydantic_core import from_json
 
 from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
+from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.ledger_part import LedgerEntryPart
 from prunec.compiler.report.nulls import (
     NOT_RECORDED,
@@ -69,12 +70,13 @@ class Report(Part):
     extensions: dict[str, Figures] = Field(default_factory=dict)
     plausibility: Maybe[training_parts.PlausibilityPart] = NOT_RECORDED
     warnings: Maybe[tuple[str, ...]] = NOT_RECORDED
+    calibration: Maybe[CalibrationPart] = NOT_RECORDED
     costs: Annotated[cost_parts.CostsPart | None, NullMeans("no cost model was used")] = None
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (
         *("command", "environment", "latency", "latency_cpu", "engine", "size_bytes.engine", "warnings"),
-        "numerics.engine_vs_torch_max_relative_error",
+        *("numerics.engine_vs_torch_max_relative_error", "numerics.engine_vs_fp32_relative_error"),
         *("recovery.seconds", "recovery.resumed", "recovery.curve.*.seconds"),
         "steps.*.preflight",
         *("costs.seconds", "pruning.timed"),

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from prunec.compiler.report.network_parts import LayerPart
     from prunec.compiler.report.report import Report
 
-_ASCII = str.maketrans({"\u00d7": "x", "→": "->", "≤": "<=", "≥": ">="})  # for terminals of any character set
+_ASCII = str.maketrans(
+    {"\u00d7": "x", "\u00b1": "+-", "→": "->", "≤": "<=", "≥": ">="}
+)  # for terminals of any character set
 
 
 def report_line(report: "Report") -> str:
@@ -45,6 +47,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     """Label and value of every line of the terminal summary."""
     from prunec.compiler.report import headline_figures as figures
     from prunec.compiler.report.cost_words import cost_rows
+    from prunec.compiler.report.precision_words import precision_rows
 
     rows = [("Target", report.target), ("Status", f"{report.status} (exit code {report.exit_code})")]
     rows += [
@@ -56,6 +59,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
         for stage in ACCURACY_STAGES
         if (accuracy := known(getattr(report.accuracy, stage))) is not None
     ]
+    rows += precision_rows(report)
     rows += cost_rows(report)
     rows += figures.depth_rows(report)
     rows += figures.retraining_rows(report)

@@ -37,8 +37,8 @@ class PlausibilityPart(Part):
 class AccuracyPart(Part):
     """The metric on the test images after each step, fractions 0 to 1.
 
-    `reestimated` is with batch norm statistics measured anew, `exported` the ONNX model under ONNX Runtime, `engine`
-    the engine itself on its device.
+    `reestimated` is with batch norm statistics measured anew, `quantized` with values on the grids of INT8, `exported`
+    the ONNX model under ONNX Runtime, `engine` the engine itself on its device.
     """
 
     metric: str
@@ -47,6 +47,7 @@ class AccuracyPart(Part):
     sparse: Maybe[Fraction]
     reestimated: Maybe[Fraction] = NOT_RECORDED
     recovered: Maybe[Fraction]
+    quantized: Maybe[Fraction] = NOT_RECORDED
     exported: Maybe[Fraction]
     engine: Maybe[Fraction]
 

@@ -30,7 +30,13 @@ from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
-from prunec.compiler.stages.request_checks import check_controls, check_needs, check_pruning_files, check_recoveries
+from prunec.compiler.stages.request_checks import (
+    check_controls,
+    check_needs,
+    check_precision,
+    check_pruning_files,
+    check_recoveries,
+)
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.errors import PrunecError, UsageError, did_you_mean
@@ -146,6 +152,7 @@ def _check(request: Request) -> None:
     OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
+    check_precision(request.pipeline, request.target)
     check_pruning_files(request.pipeline, settings)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
 

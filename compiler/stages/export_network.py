@@ -69,11 +69,13 @@ def export_dense(request: Request, path: Path) -> int:
 def write_typed(target: Target, source: Path, folder: Path) -> Path:
     """Write the form of a float32 model that the target's precision asks for; for float32 it is the model itself.
 
+    For INT8 it is the form in which all is computed that isn't on grids.
+
     Raises:
         NumericMismatchError: A weight is beyond the precision's range.
         NativeCrashError: ONNX's native code dies of the model.
     """
-    return typed_form(target.precision, source, folder / typed_name(target.precision))
+    return typed_form(target.float_precision, source, folder / typed_name(target))
 
 
 def _accuracy(request: Request, program: Program, typed_onnx: Path) -> float | Unknown:

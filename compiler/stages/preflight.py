@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.calibration.splits import FirstSamples
 from prunec.compiler.facts.outcome import NO_ENGINE_ASKED, Exported
 from prunec.compiler.facts.progress import Silent
@@ -21,11 +22,14 @@ from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.quantization.grids import Form
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.building import parse_model
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.remote import survived
+from prunec.runtime.int8_form import form_of
 from prunec.runtime.numerics import onnx_vs_torch
 
 #: Steps that change the structure of a network, and what makes them need no data: magnitude decides.
@@ -35,7 +39,8 @@ _WITHOUT_DATA = {FoldParameters: {}, PruneFilters: {"criterion": "l1"}, Sparsify
 def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
     """Export, check, parse and run the network that a training and the steps after it will leave.
 
-    The later steps that remove or mask weights are taken beforehand, by magnitude, to the same budget.
+    The later steps that remove or mask weights are taken beforehand, by magnitude, to the same budget, and values are
+    put on grids of made-up ranges.
 
     Args:
         given: The input of the training.
@@ -51,7 +56,7 @@ def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
     if given.arm or not is_main():
         return None
     started, request = time.perf_counter(), given.request
-    program = _foreseen(given.program, later)
+    program = _foreseen(given.program, later, form_of(request.target))
     structure = f"{architecture_sha256(program)} {sorted(program.masks)}"
     if any(fact.preflight is not None and fact.preflight.structure == structure for fact in given.history):
         return None
@@ -70,8 +75,10 @@ def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
     return Preflight(structure, program.macs(), exported.difference_from_torch, exported.accuracy, parsed_by, seconds)
 
 
-def _foreseen(program: Program, later: Iterable[Step]) -> Program:
+def _foreseen(program: Program, later: Iterable[Step], form: Form) -> Program:
     for step in later:
+        if isinstance(step.options, Calibrate):
+            program = quantized_untrained(program, form, step.options.keep)
         changes = _WITHOUT_DATA.get(type(step.options))
         if changes is not None:
             program = replace(step.options, **changes).run(program).program

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.control_names import CONTROLS
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.pipeline.own_steps import STEPS
+from prunec.compiler.pipeline.own_steps import CALIBRATE, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.step_kind import Needs
 from prunec.compiler.recovery.default_schedule import choose_schedule
@@ -20,6 +21,7 @@ from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import InputError, UsageError, did_you_mean
 from prunec.passes.prune_filters import PruneFilters
 from prunec.runtime.costs.cost_file import read_costs
+from prunec.runtime.target import Target
 
 #: Epochs by which a checkpoint may miss the epoch that its schedule names, such as 2.49 for 30/12.06.
 _NEAR = 0.01
@@ -44,6 +46,27 @@ def check_needs(pipeline: Pipeline, has_data: bool) -> None:
                 f"The pipeline's step {step} needs {what}, and there is no training data.",
                 hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
             )
+
+
+def check_precision(pipeline: Pipeline, target: Target) -> None:
+    """Refuse before any work a target of INT8 that no step puts on grids, and the step for any other target.
+
+    Raises:
+        UsageError: One is there without the other, or the step is there twice.
+    """
+    count = len(pipeline.of(Calibrate))
+    if count > 1:
+        raise UsageError(f"The pipeline has {CALIBRATE} {count} times.", hint="Calibrate once, after all other steps.")
+    if count and target.precision != "int8":
+        raise UsageError(
+            f"The pipeline has {CALIBRATE}, and the target {target} computes in {target.precision}.",
+            hint=f"Leave it out, or compile for {target.device}-{target.pattern}-int8 where prunec targets lists it.",
+        )
+    if not count and target.precision == "int8":
+        raise UsageError(
+            f"Target {target} computes with whole numbers, and the pipeline has no {CALIBRATE}.",
+            hint=f"Add {CALIBRATE} as its last step, or compile for another precision.",
+        )
 
 
 def check_pruning_files(pipeline: Pipeline, settings: Settings) -> None:

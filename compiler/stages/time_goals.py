@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.costs import Costs, Timed, TimeGoal, TimeTry
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
@@ -20,11 +21,13 @@ from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.planned_pruning import planned_sizes
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.measuring import MeasureSettings, compare_models
 from prunec.runtime.engines.remote import survived
+from prunec.runtime.int8_form import form_of
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import batch_sizes, random_inputs
 
@@ -113,7 +116,9 @@ def measuring(given: StepInput) -> Iterator[Callable[[SizeChoice], LatencyCompar
 
 
 def _foreseen(request: Request, program: Program) -> Program:
-    """A program with the 2:4 that later steps give it, by magnitude."""
+    """A program with the 2:4 that later steps give it, by magnitude, and on grids of made-up ranges."""
     for options in request.pipeline.of(Sparsify) if request.target.sparse else ():
         program = replace(options, criterion="magnitude").run(program).program
+    for options in request.pipeline.of(Calibrate):
+        program = quantized_untrained(program, form_of(request.target), options.keep)
     return program

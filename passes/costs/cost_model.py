@@ -55,7 +55,7 @@ class CostModel(Protocol):
 
     @property
     def plain(self) -> "CostModel":
-        """The model of networks before 2:4 is put on them, which is what a speed-up compares with."""
+        """The model of networks before 2:4 and grids are put on them, which is what a speed-up compares with."""
         ...
 
     def layer_ms(self, work: Work) -> NDArray[np.float64]:

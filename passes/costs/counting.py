@@ -11,7 +11,7 @@ from torch.fx import Graph, Node
 from prunec.passes.cost import call_macs, layer_name, recurrent_products
 from prunec.passes.costs.workload import COUNTS, Operation, Work, Workload
 from prunec.passes.coupling import Coupling
-from prunec.passes.graphs import Shapes, arguments, calls, module_path, note, notes, operator_name
+from prunec.passes.graphs import Shapes, arguments, calls, module_path, note, notes, operator_name, unquantized
 from prunec.passes.labels import Atoms, Label, Ties, Value, opaque, parts
 from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.policy import Policy
@@ -112,7 +112,7 @@ class _Writer:
         weight: Node = bound["weight"]
         shape, labels = weight.meta["sample_shapes"], self._coupling.ties.of(weight)
         grouped = int(bound.get("groups", 1)) > 1
-        self._begin(node, weight, weight, bound["input"], shape[2:], is_grouped=grouped)
+        self._begin(node, unquantized(weight), weight, bound["input"], shape[2:], is_grouped=grouped)
         axis = -1 - kind.spatial_dims
         self._add(
             "in_channels", *_sizes([bound["input"].meta["sample_shapes"][axis]], [self._of(bound["input"])[axis]])

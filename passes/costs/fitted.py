@@ -51,8 +51,8 @@ class FittedCosts:
         layers: The operations of the dense network, which is the one that it holds for (`check_dense`).
         laws: Milliseconds per unit of each of `FEATURES`, float64 (regimes, operations, features).
         network: Milliseconds of one inference beside those of its layers, and for each of theirs.
-        two_four_gain: Time of the whole network without 2:4 over that with it, as the laws are; 1 where they are of
-            none.
+        two_four_gain: Time of the whole network without 2:4 and INT8 over that with them, as the laws are; 1 where they
+            are of neither.
     """
 
     key: CostKey

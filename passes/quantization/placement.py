@@ -32,6 +32,8 @@ _AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
 })  # fmt: skip
+#: Why a layer stays in higher precision that was asked for by name.
+KEPT = "kept by name"
 _SUMS, _JOINS = ("add", "add_"), ("cat", "concat", "concatenate")
 
 
@@ -142,7 +144,7 @@ class _Placing:
 
     def _layer(self, call: Node, layer: Layer, is_kept: bool) -> None:
         """A layer reads input and weight on grids, unless it is kept or has no such kernel."""
-        found, reason = None, "kept by name" if is_kept else ""
+        found, reason = None, KEPT if is_kept else ""
         if not reason:
             found = _operands(call, self.graph)
             reason = "" if found else "no INT8 kernel"

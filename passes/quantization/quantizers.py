@@ -134,8 +134,8 @@ def fold_clips(graph: Graph) -> None:
     Only one that nothing but quantizers reads goes. Of a clip whose lower bound a signed grid doesn't have, Relu stays.
     """
     for node in list(calls(graph, *_CLIPS)):
-        grids = [quantizer.grid for quantizer in map(_quantizer, node.users) if quantizer is not None]
-        bounds = _bounds(node)
+        grids = [quantizer.grid for quantizer in map(quantizer_of, node.users) if quantizer is not None]
+        bounds = clip_bounds(node)
         if bounds is None or not grids or len(grids) < len(node.users) or None in grids:
             continue
         low, high = bounds
@@ -148,8 +148,10 @@ def fold_clips(graph: Graph) -> None:
             node.target, node.args, node.kwargs = _RELU, (node.all_input_nodes[0],), {}
 
 
-def _bounds(node: Node) -> tuple[float, float] | None:
-    """Where an activation clips; None where that is no number."""
+def clip_bounds(node: Node) -> tuple[float, float] | None:
+    """Where an activation clips; None where it doesn't, or that is no number."""
+    if node.op != "call_function" or operator_name(node.target) not in _CLIPS:
+        return None
     bound, bounds = arguments(node), []
     for given, without in zip(_CLIPS[operator_name(node.target)], (-float("inf"), float("inf")), strict=True):
         value = bound[given] if isinstance(given, str) else given
@@ -159,10 +161,21 @@ def _bounds(node: Node) -> tuple[float, float] | None:
 
 def quantizers(graph: Graph) -> Iterator[Quantizer]:
     """The quantizers of a graph, in the order of execution."""
-    yield from (found for found in map(_quantizer, calls(graph, PER_TENSOR, PER_CHANNEL)) if found is not None)
+    yield from (found for found in map(quantizer_of, calls(graph, PER_TENSOR, PER_CHANNEL)) if found is not None)
 
 
-def _quantizer(node: Node) -> Quantizer | None:
+def is_quantized(graph: Graph) -> bool:
+    """Whether values of a graph are on grids."""
+    return next(calls(graph, PER_TENSOR, PER_CHANNEL), None) is not None
+
+
+def is_on_grids(call: Node) -> bool:
+    """Whether a layer computes with whole numbers: what it multiplies, activations and weights, comes from grids."""
+    return sum(quantizer_of(node) is not None for node in call.all_input_nodes) > 1
+
+
+def quantizer_of(node: Node) -> Quantizer | None:
+    """A node as a quantizer; None where it is none."""
     if node.op != "call_function" or operator_name(node.target) not in (PER_TENSOR, PER_CHANNEL):
         return None
     bound = arguments(node)

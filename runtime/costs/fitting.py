@@ -34,7 +34,8 @@ class MeasuredVariants:
         work: Their work, (variants, operations); the first variant is the whole network.
         layers_ms: Milliseconds of each operation, float64 (variants, operations).
         networks_ms: Milliseconds of each whole inference, float64 (variants,).
-        two_four_gain: Time of the whole network without 2:4 over that with it; 1 where the variants have none.
+        two_four_gain: Time of the whole network without 2:4 and INT8 over that with them; 1 where the variants
+            have neither.
     """
 
     work: Work

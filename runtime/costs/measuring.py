@@ -15,7 +15,6 @@ from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.errors import InputError, MissingDependencyError, UnsupportedModelError, UsageError
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
-from prunec.passes.sparsify import Sparsify
 from prunec.runtime import children
 from prunec.runtime.costs.fitting import MeasuredVariants, fit_costs
 from prunec.runtime.costs.layer_times import LayerTimes, Subject, time_engines, time_onnxruntime
@@ -26,6 +25,7 @@ from prunec.runtime.engines.measuring import not_run_here
 from prunec.runtime.engines.network_ranges import ranges_words, with_network_ranges
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineKind
+from prunec.runtime.int8_form import as_timed
 from prunec.runtime.numerics import batch_sizes, random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import typed_form
@@ -56,7 +56,7 @@ def measure_costs(
 
     Args:
         program: The network.
-        target: The target; one with 2:4 is measured with masks by magnitude.
+        target: The target; one with 2:4 is measured with masks by magnitude, one in INT8 with grids of made-up ranges.
         batch: Number of samples at once.
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.
@@ -95,7 +95,7 @@ def measure_variants(
     """Variants with ``kept`` units of each group, (variants, groups), timed in turns, and what their times hold for.
 
     Other arguments and errors are those of `measure_costs`. The first variant is the whole network. On a target
-    with 2:4 it is timed without masks, too.
+    with 2:4 or in INT8 it is timed without masks and grids, too.
     """
     kind, inputs = _engine_here(target, options), _inputs(program, batch, seed)
     kind.check(target, options, batch)
@@ -112,12 +112,12 @@ def measure_variants(
             engine = build_engine(kind, target, onnx_path, folder, options)
             return Subject(engine, onnx_path, weights, workload.owners)
 
-        subjects = []
+        subjects, has_plain = [], target.sparse or target.precision == "int8"
         for number in stoppable(range(len(kept))):
             progress(f"variant {number + 1} of {len(kept)}")
             pruned = variant(program, coupling, kept[number], seed + number) if number else program
-            subjects.append(subject(number, Sparsify().run(pruned).program if target.sparse else pruned))
-        if target.sparse:
+            subjects.append(subject(number, as_timed(pruned, target)))
+        if has_plain:
             subjects.append(subject(len(kept), program))
         progress("timing the layers")
         times = _times(kind, subjects, inputs, threads, seed)
@@ -127,7 +127,7 @@ def measure_variants(
     hardware = processor() if engine.gpu is None else engine.gpu
     threads_used = threads if kind.uses_threads else None
     key = CostKey(str(target), hardware, engine.builder, threads_used, batch, ranges_words(options.ranges))
-    gain = float(times.networks[-1] / times.networks[0]) if target.sparse else 1.0
+    gain = float(times.networks[-1] / times.networks[0]) if has_plain else 1.0
     count = len(kept)
     return MeasuredVariants(workload.at(kept), times.layers[:count], times.networks[:count], gain), key
 
@@ -167,7 +167,7 @@ def _widths(coupling: Coupling, variants: int, seed: int) -> NDArray[np.int64]:
 def _exported(program: Program, target: Target, folder: Path) -> Path:
     """A program's ONNX file as the target's engine is built of it."""
     export_onnx(program, folder / "model.onnx")
-    return typed_form(target.precision, folder / "model.onnx", folder / "typed.onnx")
+    return typed_form(target.float_precision, folder / "model.onnx", folder / "typed.onnx")
 
 
 def _times(

@@ -14,10 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prunec.passes.cost import layer_calls
 from prunec.passes.costs.cost_model import CostKey, CostSource
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.workload import Work
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_on_grids, is_quantized
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import Device
 from prunec.runtime.target import Target
@@ -101,6 +103,9 @@ class RooflineCosts:
         bandwidth: Memory bandwidth, 1e9 bytes per second.
         sparse_weights: Names of the weights that hold 2:4 at widths that can: input channels in groups of 4. An engine
             that doesn't gain by it runs them dense.
+        float_weights: Names of the weights that aren't computed with whole numbers, where others are.
+        in_float: The model of these, and of a whole network that computes with no whole numbers; None where
+            `precision` isn't INT8.
     """
 
     key: CostKey
@@ -109,6 +114,8 @@ class RooflineCosts:
     peak_tops: float
     bandwidth: float
     sparse_weights: frozenset[str]
+    float_weights: frozenset[str] = frozenset()
+    in_float: "RooflineCosts | None" = None
 
     @property
     def source(self) -> CostSource:
@@ -122,8 +129,8 @@ class RooflineCosts:
 
     @property
     def plain(self) -> "RooflineCosts":
-        """`CostModel.plain`: all weights dense."""
-        return replace(self, sparse_weights=frozenset())
+        """`CostModel.plain`: all weights dense, and none on grids."""
+        return replace(self.in_float or self, sparse_weights=frozenset())
 
     def layer_ms(self, work: Work) -> _Array:
         """Milliseconds of every operation with what follows it, float64 (..., operations)."""
@@ -152,16 +159,21 @@ class RooflineCosts:
         )
 
     def _layer(self, work: Work) -> Times:
-        """The layers' own kernels; where a weight holds 2:4, the faster of the sparse and the dense one."""
-        dense = self._kernel(work, two_four=False)
-        is_sparse = np.array([o.weight in self.sparse_weights for o in work.operations], dtype=bool)
+        """The layers' own kernels, each in its precision."""
+        own = self._fastest(work)
+        is_float = _are_among(work, self.float_weights)
+        if self.in_float is None or not is_float.any():
+            return own
+        return _chosen(is_float, self.in_float._fastest(work), own)
+
+    def _fastest(self, work: Work) -> Times:
+        """All layers in one precision; where a weight holds 2:4, the faster of the sparse and the dense kernel."""
+        dense, is_sparse = self._kernel(work, two_four=False), _are_among(work, self.sparse_weights)
         if not is_sparse.any():
             return dense
         sparse = self._kernel(work, two_four=True)
         can_hold = work.in_channels % _TWO_FOUR_INPUTS == 0
-        is_chosen = is_sparse & can_hold & (sparse.total_ms < dense.total_ms)
-        pairs = ((getattr(sparse, name), getattr(dense, name)) for name in ("compute_ms", "memory_ms", "launch_ms"))
-        return Times(*(np.where(is_chosen, *pair) for pair in pairs))
+        return _chosen(is_sparse & can_hold & (sparse.total_ms < dense.total_ms), sparse, dense)
 
     def _kernel(self, work: Work, *, two_four: bool) -> Times:
         bits = _BITS[self.precision]
@@ -214,26 +226,60 @@ class RooflineCosts:
         return self._operations_ms(waves * tile[0] * tile[1] * depth) / _tile_share(*tile)
 
 
-def roofline_costs(target: Target, batch: int, sparse_weights: frozenset[str] = frozenset()) -> RooflineCosts | Unknown:
+def roofline_costs(
+    target: Target,
+    batch: int,
+    sparse_weights: frozenset[str] = frozenset(),
+    float_weights: frozenset[str] = frozenset(),
+) -> RooflineCosts | Unknown:
     """The roofline of a target; what isn't known where no source gives the peak rate or bandwidth of its device.
 
     Args:
         target: The target.
         batch: Number of samples at once.
         sparse_weights: Names of the weights that hold 2:4, or would.
+        float_weights: Names of the weights that an INT8 network computes in higher precision.
     """
     device = target.info
     peak_tops, bandwidth = device.peak_tops(target.precision, sparse=False), device.memory_gb_per_s
     if peak_tops is None or bandwidth is None:
         return Unknown(f"no source gives the peak rate of {device.title} in {target.precision} or its bandwidth.")
     key = CostKey(str(target), device.title, "", None, batch)
-    return RooflineCosts(key, device, target.precision, peak_tops, bandwidth, sparse_weights)
+    costs = RooflineCosts(key, device, target.precision, peak_tops, bandwidth, sparse_weights, float_weights)
+    if target.float_precision == target.precision:
+        return costs
+    in_float = roofline_costs(replace(target, precision=target.float_precision), batch, sparse_weights)
+    return in_float if isinstance(in_float, Unknown) else replace(costs, in_float=in_float)
 
 
 def predict_program(program: Program, target: Target, batch: int) -> float | Unknown:
-    """Predicted milliseconds of a program; layers with a mask run sparse kernels where the target asks for 2:4."""
-    costs = roofline_costs(target, batch, frozenset(program.masks) if target.sparse else frozenset())
-    return costs if isinstance(costs, Unknown) else float(costs.network_ms(work_of(program)))
+    """Predicted milliseconds of a program; layers with a mask run sparse kernels where the target asks for 2:4.
+
+    A program that has no values on grids is predicted as it runs beside INT8, in higher precision.
+    """
+    masked = frozenset(program.masks) if target.sparse else frozenset[str]()
+    costs = roofline_costs(target, batch, masked, weights_in_float(program))
+    if isinstance(costs, Unknown):
+        return costs
+    whole = costs if costs.in_float is None or is_quantized(program.graph) else costs.in_float
+    return float(whole.network_ms(work_of(program)))
+
+
+def weights_in_float(program: Program) -> frozenset[str]:
+    """Names of the weights of the layers that don't compute with whole numbers."""
+    calls = layer_calls(program.graph, program.samples_of_shapes)
+    return frozenset(layer.weight for call, layer in calls if not is_on_grids(call))
+
+
+def _are_among(work: Work, weights: frozenset[str]) -> NDArray[np.bool_]:
+    """Which operations have one of some weights, bool (operations,)."""
+    return np.array([operation.weight in weights for operation in work.operations], dtype=bool)
+
+
+def _chosen(where: NDArray[np.bool_], first: Times, second: Times) -> Times:
+    """The times of one choice where a condition holds, and of the other elsewhere."""
+    pairs = ((getattr(first, name), getattr(second, name)) for name in ("compute_ms", "memory_ms", "launch_ms"))
+    return Times(*(np.where(where, *pair) for pair in pairs))
 
 
 def _up(sizes: _Array, multiple: int) -> _Array:

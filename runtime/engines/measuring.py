@@ -18,7 +18,7 @@ from prunec.runtime.engines.protocol import EngineInfo, EngineKind
 from prunec.runtime.engines.remote import RemoteSession
 from prunec.runtime.gpu_state import GpuState
 from prunec.runtime.latency import LatencyComparison
-from prunec.runtime.numerics import difference_from_torch
+from prunec.runtime.numerics import differences_by_output
 from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 
@@ -69,10 +69,15 @@ def not_run_here(kind: EngineKind, target: Target) -> Unknown:
 
 
 def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0) -> float:
-    """Largest relative difference of an engine, run here, from the float32 program that it was built from.
+    """Largest of the differences that `compare_outputs` gives."""
+    return max(compare_outputs(kind, engine, program, seed).values())
+
+
+def compare_outputs(kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0) -> dict[str, float]:
+    """Relative differences of an engine, run here, from the program that it was built from, or another one.
 
     Returns:
-        max|a-b| / max|b| over the outputs, at a batch of 2, or the nearest one that the engine takes.
+        max|a-b| / max|b| by output, at a batch of 2, or the nearest one that the engine takes.
 
     Raises:
         NumericMismatchError: Outputs are not finite, or all but zero.
@@ -80,7 +85,7 @@ def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, s
     """
     batch = engine.ranges["batch"].nearest(_COMPARED_BATCH) if "batch" in engine.ranges else _COMPARED_BATCH
     with ENGINES.blame(kind.name), RemoteSession(engine, kind.title) as session:
-        return difference_from_torch(session, program, (batch,), seed)
+        return differences_by_output(session, program, (batch,), seed)
 
 
 def compare_models(

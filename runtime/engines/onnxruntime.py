@@ -27,19 +27,28 @@ class OnnxRuntimeSession(Session):
         threads: Number of threads of each operator; 0 for as many as ONNX Runtime likes.
         profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
         optimized_path: File that gets the graph that is really run, after all fusions; None for none.
+        as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
     """
 
     def __init__(
-        self, path: Path, threads: int = 1, *, profile_prefix: str | None = None, optimized_path: Path | None = None
+        self,
+        path: Path,
+        threads: int = 1,
+        *,
+        profile_prefix: str | None = None,
+        optimized_path: Path | None = None,
+        as_written: bool = False,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix

@@ -31,10 +31,18 @@ class RemoteSession:
         engine: The engine.
         title: Name of its kind in sentences.
         threads: Number of CPU threads, where they matter; 0 for as many as the library likes.
+        opened: Loads it in that process, and gives the number of the session.
     """
 
-    def __init__(self, engine: EngineInfo, title: str, threads: int = 1) -> None:
+    def __init__(
+        self,
+        engine: EngineInfo,
+        title: str,
+        threads: int = 1,
+        opened: Callable[[str, EngineInfo, int], int] = served.open_session,
+    ) -> None:
         self._engine, self._title, self._threads = replace(engine, path=engine.path.absolute()), title, threads
+        self._opened = opened
 
     def __enter__(self) -> Self:
         """Load the engine.
@@ -44,7 +52,7 @@ class RemoteSession:
             InputError: ONNX Runtime can't load the file.
         """
         self._child = children.child()
-        self._number = self._call("loaded", served.open_session, self._engine.kind, self._engine, self._threads)
+        self._number = self._call("loaded", self._opened, self._engine.kind, self._engine, self._threads)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,9 +90,10 @@ class RemoteSession:
         return self._child.call(f"{self._title} {verb} {self._engine.path.name}", function, *args)
 
 
-def open_onnx(path: Path, threads: int = 1) -> RemoteSession:
-    """An ONNX file under ONNX Runtime on the CPU, not yet loaded."""
-    return RemoteSession(EngineInfo("onnxruntime", path, "", run_on_device=True), "ONNX Runtime", threads)
+def open_onnx(path: Path, threads: int = 1, *, as_written: bool = False) -> RemoteSession:
+    """An ONNX file under ONNX Runtime on the CPU, not yet loaded; ``as_written`` has its graph run as it stands."""
+    opened = served.open_as_written if as_written else served.open_session
+    return RemoteSession(EngineInfo("onnxruntime", path, "", run_on_device=True), "ONNX Runtime", threads, opened)
 
 
 def survived(work: Callable[[], Result]) -> Result | Unknown:

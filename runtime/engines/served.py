@@ -18,6 +18,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import load_engine
 from prunec.runtime.engines.names import ENGINES
+from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
 from prunec.runtime.latency import LatencyComparison, SessionTimes, Timer, compare_latency, time_session
@@ -46,6 +47,15 @@ def open_session(kind: str, engine: EngineInfo, threads: int) -> int:
         session = loaded.open(engine, threads).__enter__()
     number = next(_numbers)
     _open[number] = loaded, session
+    return number
+
+
+def open_as_written(kind: str, engine: EngineInfo, threads: int) -> int:
+    """Load an ONNX file under ONNX Runtime, which runs its graph as it stands there; the number of its session."""
+    with ENGINES.blame(kind):
+        session = OnnxRuntimeSession(engine.path, threads, as_written=True)
+    number = next(_numbers)
+    _open[number] = load_engine(kind), session
     return number
 
 

@@ -11,14 +11,23 @@ from prunec.compiler.facts.settings import Settings
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.gate_catalogue import GATES, asked_gates
 from prunec.compiler.gates.judging import gates_of, judge, judged, judged_anew
-from prunec.compiler.gates.own_gates import EngineBuilt, MaxDropPoints, MaxOnnxVsTorch, MinSpeedup, RequireSparsePercent
+from prunec.compiler.gates.own_gates import (
+    EngineBuilt,
+    MaxDropPoints,
+    MaxLatencyMs,
+    MaxOnnxVsTorch,
+    MaxSizeMb,
+    MinSpeedup,
+    RequireSparsePercent,
+)
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import InputError, MissingDependencyError, UsageError
-from prunec.passes.unknown import Unknown
+from prunec.passes.unknown import Unknown, known
 from tests.compiler.sample_report import sample_fields, sample_report
 from tests.plugins.install import installed
 
 NOT_MEASURED = Unknown("nobody looked.")
+MEDIAN_MS = sample_fields()["latency_cpu"].compiled_ms.median
 
 
 def with_accuracy(dense: float | Unknown, exported: float | Unknown, engine: float | Unknown = NOT_MEASURED) -> Report:
@@ -30,6 +39,10 @@ def with_latency(speedup: float | Unknown) -> Report:
     cpu = sample_fields()["latency_cpu"]
     unknown = isinstance(speedup, Unknown)
     return sample_report(latency=speedup if unknown else cpu.model_copy(update={"speedup": speedup}))
+
+
+def with_engine_bytes(count: int | Unknown) -> Report:
+    return sample_report(size_bytes=sample_fields()["size_bytes"].model_copy(update={"engine": count}))
 
 
 def with_error(error: float | Unknown) -> Report:
@@ -62,6 +75,12 @@ def with_sparse(valid: int, layers: int) -> Report:
         (MinSpeedup(1.5), with_latency(NOT_MEASURED), "unknown", NOT_MEASURED),
         (RequireSparsePercent(80), with_sparse(8, 10), "passed", 80.0),
         (RequireSparsePercent(80), with_sparse(7, 10), "failed", 70.0),
+        (MaxLatencyMs(MEDIAN_MS), with_latency(1.5), "passed", MEDIAN_MS),
+        (MaxLatencyMs(MEDIAN_MS - 0.01), with_latency(1.5), "failed", MEDIAN_MS),
+        (MaxLatencyMs(1), with_latency(NOT_MEASURED), "unknown", NOT_MEASURED),
+        (MaxSizeMb(0.5), with_engine_bytes(500_000), "passed", 0.5),
+        (MaxSizeMb(0.5), with_engine_bytes(500_001), "failed", 0.500001),
+        (MaxSizeMb(0.5), with_engine_bytes(NOT_MEASURED), "unknown", NOT_MEASURED),
         (EngineBuilt(), sample_report(), "passed", 1.0),
         (EngineBuilt(), sample_report(engine=NOT_MEASURED), "failed", 0.0),
     ],
@@ -70,6 +89,20 @@ def test_verdicts(gate: Gate, report: Report, verdict: str, value: float | Unkno
     row = judge(gate, report)
     assert (row.name, row.limit, row.verdict) == (gate.name, gate.limit, verdict)
     assert row.value == (value if isinstance(value, Unknown) else pytest.approx(value))
+
+
+def test_margins_stand_beside_what_is_measured_with_an_error() -> None:
+    # Two shares of 10,000 images: 1.96 sqrt(0.9 * 0.1 / 10000 + 0.8 * 0.2 / 10000) = 0.98 points.
+    data = sample_fields()["data"].model_copy(update={"test_images": 10_000})
+    report = sample_report(data=data, accuracy=with_accuracy(0.9, 0.8).accuracy)
+    assert judge(MaxDropPoints(20), report).margin == pytest.approx(0.98)
+    latency = with_latency(1.5)
+    low, high = known(latency.latency).speedup_interval  # type: ignore[union-attr]
+    assert judge(MinSpeedup(1), latency).margin == pytest.approx((high - low) / 2)
+    assert judge(MaxLatencyMs(1), latency).margin == pytest.approx(MEDIAN_MS * (high - low) / 2 / 1.5)
+    without = [(MinSpeedup(1), with_latency(NOT_MEASURED)), (MaxDropPoints(1), with_accuracy(0.9, NOT_MEASURED))]
+    assert [judge(gate, each).margin for gate, each in without] == [None, None]
+    assert judge(EngineBuilt(), sample_report()).margin is None
 
 
 def test_without_layers_there_is_no_share_of_them() -> None:

@@ -22,6 +22,7 @@ HARMLESS = {
     "sparsify": "samples = 128",
     "re-estimate-batchnorm": "",
     "recover": "epochs = 20",
+    "calibrate": "samples = 256",
 }
 
 
@@ -38,7 +39,7 @@ def names(recipe: ResolvedRecipe) -> list[str]:
     return [step.name for step in recipe.pipeline.steps]
 
 
-@pytest.mark.parametrize("target", ["cpu", "a100-2:4"])
+@pytest.mark.parametrize("target", ["cpu", "a100-2:4", "l4-2:4-int8"])
 @pytest.mark.parametrize("data", ["", DATA])
 def test_a_table_turns_no_step_off_and_changes_no_other(tmp_path: Path, target: str, data: str) -> None:
     """Whatever tables there are, a step without one is as it is without any table."""
@@ -57,6 +58,10 @@ def test_the_defaults_are_per_step(tmp_path: Path) -> None:
     recipe = resolved(tmp_path, f"{DATA}[recipe.recover]\nschedule = 'constant:0.1'\n[recipe.sparsify]\n", "a100-2:4")
     assert names(recipe) == ["prune-filters", "permute", "sparsify", "recover"]
     assert recipe.pipeline.steps[-1].options.epochs == 20
+    in_int8 = resolved(tmp_path, f"{DATA}[recipe.calibrate]\nmethod = 'entropy'\n", "l4-2:4-int8")
+    assert names(in_int8) == ["prune-filters", "permute", "sparsify", "recover", "calibrate"]
+    assert in_int8.pipeline.steps[-1].options.method == "entropy"
+    assert "calibrate" not in names(resolved(tmp_path, "[recipe.calibrate]\nmethod = 'entropy'\n"))
     ratio = resolved(tmp_path, "[recipe.prune-filters]\nratio = 0.5").pipeline.steps[0].options
     assert (ratio.ratio, ratio.speedup) == (0.5, None)
 

@@ -132,6 +132,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
         *("parameters", "size_bytes", "accuracy", "oracle", "numerics", "latency", "latency_cpu", "pretraining"),
         *("pruning", "permutation", "recovery", "steps", "engine_request", "runs", "runs_summary", "controls"),
         *(
+            "calibration",
             "costs",
             "ledger",
             "layers",

@@ -30,7 +30,7 @@ def test_the_last_line_gives_figures_against_limits() -> None:
 def test_the_last_line_of_a_failure_names_the_gates() -> None:
     line = report_line(failed_report())
     assert line.startswith("FAILED | ")
-    assert "accuracy lost 0.62 > 0.5 points (failed)" in line
+    assert "accuracy lost 0.62 +- 1.1 > 0.5 points (failed)" in line
     assert "measured speed-up not known (limit 2x) (unknown)" in line
 
 

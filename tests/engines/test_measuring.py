@@ -203,7 +203,6 @@ def test_one_engine_for_several_devices_is_built_ahead_of_time_even_beside_a_gpu
     ("target", "options", "message"),
     [
         ("cpu", EngineOptions({"batch": SizeRange(1, 1, 1)}), "ONNX Runtime takes no --dims"),
-        ("cpu-int8", EngineOptions(), "int8 needs calibration"),
         ("a100", EngineOptions({"batch": SizeRange(2, 2, 2)}), "Latency is measured at batch 1"),
         ("a100", EngineOptions(also_for=("h100",)), "no engine for NVIDIA H100 SXM can be built ahead"),
         ("a100-2:4", EngineOptions(also_for=("t4",)), "no sparse tensor cores"),

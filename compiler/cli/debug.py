@@ -1,0 +1,51 @@
+"""``prunec debug``: commands that look for the cause of something."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunec.compiler.cli import options
+from prunec.compiler.cli.output import echo, print_json, print_table
+
+debug = typer.Typer(help="Look for the cause of something.", no_args_is_help=True)
+
+
+@debug.command()
+def numerics(
+    bundle: options.Bundle,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=0,
+            metavar="X",
+            help="Relative error from which a layer departs; 0.1 of INT8 from float32, 1e-4 of ONNX from torch.",
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare a bundle's network layer by layer: INT8 with float32, or the ONNX file with torch."""
+    from prunec.compiler.commands.debug_numerics import debug_numerics
+
+    found = debug_numerics(Path(bundle), seed=seed, threshold=threshold)
+    if as_json:
+        print_json(found.to_json())
+        return
+    rows = [
+        (
+            row.layer,
+            row.operator,
+            "not finite" if row.relative_error is None else f"{row.relative_error:.2e}",
+            "departs" if row.departs else "",
+        )
+        for row in found.layers
+    ]
+    print_table(f"{found.bundle}: {found.compared}", ("layer", "operator", "relative error", ""), rows)
+    if found.left_out:
+        echo(f"Not compared, since the ONNX file computes them otherwise: {', '.join(found.left_out)}.")
+    if found.first is None:
+        echo(f"No layer departs by more than {found.threshold:g}.")
+    else:
+        echo(f"The first layer that departs by more than {found.threshold:g} is {found.first}.")

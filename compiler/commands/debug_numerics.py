@@ -1,0 +1,190 @@
+"""``prunec debug numerics``: where along a bundle's network its forms begin to differ."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2
+from prunec.compiler.bundle.bundle_reader import bundle_program, intact_bundle
+from prunec.passes.cost import Layer, layer_calls
+from prunec.passes.feeding import flat_inputs
+from prunec.passes.program import Program
+from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
+from prunec.passes.quantization.quantizers import is_quantized, without_quantizers
+from prunec.runtime.engines.remote import open_onnx
+from prunec.runtime.numerics import as_arguments, batch_sizes, random_inputs
+from prunec.runtime.onnx_files import save_onnx
+from prunec.runtime.onnx_sparsity import check_sparsity
+
+#: Relative error from which a layer departs: of one that is rounded to 8 bits, and of the same one exported.
+GRIDS_THRESHOLD, EXPORT_THRESHOLD = 0.1, 1e-4
+_BATCH = 2
+Values = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """The difference of one call of a layer.
+
+    Attributes:
+        layer: Path of the layer.
+        operator: ATen operator.
+        relative_error: Root of the squared differences over that of the squared expected values; None where one of the
+            two has values that are not finite.
+        departs: Whether that is above the threshold.
+    """
+
+    layer: str
+    operator: str
+    relative_error: float | None
+    departs: bool
+
+
+@dataclass(frozen=True)
+class NumericsComparison:
+    """Two forms of a bundle's network, compared layer by layer in the order of execution.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        compared: The two forms, in words.
+        threshold: Relative error from which a layer departs.
+        first: The first layer that departs; None where none does.
+        layers: The layers that both forms have.
+        left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
+    """
+
+    bundle: str
+    compared: str
+    threshold: float
+    first: str | None
+    layers: tuple[LayerDifference, ...]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None) -> NumericsComparison:
+    """Compare the quantized network of a bundle with the one in float32, or where nothing is on grids its ONNX file.
+
+    Both run on the same random inputs, two samples of the form that is known of the network's.
+
+    Args:
+        path: The bundle's folder.
+        seed: Seed of the inputs.
+        threshold: Relative error from which a layer departs; by default `GRIDS_THRESHOLD` or `EXPORT_THRESHOLD`.
+
+    Raises:
+        InputError: There is no intact bundle.
+        NativeCrashError: ONNX Runtime dies.
+    """
+    bundle = intact_bundle(path)
+    program = bundle_program(bundle.folder)
+    inputs = random_inputs(program, batch_sizes(program, (_BATCH,))[0], seed)
+    if is_quantized(program.graph):
+        compared, limit = "values on grids against float32, in torch", GRIDS_THRESHOLD
+        expected = _in_torch(without_quantizers(program), inputs)
+        got: Values = _in_torch(program, inputs)
+        layers = list(layer_calls(program.graph))
+    else:
+        compared, limit = f"{MODEL_ONNX} under ONNX Runtime against {MODEL_PT2} in torch", EXPORT_THRESHOLD
+        folded = fold_batch_norms(program).program  # as the export does
+        expected, layers = _in_torch(folded, inputs), list(layer_calls(folded.graph))
+        got = _in_onnx(bundle.folder / MODEL_ONNX, layers, inputs)
+    limit = limit if threshold is None else threshold
+    rows = tuple(_differences(layers, got, expected, limit))
+    return NumericsComparison(
+        bundle=str(path),
+        compared=compared,
+        threshold=limit,
+        first=next((row.layer for row in rows if row.departs), None),
+        layers=rows,
+        left_out=tuple(layer.name for call, layer in layers if not _can_compare(call.name, got, expected)),
+    )
+
+
+def _differences(
+    layers: list[tuple[Node, Layer]], got: Values, expected: Values, limit: float
+) -> Iterator[LayerDifference]:
+    for call, layer in layers:
+        if _can_compare(call.name, got, expected):
+            error = _relative_error(got[call.name], expected[call.name])
+            yield LayerDifference(layer.name, layer.operator, error, error is None or error > limit)
+
+
+def _can_compare(name: str, got: Values, expected: Values) -> bool:
+    return name in got and name in expected and got[name].shape == expected[name].shape
+
+
+def _relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    """The root of the squared differences over that of the squared expected values; 0 for equal values."""
+    difference = float(np.linalg.norm((got.astype(np.float64) - expected).ravel()))
+    scale = float(np.linalg.norm(expected.astype(np.float64).ravel()))
+    if not (math.isfinite(difference) and math.isfinite(scale)):
+        return None
+    return difference / scale if scale else float(difference > 0)
+
+
+class _Recorder(Interpreter):
+    """Runs a graph and keeps what its layers yield."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(GraphModule(program.module, program.graph))
+        self.names = {call.name for call, _ in layer_calls(program.graph)}
+        self.found: dict[str, NDArray[Any]] = {}
+
+    def run_node(self, n: Node) -> Any:
+        """The value of a node, kept where it is a layer's tensor."""
+        value = super().run_node(n)
+        if n.name in self.names and isinstance(value, Tensor):
+            self.found[n.name] = value.numpy(force=True).copy()
+        return value
+
+
+@torch.no_grad()
+def _in_torch(program: Program, inputs: list[NDArray[Any]]) -> Values:
+    """What the layers of a program yield, by the name of the call."""
+    recorder = _Recorder(program.eval())
+    recorder.run(*flat_inputs(program.graph, *as_arguments(program, inputs)))
+    return recorder.found
+
+
+def _in_onnx(path: Path, layers: list[tuple[Node, Layer]], inputs: list[NDArray[Any]]) -> Values:
+    """What the layers of an ONNX file yield, by the name of the call in the program."""
+    model = onnx.load(path)
+    calls: dict[str, list[str]] = {}
+    for call, layer in layers:
+        calls.setdefault(layer.name, []).append(call.name)
+    wanted: dict[str, str] = {}
+    for node in check_sparsity(path):
+        if node.weight and calls.get(node.layer):
+            wanted[calls[node.layer].pop(0)] = _with_bias(model.graph, node.name)
+    own = [value.name for value in model.graph.output]
+    further = [name for name in dict.fromkeys(wanted.values()) if name not in own]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in further)
+    with tempfile.TemporaryDirectory() as scratch:
+        probed = Path(scratch) / path.name
+        save_onnx(model, probed)
+        with open_onnx(probed, as_written=True) as session:
+            values = dict(zip([*own, *further], session(*inputs), strict=True))
+    return {call: values[name] for call, name in wanted.items()}
+
+
+def _with_bias(graph: onnx.GraphProto, name: str) -> str:
+    """The value that a layer yields, its bias added: of matrix products that is a node of its own."""
+    node = next(node for node in graph.node if node.name == name)
+    readers = [reader for reader in graph.node if node.output[0] in reader.input]
+    constants = {tensor.name for tensor in graph.initializer}
+    has_bias = len(readers) == 1 and readers[0].op_type == "Add" and constants.intersection(readers[0].input)
+    return str(readers[0].output[0] if node.op_type == "MatMul" and has_bias else node.output[0])

@@ -1,0 +1,69 @@
+"""The part of report.json that tells of INT8: what the grids follow from, and what every layer computes in."""
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
+from prunec.runtime.target import Target
+
+if TYPE_CHECKING:  # imports torch, which reading reports does without
+    from prunec.compiler.facts.pass_facts import Calibrated
+    from prunec.passes.quantization.placement import LayerPrecision
+
+LayerType = Literal["int8", "fp32", "fp16", "bf16"]
+
+
+class LayerPrecisionPart(Part):
+    """What one call of a layer computes in, and why not with whole numbers; `macs` are for one sample."""
+
+    layer: str
+    operator: str
+    precision: LayerType
+    reason: str
+    macs: Count
+
+    @classmethod
+    def of_layer(cls, layer: "LayerPrecision", higher: str) -> Self:
+        """The part of a layer; ``higher`` is the precision of those that are on no grid."""
+        return cls.of(layer, precision="int8" if layer.is_quantized else higher)
+
+
+class CalibrationPart(Part):
+    """The calibration for INT8: how ranges follow from the values of training inputs, and what that means for layers.
+
+    `images` training inputs were looked at, without augmentation; `sha256` is the hash of them as the network sees
+    them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in
+    higher precision, and `layers` has every call of a layer in the order of execution. `fallbacks` are tensors whose
+    values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero.
+    """
+
+    method: str
+    images: Count
+    sha256: str
+    layers_in_higher_precision: Count
+    higher_precision_macs: Fraction
+    layers: tuple[LayerPrecisionPart, ...]
+    fallbacks: SortedDict[str]
+
+    @classmethod
+    def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
+        """The part of what a calibration left."""
+        layers = tuple(LayerPrecisionPart.of_layer(layer, target.float_precision) for layer in fact.layers)
+        return cls(
+            method=fact.options.method_text,
+            images=fact.images,
+            sha256=fact.sha256,
+            layers_in_higher_precision=len(higher_precision(layers)),
+            higher_precision_macs=macs_share(layers),
+            layers=layers,
+            fallbacks=dict(fact.fallbacks),
+        )
+
+
+def higher_precision(layers: tuple[LayerPrecisionPart, ...]) -> list[LayerPrecisionPart]:
+    """The layers that don't compute with whole numbers."""
+    return [layer for layer in layers if layer.precision != "int8"]
+
+
+def macs_share(layers: tuple[LayerPrecisionPart, ...]) -> float:
+    """Share of the multiply-accumulates that are computed in higher precision; 0 where there are none."""
+    return sum(layer.macs for layer in higher_precision(layers)) / max(sum(layer.macs for layer in layers), 1)

@@ -1,0 +1,43 @@
+"""What a report says of INT8, in words, shared by the terminal summary and the HTML page."""
+
+from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
+from prunec.compiler.report.headline_figures import percent
+from prunec.compiler.report.report import Report
+from prunec.passes.unknown import known
+
+#: Layers that a line names.
+_NAMED = 3
+
+
+def precision_rows(report: Report) -> list[tuple[str, str]]:
+    """Label and value of every line on INT8; none where the network has no values on grids."""
+    part = known(report.calibration)
+    if part is None:
+        return []
+    return [
+        ("INT8", _layers_words(part)),
+        ("Ranges", f"{part.method} over {part.images} training images"),
+        *_errors(report),
+    ]
+
+
+def _layers_words(part: CalibrationPart) -> str:
+    """How many layers compute with whole numbers, and which don't."""
+    others = higher_precision(part.layers)
+    words = f"{len(part.layers) - len(others)} of {len(part.layers)} layers"
+    if not others:
+        return words
+    names = ", ".join(f"{layer.layer} ({layer.reason})" for layer in others[:_NAMED])
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    share = percent(part.higher_precision_macs)
+    return f"{words}; {share} of the MACs in {others[0].precision}: {names}{more}"
+
+
+def _errors(report: Report) -> list[tuple[str, str]]:
+    """How far the engine's outputs are from those of the network without grids."""
+    by_output = known(report.numerics.engine_vs_fp32_relative_error)
+    if not by_output:
+        return []
+    named = sorted(by_output.items(), key=lambda item: -item[1])[:_NAMED]
+    more = f" and {len(by_output) - _NAMED} more" if len(by_output) > _NAMED else ""
+    return [("Engine against fp32", ", ".join(f"{name} {percent(error)}" for name, error in named) + more)]

@@ -1,0 +1,18 @@
+"""The form that a program has when an engine of a target is built of it."""
+
+from prunec.passes.program import Program
+from prunec.passes.quantization.grids import Form
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
+from prunec.passes.sparsify import Sparsify
+from prunec.runtime.target import Target
+
+
+def form_of(target: Target) -> Form:
+    """The form of the grids of activations that a target's INT8 kernels take."""
+    return "affine" if target.info.zero_points else "symmetric"
+
+
+def as_timed(program: Program, target: Target) -> Program:
+    """A program as it will be on a target, to be timed: 2:4 by magnitude, values on grids of made-up ranges."""
+    program = Sparsify().run(program).program if target.sparse else program
+    return quantized_untrained(program, form_of(target)) if target.precision == "int8" else program

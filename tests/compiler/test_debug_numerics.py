@@ -1,0 +1,103 @@
+"""``prunec debug numerics`` finds the layer at which two forms of a network begin to differ."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from prunec.compiler.bundle.bundle_reader import bundle_program
+from prunec.compiler.cli.main import run
+from prunec.compiler.commands.debug_numerics import debug_numerics
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.stages.driver import compile_model
+from prunec.passes import Program, capture
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
+from prunec.passes.quantization.quantizers import quantizers
+from prunec.runtime.onnx_export import export_onnx
+from tests.compiler.test_verify_bundle import seal
+from tests.runtime.nets import small
+
+LAYERS = ["stem.0", "body", "depthwise", "grouped", "classifier", "head"]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "good"
+    assert compile_model(small(), "cpu", "", output=path, settings=Settings(latency_runs=3)).passed
+    return path
+
+
+@pytest.fixture
+def bundle(good: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(good, tmp_path / "b")
+
+
+def with_program(folder: Path, program: Program) -> Path:
+    program.save(folder / "model.pt2")
+    export_onnx(program, folder / "model.onnx")
+    seal(folder)
+    return folder
+
+
+def on_grids() -> Program:
+    """A network of linear layers whose grids hold its values: inputs are of -1 to 1, and weights shrink them."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+    return quantized_untrained(capture(network.eval(), (torch.randn(2, 8),)), "affine")
+
+
+def test_a_network_that_was_exported_right_departs_nowhere(good: Path) -> None:
+    found = debug_numerics(good)
+    assert [row.layer for row in found.layers] == LAYERS
+    assert (found.first, found.left_out, found.threshold) == (None, (), 1e-4)
+    assert all(row.relative_error is not None and row.relative_error < 1e-5 for row in found.layers)
+
+
+@pytest.mark.parametrize("layer", ["body", "classifier"])
+def test_another_weight_in_the_onnx_file_is_found(bundle: Path, layer: str) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == f"{layer}.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    onnx.save(model, bundle / "model.onnx")
+    seal(bundle)
+    found = debug_numerics(bundle)
+    assert found.first == layer
+    rows = {row.layer: row for row in found.layers}
+    assert rows[layer].relative_error == pytest.approx(0.01, rel=0.5)
+    assert [row.departs for row in found.layers[: LAYERS.index(layer)]] == [False] * LAYERS.index(layer)
+
+
+def test_a_grid_that_is_too_narrow_is_found(bundle: Path) -> None:
+    program = on_grids()
+    assert debug_numerics(with_program(bundle, program), threshold=0.5).first is None
+    of_activations = [quantizer.node for quantizer in quantizers(program.graph) if quantizer.grid is not None]
+    assert len(of_activations) == 3
+    of_activations[1].args = (of_activations[1].args[0], 1e-4, *of_activations[1].args[2:])
+    found = debug_numerics(with_program(bundle, program.with_tensors(program.tensors(), program.graph)), threshold=0.5)
+    assert found.first == "2"
+    assert [row.departs for row in found.layers] == [False, True, True]
+    assert "grids" in found.compared
+
+
+def test_the_command_prints_tables_and_json(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["debug", "numerics", str(bundle)]) == 0
+    out = capfd.readouterr().out
+    assert "No layer departs by more than 0.0001." in out
+    assert all(name in out for name in LAYERS)
+    with_program(bundle, on_grids())
+    assert run(["debug", "numerics", str(bundle), "--json", "--threshold", "0.000001"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["first"], found["threshold"], len(found["layers"])) == ("0", 1e-6, 3)
+    assert set(found) == {"bundle", "compared", "threshold", "first", "layers", "left_out"}
+
+
+def test_only_intact_bundles_are_looked_at(bundle: Path) -> None:
+    assert bundle_program(bundle)
+    (bundle / "model.onnx").write_bytes(b"")
+    assert run(["debug", "numerics", str(bundle)]) == 9
