@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Interpreter, Node
 
 from prunec.passes.feeding import bound, flat_inputs
@@ -17,15 +17,15 @@ from tests.architectures.redraw import redraw_
 
 
 class _Values(Interpreter):
-    """Keeps the least and the most value of every tensor."""
+    """Keeps the least and the most value of some tensors."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, sources: set[str]) -> None:
         super().__init__(program.module)
-        self.ranges: dict[str, Range] = {}
+        self.sources, self.ranges = sources, dict[str, Range]()
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+        if n.name in self.sources:
             self.ranges[n.name] = Range(*map(float, value.aminmax()))
         return value
 
@@ -34,7 +34,7 @@ class _Values(Interpreter):
 def ranges_of(program: Program, placement: Placement, inputs: Any = None) -> dict[str, Range]:
     """The range of every family, by the values that these inputs give, or the example's."""
     args, kwargs = (program.example_args, program.example_kwargs) if inputs is None else bound(program, inputs)
-    values = _Values(program)
+    values = _Values(program, {site.source for site in placement.sites})
     values.run(*flat_inputs(program.graph, args, kwargs), enable_io_processing=False)
     found: dict[str, Range] = {}
     for site in placement.sites:
