@@ -162,14 +162,17 @@ class _Placing:
                 self._reads[tensor].add(reader)
 
     def _follow(self, sparse: set[Node]) -> None:
-        """Sums, averages and concatenations between layers on grids, from the network's end to its beginning."""
+        """Sums, averages and concatenations between layers on grids, from the network's end to its beginning.
+
+        What a concatenation moves lies on its grid already: another one could only lose.
+        """
         for node in reversed(list(calls(self.graph))):
             operator = operator_name(node.target)
             if operator in _JOINS and self._is_on_grid(node):
                 parts = list(arguments(node)["tensors"])
                 self._read_all(node, parts)
-                for part in parts:
-                    if node in self._reads[part]:
+                for part in (*parts, *self._moved(node)):
+                    if part in self._reads:
                         self._join(part, node)
             elif operator in _SUMS and self._is_on_grid(node):
                 bound = arguments(node)
@@ -197,6 +200,13 @@ class _Placing:
                 return True
             todo += [user for user in here.users if operator_name(user.target) in ACTIVATIONS | _MOVES]
         return False
+
+    def _moved(self, node: Node) -> list[Node]:
+        """A value and all that moves make of it."""
+        found = [node]
+        for here in found:
+            found += [user for user in here.users if operator_name(user.target) in _MOVES]
+        return found
 
     def _comes_from_layer(self, node: Node) -> bool:
         """Whether a value is that of a layer or a sum, but for activations and moves."""

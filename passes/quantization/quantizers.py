@@ -29,6 +29,8 @@ _CLIPS: Mapping[str, tuple[str | float | None, str | float | None]] = {
     "clamp_min": ("min", None),
     "clamp_max": (None, "max"),
 }
+#: Share of a step up to which a bound within the grid rounds to its end, as what it clips does.
+_ALIKE = 0.49
 _SUFFIXES = ("_scale", "_zero_point")
 
 
@@ -139,9 +141,9 @@ def fold_clips(graph: Graph) -> None:
         if bounds is None or not grids or len(grids) < len(node.users) or None in grids:
             continue
         low, high = bounds
-        if not all(grid is not None and high >= grid.range.high for grid in grids):
+        if not all(grid is not None and high >= grid.range.high - grid.scale * _ALIKE for grid in grids):
             continue
-        if all(grid is not None and low <= grid.range.low for grid in grids):
+        if all(grid is not None and low <= grid.range.low + grid.scale * _ALIKE for grid in grids):
             node.replace_all_uses_with(node.all_input_nodes[0])
             graph.erase_node(node)
         elif low == 0 and node.target != _RELU:

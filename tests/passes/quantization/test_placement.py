@@ -1,0 +1,185 @@
+"""What is put on grids: all that an INT8 kernel reads, and nothing that the network gives back."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prunec.passes.errors import UsageError
+from prunec.passes.graphs import arguments, calls, operator_name, unquantized
+from prunec.passes.program import Program
+from prunec.passes.quantization.placement import Placement, place
+from prunec.passes.quantization.quantizers import quantizers
+from prunec.passes.sparsify import Sparsify
+from tests.architectures.densenet import DenseNet
+from tests.architectures.mobilenet_v2 import mobilenet_v2
+from tests.architectures.resnet import cifar_resnet
+from tests.architectures.vgg import vgg16_cifar
+from tests.architectures.vit import ViT
+from tests.fuzz.checking import random_program
+from tests.passes.checks import Net
+from tests.passes.quantization.observed import folded, on_grids
+
+
+def reads(placement: Placement) -> set[tuple[str, str]]:
+    """Every (reader, source) of a placement."""
+    return {(reader, site.source) for site in placement.sites for reader in site.readers}
+
+
+class Residual(nn.Module):
+    """A residual sum, a concatenation of two branches and a mean, in front of a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+        self.last, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = (self.second(self.first(x).relu()) + x).relu()
+        x = torch.cat([self.left(x).relu(), self.right(x).relu()], 1)
+        logits: Tensor = self.head(self.last(x).relu().mean((2, 3)))
+        return logits
+
+
+def residual() -> Program:
+    return folded(Residual(), 2, 3, 8, 8)
+
+
+def test_both_inputs_of_a_residual_sum_are_on_grids() -> None:
+    program = residual()
+    (sum_,) = calls(program.graph, "add")
+    sources = [arguments(sum_)[name].name for name in ("self", "other")]
+    placement = place(program)
+    assert {(sum_.name, source) for source in sources} <= reads(placement)
+    families = {site.source: site.family for site in placement.sites}
+    assert families[sources[0]] != families[sources[1]], "each has its own grid"
+
+
+def test_a_concatenation_has_one_grid() -> None:
+    program = residual()
+    (joined,) = calls(program.graph, "cat")
+    parts = [part.name for part in arguments(joined)["tensors"]]
+    families = {site.source: site.family for site in place(program).sites}
+    assert len({families[name] for name in (*parts, joined.name)}) == 1
+    grids = {
+        quantizer.grid for quantizer in quantizers(on_grids(program).graph)
+        if quantizer.source.name in (*parts, joined.name)
+    }  # fmt: skip
+    assert len(grids) == 1
+
+
+def test_a_shuffled_concatenation_keeps_its_grid() -> None:
+    """As in ShuffleNet: what is split off behind it is on the grid of its parts already."""
+    network = Net(
+        lambda n, x: n.head(torch.cat([n.a(x), n.b(x)], 1).reshape(-1, 2, 4, 5, 5).transpose(1, 2).flatten(1, 2)
+                            .chunk(2, 1)[0]),
+        a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+    families = {site.source: site.family for site in place(folded(network, 2, 3, 5, 5)).sites}
+    assert len({family for source, family in families.items() if source != "x"}) == 1
+    assert len(families) == 4
+
+
+def test_every_layer_is_in_the_table_and_reads_grids() -> None:
+    program = residual()
+    placement = place(program)
+    assert [row.layer for row in placement.layers] == [layer.name for layer in program.layers()]
+    assert sum(row.macs for row in placement.layers) == program.macs()
+    assert all(row.is_quantized and not row.reason for row in placement.layers)
+    assert len(placement.weights) == len(program.layers())
+    quantized = on_grids(program)
+    for node in calls(quantized.graph, "conv2d", "linear"):
+        for name in ("input", "weight"):
+            assert unquantized(arguments(node)[name]) is not arguments(node)[name], (node, name)
+
+
+def test_outputs_stay_as_they_are() -> None:
+    program = folded(Net(lambda n, x: (n.a(x), n.b(n.a(x))), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1)), 2, 3, 5, 5)
+    for sparse in (program, Sparsify().run(program).program):
+        quantized = on_grids(sparse)
+        for node in quantized.graph.output_node().all_input_nodes:
+            assert operator_name(node.target) == "conv2d"
+
+
+def test_kept_layers_read_floats_and_say_why() -> None:
+    program = residual()
+    placement = place(program, ("left", "classifier"))
+    kept = {row.layer: row.reason for row in placement.layers if not row.is_quantized}
+    assert kept == {"left": "kept by name", "head": "kept by name"}
+    quantized = on_grids(program, kept=("left", "classifier"))
+    for node in calls(quantized.graph, "conv2d", "linear"):
+        is_kept = str(unquantized(arguments(node)["weight"]).target) in ("left.weight", "head.weight")
+        for name in ("input", "weight"):
+            assert (unquantized(arguments(node)[name]) is arguments(node)[name]) == is_kept
+    with pytest.raises(UsageError, match=r"keep.*nowhere"):
+        place(program, ("nowhere*",))
+
+
+def test_sparse_layers_write_to_grids() -> None:
+    """A 2:4 kernel of INT8 is chosen only where its output is INT8 too."""
+    network = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Softmax(1), nn.Conv2d(16, 8, 1), nn.Sigmoid())
+    dense = folded(network, 2, 8, 5, 5)
+    sparse = Sparsify().run(dense).program
+    assert {"0.weight", "3.weight"} <= sparse.masks.keys()
+    added = reads(place(sparse)) - reads(place(dense))
+    assert added == {("softmax", "relu"), ("sigmoid", "conv2d_1")}
+
+
+def test_nothing_without_a_layer_is_on_a_grid() -> None:
+    program = folded(Net(lambda n, x: (x + x.relu()).softmax(1).mean((2, 3))), 2, 3, 4, 4)
+    assert place(program) == Placement((), (), ())
+
+
+def test_recurrent_layers_have_no_such_kernel() -> None:
+    program = folded(Net(lambda n, x: n.head(n.lstm(x)[0]), lstm=nn.LSTM(4, 6), head=nn.Linear(6, 2)), 5, 2, 4)
+    rows = place(program).layers
+    assert [(row.operator, row.is_quantized, row.reason) for row in rows] == [
+        ("lstm", False, "no INT8 kernel"), ("lstm", False, "no INT8 kernel"), ("linear", True, ""),
+    ]  # fmt: skip
+
+
+def test_a_layer_that_reads_no_activation_stays() -> None:
+    network = Net(
+        lambda n, x: n.head(x) * n.gate(n.token), head=nn.Linear(4, 3), gate=nn.Linear(4, 3),
+        token=nn.Parameter(torch.randn(1, 4)),
+    )  # fmt: skip
+    rows = {row.layer: row for row in place(folded(network, 2, 4)).layers}
+    assert rows["head"].is_quantized
+    assert "gate" not in rows or rows["gate"].reason == "its input is no activation"
+
+
+def test_a_shared_layer_is_quantized_in_every_call() -> None:
+    network = Net(lambda n, x: n.conv(n.conv(x).relu()), conv=nn.Conv2d(4, 4, 1))
+    quantized = on_grids(folded(network, 2, 4, 5, 5))
+    weights = {arguments(node)["weight"] for node in calls(quantized.graph, "conv2d")}
+    assert len(weights) == 1, "one grid for all calls"
+    assert all(row.is_quantized for row in place(folded(network, 2, 4, 5, 5)).layers)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [cifar_resnet(8), DenseNet((2, 2), growth=4), mobilenet_v2(), vgg16_cifar(), ViT(16, 4, 24, 2, 3, 5)],
+    ids=["resnet", "densenet", "mobilenet", "vgg", "vit"],
+)
+def test_whole_networks_compute_all_layers_on_grids(network: nn.Module) -> None:
+    size = 16 if isinstance(network, ViT) else 32
+    placement = place(folded(network, 2, 3, size, size))
+    assert all(row.is_quantized for row in placement.layers)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(seed: int) -> None:
+    """Every layer has its row, sites stand in their order, concatenations have one grid, outputs are free."""
+    program = random_program(seed).single()
+    placement = place(program)
+    assert [row.layer for row in placement.layers] == [layer.name for layer in program.layers()]
+    order = {node.name: position for position, node in enumerate(program.graph.nodes)}
+    positions = [order[site.source] for site in placement.sites]
+    assert positions == sorted(set(positions))
+    assert all(site.readers and set(site.readers) <= order.keys() for site in placement.sites)
+    graph = on_grids(program).graph
+    grids = {quantizer.node: quantizer.grid for quantizer in quantizers(graph)}
+    for node in calls(graph, "cat"):
+        assert len({grids.get(part) for part in arguments(node)["tensors"]}) == 1, node
+    assert not grids.keys() & set(graph.output_node().all_input_nodes)
