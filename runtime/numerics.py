@@ -21,6 +21,10 @@ from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.tensors import Inputs
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
+from prunec.runtime.grid_comparison import difference_between_grids
+
+#: Batch sizes at which an exported model is compared.
+_BATCHES = (2, 3)
 
 
 def random_inputs(
@@ -74,18 +78,27 @@ def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(size, least) if most is None else min(max(size, least), most) for size in sizes))
 
 
+@torch.no_grad()
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
     """Largest relative difference of ONNX Runtime from torch over the outputs, at batch sizes 2 and 3.
 
-    A quantized program is run as its file has it, in floating point between its grids: what kernels of whole numbers
-    make of it is rounded elsewhere, and compared under the tolerance of its engine.
+    A quantized program is run as its file has it, in floating point between its grids, and compared from grid to grid
+    (`grid_comparison`): what kernels of whole numbers make of it is compared under the tolerance of its engine.
 
     Raises:
-        NumericMismatchError: The causes are those of `difference_from_torch`.
+        NumericMismatchError: The causes are those of `difference_from_torch`, or the file has other grids.
         NativeCrashError: ONNX Runtime dies.
     """
-    with open_onnx(onnx_path, as_written=is_quantized(program.graph)) as session:
-        return difference_from_torch(session, program, (2, 3), seed)
+    if is_quantized(program.graph):
+        drawn_inputs = [
+            random_inputs(program, batch, seed, other_sizes(program) if number else None)
+            for number, batch in enumerate(batch_sizes(program, _BATCHES))
+        ]
+        return difference_between_grids(
+            program, onnx_path, [(arrays, as_arguments(program, arrays)) for arrays in drawn_inputs]
+        )
+    with open_onnx(onnx_path) as session:
+        return difference_from_torch(session, program, _BATCHES, seed)
 
 
 def difference_from_torch(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> float:
