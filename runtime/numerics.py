@@ -17,10 +17,14 @@ from prunec.passes.network_inputs import NetworkInput, VaryingSize, varying_size
 from prunec.passes.oracle import relative_errors
 from prunec.passes.outputs import OutputForm
 from prunec.passes.program import Program
-from prunec.passes.quantization.quantizers import is_quantized
+from prunec.passes.quantization.quantizers import input_grids, is_quantized
 from prunec.passes.tensors import Inputs
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.evaluate import Predict
+from prunec.runtime.grid_comparison import difference_between_grids
+
+#: Batch sizes at which an exported model is compared.
+_BATCHES = (2, 3)
 
 
 def random_inputs(
@@ -28,8 +32,9 @@ def random_inputs(
 ) -> list[NDArray[np.generic]]:
     """Random inputs of a program, in their order.
 
-    Values lie in the range that is known of an input. Without one, floating-point inputs are standard normal; others,
-    and those that are numbers of things, repeat the rows of the program's example inputs.
+    Values lie in the range that is known of an input. Without one, floating-point inputs are standard normal, as far
+    as the grid goes that an input is put on; others, and those that are numbers of things, repeat the rows of the
+    program's example inputs.
 
     Args:
         program: The program.
@@ -38,6 +43,7 @@ def random_inputs(
         sizes: Sizes of other dimensions that vary, by name; by default those of the example inputs.
     """
     generator, samples = torch.Generator().manual_seed(seed), batch_size(program.example_inputs)
+    grids = input_grids(program.graph)
     varying = [0 in dims for dims in program.dynamic_shapes or [{}] * len(program.example_inputs)]
 
     def make(each: NetworkInput, example: Tensor, varies: bool, is_discrete: bool) -> NDArray[np.generic]:
@@ -48,7 +54,10 @@ def random_inputs(
             shape[axis] = (sizes or {}).get(size.name, shape[axis])
         has_range, is_real = each.low is not None, example.is_floating_point() and not is_discrete
         if has_range or (is_real and example.ndim):
-            return drawn(each, tuple(shape), generator).to(example.dtype).numpy()
+            values = drawn(each, tuple(shape), generator)
+            if (grid := grids.get(each.name)) is not None:
+                values = values.clamp(grid.range.low, grid.range.high)
+            return values.to(example.dtype).numpy()
         for axis, count in enumerate(shape):
             example = example.index_select(axis, torch.arange(count) % max(example.shape[axis], 1))
         return example.numpy()
@@ -74,18 +83,27 @@ def batch_sizes(program: Program, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(size, least) if most is None else min(max(size, least), most) for size in sizes))
 
 
+@torch.no_grad()
 def onnx_vs_torch(program: Program, onnx_path: Path, seed: int = 0) -> float:
     """Largest relative difference of ONNX Runtime from torch over the outputs, at batch sizes 2 and 3.
 
-    A quantized program is run as its file has it, in floating point between its grids: what kernels of whole numbers
-    make of it is rounded elsewhere, and compared under the tolerance of its engine.
+    A quantized program is run as its file has it, in floating point between its grids, and compared from grid to grid
+    (`grid_comparison`): what kernels of whole numbers make of it is compared under the tolerance of its engine.
 
     Raises:
-        NumericMismatchError: The causes are those of `difference_from_torch`.
+        NumericMismatchError: The causes are those of `difference_from_torch`, or the file has other grids.
         NativeCrashError: ONNX Runtime dies.
     """
-    with open_onnx(onnx_path, as_written=is_quantized(program.graph)) as session:
-        return difference_from_torch(session, program, (2, 3), seed)
+    if is_quantized(program.graph):
+        drawn_inputs = [
+            random_inputs(program, batch, seed, other_sizes(program) if number else None)
+            for number, batch in enumerate(batch_sizes(program, _BATCHES))
+        ]
+        return difference_between_grids(
+            program, onnx_path, [(arrays, as_arguments(program, arrays)) for arrays in drawn_inputs]
+        )
+    with open_onnx(onnx_path) as session:
+        return difference_from_torch(session, program, _BATCHES, seed)
 
 
 def difference_from_torch(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> float:
@@ -94,7 +112,9 @@ def difference_from_torch(session: Predict, program: Program, batches: tuple[int
 
 
 @torch.no_grad()
-def differences_by_output(session: Predict, program: Program, batches: tuple[int, ...], seed: int) -> dict[str, float]:
+def differences_by_output(
+    session: Predict, program: Program, batches: tuple[int, ...], seed: int, drawn_for: Program | None = None
+) -> dict[str, float]:
     """Largest relative difference of an engine from torch, by the name of the output.
 
     Dimensions beside the batch that vary have the sizes of the example inputs first, then others.
@@ -104,6 +124,7 @@ def differences_by_output(session: Predict, program: Program, batches: tuple[int
         program: The program, which is run in its inference form.
         batches: Batch sizes to try; a program with a fixed batch is run at that one instead.
         seed: Seed of the random inputs.
+        drawn_for: The program whose `random_inputs` they are, where that is another form of it.
 
     Returns:
         max|a-b| / max|b|.
@@ -113,7 +134,7 @@ def differences_by_output(session: Predict, program: Program, batches: tuple[int
     """
     worst: dict[str, float] = {}
     for number, batch in enumerate(batch_sizes(program, batches)):
-        inputs = random_inputs(program, batch, seed, other_sizes(program) if number else None)
+        inputs = random_inputs(drawn_for or program, batch, seed, other_sizes(program) if number else None)
         args, kwargs = as_arguments(program, inputs)
         expected = program.eval()(*args, **kwargs)
         actual = OutputForm.of(program.graph).of_arrays(session(*inputs))

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from prunec.compiler.cli.main import app
+from prunec.runtime.devices import DEVICES, Device
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for pattern in ("*.md", "docs/*.md", "examples/*/*.md") for path in ROOT.glob(pattern))
@@ -40,6 +41,24 @@ def known_options() -> dict[str, set[str]]:
         name: {option for parameter in command.params for option in parameter.opts} | {"--help"}
         for name, command in subcommands.items()
     }
+
+
+def test_the_table_of_devices_is_that_of_the_code() -> None:
+    rows = {
+        row.split("|")[1].strip(" `"): row for row in (ROOT / "docs/engines.md").read_text().splitlines() if "|" in row
+    }
+    for device in DEVICES.values():
+        cells = [cell.strip() for cell in rows[device.name].split("|")[3:9]]
+        peaks = [peak_words(device, precision) for precision in ("fp32", "fp16", "int8")]
+        assert [cells[0], cells[1].removesuffix(" (no bf16)"), cells[2]] == peaks
+        assert cells[1].endswith("(no bf16)") == ("fp16" in device.precisions and "bf16" not in device.precisions)
+        memory = "not known" if device.memory_gb_per_s is None else f"{device.memory_gb_per_s:g}"
+        assert cells[3:5] == ["yes" if device.sparse_tensor_cores else "no", memory]
+
+
+def peak_words(device: Device, precision: str) -> str:
+    peak = device.peak_dense_tops.get(precision)
+    return "no" if precision not in device.precisions else "not known" if peak is None else f"{peak:g}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

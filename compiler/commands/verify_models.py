@@ -28,6 +28,8 @@ from prunec.runtime.onnx_quantizers import rounding_in_steps
 from prunec.runtime.target import Target
 
 _SEED = 0
+#: Precision of what a typed file computes between its grids, where that is compared.
+_OTHER_PRECISION = {"int8": "fp16"}
 #: Steps of its grid that a weight may lie from its whole number, and the rounding of the division.
 _HALF_A_STEP = 0.5 + 1e-3
 #: What decides how a network becomes an ONNX file.
@@ -94,7 +96,7 @@ def check_outputs(bundle: Bundle, program: Program) -> str:
     """
     error = onnx_vs_torch(program, bundle.folder / MODEL_ONNX, seed=_SEED)
     text = _within(error, MAX_ONNX_VS_TORCH_RELATIVE_ERROR, MODEL_ONNX, MODEL_PT2)
-    typed = [(TOLERANCES[p], bundle.folder / name) for p, name in TYPED_ONNX.items()]
+    typed = [(TOLERANCES[_OTHER_PRECISION.get(p, p)], bundle.folder / name) for p, name in TYPED_ONNX.items()]
     with tempfile.TemporaryDirectory() as scratch:
         for limit, path in typed:
             if not path.exists():

@@ -55,7 +55,7 @@ def _compared(kind: EngineKind, engine: EngineInfo, program: Program) -> tuple[f
     An engine that dies when it is run is taken away, unless it is the model itself.
     """
     try:
-        from_fp32 = compare_outputs(kind, engine, without_quantizers(program))
+        from_fp32 = compare_outputs(kind, engine, without_quantizers(program), drawn_for=program)
         is_same = not is_quantized(program.graph)
         return (max(from_fp32.values()) if is_same else compare_with_torch(kind, engine, program)), from_fp32
     except NativeCrashError:

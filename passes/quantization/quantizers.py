@@ -166,6 +166,12 @@ def quantizers(graph: Graph) -> Iterator[Quantizer]:
     yield from (found for found in map(quantizer_of, calls(graph, PER_TENSOR, PER_CHANNEL)) if found is not None)
 
 
+def input_grids(graph: Graph) -> dict[str, Grid]:
+    """The grids that a network's inputs are put on, by the name of the input's node."""
+    found = (quantizer for quantizer in quantizers(graph) if quantizer.source.op == "placeholder")
+    return {quantizer.source.name: quantizer.grid for quantizer in found if quantizer.grid is not None}
+
+
 def is_quantized(graph: Graph) -> bool:
     """Whether values of a graph are on grids."""
     return next(calls(graph, PER_TENSOR, PER_CHANNEL), None) is not None

@@ -73,8 +73,12 @@ def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, s
     return max(compare_outputs(kind, engine, program, seed).values())
 
 
-def compare_outputs(kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0) -> dict[str, float]:
-    """Relative differences of an engine, run here, from the program that it was built from, or another one.
+def compare_outputs(
+    kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0, drawn_for: Program | None = None
+) -> dict[str, float]:
+    """Relative differences of an engine, run here, from the program that it was built from, or another form of it.
+
+    Inputs are random, those of ``drawn_for`` where that is given.
 
     Returns:
         max|a-b| / max|b| by output, at a batch of 2, or the nearest one that the engine takes.
@@ -85,7 +89,7 @@ def compare_outputs(kind: EngineKind, engine: EngineInfo, program: Program, seed
     """
     batch = engine.ranges["batch"].nearest(_COMPARED_BATCH) if "batch" in engine.ranges else _COMPARED_BATCH
     with ENGINES.blame(kind.name), RemoteSession(engine, kind.title) as session:
-        return differences_by_output(session, program, (batch,), seed)
+        return differences_by_output(session, program, (batch,), seed, drawn_for)
 
 
 def compare_models(

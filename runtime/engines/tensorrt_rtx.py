@@ -47,6 +47,8 @@ class TensorRTRTX(NvidiaEngine):
         said = ["Built ahead of time by TensorRT-RTX on the CPU; TensorRT itself can't load it."]
         if target.sparse:
             said += ["Kernels are chosen on the device: whether sparse ones are used isn't known before it runs there."]
+        if target.precision == "int8":
+            said += ["The vendor's support matrix of TensorRT-RTX lists INT8 for products with weights alone."]
         if outside := self.outside_support(target):
             said += [outside]
         return tuple(said)

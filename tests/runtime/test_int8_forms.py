@@ -1,0 +1,132 @@
+"""Quantized networks as ONNX files: the same function in every form, and whole numbers that stand for the weights."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from prunec.passes import Program
+from prunec.passes.cost import layer_calls
+from prunec.passes.costs.counting import work_of
+from prunec.passes.errors import NumericMismatchError
+from prunec.passes.quantization.grids import Form
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
+from prunec.passes.quantization.quantizers import is_on_grids, without_quantizers
+from prunec.runtime.costs.roofline import RooflineCosts, predict_program, roofline_costs, weights_in_float
+from prunec.runtime.engines.protocol import TOLERANCES
+from prunec.runtime.engines.remote import open_onnx
+from prunec.runtime.int8_form import as_timed
+from prunec.runtime.numerics import difference_from_torch, onnx_vs_torch
+from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import to_fp32, typed_form
+from prunec.runtime.onnx_quantizers import rounding_in_steps
+from prunec.runtime.target import Target
+from tests.runtime.nets import small
+
+FORMS: tuple[Form, ...] = ("symmetric", "affine")
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Path]:
+    program = quantized_untrained(small(sparse=True), request.param)
+    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    export_onnx(program, path)
+    return program, path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_wrong_bias_is_found_between_any_two_grids(form: Form, tmp_path: Path) -> None:
+    program = quantized_untrained(small(), form)
+    export_onnx(program, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "depthwise.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    assert onnx_vs_torch(program, tmp_path / "model.onnx") > 1e-3
+
+
+def test_other_grids_are_found(tmp_path: Path) -> None:
+    program = quantized_untrained(small(), "affine")
+    export_onnx(quantized_untrained(small(), "symmetric"), tmp_path / "model.onnx")
+    with pytest.raises(NumericMismatchError, match="other grids"):
+        onnx_vs_torch(program, tmp_path / "model.onnx")
+
+
+def weights_of(program: Program) -> dict[str, np.ndarray]:
+    return {name: parameter.detach().double().numpy() for name, parameter in program.parameters().items()}
+
+
+def test_as_written_the_file_is_torch_and_kernels_are_near_it(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    assert onnx_vs_torch(program, path) < 1e-6
+    with open_onnx(path) as session:
+        assert difference_from_torch(session, program, (2, 3), 0) < TOLERANCES["int8"]
+        assert difference_from_torch(session, without_quantizers(program), (2, 3), 0) > 1e-4, "it rounds to grids"
+
+
+def test_sixteen_bits_around_the_grids(exported: tuple[Program, Path], tmp_path: Path) -> None:
+    program, path = exported
+    half = typed_form("fp16", path, tmp_path / "half.onnx")
+    before, after = (onnx.load(each).graph for each in (path, half))
+    whole = {t.name: t.raw_data for t in before.initializer if t.data_type in (TensorProto.INT8, TensorProto.UINT8)}
+    stored = {tensor.name: tensor for tensor in after.initializer}
+    assert whole
+    assert all(stored[name].raw_data == data for name, data in whole.items())
+    count = [sum("Linear" in node.op_type for node in graph.node) for graph in (before, after)]
+    assert count[0] == count[1]
+    scales = {node.input[1] for node in after.node if node.op_type == "DequantizeLinear"}
+    assert {stored[name].data_type for name in scales} == {TensorProto.FLOAT16}
+    to_fp32(half, tmp_path / "wide.onnx")
+    assert 1e-5 < onnx_vs_torch(program, tmp_path / "wide.onnx") < TOLERANCES["fp16"]
+
+
+def test_weights_are_stored_within_half_a_step(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    steps = rounding_in_steps(onnx.load(path), weights_of(program))
+    quantized = {layer.weight for call, layer in layer_calls(program.graph) if is_on_grids(call)}
+    assert set(steps) == quantized
+    assert len(quantized) == 6
+    assert 0.3 < max(steps.values()) <= 0.5 + 1e-3
+
+
+def test_a_whole_number_that_is_off_is_found(exported: tuple[Program, Path]) -> None:
+    program, path = exported
+    model = onnx.load(path)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "grouped.weight")
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += 2 if values.flat[0] < 100 else -2
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    assert rounding_in_steps(model, weights_of(program))["grouped.weight"] >= 1.5
+
+
+def roofline(target: str, float_weights: frozenset[str] = frozenset()) -> RooflineCosts:
+    costs = roofline_costs(Target.parse(target), 64, float_weights=float_weights)
+    assert isinstance(costs, RooflineCosts)
+    return costs
+
+
+def test_layers_in_higher_precision_are_predicted_so() -> None:
+    program = small()
+    work, all_weights = work_of(program), frozenset(layer.weight for layer in program.layers())
+    in_int8 = roofline("l4-int8").times(work)
+    kept = roofline("l4-int8", frozenset({"body.weight"})).times(work)
+    at = [operation.weight for operation in work.operations].index("body.weight")
+    for each in ("compute_ms", "memory_ms"):
+        mixed, whole = (getattr(times, each) for times in (kept, in_int8))
+        assert np.array_equal(np.delete(mixed, at), np.delete(whole, at))
+    assert kept.total_ms[at] > in_int8.total_ms[at]
+    assert roofline("l4-int8").plain.network_ms(work) == roofline("l4").network_ms(work)
+    assert predict_program(program, Target.parse("l4-int8"), 64) == predict_program(program, Target.parse("l4"), 64)
+    assert weights_in_float(program) == all_weights
+
+
+def test_what_is_timed_is_what_comes_of_a_compile() -> None:
+    target = Target.parse("l4-2:4-int8")
+    timed = as_timed(small(), target)
+    assert timed.masks
+    assert weights_in_float(timed) == frozenset()
+    assert (target.float_precision, Target.parse("cpu-int8").float_precision) == ("fp16", "fp32")
+    float_program = small()
+    assert as_timed(float_program, Target.parse("l4")) is float_program
