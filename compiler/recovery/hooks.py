@@ -16,8 +16,10 @@ from prunec.passes.plugins import Catalogue
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
 
-#: The hooks that can be asked for by name; all of them come from other packages.
-HOOKS = Catalogue("training hook", "prunec.training_hooks", {})
+#: The hooks that can be asked for by name: prunec's own, and those of other packages.
+HOOKS = Catalogue(
+    "training hook", "prunec.training_hooks", {"quantize": "prunec.compiler.recovery.quantize_hook:Quantize"}
+)
 
 
 @dataclass(frozen=True)

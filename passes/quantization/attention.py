@@ -14,12 +14,19 @@ _ATEN = torch.ops.aten
 
 
 def decompose_attention(program: Program) -> PassResult:
-    """Write every ``scaled_dot_product_attention`` of an inference form as products, sum with the mask and softmax.
+    """Write every ``scaled_dot_product_attention`` as products, sum with the mask and softmax.
 
     Scores are scaled after their product, so that it reads queries and keys as they are. Rows in which a mask leaves
     nothing give 0, as torch has it. Attention with dropout or with fewer heads of keys than of queries stays whole.
     """
-    graph, count = copied_graph(program.graph), 0
+    graph = copied_graph(program.graph)
+    count = decompose_in(graph)
+    return PassResult(program.with_tensors(program.tensors(), graph), count > 0, {"decomposed": count})
+
+
+def decompose_in(graph: Graph) -> int:
+    """As `decompose_attention`, in place; how often there was any to decompose."""
+    count = 0
     for node in list(calls(graph, "scaled_dot_product_attention")):
         bound = arguments(node)
         if not (bound["dropout_p"] or bound["enable_gqa"]):
@@ -28,7 +35,7 @@ def decompose_attention(program: Program) -> PassResult:
             node.replace_all_uses_with(result)
             graph.erase_node(node)
             count += 1
-    return PassResult(program.with_tensors(program.tensors(), graph), count > 0, {"decomposed": count})
+    return count
 
 
 class _Writer:

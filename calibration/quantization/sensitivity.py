@@ -1,0 +1,222 @@
+"""What quantizing each layer alone costs, and which layers to leave in higher precision for a limit of it all."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from prunec.passes.cost import layer_calls
+from prunec.passes.costs.cost_model import CostModel
+from prunec.passes.costs.counting import work_of
+from prunec.passes.errors import UsageError
+from prunec.passes.feeding import BatchInputs, feed, sample_count
+from prunec.passes.interruption import stop_if_asked
+from prunec.passes.program import Program
+from prunec.passes.quantization.grids import Form, Range
+from prunec.passes.quantization.placement import Placement
+from prunec.passes.quantization.quantizers import quantize
+
+#: (outputs of the quantized program, outputs of the one in floating point) -> the error on a batch.
+ErrorOf = Callable[[Any, Any], float]
+#: (rounds that are done, rounds in all, seconds that the others are likely to take).
+Progress = Callable[[int, int, float], None]
+
+
+def relative_squared_error(actual: Any, expected: Any) -> float:
+    """The sum of squared differences over that of squares, of all floating-point outputs together."""
+    pairs = list(zip(*(_floating(outputs) for outputs in (actual, expected)), strict=True))
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    size = sum(float(b.square().sum()) for _, b in pairs)
+    return difference / size if size else math.inf if difference else 0.0
+
+
+def kl_divergence(actual: Any, expected: Any) -> float:
+    """The mean Kullback-Leibler divergence of softmaxed logits (..., classes) from the expected ones, in nats."""
+    (a,), (b,) = (_floating(outputs) for outputs in (actual, expected))
+    log_a, log_b = (logits.reshape(-1, logits.shape[-1]).log_softmax(1) for logits in (a, b))
+    return float((log_b.exp() * (log_b - log_a)).sum(1).mean())
+
+
+def _floating(outputs: Any) -> list[Tensor]:
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return [leaf.double() for leaf in leaves if leaf.is_floating_point()]
+
+
+def silent(done: int, total: int, seconds_left: float) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass
+class _Rounds:
+    """Counts rounds of equal work, and tells what is left of them."""
+
+    total: int
+    progress: Progress
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self._start = time.monotonic()
+
+    def end_one(self) -> None:
+        self.done += 1
+        spent = time.monotonic() - self._start
+        self.progress(self.done, self.total, spent / self.done * (self.total - self.done))
+        stop_if_asked()
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What a layer's quantization costs and brings.
+
+    Attributes:
+        layer: Path of the layer.
+        error: Error of the network's outputs where this layer alone is quantized.
+        cost: Milliseconds of the layer in floating point, or its multiply-accumulates where no cost model is known.
+    """
+
+    layer: str
+    error: float
+    cost: float
+
+    @property
+    def error_per_cost(self) -> float:
+        """The error that quantization pays for a unit of what it makes faster."""
+        if not self.cost:
+            return math.inf if self.error else 0.0
+        return self.error / self.cost
+
+
+def alone(program: Program, placement: Placement, layer: str) -> Placement:
+    """The part of a placement that one layer needs in all of its calls: its weight, and what it reads."""
+    own = {call.name for call, each in layer_calls(program.graph) if each.name == layer}
+    sites = [replace(site, readers=tuple(name for name in site.readers if name in own)) for site in placement.sites]
+    return Placement(
+        tuple(site for site in sites if site.readers),
+        tuple(weight for weight in placement.weights if weight.call in own),
+        tuple(each for each in placement.layers if each.layer == layer),
+    )
+
+
+@torch.no_grad()
+def sensitivities(
+    program: Program,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    form: Form,
+    batches: Sequence[BatchInputs],
+    *,
+    costs: CostModel | None = None,
+    error_of: ErrorOf = relative_squared_error,
+    progress: Progress = silent,
+) -> tuple[LayerSensitivity, ...]:
+    """Quantize every layer alone and compare the outputs with those in floating point.
+
+    The network runs once on all inputs for every layer.
+
+    Args:
+        program: The program in its inference form, that the placement is of.
+        placement: All that is to be quantized; layers that stay in higher precision have no row.
+        ranges: The range of every family of the placement.
+        form: Form of the grids of activations.
+        batches: Calibration inputs.
+        costs: The cost model; None to take multiply-accumulates.
+        error_of: The error on a batch; the mean over samples counts.
+        progress: Told after every layer.
+
+    Raises:
+        UsageError: There are no inputs.
+        InputError: The inputs are not those of the network.
+    """
+    if not batches:
+        raise UsageError("Sensitivity needs calibration inputs, and there are none.")
+    cost_of = layer_costs(program, costs)
+    expected = [feed(program, inputs) for inputs in batches]
+    samples = [sample_count(inputs) for inputs in batches]
+    names = tuple(dict.fromkeys(row.layer for row in placement.layers if row.is_quantized))
+    rounds, found = _Rounds(len(names), progress), []
+    for name in names:
+        quantized = quantize(program, alone(program, placement, name), ranges, form)
+        errors = [error_of(feed(quantized, x), outputs) for x, outputs in zip(batches, expected, strict=True)]
+        error = sum(n * each for n, each in zip(samples, errors, strict=True)) / sum(samples)
+        found.append(LayerSensitivity(name, error, cost_of[name]))
+        rounds.end_one()
+    return tuple(found)
+
+
+def layer_costs(program: Program, costs: CostModel | None = None) -> Mapping[str, float]:
+    """Milliseconds of every layer by a cost model, or its multiply-accumulates without one; all calls together."""
+    work = work_of(program)
+    values = work.macs if costs is None else costs.layer_ms(work)
+    names = {layer.weight: layer.name for layer in program.layers()}
+    found: dict[str, float] = defaultdict(float)
+    for operation, value in zip(work.operations, values, strict=True):
+        if operation.weight in names:
+            found[names[operation.weight]] += float(value)
+    return found
+
+
+def worst_first(found: Sequence[LayerSensitivity]) -> tuple[str, ...]:
+    """Layers in the order in which to leave them in higher precision: by the error that each pays for being faster."""
+    return tuple(each.layer for each in sorted(found, key=lambda each: -each.error_per_cost))
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """The layers that stay in higher precision.
+
+    Attributes:
+        kept: Their paths, in the order in which they were chosen.
+        lost: What is lost of the metric with them.
+        is_met: Whether that is within the limit.
+        tried: Every set of layers that was tried, with what it lost.
+    """
+
+    kept: tuple[str, ...]
+    lost: float
+    is_met: bool
+    tried: Mapping[tuple[str, ...], float]
+
+
+def fewest_kept(
+    order: Sequence[str], lost: Callable[[tuple[str, ...]], float], limit: float, progress: Progress = silent
+) -> MixedPrecision:
+    """The fewest layers in an order that meet a limit, less those among them that aren't needed for it.
+
+    Their number is found by bisection, as if what is lost never grew with it; then each but the last is tried without.
+    Where even all layers don't meet the limit all of them are given, and the result says so.
+
+    Args:
+        order: Layers, those first that are best left in higher precision.
+        lost: Points of the metric that are lost where these layers stay in higher precision, all others quantized.
+        limit: Points that may be lost.
+        progress: Told after every trial; how many there will be is known once the number of layers is.
+    """
+    rounds = _Rounds(2 + math.ceil(math.log2(max(len(order), 1))), progress)
+    tried: dict[tuple[str, ...], float] = {}
+
+    def is_met(kept: tuple[str, ...]) -> bool:
+        if kept not in tried:
+            tried[kept] = lost(kept)
+            rounds.end_one()
+        return tried[kept] <= limit
+
+    if is_met(()):
+        return MixedPrecision((), tried[()], True, tried)
+    least, most = 1, max(len(order), 1)
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if is_met(tuple(order[:middle])) else (middle + 1, most)
+    kept = tuple(order[:most])
+    if not is_met(kept):
+        return MixedPrecision(kept, tried[kept], False, tried)
+    rounds.total = rounds.done + len(kept) - 1
+    for layer in kept[-2::-1]:
+        without = tuple(name for name in kept if name != layer)
+        kept = without if is_met(without) else kept
+    return MixedPrecision(kept, tried[kept], True, tried)
