@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from prunec.passes.base import PassResult
-from prunec.passes.cost import layer_name
-from prunec.passes.graphs import arguments, calls, copied_graph, is_read_once, operator_name, set_argument
+from prunec.passes.graphs import arguments, calls, copied_graph, is_read_once, operator_name
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
+from prunec.passes.quantization.biases import set_bias
 from prunec.passes.tensors import like
 
 
@@ -71,15 +71,4 @@ def _fold(layer: Node, norm: Node, tensors: dict[str, Tensor]) -> None:
     new = (old - value("running_mean", 0)) * factor + value("bias", 0)
     shape = [-1 if dim == axis else 1 for dim in range(weight.ndim)]
     tensors[weight_name] = like(weight, (weight.detach().double() * factor.view(shape)).to(weight.dtype))
-    if bias is not None:
-        tensors[str(bias.target)] = like(tensors[str(bias.target)], new.to(weight.dtype))
-        return
-    name = f"{layer_name(weight_name)}.bias" if "." in weight_name else "bias"
-    while name in tensors:
-        name += "_"
-    tensors[name] = nn.Parameter(new.to(weight.dtype))
-    with layer.graph.inserting_before(layer):
-        getter = layer.graph.get_attr(name)
-    shape_ = (weight.shape[axis],)
-    getter.meta = {**bound["weight"].meta, "shapes": shape_, "sample_shapes": shape_}
-    set_argument(layer, "bias", getter)
+    set_bias(layer, new.to(weight.dtype), tensors)

@@ -114,7 +114,9 @@ def scale_values(group: ChannelGroup, factor: Tensor, values: dict[str, Tensor])
 
 def written_range(group: ChannelGroup, values: Mapping[str, Tensor]) -> Tensor:
     """The largest magnitude of what writes each channel, float64 (channels,)."""
-    return torch.stack([values[each.weight].abs().reshape(group.channels, -1).amax(1) for each in group.writers]).amax(0)
+    return torch.stack([values[each.weight].abs().reshape(group.channels, -1).amax(1) for each in group.writers]).amax(
+        0
+    )
 
 
 def read_range(group: ChannelGroup, values: Mapping[str, Tensor]) -> Tensor:
@@ -193,7 +195,7 @@ class _Grouping:
         elif operator == "layer_norm" and self._is_own(node) and len(arguments(node)["normalized_shape"]) == 1:
             self._fix(node.all_input_nodes)
             self._begin(node, len(node.meta["sample_shapes"]) - 1)
-        elif not (node.op == "call_function" and self._passes_on(node, operator)):
+        elif not (node.op == "call_function" and self._passes_on(node)):
             self._fix([node, *node.all_input_nodes])
 
     def _is_own(self, call: Node) -> bool:
@@ -223,36 +225,40 @@ class _Grouping:
         writer = Writer(call.name, operator_name(call.target), str(bound["weight"].target), bias)
         self._writers[call].append(writer)
 
-    def _passes_on(self, node: Node, operator: str) -> bool:
+    def _passes_on(self, node: Node) -> bool:
         """Take a node into the group of what it reads; False where its operator doesn't keep factors."""
         read = node.all_input_nodes
-        shape = node.meta.get("sample_shapes")
-        if not read or read[0] not in self._axis or not isinstance(shape, tuple):
+        if not read or read[0] not in self._axis or not isinstance(node.meta.get("sample_shapes"), tuple):
             return False
         axis = self._axis[read[0]]
-        if operator in CLIPS:
-            bounds = clip_bounds(node)
-            if bounds is None or not bounds[0] <= 0 <= bounds[1]:
-                return False
-            if any(math.isfinite(bound) and bound for bound in bounds):
-                self._clips[node].append(node.name)
-        elif operator in _SUMS:
-            sizes = [each.meta.get("sample_shapes") for each in read]
-            is_sum = len(read) == 2 and sizes[0] == sizes[1] and self._axis.get(read[1]) == axis
-            if not is_sum:
-                return False
-        elif operator in _RESHAPES:
-            if not _keeps_axis(read[0].meta["sample_shapes"], shape, axis):
-                return False
-        elif operator == "mean":
-            if not _is_mean_behind(node, axis):
-                return False
-        elif operator not in _HOMOGENEOUS or any(each.op != "get_attr" for each in read[1:]):
+        if not self._keeps_factors(node, operator_name(node.target), axis):
             return False
         self._axis[node] = axis
         for each in read:
             if each in self._axis:
                 self._parent[self._root(each)] = self._root(node)
+        return True
+
+    def _keeps_factors(self, node: Node, operator: str, axis: int) -> bool:
+        first, *others = node.all_input_nodes
+        shapes = [each.meta.get("sample_shapes") for each in (node, first, *others)]
+        if operator in CLIPS:
+            return self._keeps_factors_scaled(node)
+        if operator in _SUMS:
+            return len(others) == 1 and shapes[1] == shapes[2] and self._axis.get(others[0]) == axis
+        if operator in _RESHAPES:
+            return _keeps_axis(shapes[1], shapes[0], axis)
+        if operator == "mean":
+            return _is_mean_behind(node, axis)
+        return operator in _HOMOGENEOUS and all(each.op == "get_attr" for each in others)
+
+    def _keeps_factors_scaled(self, clip: Node) -> bool:
+        """Whether a clip keeps factors once its bounds are scaled, which have to be numbers around 0."""
+        bounds = clip_bounds(clip)
+        if bounds is None or not bounds[0] <= 0 <= bounds[1]:
+            return False
+        if any(math.isfinite(bound) and bound for bound in bounds):
+            self._clips[clip].append(clip.name)
         return True
 
     def _fix(self, nodes: Iterable[Node]) -> None:

@@ -5,8 +5,6 @@ Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight 
 makes it larger there, and the weights that read it smaller, changes no output.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
