@@ -170,7 +170,7 @@ class _Learning:
                 if (pull := _exponent(step / options.steps)) is not None:
                     loss = loss + _PULL * (1 - (2 * up - 1).abs() ** pull)[choice.free].mean()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return torch.where(choice.free, (logits.detach() >= 0).to(rest.dtype), choice.nearest)
 

@@ -21,7 +21,7 @@ from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import quantizers
 
 #: Samples that run at once: kernels are fastest on what fits into caches.
-_BATCH = 16
+BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def sweep(
         end_of: The node, a layer's call or one behind it, whose value in floating point is looked at.
         change: What is done with each of the `quantized_layers`.
     """
-    exact, rounded = (in_batches(program, inputs, _BATCH) for program in (reference, quantized))
+    exact, rounded = (in_batches(program, inputs, BATCH) for program in (reference, quantized))
     layers = {layer.call: layer for layer in quantized_layers(quantized.graph)}
     of_weights = {layer.quantizer for layer in layers.values()}
     wanted = {call: end_of(call).name for call in layers}

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -97,8 +97,9 @@ def scaled(program: Program, factors: Mapping[ChannelGroup, Tensor]) -> Program:
 
 def values_of(program: Program, groups: Iterable[ChannelGroup]) -> dict[str, Tensor]:
     """The weights and biases that groups name, in float64."""
-    names = {each.weight for group in groups for each in (*group.writers, *group.readers)}
-    names |= {each.bias for group in groups for each in group.writers if each.bias is not None}
+    groups = tuple(groups)
+    names = {each.weight for group in groups for each in group.readers}
+    names |= {name for group in groups for each in group.writers for name in (each.weight, each.bias) if name}
     return {name: tensor.detach().double() for name, tensor in program.tensors().items() if name in names}
 
 
@@ -241,7 +242,7 @@ class _Grouping:
 
     def _keeps_factors(self, node: Node, operator: str, axis: int) -> bool:
         first, *others = node.all_input_nodes
-        shapes = [each.meta.get("sample_shapes") for each in (node, first, *others)]
+        shapes: list[Any] = [each.meta.get("sample_shapes") for each in (node, first, *others)]
         if operator in CLIPS:
             return self._keeps_factors_scaled(node)
         if operator in _SUMS:

@@ -13,7 +13,7 @@ from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
 from prunec.calibration.quantization.side_by_side import quantized_layers
 from prunec.passes import capture
 from prunec.passes.errors import UsageError
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.graphs import arguments, copied_graph, operator_name
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
@@ -178,16 +178,27 @@ def means(program: Program, x: Tensor, names: set[str]) -> dict[str, Tensor]:
     return found
 
 
+def with_exact_layer(reference: Program, program: Program, biases: Program, call: str) -> Program:
+    """A quantized program in which one layer has its unrounded weight, and the bias of another program."""
+    graph, tensors = copied_graph(program.graph), program.tensors()
+    (layer,) = (each for each in quantized_layers(graph) if each.call.name == call)
+    layer.quantizer.replace_all_uses_with(arguments(layer.quantizer)["self"])
+    bias = str(arguments(layer.call)["bias"].target)
+    old = biases.tensors().get(bias, torch.zeros_like(tensors[bias]))
+    return program.with_tensors({**tensors, bias: nn.Parameter(old)}, graph)
+
+
 @pytest.mark.parametrize("part", [1.0, 0.5])
-def test_corrected_layers_yield_the_mean_of_floating_point(reference: Program, part: float) -> None:
+def test_corrected_layers_yield_the_mean_of_unrounded_weights(reference: Program, part: float) -> None:
     before, x = quantized_of(reference, part=part), images(24)
     result = correct_biases(reference, before, x)
     names = {layer.call.name for layer in quantized_layers(before.graph)}
     assert len(names) == len(result.stats["layers"]) == 7
-    wanted, old, new = (means(program, x, names) for program in (reference, before, result.program))
+    old, new = means(before, x, names), means(result.program, x, names)
     for name in names:
-        torch.testing.assert_close(new[name], wanted[name], rtol=1e-4, atol=1e-5)
-    assert max(float((old[name] - wanted[name]).abs().max()) for name in names) > 1e-3
+        exact = means(with_exact_layer(reference, result.program, before, name), x, {name})
+        torch.testing.assert_close(new[name], exact[name], rtol=1e-4, atol=1e-5)
+    assert max(float((old[name] - new[name]).abs().max()) for name in names) > 1e-4
 
 
 def test_layers_without_a_bias_get_one(reference: Program) -> None:
