@@ -80,7 +80,7 @@ def reconstruct(
     """
     tensors, count = program.tensors(), sample_count(inputs) - held_back
     # Runs of their own: where a layer sees tokens or windows, its input's first axis isn't that of the samples.
-    runs = [_in_batches(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
+    runs = [in_batches(program, part_of(inputs, part)) for part in (slice(count), slice(count, None))]
     left, changed = set(weights), set[Node]()
     names, norms = dict(weighted_calls(program.graph)), _own_batch_norms(program)
     for node in stoppable(program.graph.nodes):
@@ -108,14 +108,19 @@ def reconstruct(
             run.step(node)
 
 
-def _in_batches(program: Program, inputs: BatchInputs) -> list["_Steps"]:
-    """Runs over the inputs: one over all of them, or one for each whole batch where the network fixes its batch."""
-    samples = sample_count(inputs)
-    size = samples if program.batch_is_dynamic else batch_size(program.example_inputs)
-    return [_Steps(program, part_of(inputs, slice(at, at + size))) for at in range(0, samples - size + 1, size)]
+def in_batches(program: Program, inputs: BatchInputs, most: int | None = None) -> list["Steps"]:
+    """Runs over the inputs: of all of them, or of ``most`` at a time, or of as many as the network takes at once.
+
+    What is left over is too few for a network that fixes or bounds its batch, and isn't run.
+    """
+    samples, (least, bound_) = sample_count(inputs), program.batch_bounds
+    size = min(most or samples, bound_ or samples) if program.batch_is_dynamic else batch_size(program.example_inputs)
+    least = least if program.batch_is_dynamic else size
+    starts = [at for at in range(0, samples, size) if samples - at >= least]
+    return [Steps(program, part_of(inputs, slice(at, at + size))) for at in starts]
 
 
-class _Steps(Interpreter):
+class Steps(Interpreter):
     """Runs a program node by node."""
 
     def __init__(self, program: Program, inputs: BatchInputs) -> None:

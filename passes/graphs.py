@@ -1,11 +1,12 @@
 """Small helpers over the ATen graph of a program: arguments by name, shapes as plain integers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
+from torch import Tensor
 from torch.fx import Graph, Node
 
 #: Shape of a tensor, or a list of them for an operator with several outputs, or None where there is no tensor.
@@ -78,6 +79,15 @@ def copied_graph(graph: Graph) -> Graph:
     output = clone.output(outputs)
     output.meta = dict(graph.output_node().meta)
     return clone
+
+
+def is_read_once(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a node yields a tensor of the program that one call alone reads, through any node, under any name."""
+    if node.op != "get_attr":
+        return False
+    tensor = tensors[str(node.target)]
+    same = [other for other in node.graph.find_nodes(op="get_attr") if tensors[str(other.target)] is tensor]
+    return sum(len(other.users) for other in same) == 1
 
 
 def unquantized(node: Node) -> Node:

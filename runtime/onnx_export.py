@@ -88,7 +88,8 @@ def _prepared(exported: ExportedProgram) -> ExportedProgram:
     attention = calls(exported.graph, "scaled_dot_product_attention")
     if any(len(arguments(node)["query"].meta["val"].shape) != 4 for node in attention):
         exported = exported.run_decompositions({_ATTENTION: _attention_of_rank_4})
-    fold_clips(exported.graph)
+    names, stored = exported.graph_signature.inputs_to_buffers, exported.state_dict
+    fold_clips(exported.graph, {read: stored[name] for read, name in names.items() if name in stored})
     _copy_before_reshapes(exported.graph)
     _keep_small_numbers(exported.graph)
     _cast_before_subtraction(exported.graph)

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from prunec.passes.base import PassResult
-from prunec.passes.cost import layer_name
-from prunec.passes.graphs import arguments, calls, copied_graph, operator_name, set_argument
+from prunec.passes.graphs import arguments, calls, copied_graph, is_read_once, operator_name
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
+from prunec.passes.quantization.biases import set_bias
 from prunec.passes.tensors import like
 
 
@@ -45,18 +45,11 @@ def _can_fold(layer: Node, norm: Node, tensors: dict[str, Tensor]) -> bool:
     bound, kind = arguments(layer), WEIGHTED[operator_name(layer.target)]
     weight, bias = bound["weight"], bound.get("bias")
     own = [node for node in (weight, bias) if node is not None]
-    plain = all(node.op == "get_attr" and _is_read_once(node, tensors) for node in own)
+    plain = all(is_read_once(node, tensors) for node in own)
     is_grouped = kind.is_transposed and int(bound.get("groups", 1)) > 1
     has_channels_second = kind.spatial_dims > 0 or len(layer.meta["sample_shapes"]) == 2
     known = all(arguments(norm)[name] is not None for name in ("running_mean", "running_var"))
     return plain and not is_grouped and has_channels_second and known
-
-
-def _is_read_once(node: Node, tensors: dict[str, Tensor]) -> bool:
-    """Whether one call alone reads a tensor, through any node, under any of its names."""
-    tensor = tensors[str(node.target)]
-    same = [other for other in node.graph.find_nodes(op="get_attr") if tensors[str(other.target)] is tensor]
-    return sum(len(other.users) for other in same) == 1
 
 
 @torch.no_grad()
@@ -78,15 +71,4 @@ def _fold(layer: Node, norm: Node, tensors: dict[str, Tensor]) -> None:
     new = (old - value("running_mean", 0)) * factor + value("bias", 0)
     shape = [-1 if dim == axis else 1 for dim in range(weight.ndim)]
     tensors[weight_name] = like(weight, (weight.detach().double() * factor.view(shape)).to(weight.dtype))
-    if bias is not None:
-        tensors[str(bias.target)] = like(tensors[str(bias.target)], new.to(weight.dtype))
-        return
-    name = f"{layer_name(weight_name)}.bias" if "." in weight_name else "bias"
-    while name in tensors:
-        name += "_"
-    tensors[name] = nn.Parameter(new.to(weight.dtype))
-    with layer.graph.inserting_before(layer):
-        getter = layer.graph.get_attr(name)
-    shape_ = (weight.shape[axis],)
-    getter.meta = {**bound["weight"].meta, "shapes": shape_, "sample_shapes": shape_}
-    set_argument(layer, "bias", getter)
+    set_bias(layer, new.to(weight.dtype), tensors)

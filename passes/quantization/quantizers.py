@@ -5,6 +5,7 @@ of clipping (straight-through; Jacob et al., CVPR 2018), and exported it is a pa
 DequantizeLinear.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,9 @@ from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Grid, Range, gr
 from prunec.passes.quantization.placement import Placement
 
 PER_TENSOR, PER_CHANNEL = "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"
-_RELU = torch.ops.aten.relu.default
+RELU = torch.ops.aten.relu.default
 #: Activations that clip, and the arguments that say where; None where that is not in the arguments.
-_CLIPS: Mapping[str, tuple[str | float | None, str | float | None]] = {
+CLIPS: Mapping[str, tuple[str | float | None, str | float | None]] = {
     "relu": (0.0, None),
     "relu6": (0.0, 6.0),
     "hardtanh": ("min_val", "max_val"),
@@ -93,7 +94,7 @@ def _of_weight(graph: Graph, tensors: dict[str, Tensor], source: Node, axis: int
             stored = [scales, torch.zeros(len(scales), dtype=torch.int32)]
             read = []
             for suffix, tensor in zip(_SUFFIXES, stored, strict=True):
-                name = _free_name(f"{source.target if source.op == 'get_attr' else source.name}{suffix}", tensors)
+                name = free_name(f"{source.target if source.op == 'get_attr' else source.name}{suffix}", tensors)
                 tensors[name] = tensor
                 getter = graph.get_attr(name)
                 shape = tuple(tensor.shape)
@@ -109,7 +110,8 @@ def _of_weight(graph: Graph, tensors: dict[str, Tensor], source: Node, axis: int
     return node
 
 
-def _free_name(name: str, tensors: Mapping[str, Tensor]) -> str:
+def free_name(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """The name, or one made of it that no tensor has."""
     while name in tensors:
         name += "_"
     return name
@@ -130,14 +132,18 @@ def _value(program: Program, source: Node) -> Tensor:
     return found.detach()
 
 
-def fold_clips(graph: Graph) -> None:
+def fold_clips(graph: Graph, tensors: Mapping[str, Tensor]) -> None:
     """Take out activations that clip no more than the grid after them does, in place; the function stays the same.
 
     Only one that nothing but quantizers reads goes. Of a clip whose lower bound a signed grid doesn't have, Relu stays.
+
+    Args:
+        graph: The graph.
+        tensors: What bounds of clips are read from, by the targets of the nodes that read it.
     """
-    for node in list(calls(graph, *_CLIPS)):
+    for node in reversed(list(calls(graph, *CLIPS))):
         grids = [quantizer.grid for quantizer in map(quantizer_of, node.users) if quantizer is not None]
-        bounds = clip_bounds(node)
+        bounds = clip_bounds(node, tensors)
         if bounds is None or not grids or len(grids) < len(node.users) or None in grids:
             continue
         low, high = bounds
@@ -146,17 +152,20 @@ def fold_clips(graph: Graph) -> None:
         if all(grid is not None and low <= grid.range.low + grid.scale * _ALIKE for grid in grids):
             node.replace_all_uses_with(node.all_input_nodes[0])
             graph.erase_node(node)
-        elif low == 0 and node.target != _RELU:
-            node.target, node.args, node.kwargs = _RELU, (node.all_input_nodes[0],), {}
+        elif low == 0 and node.target != RELU:
+            node.target, node.args, node.kwargs = RELU, (node.all_input_nodes[0],), {}
 
 
-def clip_bounds(node: Node) -> tuple[float, float] | None:
-    """Where an activation clips; None where it doesn't, or that is no number."""
-    if node.op != "call_function" or operator_name(node.target) not in _CLIPS:
+def clip_bounds(node: Node, tensors: Mapping[str, Tensor] | None = None) -> tuple[float, float] | None:
+    """Where an activation clips at the latest; None where it doesn't, or that is no number and no tensor of these."""
+    if node.op != "call_function" or operator_name(node.target) not in CLIPS:
         return None
     bound, bounds = arguments(node), []
-    for given, without in zip(_CLIPS[operator_name(node.target)], (-float("inf"), float("inf")), strict=True):
+    sides = ((-math.inf, torch.amax), (math.inf, torch.amin))
+    for given, (without, strictest) in zip(CLIPS[operator_name(node.target)], sides, strict=True):
         value = bound[given] if isinstance(given, str) else given
+        if isinstance(value, Node) and tensors is not None and str(value.target) in tensors:
+            value = float(strictest(tensors[str(value.target)]))
         bounds.append(without if value is None else value)
     return None if any(isinstance(value, Node | Tensor) for value in bounds) else (float(bounds[0]), float(bounds[1]))
 

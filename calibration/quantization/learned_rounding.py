@@ -1,0 +1,237 @@
+"""Learned rounding: whether each weight is rounded up or down is chosen by what its layer yields.
+
+Nagel, Amjad, van Baalen, Louizos, Blankevoort, "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML
+2020. Layer after layer; a layer reads what the quantized layers before it yield, and is to give, after its activation,
+what it gives in floating point.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.fx import Node
+
+from prunec.calibration.quantization.side_by_side import QuantizedLayer, sweep
+from prunec.calibration.reconstruction import Steps
+from prunec.calibration.unfold import unfolded
+from prunec.passes.base import PassResult
+from prunec.passes.errors import UsageError
+from prunec.passes.feeding import BatchInputs
+from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.interruption import stoppable
+from prunec.passes.operators import WEIGHTED
+from prunec.passes.program import Program
+from prunec.passes.quantization.grids import WEIGHT_LIMIT
+from prunec.passes.quantization.placement import ACTIVATIONS
+
+#: Ends that the sigmoid is stretched to before it is cut to 0 and 1, so that both are reached.
+_LOW, _HIGH = -0.1, 1.1
+#: Exponent of the term that draws each weight to a side, at first and at last; it begins after this share of the steps.
+_FIRST_EXPONENT, _LAST_EXPONENT, _WARM_UP = 20.0, 2.0, 0.2
+#: Weight of that term, the error being measured in that of rounding to the nearest.
+_PULL = 1.0
+_LEARNING_RATE = 1e-2
+
+
+@dataclass(frozen=True)
+class LearnedRounding:
+    """How rounding is learned.
+
+    Attributes:
+        steps: Steps of Adam for each layer.
+        places: Places of each sample that a layer's outputs are compared at; all where it has no more.
+        batch: Places of a step.
+        held_back: Share of the samples, the last ones, that the outcome is judged by.
+        seed: What the choice of places follows.
+    """
+
+    steps: int = 1000
+    places: int = 64
+    batch: int = 512
+    held_back: float = 0.25
+    seed: int = 0
+
+    def learn(self, reference: Program, quantized: Program, inputs: BatchInputs) -> PassResult:
+        """Learn the rounding of all weights that are parameters read by one layer.
+
+        The new weights lie on their grids, and the largest of each grid stays the largest, so `quantize` finds the same
+        grids again. Zeros stay zeros. What isn't better than rounding to the nearest on the samples held back isn't
+        taken. Transposed convolutions are left as they are.
+
+        Args:
+            reference: The program in floating point, in its inference form.
+            quantized: What `quantize` made of it, or of one with other biases.
+            inputs: Preprocessed inputs of the network; the activations of all of them are in memory at once.
+
+        Returns:
+            The quantized program with other weights; as facts for each layer the error of its outputs on the samples
+            held back, by rounding to the nearest and learned, relative to the outputs' power, and whether it was taken.
+
+        Raises:
+            UsageError: The inputs are too few to hold some back.
+        """
+        changed = quantized.clone()
+        learning = _Learning(self, changed)
+        sweep(reference, changed, inputs, _end, learning.change)
+        return PassResult(changed, any(fact["taken"] for fact in learning.facts), {"layers": learning.facts})
+
+
+def _activations(call: Node) -> Iterator[Node]:
+    """The activations behind a layer that an engine fuses with it, in order."""
+    end = call
+    while len(end.users) == 1 and operator_name((user := next(iter(end.users))).target) in ACTIVATIONS:
+        yield (end := user)
+
+
+def _end(call: Node) -> Node:
+    return [call, *_activations(call)][-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What a layer multiplies at some places, (groups, rows, K), and what it is to give there, (rows, filters)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __getitem__(self, chosen: slice | Tensor) -> "_Rows":
+        return _Rows(self.inputs[:, chosen], self.targets[chosen])
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class _Learning:
+    """The learning of one layer after the other."""
+
+    def __init__(self, options: LearnedRounding, program: Program) -> None:
+        self.options, self.tensors = options, program.tensors()
+        self.generator = Generator().manual_seed(options.seed)
+        self.facts: list[dict[str, Any]] = []
+
+    def change(self, layer: QuantizedLayer, runs: list[Steps], targets: list[Tensor]) -> None:
+        bias = arguments(layer.call).get("bias")
+        if WEIGHTED[operator_name(layer.call.target)].is_transposed or not (bias is None or bias.op == "get_attr"):
+            return
+        read = arguments(layer.call)["input"]
+        rows = self._rows(layer.call, [run.env[read] for run in runs], targets)
+        judged = max(round(len(rows) * self.options.held_back), 1)
+        if judged >= len(rows):
+            raise UsageError(
+                f"Learned rounding needs samples to learn from and others to judge by; {layer.name} sees {len(rows)}.",
+                hint="Give more samples.",
+            )
+        choice = _Choice(layer, self.tensors)
+        learned = self._learned(choice, rows[: len(rows) - judged])
+        nearest, other = (choice.error(part, rows[len(rows) - judged :]) for part in (choice.nearest, learned))
+        if taken := other < nearest:
+            self.tensors[layer.weight].copy_(choice.weight(learned))
+        self.facts.append({"layer": layer.name, "nearest": nearest, "learned": other, "taken": taken})
+
+    def _rows(self, call: Node, read: list[Tensor], targets: list[Tensor]) -> _Rows:
+        """Some places of every sample."""
+        pairs = [self._of_batch(call, *pair) for pair in zip(read, targets, strict=True)]
+        inputs, wanted = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        groups = int(arguments(call).get("groups", 1))
+        channels = arguments(call)["weight"].meta["shapes"][1]
+        parted = inputs.reshape(len(inputs), -1, groups, channels).permute(2, 0, 1, 3)
+        return _Rows(parted.reshape(groups, len(inputs), -1).contiguous(), wanted)
+
+    def _of_batch(self, call: Node, read: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        axis = target.ndim - WEIGHTED[operator_name(call.target)].spatial_dims - 1
+        flat = target.movedim(axis, -1)
+        places = math.prod(flat.shape[1:-1]) if flat.ndim > 2 else 1
+        flat = flat.reshape(-1, flat.shape[-1])
+        samples = len(flat) // places
+        order = torch.rand(samples, places, generator=self.generator).argsort(1)[:, : self.options.places]
+        chosen = (order.sort(1).values + places * torch.arange(samples).unsqueeze(1)).flatten()
+        found, at = [], 0
+        for part in unfolded(call, read):
+            found.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
+            at += len(part)
+        return torch.cat(found), flat[chosen]
+
+    def _learned(self, choice: "_Choice", rows: _Rows) -> Tensor:
+        """Which weights are rounded up, bool of the weight's shape."""
+        options = self.options
+        rest = choice.rest.clamp(0.01, 0.99)
+        logits = -torch.log((_HIGH - _LOW) / (rest - _LOW) - 1)
+        scale = choice.error(choice.nearest, rows) or 1.0
+        with torch.enable_grad():
+            logits.requires_grad_()
+            optimizer = torch.optim.Adam([logits], _LEARNING_RATE)
+            for step in stoppable(range(options.steps)):
+                chosen = torch.randint(len(rows), (min(options.batch, len(rows)),), generator=self.generator)
+                up = (torch.sigmoid(logits) * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+                loss = choice.error_of(up, rows[chosen]) / scale
+                if (pull := _exponent(step / options.steps)) is not None:
+                    loss = loss + _PULL * (1 - (2 * up - 1).abs() ** pull)[choice.free].mean()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        return torch.where(choice.free, (logits.detach() >= 0).to(rest.dtype), choice.nearest)
+
+
+def _exponent(progress: float) -> float | None:
+    """The exponent of the term that draws weights to a side, None while there is none."""
+    if progress < _WARM_UP:
+        return None
+    share = (progress - _WARM_UP) / (1 - _WARM_UP)
+    return _LAST_EXPONENT + (_FIRST_EXPONENT - _LAST_EXPONENT) * (1 + math.cos(math.pi * share)) / 2
+
+
+class _Choice:
+    """The weights of a layer between two numbers of its grid each, and what the layer gives by them."""
+
+    def __init__(self, layer: QuantizedLayer, tensors: dict[str, Tensor]) -> None:
+        quantizer, weight = arguments(layer.quantizer), tensors[layer.weight].detach()
+        self.scale: Tensor | float = quantizer["scale"]
+        if isinstance(quantizer["scale"], Node):
+            axis = quantizer["axis"]
+            shape = [-1 if dim == axis else 1 for dim in range(weight.ndim)]
+            self.scale = tensors[str(quantizer["scale"].target)].view(shape)
+        steps = weight / self.scale
+        self.low = steps.floor()
+        self.rest = steps - self.low
+        self.nearest = (steps.round() - self.low).to(weight.dtype)
+        #: Zeros stay zeros, and the largest stay so: the grid is found by them again.
+        self.free = (weight != 0) & (steps.round().abs() < WEIGHT_LIMIT)
+        self.call, self.tensors = layer.call, tensors
+        self.groups = int(arguments(layer.call).get("groups", 1))
+        self.activations = list(_activations(layer.call))
+
+    def weight(self, up: Tensor) -> Tensor:
+        """The weight on its grid, rounded up as far as is said; where a weight isn't free, as to the nearest."""
+        return (self.low + torch.where(self.free, up, self.nearest)) * self.scale
+
+    def error(self, up: Tensor, rows: _Rows) -> float:
+        """The mean squared error of the outputs, relative to their power."""
+        power = float(rows.targets.square().mean()) or 1.0
+        return float(self.error_of(up, rows)) / power
+
+    def error_of(self, up: Tensor, rows: _Rows) -> Tensor:
+        """The mean squared error of the outputs."""
+        return (self._outputs(self.weight(up), rows.inputs) - rows.targets).square().mean()
+
+    def _outputs(self, weight: Tensor, inputs: Tensor) -> Tensor:
+        filters = len(weight)
+        parted = weight.reshape(self.groups, filters // self.groups, weight.shape[1], -1)
+        matrix = parted.permute(0, 3, 2, 1).reshape(self.groups, -1, filters // self.groups)
+        outputs = torch.bmm(inputs, matrix).permute(1, 0, 2).reshape(-1, filters)
+        bias = arguments(self.call).get("bias")
+        outputs = outputs if bias is None else outputs + self.tensors[str(bias.target)].detach()
+        shaped = outputs.reshape(*outputs.shape, *[1] * WEIGHTED[operator_name(self.call.target)].spatial_dims)
+        for node in self.activations:
+            shaped = self._called(node, shaped)
+        return shaped.reshape(outputs.shape)
+
+    def _called(self, node: Node, value: Tensor) -> Tensor:
+        def given(read: Node) -> Tensor:
+            return self.tensors[str(read.target)] if read.op == "get_attr" else value
+
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), given)
+        result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+        return result
