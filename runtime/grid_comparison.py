@@ -109,7 +109,7 @@ class _Recorder(Interpreter):
 
     def __init__(self, program: Program) -> None:
         graph = copied_graph(program.eval().graph)
-        fold_clips(graph)
+        fold_clips(graph, program.tensors())
         super().__init__(GraphModule(program.module, graph))
         self.quantizers = list(_of_activations(graph))
         self._names = {quantizer.source.name for quantizer in self.quantizers}
