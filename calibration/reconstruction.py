@@ -108,7 +108,7 @@ def reconstruct(
             run.step(node)
 
 
-def in_batches(program: Program, inputs: BatchInputs, most: int | None = None) -> list["Steps"]:
+def in_batches(program: Program, inputs: BatchInputs, most: int | None = None) -> list["ProgramRun"]:
     """Runs over the inputs: of all of them, or of ``most`` at a time, or of as many as the network takes at once.
 
     What is left over is too few for a network that fixes or bounds its batch, and isn't run.
@@ -117,10 +117,10 @@ def in_batches(program: Program, inputs: BatchInputs, most: int | None = None) -
     size = min(most or samples, bound_ or samples) if program.batch_is_dynamic else batch_size(program.example_inputs)
     least = least if program.batch_is_dynamic else size
     starts = [at for at in range(0, samples, size) if samples - at >= least]
-    return [Steps(program, part_of(inputs, slice(at, at + size))) for at in starts]
+    return [ProgramRun(program, part_of(inputs, slice(at, at + size))) for at in starts]
 
 
-class Steps(Interpreter):
+class ProgramRun(Interpreter):
     """Runs a program node by node."""
 
     def __init__(self, program: Program, inputs: BatchInputs) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prunec.calibration.quantization.side_by_side import BATCH, QuantizedLayer, quantized_layers
-from prunec.calibration.reconstruction import Steps, in_batches
+from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.passes.base import PassResult
 from prunec.passes.feeding import BatchInputs
 from prunec.passes.graphs import arguments, copied_graph, is_read_once, operator_name
@@ -52,7 +52,7 @@ def correct_biases(reference: Program, quantized: Program, inputs: BatchInputs) 
     return PassResult(changed, bool(facts), {"layers": facts})
 
 
-def _shift(layer: QuantizedLayer, weight: Tensor, runs: list[Steps]) -> tuple[Tensor, float]:
+def _shift(layer: QuantizedLayer, weight: Tensor, runs: list[ProgramRun]) -> tuple[Tensor, float]:
     """The mean difference that a weight makes, (channels,), and its size relative to that of the outputs."""
     spatial_dims = WEIGHTED[operator_name(layer.call.target)].spatial_dims
     error = power = count = torch.zeros((), dtype=torch.float64)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.fx import Node
 
 from prunec.calibration.quantization.side_by_side import QuantizedLayer, sweep
-from prunec.calibration.reconstruction import Steps
+from prunec.calibration.reconstruction import ProgramRun
 from prunec.calibration.unfold import unfolded
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
@@ -44,6 +44,8 @@ class LearnedRounding:
         steps: Steps of Adam for each layer.
         places: Places of each sample that a layer's outputs are compared at; all where it has no more.
         batch: Places of a step.
+        damping: Weight of the error that inputs of equal power and without correlation would see, in that of the inputs
+            seen. What few samples hardly activate is rounded to the nearest by it.
         held_back: Share of the samples, the last ones, that the outcome is judged by.
         seed: What the choice of places follows.
     """
@@ -51,6 +53,7 @@ class LearnedRounding:
     steps: int = 1000
     places: int = 64
     batch: int = 512
+    damping: float = 0.3
     held_back: float = 0.25
     seed: int = 0
 
@@ -112,7 +115,7 @@ class _Learning:
         self.generator = Generator().manual_seed(options.seed)
         self.facts: list[dict[str, Any]] = []
 
-    def change(self, layer: QuantizedLayer, runs: list[Steps], targets: list[Tensor]) -> None:
+    def change(self, layer: QuantizedLayer, runs: list[ProgramRun], targets: list[Tensor]) -> None:
         bias = arguments(layer.call).get("bias")
         if WEIGHTED[operator_name(layer.call.target)].is_transposed or not (bias is None or bias.op == "get_attr"):
             return
@@ -159,14 +162,15 @@ class _Learning:
         options = self.options
         rest = choice.rest.clamp(0.01, 0.99)
         logits = -torch.log((_HIGH - _LOW) / (rest - _LOW) - 1)
-        scale = choice.error(choice.nearest, rows) or 1.0
+        scale = float(choice.error_of(choice.nearest, rows)) or 1.0
+        damping = options.damping * float(rows.inputs.square().mean())
         with torch.enable_grad():
             logits.requires_grad_()
             optimizer = torch.optim.Adam([logits], _LEARNING_RATE)
             for step in stoppable(range(options.steps)):
                 chosen = torch.randint(len(rows), (min(options.batch, len(rows)),), generator=self.generator)
                 up = (torch.sigmoid(logits) * (_HIGH - _LOW) + _LOW).clamp(0, 1)
-                loss = choice.error_of(up, rows[chosen]) / scale
+                loss = (choice.error_of(up, rows[chosen]) + damping * choice.change(up)) / scale
                 if (pull := _exponent(step / options.steps)) is not None:
                     loss = loss + _PULL * (1 - (2 * up - 1).abs() ** pull)[choice.free].mean()
                 optimizer.zero_grad()
@@ -206,6 +210,10 @@ class _Choice:
     def weight(self, up: Tensor) -> Tensor:
         """The weight on its grid, rounded up as far as is said; where a weight isn't free, as to the nearest."""
         return (self.low + torch.where(self.free, up, self.nearest)) * self.scale
+
+    def change(self, up: Tensor) -> Tensor:
+        """The squared change of the weights, summed over what a filter reads and averaged over filters."""
+        return ((self.rest - up) * self.scale).square().sum() / len(self.rest)
 
     def error(self, up: Tensor, rows: _Rows) -> float:
         """The mean squared error of the outputs, relative to their power."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from prunec.calibration.reconstruction import Steps, in_batches
+from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.passes.cost import layer_name
 from prunec.passes.feeding import BatchInputs
 from prunec.passes.graphs import arguments, calls
@@ -54,7 +54,7 @@ def quantized_layers(graph: Graph) -> Iterator[QuantizedLayer]:
 
 
 #: (layer, runs of the quantized program up to it, what its end yields in floating point in each of them)
-Change = Callable[[QuantizedLayer, list[Steps], list[Tensor]], None]
+Change = Callable[[QuantizedLayer, list[ProgramRun], list[Tensor]], None]
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ Models", ICML 2023. The inverse of the factors goes into the affine part of the 
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from prunec.passes.base import PassResult
@@ -40,7 +41,6 @@ def smooth(program: Program, maxima: Mapping[str, Tensor], share: float = 0.5) -
         raise ValueError(f"the share that goes into weights must be from 0 to 1, got {share}")
     groups = smoothable(program)
     values = values_of(program, groups)
-    factors = {
-        group: balance(maxima[group.readers[0].source].double(), read_range(group, values), share) for group in groups
-    }
+    read = {group: torch.stack([maxima[reader.source] for reader in group.readers]).amax(0) for group in groups}
+    factors = {group: balance(read[group].double(), read_range(group, values), share) for group in groups}
     return PassResult(scaled(program, factors), bool(groups), {"groups": len(groups)})
