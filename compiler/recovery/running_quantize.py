@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunec.compiler.recovery.running_hook import Attachment, RunningHook
+from prunec.compiler.recovery.running_hook import Attachment, Moment, RunningHook
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import Form
@@ -28,6 +28,12 @@ class RunningQuantize(RunningHook):
                 hint="Its option keep may leave none; recurrent layers have no such kernels.",
             )
         return Attachment()
+
+    def end_epoch(self, moment: Moment) -> str | None:
+        """Take over the first process's ranges, which others have seen other batches for."""
+        held = {family: moving.bounds.cpu() for family, moving in self.grids.ranges.items()}
+        self.restore({"bounds": self.training.processes.from_main(held)})
+        return None
 
     def decided(self) -> Mapping[str, object]:
         """The range of each family of tensors, by the name of its first node once batch norms are folded."""

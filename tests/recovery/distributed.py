@@ -51,7 +51,7 @@ def main() -> None:
     program = Sparsify().run(program).program
     others: dict[str, Any] = {"state": StateOptions(Path(state[0]), resume=True)} if state else {}
     given = json.loads(options)
-    hooks = tuple(getattr(toy_hooks, name)() for name in given["hooks"])
+    hooks = tuple(getattr(toy_hooks, name)() for name in given["hooks"]) or given["options"].pop("hooks", "")
     if given["ask"]:
         others["metric"] = asking(*given["ask"])
     try:

@@ -77,6 +77,15 @@ def test_the_hooks_of_two_processes_agree_and_learn_as_those_of_one(data: Data, 
     assert not torch.allclose(together["trained"][0][:, :, 0, 0], torch.eye(8), atol=1e-3)
 
 
+def test_two_processes_round_as_one_does_but_for_the_ranges_of_their_batches(data: Data, tmp_path: Path) -> None:
+    options = {**STEPS, "epochs": 8, "hooks": "quantize{momentum=0.5}"}
+    alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
+    assert isinstance(alone, dict), alone
+    assert isinstance(together, dict), together
+    assert together["losses"] == pytest.approx(alone["losses"], rel=0.02)
+    assert together["losses"] != pytest.approx(alone["losses"], rel=1e-6)
+
+
 def test_two_processes_resume_together_and_not_alone(data: Data, tmp_path: Path) -> None:
     options = {"epochs": 3, "schedule": "cosine:0.05", "batch_size": 32, "accumulate": 2, "ema": 0.9}
     state = str(tmp_path / "state.pt")

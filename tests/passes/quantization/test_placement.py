@@ -183,3 +183,13 @@ def test_random_networks(seed: int) -> None:
     for node in calls(graph, "cat"):
         assert len({grids.get(part) for part in arguments(node)["tensors"]}) == 1, node
     assert not grids.keys() & set(graph.output_node().all_input_nodes)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_kept_layers_add_no_sites(seed: int) -> None:
+    """One pass over the data for the whole placement tells the ranges of any with fewer layers."""
+    program = Sparsify().run(random_program(seed).single()).program
+    everything = {site.source for site in place(program).sites}
+    names = [layer.name for layer in program.layers()]
+    for kept in ((names[0],), (names[-1],), tuple(names[::2]), tuple(names)):
+        assert {site.source for site in place(program, kept).sites} <= everything
