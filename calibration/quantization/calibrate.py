@@ -1,10 +1,14 @@
 """Options of calibration: how a network's values are put on grids of whole numbers. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from prunec.passes.errors import UsageError
 from prunec.passes.quantization.method_names import METHODS, Method
+
+#: "nearest"; "corrected", whose biases make up for the mean error; or "learned" (AdaRound).
+WeightRounding = Literal["nearest", "corrected", "learned"]
+ROUNDINGS: tuple[WeightRounding, ...] = get_args(WeightRounding)
 
 
 @dataclass(frozen=True)
@@ -16,12 +20,19 @@ class Calibrate:
         percentile: Share of a tensor's values that its range holds, in percent, by the method "percentile".
         samples: Number of training inputs that are looked at.
         keep: Globs over layers, or roles, that stay in higher precision.
+        equalize: Whether the channels between layers are brought to equal ranges first.
+        smooth: Share of the outliers behind layer norms that goes into the weights of transformers, from 0 to 1; None
+            for none.
+        rounding: How weights are rounded.
     """
 
     method: Method = "mse"
     percentile: float = 99.99
     samples: int = 256
     keep: tuple[str, ...] = ()
+    equalize: bool = False
+    smooth: float | None = None
+    rounding: WeightRounding = "nearest"
 
     name: ClassVar[str] = "calibrate"
 
@@ -37,3 +48,7 @@ class Calibrate:
             raise UsageError(f"calibrate: percentile must be above 50 and at most 100, got {self.percentile}.")
         if self.samples < 1:
             raise UsageError(f"calibrate: samples must be at least 1, got {self.samples}.")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise UsageError(f"calibrate: smooth must be from 0 to 1, got {self.smooth}.")
+        if self.rounding not in ROUNDINGS:
+            raise UsageError(f"calibrate: unknown rounding {self.rounding!r}.", hint=f"Known: {', '.join(ROUNDINGS)}.")

@@ -87,6 +87,8 @@ class Calibrated:
         sha256: Hash of these inputs, as the network sees them.
         layers: What every layer computes in, in the order of execution.
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
+        output_errors: Squared error of the network's outputs on some of the inputs, relative to their size, with weights
+            rounded to the nearest and as the options ask; empty where that is the same.
     """
 
     options: Calibrate
@@ -94,3 +96,4 @@ class Calibrated:
     sha256: str
     layers: tuple[LayerPrecision, ...]
     fallbacks: Mapping[str, str]
+    output_errors: Mapping[str, float]

@@ -62,7 +62,9 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
         "ignore": METHOD,
         "samples": PRUNING,
     },
-    "calibrate": {"calibrate": COMPRESSION, **dict.fromkeys(("method", "percentile", "samples", "keep"), COMPRESSION)},
+    "calibrate": dict.fromkeys(
+        ("calibrate", "method", "percentile", "samples", "keep", "equalize", "smooth", "rounding"), COMPRESSION
+    ),
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal, Self
 
+from prunec.calibration.quantization.calibrate import WeightRounding
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
 from prunec.runtime.target import Target
 
@@ -33,7 +34,9 @@ class CalibrationPart(Part):
     `images` training inputs were looked at, without augmentation; `sha256` is the hash of them as the network sees
     them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in
     higher precision, and `layers` has every call of a layer in the order of execution. `fallbacks` are tensors whose
-    values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero.
+    values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero. `rounding`
+    is that of the weights, and `output_errors` the squared error of the network's outputs on some of the images,
+    relative to their size, with weights rounded to the nearest and so; empty where they are.
     """
 
     method: str
@@ -43,6 +46,10 @@ class CalibrationPart(Part):
     higher_precision_macs: Fraction
     layers: tuple[LayerPrecisionPart, ...]
     fallbacks: SortedDict[str]
+    equalized: bool
+    smoothing: float | None
+    rounding: WeightRounding
+    output_errors: SortedDict[float]
 
     @classmethod
     def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
@@ -56,6 +63,10 @@ class CalibrationPart(Part):
             higher_precision_macs=macs_share(layers),
             layers=layers,
             fallbacks=dict(fact.fallbacks),
+            equalized=fact.options.equalize,
+            smoothing=fact.options.smooth,
+            rounding=fact.options.rounding,
+            output_errors=dict(fact.output_errors),
         )
 
 

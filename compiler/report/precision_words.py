@@ -17,6 +17,7 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
     return [
         ("INT8", _layers_words(part)),
         ("Ranges", f"{part.method} over {part.images} training images"),
+        *_rounding(part),
         *_errors(report),
     ]
 
@@ -31,6 +32,19 @@ def _layers_words(part: CalibrationPart) -> str:
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     share = percent(part.higher_precision_macs)
     return f"{words}; {share} of the MACs in {others[0].precision}: {names}{more}"
+
+
+def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
+    """What was done to weights, and what it brought; nothing where they are rounded to the nearest alone."""
+    done = [
+        *(["channels equalized"] if part.equalized else []),
+        *([] if part.smoothing is None else [f"outliers smoothed by {part.smoothing:g}"]),
+        *([] if part.rounding == "nearest" else [f"rounding {part.rounding}"]),
+    ]
+    errors = [part.output_errors[name] for name in ("nearest", part.rounding) if name in part.output_errors]
+    brought = " to ".join(f"{error:.2g}" for error in errors)
+    words = ", ".join(done) + (f": squared error of the outputs from {brought}" if brought else "")
+    return [("Weights", words)] if words else []
 
 
 def _errors(report: Report) -> list[tuple[str, str]]:

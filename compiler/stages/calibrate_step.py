@@ -1,50 +1,75 @@
 """The step that puts a network's values on the grids of INT8."""
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+import torch
 
+from prunec.calibration.one_shot import calibration_inputs
+from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.calibrate import Calibrate
+from prunec.calibration.quantization.channel_maxima import channel_maxima
+from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.observing import observe
 from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks, ranges_of
-from prunec.calibration.splits import SampleSplit, Split
+from prunec.calibration.quantization.sensitivity import relative_squared_error
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
+from prunec.compiler.stages.calibration_images import CalibrationImages
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
-from prunec.passes.errors import UsageError
-from prunec.passes.feeding import BatchInputs, arranged, part_of, sample_count
-from prunec.passes.interruption import stoppable
+from prunec.passes.feeding import feed, sample_count
 from prunec.passes.program import Program
-from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
 from prunec.passes.quantization.placement import KEPT, Placement, place
+from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import quantize
+from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.int8_form import form_of
-from prunec.runtime.numerics import batch_sizes
 
-#: Samples that run through the network at a time: the memory of their values doesn't grow with the number of images.
-_BATCH = 32
+#: Images whose values are in memory at once where weights are chosen, and where the error of outputs is measured.
+_TOGETHER = 64
 #: Images of which the ranges of values hang on single ones.
 _FEW = 16
 
 
 def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     """Fold batch norms, look at the values of training inputs, and put values and weights on grids."""
-    given.request.settings.progress.stage(f"calibrate by {options.method_text}, {options.samples} images")
-    program = fold_batch_norms(given.program).program
+    progress = given.request.settings.progress
+    progress.stage(f"calibrate by {options.method_text}, {options.samples} images")
+    program, form = prepared(given.program, equalized=options.equalize), form_of(given.request.target)
+    images = CalibrationImages(program, given, options.samples)
+    if options.smooth is not None:
+        program = smooth(program, channel_maxima(program, images), options.smooth).program
     placement = place(program, options.keep)
     aim = _aim(placement)
     if not placement.sites:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim)
-    images = _Images(program, given, options.samples)
     histograms = observe(program, placement, images)
-    form = form_of(given.request.target)
+    count, sha256 = images.count, images.sha256
     ranges = ranges_of(placement, histograms, RangeMethod(options.method, options.percentile), form)
     quantized = quantize(program, placement, ranges, form)
+    errors: dict[str, float] = {}
+    if options.rounding != "nearest":
+        progress.stage(f"round weights, {options.rounding}")
+        quantized, errors = _rounded(options, given.seed, program, quantized, images)
     check_masks(quantized)
-    fact = Calibrated(options, images.count, images.sha256, placement.layers, fallbacks(placement, histograms))
-    cost = StepCost(samples=images.count)
-    return StepOutput(quantized, fact=fact, cost=cost, aim=aim, note=_note(fact))
+    oddities = fallbacks(placement, histograms)
+    fact = Calibrated(options, count, sha256, placement.layers, oddities, errors)
+    return StepOutput(quantized, fact=fact, cost=StepCost(samples=count), aim=aim, note=_note(fact))
+
+
+def _rounded(
+    options: Calibrate, seed: int, program: Program, nearest: Program, images: CalibrationImages
+) -> tuple[Program, dict[str, float]]:
+    """The quantized program with its weights as ``options`` ask, and the error of its outputs so and before."""
+    whole = next(iter(images))
+    inputs = calibration_inputs(((batch, None) for batch in images), max(_TOGETHER, sample_count(whole)))
+    learn = LearnedRounding(seed=seed).learn if options.rounding == "learned" else correct_biases
+    result = learn(program, nearest, inputs).program
+    with torch.no_grad():
+        expected = feed(program, inputs)
+        errors = {
+            name: relative_squared_error(feed(each, inputs), expected)
+            for name, each in (("nearest", nearest), (options.rounding, result))
+        }
+    return result, errors
 
 
 def _aim(placement: Placement) -> Aim:
@@ -65,50 +90,3 @@ def _note(fact: Calibrated) -> str:
         name, oddity = next(iter(fact.fallbacks.items()))
         said.append(f"{len(fact.fallbacks)} tensors tell no range, or hardly any ({name}: {oddity}).")
     return " ".join(said)
-
-
-class _Images:
-    """The batches of a random sample of the training data, not augmented, counted and hashed as they are read."""
-
-    def __init__(self, program: Program, given: StepInput, samples: int) -> None:
-        assert given.request.data is not None, "checked before any work: see `request_checks.check_needs`"
-        self._program, self._split, self._seed = program, _not_augmented(given.request.data.train), given.seed
-        self._samples, self._hash, self.count = samples, hashlib.sha256(), 0
-
-    def __iter__(self) -> Iterator[BatchInputs]:
-        """Batches of the sample, whole ones where the network runs at one batch only.
-
-        Raises:
-            UsageError: That batch is larger than the sample.
-        """
-        self._hash, self.count = hashlib.sha256(), 0
-        (size,) = batch_sizes(self._program, (min(self._samples, _BATCH),))
-        if size > self._samples:
-            raise UsageError(
-                f"calibrate: samples={self._samples} is less than the batch of {size}, at which the network runs.",
-                hint=f"Give a multiple of {size}.",
-            )
-        least = 1 if self._program.batch_is_dynamic else size
-        for inputs, _ in stoppable(self._split.batches(size, epoch=0, seed=self._seed)):
-            if self._samples - self.count < least:
-                return
-            chosen = part_of(inputs, slice(self._samples - self.count))
-            self._book(chosen)
-            yield chosen
-
-    def _book(self, inputs: BatchInputs) -> None:
-        tensors = arranged(self._program.inputs, inputs)
-        for sample in range(sample_count(inputs)):
-            for tensor in tensors:
-                self._hash.update(tensor[sample].contiguous().numpy().tobytes())
-        self.count += sample_count(inputs)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 over the inputs that were read, sample by sample, each with the network's inputs in their order."""
-        return self._hash.hexdigest()
-
-
-def _not_augmented(split: Split) -> Split:
-    """The training data as networks see data when they are used."""
-    return replace(split, augmentations=(), whole=None) if isinstance(split, SampleSplit) else split

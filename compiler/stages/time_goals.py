@@ -120,5 +120,6 @@ def _foreseen(request: Request, program: Program) -> Program:
     for options in request.pipeline.of(Sparsify) if request.target.sparse else ():
         program = replace(options, criterion="magnitude").run(program).program
     for options in request.pipeline.of(Calibrate):
-        program = quantized_untrained(program, form_of(request.target), options.keep)
+        form = form_of(request.target)
+        program = quantized_untrained(program, form, options.keep, equalized=options.equalize)
     return program

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from prunec.passes.program import Program
-from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
 from prunec.passes.quantization.grids import Form, Range
 from prunec.passes.quantization.placement import Placement, place
+from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import clip_bounds, quantize
 
 _ANY = Range(-1.0, 1.0)
@@ -13,17 +13,18 @@ _ANY = Range(-1.0, 1.0)
 _NOT_NEGATIVE = Range(0.0, 1.0)
 
 
-def quantized_untrained(program: Program, form: Form, kept: Sequence[str] = ()) -> Program:
+def quantized_untrained(program: Program, form: Form, kept: Sequence[str] = (), *, equalized: bool = False) -> Program:
     """A program in the form that calibration gives it, without a look at data.
 
     Args:
         program: The program in its inference form.
         form: Form of the grids of activations.
         kept: Globs over layers, or roles, that stay in higher precision.
+        equalized: Whether calibration equalizes channels first.
     """
-    folded = fold_batch_norms(program).program
-    placement = place(folded, kept)
-    return quantize(folded, placement, _ranges(folded, placement), form)
+    program = prepared(program, equalized=equalized)
+    placement = place(program, kept)
+    return quantize(program, placement, _ranges(program, placement), form)
 
 
 def _ranges(program: Program, placement: Placement) -> dict[str, Range]:
