@@ -1,7 +1,7 @@
 """The step that puts a network's values on the grids of INT8."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from prunec.calibration.quantization.calibrate import Calibrate
@@ -17,6 +17,7 @@ from prunec.passes.feeding import BatchInputs, arranged, part_of, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
+from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.placement import KEPT, Placement, place
 from prunec.passes.quantization.quantizers import quantize
 from prunec.runtime.int8_form import form_of
@@ -31,20 +32,30 @@ _FEW = 16
 def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     """Fold batch norms, look at the values of training inputs, and put values and weights on grids."""
     given.request.settings.progress.stage(f"calibrate by {options.method_text}, {options.samples} images")
-    program = fold_batch_norms(given.program).program
+    program = _prepared(given.program)
     placement = place(program, options.keep)
     aim = _aim(placement)
     if not placement.sites:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim)
     images = _Images(program, given, options.samples)
-    histograms = observe(program, placement, images)
-    form = form_of(given.request.target)
-    ranges = ranges_of(placement, histograms, RangeMethod(options.method, options.percentile), form)
-    quantized = quantize(program, placement, ranges, form)
+    quantized, odd = _on_grids(program, placement, images, options, form_of(given.request.target))
     check_masks(quantized)
-    fact = Calibrated(options, images.count, images.sha256, placement.layers, fallbacks(placement, histograms))
-    cost = StepCost(samples=images.count)
-    return StepOutput(quantized, fact=fact, cost=cost, aim=aim, note=_note(fact))
+    fact = Calibrated(options, images.count, images.sha256, placement.layers, odd)
+    return StepOutput(quantized, fact=fact, cost=StepCost(samples=images.count), aim=aim, note=_note(fact))
+
+
+def _prepared(program: Program) -> Program:
+    """The same function with the weights that grids are made for."""
+    return fold_batch_norms(program).program
+
+
+def _on_grids(
+    program: Program, placement: Placement, images: Iterable[BatchInputs], options: Calibrate, form: Form
+) -> tuple[Program, Mapping[str, str]]:
+    """The program on grids of the ranges that images give, and the tensors whose values tell none."""
+    histograms = observe(program, placement, images)
+    ranges = ranges_of(placement, histograms, RangeMethod(options.method, options.percentile), form)
+    return quantize(program, placement, ranges, form), fallbacks(placement, histograms)
 
 
 def _aim(placement: Placement) -> Aim:
