@@ -2,7 +2,8 @@
 
 A value that lies between two steps of a grid goes to the one or the other by the last bit of a sum, and everything that
 is computed of it moves along: outputs of deep networks differ, though every operator is right. So the file's quantizers
-are given torch's own values, and what is computed up to the next ones, or the outputs, is compared.
+are given torch's own values, as its grids have them, and what is computed up to the next ones, or the outputs, is
+compared; scales and zero points are compared as such.
 """
 
 import tempfile
@@ -58,9 +59,9 @@ def difference_between_grids(program: Program, onnx_path: Path, runs: list[Argum
         with open_onnx(path, as_written=True) as session:
             for arrays, (args, kwargs) in runs:
                 outputs = recorder.run(*flat_inputs(program.graph, args, kwargs))
-                fed = [recorder.values[quantizer.source.name] for quantizer in recorder.quantizers]
+                fed = [recorder.values[quantizer.node.name] for quantizer in recorder.quantizers]
                 got = session(*arrays, *(value.numpy(force=True) for value in fed))
-                computed = [fed[place] for place in cut.compared]
+                computed = [recorder.values[recorder.quantizers[place].source.name] for place in cut.compared]
                 actual = OutputForm.of(program.graph).of_arrays(got[: cut.outputs])
                 between = [torch.from_numpy(np.asarray(each)) for each in got[cut.outputs :]]
                 worst = max(worst, *relative_errors((actual, between), (outputs, computed)))
@@ -86,10 +87,10 @@ def _cut(model: onnx.ModelProto, own: list[Quantizer]) -> _Cut:
     nodes = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     constants = {tensor.name: tensor for tensor in graph.initializer}
     constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
-    scales = [float(numpy_helper.to_array(constants[node.input[1]])) for node in nodes if node.input[1] in constants]
-    told = [quantizer.grid.scale for quantizer in own if quantizer.grid is not None]
-    if not len(scales) == len(nodes) == len(told) or not np.allclose(scales, told, rtol=_ROUNDED, atol=_LEAST):
-        raise NumericMismatchError(f"The ONNX file has other grids than the program: {scales[:3]} and {told[:3]} ...")
+    grids = [[float(numpy_helper.to_array(constants[name])) for name in node.input[1:3]] for node in nodes]
+    told = [[quantizer.grid.scale, quantizer.grid.zero_point] for quantizer in own if quantizer.grid is not None]
+    if np.shape(grids) != np.shape(told) or not np.allclose(grids, told, rtol=_ROUNDED, atol=_LEAST):
+        raise NumericMismatchError(f"The ONNX file has other grids than the program: {grids[:3]} and {told[:3]} ...")
     inputs, outputs, compared = {value.name for value in graph.input}, [value.name for value in graph.output], []
     for place, node in enumerate(nodes):
         value, fed = node.input[0], f"torch_value_{place}"
@@ -105,18 +106,18 @@ def _cut(model: onnx.ModelProto, own: list[Quantizer]) -> _Cut:
 
 
 class _Recorder(Interpreter):
-    """Runs a program as it is exported, and keeps what reaches its quantizers of activations."""
+    """Runs a program as it is exported; keeps what reaches its quantizers of activations and what they make of it."""
 
     def __init__(self, program: Program) -> None:
         graph = copied_graph(program.eval().graph)
         fold_clips(graph, program.tensors())
         super().__init__(GraphModule(program.module, graph))
         self.quantizers = list(_of_activations(graph))
-        self._names = {quantizer.source.name for quantizer in self.quantizers}
+        self._names = {node.name for quantizer in self.quantizers for node in (quantizer.source, quantizer.node)}
         self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
-        """The value of a node, kept where it reaches a quantizer."""
+        """The value of a node, kept where it reaches a quantizer, or is its result."""
         value = super().run_node(n)
         if n.name in self._names:
             self.values[n.name] = value

@@ -80,7 +80,8 @@ def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]
         shape = [-1 if dim == axis else 1 for dim in range(x.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     limits = np.iinfo(inputs[2].dtype)
-    whole = np.rint(x.astype(np.float64) / scale) + zero
+    # As torch rounds, which multiplies by the inverse in float32: what lies between two steps goes to the same one.
+    whole = np.rint(x.astype(np.float32) * (np.float32(1) / scale.astype(np.float32))) + zero
     stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
     return stored
 

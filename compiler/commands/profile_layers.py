@@ -7,9 +7,10 @@ from prunec.compiler.commands.profile_subject import ProfileSubject
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import work_of
 from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
-from prunec.runtime.costs.roofline import roofline_costs
+from prunec.runtime.costs.roofline import roofline_costs, weights_in_float
 from prunec.runtime.profile import OperatorTime, kernel_positions, node_positions
 from prunec.runtime.target import Target
 
@@ -75,5 +76,7 @@ def _measured_ms(
 
 
 def _roofline(program: Program, target: Target, batch: int) -> CostModel | None:
-    costs = roofline_costs(target, batch, frozenset(program.masks) if target.sparse else frozenset())
+    masked = frozenset(program.masks) if target.sparse else frozenset[str]()
+    in_float = weights_in_float(program) if is_quantized(program.graph) else frozenset[str]()
+    costs = roofline_costs(target, batch, masked, in_float)
     return None if isinstance(costs, Unknown) else costs

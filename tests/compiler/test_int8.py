@@ -21,6 +21,7 @@ from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.report.report import Report
+from prunec.compiler.report.report_text import summary_rows
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes import Program, capture
 from prunec.passes.errors import NumericMismatchError, UsageError
@@ -132,6 +133,19 @@ def test_the_report_tells_images_and_what_every_layer_computes_in(on_cpu: tuple[
     ]
     (entry,) = [entry for entry in known(on_cpu[0].ledger) or () if entry.stage == "calibrate"]
     assert (entry.samples, entry.removed, entry.split) == (256, False, "training data")
+
+
+def test_the_page_and_the_summary_show_it(on_cpu: tuple[Report, Path], sparse: tuple[Report, Path]) -> None:
+    report, folder = on_cpu
+    page = (folder / "report.html").read_text()
+    assert "What computes in which precision" in page
+    rows = dict(summary_rows(report))
+    assert (rows["INT8"], rows["Ranges"]) == ("3 of 3 layers", "mse over 256 training images")
+    assert rows["Engine against fp32"].startswith("output ")
+    by_output = known(report.numerics.engine_vs_fp32_relative_error)
+    assert by_output is not None
+    assert 1e-4 < by_output["output"] < 0.2
+    assert isinstance(sparse[0].numerics.engine_vs_fp32_relative_error, Unknown), "it can't run here"
 
 
 def test_the_files_hold_whole_numbers(on_cpu: tuple[Report, Path], sparse: tuple[Report, Path]) -> None:

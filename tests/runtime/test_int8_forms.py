@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
+from torch import nn
 
-from prunec.passes import Program
+from prunec.passes import Program, capture
 from prunec.passes.cost import layer_calls
 from prunec.passes.costs.counting import work_of
 from prunec.passes.errors import NumericMismatchError
@@ -130,3 +132,23 @@ def test_what_is_timed_is_what_comes_of_a_compile() -> None:
     assert (target.float_precision, Target.parse("cpu-int8").float_precision) == ("fp16", "fp32")
     float_program = small()
     assert as_timed(float_program, Target.parse("l4")) is float_program
+
+
+def test_weights_between_two_steps_go_to_the_one_that_torch_takes(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(1024, 16, bias=False)
+    largest = 0.1 + torch.rand(16, 1, generator=generator)
+    with torch.no_grad():
+        between = torch.randint(-126, 126, (16, 1024), generator=generator) + 0.5
+        layer.weight.copy_(between * (largest / 127))
+        layer.weight[:, 0] = largest[:, 0]
+    program = quantized_untrained(capture(layer.eval(), (torch.rand(2, 1024),)), "affine")
+    export_onnx(program, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    node = next(node for node in graph.node if node.op_type == "DequantizeLinear" and len(node.attribute))
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    whole, scales = (torch.from_numpy(stored[name].copy()) for name in node.input[:2])
+    whole = whole if whole.shape == (16, 1024) else whole.t()
+    zeros = torch.zeros(16, dtype=torch.int32)
+    expected = torch.fake_quantize_per_channel_affine(layer.weight.detach(), scales, zeros, 0, -128, 127)
+    assert torch.equal(whole * scales[:, None], expected)
