@@ -87,7 +87,7 @@ class Calibrated:
         sha256: Hash of these inputs, as the network sees them.
         layers: What every layer computes in, in the order of execution.
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
-        output_errors: Squared error of the network's outputs on some of the inputs, relative to their size, with weights
+        output_errors: Squared error of the outputs on some of the inputs, relative to their size, with weights
             rounded to the nearest and as the options ask; empty where that is the same.
     """
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.passes import capture
 from prunec.passes.base import PassResult
+from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.graphs import calls, operator_name
 from prunec.passes.oracle import relative_error
 from prunec.passes.program import Program
@@ -206,6 +208,21 @@ def maxima_of(program: Program, x: Tensor) -> dict[str, Tensor]:
     norm = F.layer_norm(x, (8,), program.tensors()["norm.weight"], program.tensors()["norm.bias"])
     (group,) = smoothable(program)
     return {group.readers[0].source: norm.abs().flatten(0, 1).amax(0)}
+
+
+def test_maxima_are_measured_whatever_the_batches() -> None:
+    program, x = program_of(Block(), 5, 8).double(), inputs_of(5, 8)
+    with torch.no_grad():
+        expected = maxima_of(program, x)
+    for sizes in (9, 2):
+        found = channel_maxima(program, x.split(sizes))
+        assert found.keys() == expected.keys()
+        for name, values in found.items():
+            torch.testing.assert_close(values, expected[name])
+    with pytest.raises(UsageError, match="inputs"):
+        channel_maxima(program, [])
+    with pytest.raises(NumericMismatchError, match="finite"):
+        channel_maxima(program, [x * float("nan")])
 
 
 def smoothed(program: Program, share: float) -> PassResult:
