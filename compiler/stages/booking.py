@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from prunec.compiler.facts.ledger import PRETRAINING, RANDOM, LedgerEntry, MacsPerSample
+from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Step
@@ -129,8 +130,11 @@ def _macs(program: Program, cost: StepCost) -> MacsPerSample:
 def _removed(before: Program, output: StepOutput) -> bool:
     """Whether a step removed or masked weights; weights that a training happens to bring to 0 are neither.
 
-    A step that computes weights anew may do with fewer parameters; then none is gone from the network's function.
+    A step that computes weights anew may do with fewer parameters; then none is gone from the network's function. Nor
+    is one where a calibration folds a norm that multiplies by 0.
     """
+    if isinstance(output.fact, Calibrated):
+        return False
     after, trained = output.program, output.cost is not None and output.cost.steps > 0
     if after.macs() < before.macs() or _masked(after) > _masked(before):
         return True

@@ -309,6 +309,15 @@ def test_images_are_not_augmented_and_the_hash_is_theirs(program: Program, data:
         assert (part.images, part.sha256) == (samples, hashlib.sha256(seen[:samples].numpy().tobytes()).hexdigest())
 
 
+def test_a_norm_that_multiplies_by_zero_removes_nothing(program: Program, data: Data, tmp_path: Path) -> None:
+    silent = program.clone()
+    with torch.no_grad():
+        silent.parameters()["body.1.weight"][0] = 0
+    settings = replace(FAST, build_engine=False)
+    report = compile_model(silent, "l4-int8", "calibrate{samples=32}", data, tmp_path / "b", settings=settings)
+    assert [entry.removed for entry in known(report.ledger) or ()] == [False, False]
+
+
 def test_few_images_are_told(program: Program, data: Data, tmp_path: Path) -> None:
     settings = replace(FAST, build_engine=False)
     few = replace(data, train=replace(data.train, positions=data.train.positions[:5]))  # type: ignore[type-var]
