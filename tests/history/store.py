@@ -69,6 +69,7 @@ CASES = {
     "re-estimated": Case(("-t", "cpu", "--pipeline", f"{_PRUNE} re-estimate-batchnorm", "--max-drop-points", "100")),
     "options": Case(("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER_BY_OPTIONS}")),
     "in-time": Case(("-t", "cpu", "--pipeline", f"{_IN_TIME} {_RECOVER}"), whole=True),
+    "int8": Case(("-t", "cpu-int8", "--pipeline", f"{_PRUNE} {_RECOVER} calibrate{{rounding=corrected}}"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),
