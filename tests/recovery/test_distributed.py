@@ -86,6 +86,7 @@ def test_two_processes_round_as_one_does_but_for_the_ranges_of_their_batches(dat
     assert together["losses"] != pytest.approx(alone["losses"], rel=1e-6)
 
 
+@pytest.mark.long
 def test_two_processes_resume_together_and_not_alone(data: Data, tmp_path: Path) -> None:
     options = {"epochs": 3, "schedule": "cosine:0.05", "batch_size": 32, "accumulate": 2, "ema": 0.9}
     state = str(tmp_path / "state.pt")

@@ -156,6 +156,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.long
 def test_kill_9_at_a_random_step_loses_nothing(data: Data, tmp_path: Path) -> None:
     killed(3, tmp_path)
 

@@ -6,6 +6,8 @@ from tests.zoo.checks import Row, examine
 from tests.zoo.corpus import BY_NAME, NETWORKS
 from tests.zoo.report import markdown, summary
 
+#: Of these the slower ones are checked among the long tests.
+SLOW = ("timm:twins_svt_small", "timm:ghostnet_100", "timm:halonet26t", "timm:edgenext_xx_small", "timm:mobilevit_xxs")
 SAMPLE = (
     "tv:squeezenet1_0",
     "tv:shufflenet_v2_x1_0",
@@ -22,7 +24,9 @@ SAMPLE = (
 )
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in SAMPLE]
+)
 def test_network(name: str) -> None:
     row = examine(name, mutations=6)
     assert not row.failures

@@ -128,7 +128,7 @@ def test_clips_that_the_grid_does_go(activation: nn.Module, form: Form, left: li
     ranges = {site.family: Range(low, high) for site in placement.sites}
     quantized = quantize(program, placement, ranges, form)
     graph = copied_graph(quantized.graph)
-    fold_clips(graph)
+    fold_clips(graph, quantized.tensors())
     assert [operator_name(node.target) for node in calls(graph, "relu", "sigmoid", "hardtanh")] == left
     x = 10 * torch.randn(200, 5)
     assert torch.equal(quantized.with_tensors(quantized.tensors(), graph)(x), quantized(x))
