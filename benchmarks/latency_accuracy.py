@@ -108,10 +108,10 @@ def deep_checkpoint(folder: Path) -> Path:
 def arms(case: str) -> tuple[Arm, Arm]:
     """The two arms of a case: the one that is to be better first."""
     if case == "depth":
-        goal = f"latency_speedup={_DEPTH_SPEEDUP}, allocation=greedy"
+        goal = f"latency_speedup={_DEPTH_SPEEDUP}, allocation=balanced"
         return Arm("with depth", f"{goal}, depth=true"), Arm("widths alone", goal)
     goal = f"latency_speedup={case}"
-    return Arm("by time", f"{goal}, allocation=greedy"), Arm("one ratio", f"{goal}, allocation=uniform")
+    return Arm("by time", f"{goal}, allocation=balanced"), Arm("one ratio", f"{goal}, allocation=uniform")
 
 
 def main() -> None:

@@ -37,8 +37,9 @@ class PruneFilters:
         size_mb: A goal: size of the trained scalars in float32, at most, in megabytes of 10^6 bytes.
         allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
-            importance for what they save. "auto" is "greedy" with ``depth``, and where latency is a goal and the
-            criterion scores units, else "uniform". Groups are compared by scores over their Euclidean norm.
+            importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. "auto"
+            is "balanced" with ``depth``, and where latency is a goal and the criterion scores units, else "uniform".
+            Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
         depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
@@ -103,7 +104,7 @@ class PruneFilters:
         if self.depth and (not self.goals.given or self.allocation == "uniform"):
             raise UsageError(
                 "depth=true weighs branches against widths for goals, by importance.",
-                hint="Give a goal such as latency_speedup=2.0, no ratio or plan, and allocation=greedy or global.",
+                hint="Give a goal such as latency_speedup=2.0, no ratio or plan, and no allocation=uniform.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)

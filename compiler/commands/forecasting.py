@@ -105,8 +105,7 @@ class Planned:
         if not self.branches:
             return allocated.importance_lost
         shallower = remove_branches(self.program, self.branches)
-        gone, cut = self._worth.gone(shallower), self._worth.cut(shallower, self.left, allocated.widths)
-        return self._worth.share(gone + cut)
+        return self._worth.share(self._worth.kept(shallower, self.left, allocated.widths))
 
 
 def forecast(planned: Planned, measured: LatencyComparison | Unknown, target: Target, batch: int) -> Forecast:

@@ -37,7 +37,7 @@ class Allocated:
     """Widths that were chosen for goals.
 
     Attributes:
-        allocation: How they were chosen: "uniform", "global" or "greedy".
+        allocation: How they were chosen: "uniform", "global", "greedy" or "balanced".
         widths: Units kept in each prunable group, int64 (groups,).
         importance_lost: Share of the importance of all units that is lost; None where the criterion only selects, or
             gives scores that are not finite.
@@ -120,12 +120,12 @@ class Allocator:
         Raises:
             UsageError: A score is not finite.
         """
-        return Importance.of(self.criterion, self.scope.coupling.groups, self.scores)
+        return Importance.of(self.criterion, self.scope.coupling.groups, self.scores, self.workload)
 
     def importance_lost(self, widths: Widths) -> float | None:
         """Share of all importance that is lost at some widths; None where units of groups can't be compared."""
         is_known = self.scores and all(np.isfinite(each).all() for each in self.scores.values())
-        return float(self.importance.lost(widths)) if is_known else None
+        return float(self.importance.in_sum.lost(widths)) if is_known else None
 
     def figures(self, widths: Widths) -> dict[str, float]:
         """What some widths use, by the name of each `Quantity`."""
@@ -183,14 +183,17 @@ class Allocator:
         return Space(self.scope.coupling.groups, self.scope.positions, self.rounding, workload, budgets)
 
     def _auto(self, goals: Goals) -> Allocation:
-        return "greedy" if goals.needs_costs and self.scores else "uniform"
+        return "balanced" if goals.needs_costs and self.scores else "uniform"
 
     def _widths(self, space: Space, allocation: Allocation) -> Widths:
         reach = self._reach(space)
         if allocation == "uniform":
             widths = uniform(space, reach)
+        elif allocation == "global":
+            widths = global_ranking(space, self.importance, reach)
         else:
-            widths = (greedy if allocation == "greedy" else global_ranking)(space, self.importance, reach)
+            in_sum = allocation == "greedy"
+            widths = greedy(space, self.importance.in_sum if in_sum else self.importance.in_product, reach)
         return widths if self.costs is None else widest_as_fast(space, latency(self.costs), widths)
 
     def _reach(self, space: Space) -> Widths:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.allocation.allocator import Allocator
-from prunec.passes.allocation.importance import check_finite, normalised, scores_of
+from prunec.passes.allocation.importance import check_finite, layer_counts, normalised, scores_of
 from prunec.passes.allocation.space import Widths
 from prunec.passes.branches import Branch, find_branches
 from prunec.passes.criteria.evidence import Evidence
@@ -17,6 +18,8 @@ from prunec.passes.groups import Group
 from prunec.passes.program import Program
 from prunec.passes.ratios import matches
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True, eq=False)
 class Worth:
@@ -24,18 +27,20 @@ class Worth:
 
     Each layer that gives a group filters has a share of the group's normalised scores: what the criterion gives its
     filters alone, over the sum of that of all of them. Groups that stay whole have importance, too: what is in a branch
-    is lost with it.
+    is lost with it. Arrays of groups hold all of them, first those that could be pruned.
 
     Attributes:
-        slices: Importance of each slice of the tensors that hold filters, by tensor name and dimension, float64 (2, K):
-            in groups that may lose units, and in others.
+        slices: Of each slice of the tensors that hold filters, by tensor name and dimension, its group, int64 (K,), and
+            its importance, float64 (K,).
         readers: How many nodes of the program's graph read each tensor.
-        total: The importance of the groups that may lose units.
+        is_chosen: Which groups may lose units, bool (groups,).
+        layers: Layers that give each group filters, int64 (groups,).
     """
 
-    slices: Mapping[tuple[str, int], NDArray[np.float64]]
+    slices: Mapping[tuple[str, int], tuple[NDArray[np.int64], NDArray[np.float64]]]
     readers: Mapping[str, int]
-    total: float
+    is_chosen: NDArray[np.bool_]
+    layers: NDArray[np.int64]
 
     @classmethod
     def of(cls, program: Program, criterion: ScoresUnits, allocator: Allocator, evidence: Evidence) -> "Worth":
@@ -44,47 +49,69 @@ class Worth:
         Raises:
             UsageError: The criterion gives something else than a finite number for each unit.
         """
-        coupling, chosen = allocator.scope.coupling, set(allocator.scope.positions)
-        slices: dict[tuple[str, int], NDArray[np.float64]] = {}
-        for place, group in enumerate((*coupling.groups, *coupling.frozen)):
-            worth, row = normalised(_scores(criterion, group, evidence)), 0 if place in chosen else 1
+        coupling = allocator.scope.coupling
+        groups = (*coupling.groups, *coupling.frozen)
+        slices: dict[tuple[str, int], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        for place, group in enumerate(groups):
+            worth = normalised(_scores(criterion, group, evidence))
             for position, share in zip(group.producers, _shares(criterion, group, evidence), strict=True):
-                member = group.members[position]
+                member, units = group.members[position], group.slices[position]
                 length = evidence.tensors[member.parameter].shape[member.dim]
-                of_slices = slices.setdefault((member.parameter, member.dim), np.zeros((2, length)))
-                of_slices[row, group.slices[position]] += worth[:, None] * share / member.slices_per_unit
-        total = sum(float(of_slices[0].sum()) for of_slices in slices.values())
-        return cls(slices, _readers(program), total)
+                none = np.zeros(length, dtype=np.int64), np.zeros(length)
+                owners, of_slices = slices.setdefault((member.parameter, member.dim), none)
+                owners[units] = place
+                of_slices[units] += worth[:, None] * share / member.slices_per_unit
+        is_chosen = np.isin(np.arange(len(groups)), allocator.scope.positions)
+        return cls(slices, _readers(program), is_chosen, layer_counts(groups, allocator.workload))
 
-    def gone(self, left: Program) -> NDArray[np.float64]:
-        """What is lost with branches, in groups that may lose units and in others, float64 (2,).
+    @cached_property
+    def whole(self) -> NDArray[np.float64]:
+        """The importance of each group of the whole program, float64 (groups,)."""
+        sums = [self._by_group(owners, worth) for owners, worth in self.slices.values()]
+        return np.asarray(np.sum([np.zeros(len(self.layers)), *sums], axis=0))
 
-        A tensor that several calls read goes with them in equal parts.
+    def kept(self, left: Program, allocator: Allocator | None = None, widths: Widths | None = None) -> Floats:
+        """The importance of what stays of each group, float64 (groups,).
+
+        A tensor that several calls read goes with branches in equal parts. Units with the lowest scores go first.
 
         Args:
-            left: The program without the branches.
+            left: The program without the branches that go.
+            allocator: What is prepared for it; None where none of its units go.
+            widths: The widths that it is given.
         """
-        stays = self._stays(left)
-        lost = [of_slices.sum(axis=1) * (1 - stays[name]) for (name, _), of_slices in self.slices.items()]
-        total: NDArray[np.float64] = np.sum([np.zeros(2), *lost], axis=0)
-        return total
+        stays, kept = self._stays(left), {key: worth.copy() for key, (_, worth) in self.slices.items()}
+        if allocator is not None and widths is not None:
+            for position, scores in allocator.scores.items():
+                group = allocator.scope.coupling.groups[position]
+                units = np.argsort(scores, kind="stable")[: group.count - int(widths[position])]
+                for producer in group.producers:
+                    member = group.members[producer]
+                    kept[member.parameter, member.dim][group.slices[producer][units].ravel()] = 0
+        sums = [self._by_group(self.slices[key][0], worth) * stays[key[0]] for key, worth in kept.items()]
+        return np.asarray(np.sum([np.zeros(len(self.layers)), *sums], axis=0))
 
-    def cut(self, left: Program, allocator: Allocator, widths: Widths) -> NDArray[np.float64]:
-        """What is lost besides at some widths of what is left, float64 (2,); units with the lowest scores go first."""
-        stays, lost = self._stays(left), np.zeros(2)
-        for position, scores in allocator.scores.items():
-            group = allocator.scope.coupling.groups[position]
-            units = np.argsort(scores, kind="stable")[: group.count - int(widths[position])]
-            for producer in group.producers:
-                member, of_units = group.members[producer], group.slices[producer][units].ravel()
-                of_slices = self.slices[member.parameter, member.dim]
-                lost += of_slices[:, of_units].sum(axis=1) * stays[member.parameter]
-        return lost
+    def share(self, kept: Floats) -> float:
+        """Share of all importance that is lost; what groups that stay whole lose with a branch counts as part of it."""
+        lost = self.whole - kept
+        total = self.whole[self.is_chosen].sum() + lost[~self.is_chosen].sum()
+        return float(lost.sum() / total) if total else 0.0
 
-    def share(self, lost: NDArray[np.float64]) -> float:
-        """Share of all importance; what groups that stay whole lose with a branch counts as part of it."""
-        whole = self.total + float(lost[1])
-        return float(lost.sum()) / whole if whole else 0.0
+    def lost_in_sum(self, kept: Floats) -> float:
+        """The importance that is lost."""
+        return float((self.whole - kept).sum())
+
+    def lost_in_product(self, kept: Floats) -> float:
+        """What is lost of the product over layers of the share that each keeps, as its -log (`Importance.in_product`).
+
+        A group all of whose layers are gone counts nothing: what they computed is missing in the sum that their branch
+        added to, which loses its part of that.
+        """
+        is_left = kept > 0
+        return float(-(self.layers[is_left] * np.log(kept[is_left] / self.whole[is_left])).sum())
+
+    def _by_group(self, owners: NDArray[np.int64], worth: Floats) -> Floats:
+        return np.bincount(owners, worth, len(self.layers))
 
     def _stays(self, left: Program) -> dict[str, float]:
         """The part of each tensor's reads that is left."""

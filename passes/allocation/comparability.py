@@ -11,7 +11,7 @@ def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool 
     Raises:
         UsageError: They don't go together.
     """
-    if (depth or allocation in ("global", "greedy")) and not isinstance(criterion, ScoresUnits):
+    if (depth or allocation in ("global", "greedy", "balanced")) and not isinstance(criterion, ScoresUnits):
         what, otherwise = ("depth=true", "no depth") if depth else (f"allocation={allocation}", "allocation=uniform")
         raise UsageError(
             f"{what} compares groups by the scores of their units, and the criterion {criterion.name} only selects "

@@ -4,6 +4,7 @@ Every removal is tried on the program without the branch, with its own analysis 
 estimated but the order in which branches are tried: by the importance that each loses for what it saves of the goals.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.branch_parts import Worth, removable_branches
 from prunec.passes.allocation.budgets import Budget, budgets_of, out_of_reach
+from prunec.passes.allocation.goals import Allocation
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.allocation.space import Widths
 from prunec.passes.branch_removal import removal
@@ -42,20 +44,19 @@ class Shallower:
         program: The program.
         allocator: What is prepared for it.
         removed: The branches that are gone.
-        lost: Normalised importance of what is gone and of the units that go, in groups that may lose units and in
-            others, float64 (2,); infinite where no widths meet the goals.
+        loss: What is lost with all that goes, by the allocation's measure; infinite where no widths meet the goals.
         allocated: The widths; None where none meet the goals.
     """
 
     program: Program
     allocator: Allocator
     removed: tuple[RemovedBranch, ...]
-    lost: NDArray[np.float64]
+    loss: float
     allocated: Allocated | None
 
     def is_better(self, other: "Shallower") -> bool:
         """Whether less is lost; while no widths meet the goals, any branch that goes brings them nearer."""
-        return bool(self.lost.sum() < other.lost.sum()) or (self.allocated is None and other.allocated is None)
+        return self.loss < other.loss or (self.allocated is None and other.allocated is None)
 
 
 def choose_depth(
@@ -81,7 +82,8 @@ def choose_depth(
     state = search.best(program, first) if sizes is None else search.given(program, costs, sizes)
     if state.allocated is None:
         raise out_of_reach(budgets, state.allocator.least)
-    told = replace(state.allocated, importance_lost=worth.share(state.lost), dense=first.dense)
+    lost = worth.share(worth.kept(state.program, state.allocator, state.allocated.widths))
+    told = replace(state.allocated, importance_lost=lost, dense=first.dense)
     return replace(state, allocated=told)
 
 
@@ -120,23 +122,31 @@ class _Search:
         self, program: Program, allocator: Allocator, removed: tuple[RemovedBranch, ...], widths: Widths | None = None
     ) -> Shallower:
         """The widths that meet the goals of the whole network in a program without some branches."""
-        allocation = self.options.allocation
         try:
-            allocated = allocator.within(self.budgets, "greedy" if allocation == "auto" else allocation, widths)
+            allocated = allocator.within(self.budgets, self.allocation, widths)
         except OutOfReachError:
-            return Shallower(program, allocator, removed, np.full(2, np.inf), None)
-        lost = self.worth.gone(program) + self.worth.cut(program, allocator, allocated.widths)
-        return Shallower(program, allocator, removed, lost, allocated)
+            return Shallower(program, allocator, removed, math.inf, None)
+        loss = self._loss(self.worth.kept(program, allocator, allocated.widths))
+        return Shallower(program, allocator, removed, loss, allocated)
+
+    @property
+    def allocation(self) -> Allocation:
+        """How widths are chosen."""
+        return "balanced" if self.options.allocation == "auto" else self.options.allocation
+
+    def _loss(self, kept: NDArray[np.float64]) -> float:
+        """What is lost where so much is kept of each group: measured as widths are chosen."""
+        return (self.worth.lost_in_product if self.allocation == "balanced" else self.worth.lost_in_sum)(kept)
 
     def _trials(self, state: Shallower) -> Iterator[Shallower]:
         """The states with one branch less, those first that lose the least for what they save of the budgets."""
         kept_whole = expand_roles(state.program.graph, (*self.options.ignore, *self.options.freeze))
-        found = []
+        before, found = self._loss(self.worth.kept(state.program)), []
         for branch in removable_branches(state.program, kept_whole):
             if branch.removed.zeroed or not self.options.for_module:
                 left, removed = removal(state.program, [branch.name])
                 if (saved := self._saved(state.program, left)) > 0:
-                    lost = float((self.worth.gone(left) - self.worth.gone(state.program)).sum())
+                    lost = self._loss(self.worth.kept(left)) - before
                     found.append((lost / saved, left, removed))
         for _, left, removed in sorted(found, key=lambda each: each[0])[:_TRIED]:
             try:

@@ -1,4 +1,4 @@
-"""Step by step where the least importance is lost for what is saved, and back where budgets allow it.
+"""Step by step where the least is lost for what is saved, and back where budgets allow it.
 
 Costs of layers hang together: narrowing one group changes what narrowing its neighbours saves. So after every step the
 costs of the steps of all groups that share an operation with it are taken anew, as soon as one of them would be next
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.allocation.budgets import within
-from prunec.passes.allocation.importance import Importance
+from prunec.passes.allocation.importance import Losses
 from prunec.passes.allocation.space import Space, Widths, step_sizes
 
 #: Steps that narrow a group to one unit at least; a wider group loses several units at once.
@@ -33,40 +33,40 @@ class _Steps(NamedTuple):
         after[self.owners[step]] = self.widths[step]
         return after
 
-    def lost(self, importance: Importance, kept: Widths) -> NDArray[np.float64]:
-        """Share of all importance that each step loses; negative where it comes back."""
-        return importance.at(self.owners, self.widths) - importance.by_group(kept)[self.owners]
+    def lost(self, losses: Losses, kept: Widths) -> NDArray[np.float64]:
+        """What each step loses; negative where it comes back."""
+        return losses.at(self.owners, self.widths) - losses.by_group(kept)[self.owners]
 
 
 #: The widths that a group can be given, by its position and its width.
 _Targets = Callable[[Space, int, int], Widths]
 
 
-def greedy(space: Space, importance: Importance, reach: Widths) -> Widths:
-    """Widths that keep all budgets, with little importance lost.
+def greedy(space: Space, losses: Losses, reach: Widths) -> Widths:
+    """Widths that keep all budgets, with little lost.
 
-    From the dense network, the step is taken that loses the least importance for what it saves of what is over its
-    budget. Steps are tried in several sizes, to multiples of 1, 2, 3, 4, 6, 8 ... of a group's own, so that no plateau
-    of a cost model holds them up. Then steps go back as long as the budgets hold, those first that bring the most
-    importance for what they use. A width that is slower than a wider one among the steps always loses to that.
+    From the dense network, the step is taken that loses the least for what it saves of what is over its budget. Steps
+    are tried in several sizes, to multiples of 1, 2, 3, 4, 6, 8 ... of a group's own, so that no plateau of a cost
+    model holds them up. Then steps go back as long as the budgets hold, those first that bring the most for what they
+    use. A width that is slower than a wider one among the steps always loses to that.
 
     Args:
         space: The widths that may be chosen.
-        importance: The importance of the units.
+        losses: What the units that go take with them.
         reach: Widths that keep all budgets, which are taken where no step saves anything.
     """
-    return _widened(space, importance, _narrowed(space, importance, reach))
+    return _widened(space, losses, _narrowed(space, losses, reach))
 
 
-def _narrowed(space: Space, importance: Importance, reach: Widths) -> Widths:
+def _narrowed(space: Space, losses: Losses, reach: Widths) -> Widths:
     kept, stale = space.dense, frozenset[int]()
     steps, filled = _renewed(space, _narrower, kept, {}, space.chosen)
     while not (within(filled) and space.fits(kept)):
         every = _joined(steps)
-        step = _cheapest(every, filled, importance, kept)
+        step = _cheapest(every, filled, losses, kept)
         if step is None and not stale:  # no step of these sizes saves anything
             every = _joined(_renewed(space, _any_narrower, kept, {}, space.chosen)[0])
-            step = _cheapest(every, filled, importance, kept)
+            step = _cheapest(every, filled, losses, kept)
             if step is None:
                 return reach
         anew = _to_renew(every, step, stale)
@@ -84,13 +84,13 @@ def _to_renew(every: _Steps, step: int | None, stale: frozenset[int]) -> frozens
     return stale if step is None else stale & {int(every.owners[step])}
 
 
-def _cheapest(steps: _Steps, filled: NDArray[np.float64], importance: Importance, kept: Widths) -> int | None:
-    """The step of least importance lost for what it saves of all that is over budget; None where none saves any."""
+def _cheapest(steps: _Steps, filled: NDArray[np.float64], losses: Losses, kept: Widths) -> int | None:
+    """The step that loses the least for what it saves of all that is over budget; None where none saves any."""
     saved = _over(filled) - _over(filled + steps.changes)
     saving = np.flatnonzero(saved > _NOISE)
     if not len(saving):
         return None
-    price = steps.lost(importance, kept)[saving] / saved[saving]
+    price = steps.lost(losses, kept)[saving] / saved[saving]
     return int(saving[np.lexsort((-saved[saving], price))[0]])
 
 
@@ -100,12 +100,12 @@ def _over(filled: NDArray[np.float64]) -> NDArray[np.float64]:
     return over
 
 
-def _widened(space: Space, importance: Importance, kept: Widths) -> Widths:
+def _widened(space: Space, losses: Losses, kept: Widths) -> Widths:
     steps, filled = _renewed(space, _wider, kept, {}, space.chosen)
     stale = frozenset[int]()
     while True:
         every = _joined(steps)
-        brought = -every.lost(importance, kept)
+        brought = -every.lost(losses, kept)
         used = np.maximum(every.changes, 0).sum(axis=-1)
         price = np.where((brought > 0) & within(filled + every.changes), brought / (used + _NOISE), 0)
         step = int(price.argmax()) if price.any() else None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
@@ -21,6 +22,8 @@ from prunec.passes.groups import Group
 
 #: Units named in an error.
 _NAMED = 4
+#: Share of a group's importance that counts as kept where its best units have none.
+_LEAST_KEPT = 1e-9
 #: The scores of each unit of groups, by the position of the group; float64 (count,).
 Scores = Mapping[int, NDArray[Any]]
 
@@ -78,14 +81,16 @@ class Importance:
 
     Attributes:
         counts: Units of each group, int64 (groups,).
+        layers: Layers that give each group filters, int64 (groups,).
         ranked: Normalised scores of each group's units, ascending, by the group's position; float64 (count,).
     """
 
     counts: NDArray[np.int64]
+    layers: NDArray[np.int64]
     ranked: Mapping[int, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, criterion: Criterion, groups: Sequence[Group], scores: Scores) -> "Importance":
+    def of(cls, criterion: Criterion, groups: Sequence[Group], scores: Scores, workload: Workload) -> "Importance":
         """The importance by these scores.
 
         Raises:
@@ -95,30 +100,71 @@ class Importance:
         for position, values in scores.items():
             check_finite(criterion, groups[position], values)
             ranked[position] = np.sort(normalised(values.astype(np.float64)))
-        return cls(np.array([group.count for group in groups], dtype=np.int64), ranked)
+        counts = np.array([group.count for group in groups], dtype=np.int64)
+        return cls(counts, layer_counts(groups, workload), ranked)
 
     @cached_property
-    def _lost(self) -> NDArray[np.float64]:
-        """Share of all importance that the r least units of a group have, float64 (groups, widest + 1)."""
+    def in_sum(self) -> "Losses":
+        """The share of the importance of all units that is lost with those that go."""
+        lost = self._without_least()
+        total = float(lost.max(axis=1, initial=0.0).sum())
+        return Losses(self.counts, lost / total if total else lost)
+
+    @cached_property
+    def in_product(self) -> "Losses":
+        """What is lost of the product over layers of the share of its importance that each keeps, as its -log.
+
+        What a layer loses is missing in all layers behind it, so shares multiply; a group counts once for each layer
+        that gives it filters.
+        """
+        lost = self._without_least()
+        whole = lost.max(axis=1, initial=0.0, keepdims=True)
+        kept = 1 - np.divide(lost, whole, out=np.zeros_like(lost), where=whole > 0)
+        return Losses(self.counts, -self.layers[:, None] * np.log(np.maximum(kept, _LEAST_KEPT)))
+
+    def _without_least(self) -> NDArray[np.float64]:
+        """Importance of the r least units of each group, float64 (groups, widest + 1)."""
         lost = np.zeros((len(self.counts), int(self.counts.max(initial=0)) + 1))
         for position, ranked in self.ranked.items():
             lost[position, 1 : len(ranked) + 1] = np.cumsum(ranked)
-        total = sum(float(ranked.sum()) for ranked in self.ranked.values())
-        return lost / total if total else lost
+        return lost
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What is lost at some widths, a sum over groups.
+
+    Attributes:
+        counts: Units of each group, int64 (groups,).
+        table: What each group loses with its r least units, float64 (groups, widest + 1).
+    """
+
+    counts: NDArray[np.int64]
+    table: NDArray[np.float64]
 
     def lost(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Share of the importance of all units that is lost with those that go, float64 (...,) of (..., groups)."""
-        shares: NDArray[np.float64] = self.by_group(kept).sum(axis=-1)
-        return shares
+        """What is lost with the units that go, float64 (...,) of (..., groups)."""
+        losses: NDArray[np.float64] = self.by_group(kept).sum(axis=-1)
+        return losses
 
     def by_group(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The share of all importance that each group loses, float64 (..., groups)."""
+        """What each group loses, float64 (..., groups)."""
         return self.at(np.arange(len(self.counts)), kept)
 
     def at(self, positions: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The share of all importance that groups at some positions lose at some widths."""
-        shares: NDArray[np.float64] = self._lost[positions, self.counts[positions] - widths]
-        return shares
+        """What groups at some positions lose at some widths."""
+        losses: NDArray[np.float64] = self.table[positions, self.counts[positions] - widths]
+        return losses
+
+
+def layer_counts(groups: Sequence[Group], workload: Workload) -> NDArray[np.int64]:
+    """Layers that give each group filters, int64 (groups,).
+
+    A grouped convolution, whose channels go with those that it reads, loses nothing besides; at least one layer counts.
+    """
+    grouped = {operation.weight for operation in workload.operations if operation.is_grouped}
+    names = ([group.members[position].parameter for position in group.producers] for group in groups)
+    return np.array([max(sum(name not in grouped for name in each), 1) for each in names], dtype=np.int64)
 
 
 def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:

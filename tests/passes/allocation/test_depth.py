@@ -153,9 +153,9 @@ def test_a_criterion_that_only_selects_compares_no_branches(goals: dict[str, obj
 
 
 @pytest.mark.parametrize("goals", [{"speedup": 1.5}, {"parameters": 1500}])
-def test_auto_is_greedy(goals: dict[str, object]) -> None:
+def test_auto_is_balanced(goals: dict[str, object]) -> None:
     result = PruneFilters(depth=True, **goals).run(program())  # type: ignore[arg-type]
-    assert result.stats["allocation"]["allocation"] == "greedy"
+    assert result.stats["allocation"]["allocation"] == "balanced"
 
 
 @dataclass(frozen=True)
@@ -268,10 +268,26 @@ def test_what_a_branch_is_worth(residual_streams: bool) -> None:
     inside, across = (next(g for g in groups if layer in g.layers) for layer in ("1.first", "1.second"))
     importance = [float(normalised(scores_of(criterion, group, evidence)).sum()) for group in (inside, across)]
     part = importance[1] * l1_sum(dense, "1.second") / l1_sum(dense, *across.layers)
-    expected = np.array([importance[0] + part, 0.0] if residual_streams else [importance[0], part])
-    assert worth.gone(remove_branches(dense, ["1.second"])) == pytest.approx(expected)
-    assert worth.total == pytest.approx(sum(normalised(each).sum() for each in allocator.scores.values()))
-    assert worth.share(expected) == pytest.approx(expected.sum() / (worth.total + expected[1]))
+    lost, whole = importance[0] + part, sum(normalised(each).sum() for each in allocator.scores.values())
+    kept = worth.kept(remove_branches(dense, ["1.second"]))
+    assert worth.lost_in_sum(kept) == pytest.approx(lost)
+    assert worth.whole[worth.is_chosen].sum() == pytest.approx(whole)
+    assert worth.share(kept) == pytest.approx(lost / (whole if residual_streams else whole + part))
+    logarithm = np.log(1 - l1_sum(dense, "1.second") / l1_sum(dense, *across.layers))
+    assert worth.lost_in_product(kept) == pytest.approx(-len(across.layers) * logarithm)
+
+
+def test_widths_are_worth_the_same_with_depth_and_without() -> None:
+    """Of a program that keeps its branches, both measures are those that widths alone are chosen by."""
+    dense = program()
+    allocator = Allocator.of(dense, PruneFilters(speedup=1.0))
+    criterion = allocator.criterion
+    assert isinstance(criterion, ScoresUnits)
+    worth = Worth.of(dense, criterion, allocator, evidence_for(criterion, dense, None))
+    widths = np.maximum(allocator.dense_widths // 2, 1)
+    kept = worth.kept(dense, allocator, widths)
+    assert worth.share(kept) == pytest.approx(allocator.importance.in_sum.lost(widths))
+    assert worth.lost_in_product(kept) == pytest.approx(allocator.importance.in_product.lost(widths), rel=0.1)
 
 
 def test_what_follows_a_branch_is_not_saved_with_it() -> None:
