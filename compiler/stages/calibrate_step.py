@@ -71,7 +71,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
 def _finished(
     options: Calibrate, given: StepInput, observed: Observed, images: CalibrationImages, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
-    """The network on grids but for some layers, its weights rounded as is asked for; errors as `Calibrated` has them."""
+    """The network on grids but for some layers, its weights rounded as is asked for; errors as in `Calibrated`."""
     quantized = observed.quantized(kept)
     if options.rounding == "nearest" or not is_quantized(quantized.graph):
         return quantized, {}
