@@ -36,7 +36,7 @@ def _choice_words(choice: LayerChoicePart) -> str:
     met = "met" if choice.is_met else "NOT met"
     lost = f"{loss_words(choice)} on {choice.samples} validation samples"
     before = f", {loss_words(choice.trials[0])} with none kept" if choice.kept else ""
-    again = ", the last judged again with its weights as rounded" if choice.is_judged_again else ""
+    again = ", then judged with weights rounded as asked for" if choice.is_judged_again else ""
     tried = f"{len(choice.trials)} {'trial' if len(choice.trials) == 1 else 'trials'}"
     return f"{kept} for {choice.measure}={choice.limit:g}, {met}: {lost}{before}; {tried}{again}"
 
@@ -45,7 +45,7 @@ def _sensitivity_words(choice: LayerChoicePart) -> str:
     """The layers that lose most."""
     worst = sorted(choice.sensitivities, key=_error, reverse=True)
     named = ", ".join(f"{each.layer} {error_words(each)}" for each in worst[:_NAMED])
-    others = f", {len(worst) - _NAMED} others less" if len(worst) > _NAMED else ""
+    others = ", the others less" if len(worst) > _NAMED else ""
     return f"squared error of the outputs with one layer alone in INT8: {named}{others}; {order_words(choice)}"
 
 
