@@ -9,7 +9,7 @@ from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
-from prunec.calibration.quantization.observed import Observed
+from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import observe
 from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
@@ -47,7 +47,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(whole))
     histograms = observe(program, whole, images)
     count, sha256 = images.count, images.sha256
-    observed = Observed(program, options.keep, histograms, RangeMethod(options.method, options.percentile), form)
+    observed = ObservedProgram(program, options.keep, histograms, RangeMethod(options.method, options.percentile), form)
     finish = cache(partial(_finished, options, given, observed, images))
     choice = None
     if options.limit is not None:
@@ -69,7 +69,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
 
 
 def _finished(
-    options: Calibrate, given: StepInput, observed: Observed, images: CalibrationImages, kept: tuple[str, ...]
+    options: Calibrate, given: StepInput, observed: ObservedProgram, images: CalibrationImages, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
     """The network on grids but for some layers, its weights rounded as is asked for; errors as in `Calibrated`."""
     quantized = observed.quantized(kept)

@@ -15,28 +15,39 @@ from prunec.calibration.data import Data
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.bundle.bundle_names import STORED_LAYERS
 from prunec.compiler.bundle.bundle_reader import bundle_program
+from prunec.compiler.facts.layer_choice import LayerChoice
+from prunec.compiler.facts.pass_facts import Calibrated
+from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
+from prunec.compiler.facts.step_facts import StepCost, StepFact, StepInput, StepOutput
+from prunec.compiler.gates.doubts import CalibrationLimitMet
+from prunec.compiler.gates.judging import judge
 from prunec.compiler.machine.versions import installed_versions
+from prunec.compiler.pipeline.pipeline import parse_pipeline
+from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import report_line, summary_rows
 from prunec.compiler.stages import calibrate_step, mixed_precision
+from prunec.compiler.stages.calibrate_step import calibrate
 from prunec.compiler.stages.driver import compile_model
 from prunec.compiler.stages.stored_choices import read_layers
 from prunec.passes import Program, capture
-from prunec.passes.base import PassResult
+from prunec.passes.base import Aim, PassResult
 from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
 from prunec.passes.costs.layers import layers_of
 from prunec.passes.errors import InputError, PrunecError, UsageError
 from prunec.passes.feeding import runner
+from prunec.passes.identity import weights_sha256
 from prunec.passes.quantization.quantizers import is_quantized, quantizers
-from prunec.passes.unknown import known
+from prunec.passes.unknown import Unknown, known
 from prunec.passes.whole_file import write_whole
 from prunec.runtime.costs.cost_file import costs_json
 from prunec.runtime.evaluate import evaluate
 from prunec.runtime.processor import processor
+from prunec.runtime.target import Target
 from tests.compiler.fragile import FRAGILE, made_fragile, toy_data, trained
 from tests.compiler.test_int8 import failed
 from tests.compiler.test_verify_bundle import at, seal
@@ -44,6 +55,7 @@ from tests.compiler.test_verify_bundle import at, seal
 FAST = Settings(latency_runs=5)
 LIMIT = "calibrate{max_drop_points=0.5}"
 Compile = Callable[..., Report]
+Step = Callable[..., StepOutput]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,27 @@ def compiled(program: Program, data: Data, tmp_path: Path) -> Compile:
         return compile_model(program, target, pipeline, data, tmp_path / name, settings=asked, force=True)
 
     return compile_
+
+
+@pytest.fixture(scope="module")
+def step(program: Program, data: Data) -> Step:
+    """The step alone."""
+
+    def step_(text: str, target: str = "l4-int8", **given: Any) -> StepOutput:
+        pipeline = parse_pipeline(text)
+        settings = Settings(progress=given.pop("progress", FAST.progress))
+        request = Request(program, Target.parse(target), pipeline, data, Objective(), settings)
+        unknown = Unknown("not measured.")
+        dense = StepFact(None, program.macs(), 0, unknown, unknown, (), weights_sha256(program))
+        return calibrate(pipeline.steps[0].options, StepInput(program, request, 0, (dense,), **given))
+
+    return step_
+
+
+def chosen(output: StepOutput) -> LayerChoice:
+    assert isinstance(output.fact, Calibrated)
+    assert output.fact.choice is not None
+    return output.fact.choice
 
 
 def choice_of(report: Report) -> LayerChoicePart:
@@ -161,27 +194,29 @@ def test_what_is_not_so_is_found(limited: tuple[Report, Path], tmp_path: Path, p
     assert "report against the program" in failed(folder)
 
 
-def test_nothing_is_kept_for_a_limit_that_is_met_without(compiled: Compile) -> None:
-    report = compiled("calibrate{max_drop_points=90}")
-    choice = choice_of(report)
-    assert (choice.kept, choice.is_met, len(choice.trials)) == ((), True, 1)
-    assert len(choice.sensitivities) == 4, "they are told all the same"
-    assert reasons(report) == {}
+def test_nothing_is_kept_for_a_limit_that_is_met_without(step: Step) -> None:
+    output = step("calibrate{max_drop_points=90}")
+    choice = chosen(output)
+    assert (choice.search.kept, choice.is_met, len(choice.search.trials)) == ((), True, 1)
+    assert len(choice.search.sensitivities) == 4, "they are told all the same"
+    assert output.aim == Aim("layers in INT8", 4, 4)
 
 
-def test_nothing_is_kept_where_equalization_mends_the_layer(compiled: Compile) -> None:
-    assert choice_of(compiled("calibrate{max_drop_points=0.5,equalize=true}")).kept == ()
+def test_nothing_is_kept_where_equalization_mends_the_layer(step: Step) -> None:
+    assert chosen(step("calibrate{max_drop_points=0.5,equalize=true}")).search.kept == ()
 
 
-def test_errors_of_outputs_need_no_labels(compiled: Compile, data: Data, program: Program, tmp_path: Path) -> None:
-    report = compiled("calibrate{max_output_error=0.001}")
-    choice = choice_of(report)
-    assert (choice.kept, choice.margin) == ((FRAGILE,), None)
-    assert choice.lost <= 0.001
-    ledger = {entry.stage: entry for entry in known(report.ledger) or ()}
-    assert ledger["mixed-precision"].samples == 200 * 2 * len(choice.trials), "both networks run each time"
-    assert "squared error of the outputs" in dict(summary_rows(report))["Mixed precision"]
-    assert failed(tmp_path / "b") == {}
+@pytest.mark.parametrize("target", ["l4-int8", "cpu-int8"])
+def test_errors_of_outputs_need_no_labels(step: Step, target: str) -> None:
+    output = step("calibrate{max_output_error=0.001}", target)
+    choice = chosen(output)
+    assert (choice.search.kept, choice.loss.margin) == ((FRAGILE,), None)
+    assert choice.loss.value <= 0.001
+    booked = {work.stage: work.cost for work in output.beside}
+    samples = 200 * 2 * len(choice.search.trials)  # both networks run each time
+    assert booked["mixed-precision"] == StepCost(samples=samples, split="validation data"), (
+        "both networks run each time"
+    )
 
 
 def test_no_more_than_all_layers_are_kept_and_the_compile_says_so(compiled: Compile, tmp_path: Path) -> None:
@@ -191,27 +226,17 @@ def test_no_more_than_all_layers_are_kept_and_the_compile_says_so(compiled: Comp
     assert report.exit_code == 7
     assert "min_done_percent" in {gate.name for gate in report.gates if gate.verdict == "failed"}
     assert not is_quantized(bundle_program(tmp_path / "b").graph)
-    report = compiled("calibrate{max_output_error=0}", allow_noop=True)
-    assert report.passed
-    assert failed(tmp_path / "b") == {}
+    assert failed(tmp_path / "b").keys() == {"outcome"}
 
 
-@pytest.mark.parametrize("options", ["rounding=corrected", "rounding=learned"])
-def test_what_is_rounded_otherwise_is_judged_again(compiled: Compile, tmp_path: Path, options: str) -> None:
-    report = compiled(f"calibrate{{max_drop_points=0.5,{options}}}")
-    choice = choice_of(report)
-    assert (choice.kept, choice.is_judged_again, choice.is_met) == ((FRAGILE,), True, True)
-    ledger = {entry.stage: entry for entry in known(report.ledger) or ()}
-    assert ledger["mixed-precision"].samples == 200 * (2 + len(choice.trials))
-    assert failed(tmp_path / "b") == {}
-
-
-def test_two_four_and_smoothing_go_with_it(compiled: Compile, tmp_path: Path) -> None:
-    report = compiled("sparsify calibrate{max_drop_points=0.5,smooth=0.5}", "l4-2:4-int8")
-    choice = choice_of(report)
-    assert FRAGILE in choice.kept
-    assert choice.is_met
-    assert failed(tmp_path / "b") == {}
+@pytest.mark.parametrize("rounding", ["corrected", "learned"])
+def test_what_is_rounded_otherwise_is_judged_again(step: Step, rounding: str) -> None:
+    output = step(f"calibrate{{max_drop_points=0.5,samples=64,rounding={rounding}}}")
+    choice = chosen(output)
+    assert (choice.search.kept, choice.is_judged_again, choice.is_met) == ((FRAGILE,), True, True)
+    booked = {work.stage: work.cost for work in output.beside}
+    samples = 200 * (2 + len(choice.search.trials))
+    assert booked["mixed-precision"] == StepCost(samples=samples, split="validation data")
 
 
 class Notes(type(FAST.progress)):  # type: ignore[misc]
@@ -232,13 +257,13 @@ class Notes(type(FAST.progress)):  # type: ignore[misc]
         self.steps.append((self.stages[-1], done, total, note))
 
 
-def test_progress_is_told_by_layers_and_by_trials(compiled: Compile) -> None:
+def test_progress_is_told_by_layers_and_by_trials(step: Step) -> None:
     progress = Notes()
-    choice = choice_of(compiled(LIMIT, progress=progress))
+    choice = chosen(step(LIMIT, progress=progress))
     alone, trials = "what INT8 of each layer alone changes", "layers in higher precision for max_drop_points=0.5"
     assert [step[1:3] for step in progress.steps if step[0] == alone] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     told = [step for step in progress.steps if step[0] == trials]
-    assert len(told) == len(choice.trials)
+    assert len(told) == len(choice.search.trials)
     assert all(done <= total for _, done, total, _ in told)
 
 
@@ -265,9 +290,7 @@ def test_a_rounding_that_misses_the_limit_is_told(
     assert "calibrate: " in report_line(report)
     assert "NOT met" in dict(summary_rows(report))["Mixed precision"]
     assert failed(tmp_path / "b") == {}
-    strict = compiled("calibrate{max_drop_points=0.5,rounding=corrected}", strict=True)
-    assert "calibration_limit_met" in {gate.name for gate in strict.gates if gate.verdict == "failed"}
-    assert strict.exit_code == 5
+    assert judge(CalibrationLimitMet(), report, allow_unknown=True).verdict == "failed"
 
 
 class Attending(nn.Module):
@@ -299,13 +322,13 @@ def test_a_limit_that_layers_can_t_meet_is_said_to_be_missed(data: Data, tmp_pat
     assert "even with every layer in higher precision, since products of activations stay on grids" in progress.notes[0]
     assert report.exit_code == 7, "no layer is in INT8"
     assert any("max_output_error=0.0001 asked for" in each for each in known(report.warnings) or ())
-    assert failed(tmp_path / "b") == {}
+    assert failed(tmp_path / "b").keys() == {"outcome"}
 
 
-def test_the_choice_is_the_same_each_time(compiled: Compile, limited: tuple[Report, Path]) -> None:
-    first, second = (compiled(LIMIT, "cpu-int8", name=name) for name in "ab")
-    assert first.deterministic_part() == second.deterministic_part()
-    assert choice_of(first) == choice_of(limited[0])
+def test_the_choice_is_the_same_each_time(step: Step, limited: tuple[Report, Path]) -> None:
+    choices = [chosen(step(LIMIT, "cpu-int8")) for _ in range(2)]
+    assert choices[0] == choices[1]
+    assert LayerChoicePart.of_choice(choices[0]) == choice_of(limited[0])
 
 
 def law(program: Program, ms: dict[str, float]) -> FittedCosts:
@@ -336,7 +359,7 @@ def test_a_cost_model_decides_the_order(compiled: Compile, program: Program, tmp
 
 
 def test_a_resumed_compile_keeps_the_layers_that_it_chose(
-    compiled: Compile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    compiled: Compile, limited: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class StoppedError(PrunecError):
         """The compile is stopped after the choice."""
@@ -348,9 +371,8 @@ def test_a_resumed_compile_keeps_the_layers_that_it_chose(
 
         def step(self, done: int, total: int, note: str) -> None: ...
 
-    whole = compiled(LIMIT, name="whole")
     with pytest.raises(StoppedError):
-        compiled(LIMIT, progress=Stops())
+        compiled(LIMIT, "cpu-int8", progress=Stops())
     (stored,) = (tmp_path / "b.state").iterdir()
     assert stored.match(STORED_LAYERS.format("*"))
 
@@ -359,11 +381,12 @@ def test_a_resumed_compile_keeps_the_layers_that_it_chose(
 
     monkeypatch.setattr(mixed_precision, "fewest_kept", chosen_anew)
     monkeypatch.setattr(mixed_precision, "sensitivities", chosen_anew)
-    again = compiled(LIMIT, resume=True)
-    assert again.deterministic_part() == whole.deterministic_part()
-    assert not (tmp_path / "b.state").exists()
     with pytest.raises(AssertionError, match="it was stored"):
-        compiled("calibrate{max_drop_points=0.4}", resume=True)
+        compiled("calibrate{max_drop_points=0.4}", "cpu-int8", resume=True)
+    again = compiled(LIMIT, "cpu-int8", resume=True)
+    assert known(again.calibration) == known(limited[0].calibration)
+    assert again.model.compiled_sha256 == limited[0].model.compiled_sha256
+    assert not (tmp_path / "b.state").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"kept": ["a"]}', "[" * 9000])
