@@ -443,7 +443,7 @@ READERS: dict[str, Reader] = {
     "schedule": Reader(lambda: _SCHEDULES, of_text, _read_schedule, "schedule.txt"),
     "target": Reader(lambda: [b"a100-2:4-fp16", b"cpu", b"t4-dense-int8"], of_text, _read_target, "target.txt"),
     "plan": Reader(lambda: [_plan(), _plan_of_branches()], of_json, _read_plan, "plan.json"),
-    "layers in higher precision": Reader(_layer_choices, of_json, read_layers, "layers-0.json"),
+    "layers": Reader(_layer_choices, of_json, read_layers, "layers-0.json"),
     "costs": Reader(lambda: [_costs()], of_json, _read_costs, "costs.json"),
     "report": Reader(_reports, of_json, _compare, "report.json"),
     "cards": Reader(lambda: _CARDS, of_text, _compare, "cards.yaml"),

@@ -73,7 +73,7 @@ CASES = {
     "mixed": Case(
         (
             *("-t", "l4-int8", "--no-engine", "--allow-noop"),
-            *("--pipeline", "calibrate{max_output_error=1e-4,rounding=corrected}"),
+            *("--pipeline", "calibrate{max_output_error=1e-5,rounding=corrected}"),
         )
     ),
     "controls": Case(
