@@ -26,6 +26,7 @@ from prunec.compiler.machine.versions import installed_versions
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.report.layer_choice_part import LayerChoicePart
+from prunec.compiler.report.layer_choice_words import trial_rows
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import report_line, summary_rows
 from prunec.compiler.stages import calibrate_step, mixed_precision
@@ -167,7 +168,12 @@ def test_terminal_and_page_tell_it(limited: tuple[Report, Path]) -> None:
     page = (folder / "report.html").read_text()
     assert "Error alone" in page
     assert "kept by sensitivity" in page
-    assert "Kept in higher precision" in page
+    assert "Layers in higher precision" in page
+    assert [(count, words) for count, words, _ in trial_rows(choice_of(report))] == [
+        (0, ""),
+        (2, "4, 8"),
+        (1, "without 8"),
+    ]
 
 
 def test_verify_passes_and_the_report_is_read_again(limited: tuple[Report, Path]) -> None:
