@@ -1,5 +1,6 @@
 """Options of calibration: how a network's values are put on grids of whole numbers. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -9,6 +10,16 @@ from prunec.passes.quantization.method_names import METHODS, Method
 #: "nearest"; "corrected", whose biases make up for the mean error; or "learned" (AdaRound).
 WeightRounding = Literal["nearest", "corrected", "learned"]
 ROUNDINGS: tuple[WeightRounding, ...] = get_args(WeightRounding)
+#: What a limit is of: points of the metric that are lost, or the squared error of outputs, relative to their size.
+LossMeasure = Literal["max_drop_points", "max_output_error"]
+
+
+@dataclass(frozen=True)
+class LossLimit:
+    """A limit of what whole numbers lose on held-back samples, by the name of its option."""
+
+    measure: LossMeasure
+    most: float
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,10 @@ class Calibrate:
         smooth: Share of the outliers behind layer norms that goes into the weights of transformers, from 0 to 1; None
             for none.
         rounding: How weights are rounded.
+        max_drop_points: Points of the metric that are lost at most on held-back samples; as few layers as that takes
+            stay in higher precision. None for no limit.
+        max_output_error: The same for the squared error of the network's outputs, relative to that of their size,
+            which needs no labels.
     """
 
     method: Method = "mse"
@@ -33,6 +48,8 @@ class Calibrate:
     equalize: bool = False
     smooth: float | None = None
     rounding: WeightRounding = "nearest"
+    max_drop_points: float | None = None
+    max_output_error: float | None = None
 
     name: ClassVar[str] = "calibrate"
 
@@ -40,6 +57,13 @@ class Calibrate:
     def method_text(self) -> str:
         """The method with its option, for reports."""
         return f"{self.method} {self.percentile:g}" if self.method == "percentile" else self.method
+
+    @property
+    def limit(self) -> LossLimit | None:
+        """The limit that layers stay in higher precision for; None where there is none."""
+        if self.max_drop_points is not None:
+            return LossLimit("max_drop_points", self.max_drop_points)
+        return None if self.max_output_error is None else LossLimit("max_output_error", self.max_output_error)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -52,3 +76,13 @@ class Calibrate:
             raise UsageError(f"calibrate: smooth must be from 0 to 1, got {self.smooth}.")
         if self.rounding not in ROUNDINGS:
             raise UsageError(f"calibrate: unknown rounding {self.rounding!r}.", hint=f"Known: {', '.join(ROUNDINGS)}.")
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        if self.max_drop_points is not None and self.max_output_error is not None:
+            raise UsageError(
+                "calibrate: max_drop_points and max_output_error are both given.",
+                hint="Give the one that layers are to stay in higher precision for.",
+            )
+        if (limit := self.limit) is not None and not 0 <= limit.most < math.inf:
+            raise UsageError(f"calibrate: {limit.measure} must be a number of at least 0, got {limit.most}.")

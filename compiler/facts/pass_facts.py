@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.costs import Timed
+from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.oracle import OracleReport
 from prunec.passes.prune_filters import PruneFilters
@@ -89,6 +90,7 @@ class Calibrated:
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
         output_errors: Squared error of the outputs on some of the inputs, relative to their size, with weights
             rounded to the nearest and as the options ask; empty where that is the same.
+        choice: The layers that stay in higher precision for a limit; None where none is asked for.
     """
 
     options: Calibrate
@@ -97,3 +99,4 @@ class Calibrated:
     layers: tuple[LayerPrecision, ...]
     fallbacks: Mapping[str, str]
     output_errors: Mapping[str, float]
+    choice: LayerChoice | None = None

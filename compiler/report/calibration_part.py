@@ -1,8 +1,10 @@
 """The part of report.json that tells of INT8: what the grids follow from, and what every layer computes in."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from prunec.calibration.quantization.calibrate import WeightRounding
+from prunec.compiler.report.layer_choice_part import LayerChoicePart
+from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
 from prunec.runtime.target import Target
 
@@ -36,7 +38,8 @@ class CalibrationPart(Part):
     higher precision, and `layers` has every call of a layer in the order of execution. `fallbacks` are tensors whose
     values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero. `rounding`
     is that of the weights, and `output_errors` the squared error of the network's outputs on some of the images,
-    relative to their size, with weights rounded to the nearest and so; empty where they are.
+    relative to their size, with weights rounded to the nearest and so; empty where they are. `choice` tells of layers
+    that stay in higher precision for a limit.
     """
 
     method: str
@@ -50,6 +53,7 @@ class CalibrationPart(Part):
     smoothing: float | None
     rounding: WeightRounding
     output_errors: SortedDict[float]
+    choice: Annotated[Maybe[LayerChoicePart] | None, NullMeans("no limit was asked for")] = NOT_RECORDED
 
     @classmethod
     def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
@@ -67,6 +71,7 @@ class CalibrationPart(Part):
             smoothing=fact.options.smooth,
             rounding=fact.options.rounding,
             output_errors=dict(fact.output_errors),
+            choice=None if fact.choice is None else LayerChoicePart.of_choice(fact.choice),
         )
 
 

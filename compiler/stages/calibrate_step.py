@@ -1,5 +1,7 @@
 """The step that puts a network's values on the grids of INT8."""
 
+from functools import cache, partial
+
 import torch
 
 from prunec.calibration.one_shot import calibration_inputs
@@ -7,19 +9,22 @@ from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
+from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import observe
-from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks, ranges_of
+from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
+from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.stages.calibration_images import CalibrationImages
+from prunec.compiler.stages.mixed_precision import booked, choose_layers
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
-from prunec.passes.feeding import feed, sample_count
+from prunec.passes.feeding import BatchInputs, feed, sample_count
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import KEPT, Placement, place
 from prunec.passes.quantization.preparation import prepared
-from prunec.passes.quantization.quantizers import quantize
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.int8_form import form_of
 
@@ -37,22 +42,51 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     images = CalibrationImages(program, given, options.samples)
     if options.smooth is not None:
         program = smooth(program, channel_maxima(program, images), options.smooth).program
-    placement = place(program, options.keep)
-    aim = _aim(placement)
-    if not placement.sites:
-        return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim)
-    histograms = observe(program, placement, images)
+    whole = place(program, options.keep)
+    if not whole.sites:
+        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(whole))
+    histograms = observe(program, whole, images)
     count, sha256 = images.count, images.sha256
-    ranges = ranges_of(placement, histograms, RangeMethod(options.method, options.percentile), form)
-    quantized = quantize(program, placement, ranges, form)
-    errors: dict[str, float] = {}
-    if options.rounding != "nearest":
-        progress.stage(f"round weights, {options.rounding}")
-        quantized, errors = _rounded(options, given.seed, program, quantized, images)
+    observed = ObservedProgram(program, options.keep, histograms, RangeMethod(options.method, options.percentile), form)
+    finish = cache(partial(_finished, options, given, observed, images))
+    choice = None
+    if options.limit is not None:
+        choice = choose_layers(options, given, observed, _few_batches(images), lambda kept: finish(kept)[0])
+    kept = choice.search.kept if choice is not None else ()
+    (quantized, errors), placement = finish(kept), observed.placement(kept)
     check_masks(quantized)
     oddities = fallbacks(placement, histograms)
-    fact = Calibrated(options, count, sha256, placement.layers, oddities, errors)
-    return StepOutput(quantized, fact=fact, cost=StepCost(samples=count), aim=aim, note=_note(fact))
+    fact = Calibrated(options, count, sha256, placement.layers, oddities, errors, choice)
+    return StepOutput(
+        quantized if placement.sites else given.program,
+        modified=bool(placement.sites),
+        fact=fact,
+        cost=StepCost(samples=count),
+        beside=() if choice is None else booked(choice, options, given),
+        aim=_aim(placement),
+        note=_note(fact),
+    )
+
+
+def _finished(
+    options: Calibrate, given: StepInput, observed: ObservedProgram, images: CalibrationImages, kept: tuple[str, ...]
+) -> tuple[Program, dict[str, float]]:
+    """The network on grids but for some layers, its weights rounded as is asked for; errors as in `Calibrated`."""
+    quantized = observed.quantized(kept)
+    if options.rounding == "nearest" or not is_quantized(quantized.graph):
+        return quantized, {}
+    given.request.settings.progress.stage(f"round weights, {options.rounding}")
+    return _rounded(options, given.seed, observed.program, quantized, images)
+
+
+def _few_batches(images: CalibrationImages) -> list[BatchInputs]:
+    """The first batches of the images, for what runs the network many times."""
+    found: list[BatchInputs] = []
+    for batch in images:
+        found.append(batch)
+        if sum(map(sample_count, found)) >= _TOGETHER:
+            break
+    return found
 
 
 def _rounded(
@@ -86,7 +120,19 @@ def _note(fact: Calibrated) -> str:
         said.append(f"{fact.images} images were calibrated on: ranges hang on single ones; {_FEW} or more tell better.")
     elif fact.images < asked:
         said.append(f"{fact.images} of {asked} images were there.")
+    if fact.choice is not None and not fact.choice.is_met:
+        said.append(_unmet(fact.choice, fact.options.rounding))
     if fact.fallbacks:
         name, oddity = next(iter(fact.fallbacks.items()))
         said.append(f"{len(fact.fallbacks)} tensors tell no range, or hardly any ({name}: {oddity}).")
     return " ".join(said)
+
+
+def _unmet(choice: LayerChoice, rounding: str) -> str:
+    """That a limit isn't met, and why."""
+    limit, search, unit = choice.limit, choice.search, " points" * (choice.loss.margin is not None)
+    lost = f"{choice.loss.value:.3g}{unit} are lost on {search.samples} held-back samples"
+    why = "even with every layer in higher precision, since products of activations stay on grids"
+    if choice.is_judged_again and search.loss.value <= limit.most:
+        why = f"with rounding={rounding}, {search.loss.value:.3g} with weights rounded to the nearest"
+    return f"{limit.measure}={limit.most:g} isn't met: {lost} {why}."

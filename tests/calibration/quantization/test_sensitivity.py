@@ -19,8 +19,10 @@ from prunec.calibration.quantization.sensitivity import (
     sensitivities,
     worst_first,
 )
+from prunec.passes import interruption
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, unquantized
+from prunec.passes.interruption import Stopped, ask_to_stop
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.quantizers import quantize
@@ -62,7 +64,7 @@ def test_the_layer_that_rounding_breaks_is_found() -> None:
     program = uneven()
     placement = place(program)
     x = torch.randn(12, 3, 9, 9)
-    told: list[tuple[int, int, float]] = []
+    told: list[tuple[int, int, str]] = []
     found = sensitivities(
         program, placement, ranges_of(program, placement, x), "symmetric", [x[:8], x[8:]],
         progress=lambda *state: told.append(state),
@@ -72,8 +74,7 @@ def test_the_layer_that_rounding_breaks_is_found() -> None:
     others = [each.error for each in found if each.layer != "4"]
     assert found[2].error > 10 * max(others) > 0
     assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert told[-1][2] == 0
-    assert all(left >= 0 for _, _, left in told)
+    assert [words.split(":")[0] for _, _, words in told] == ["0", "2", "4", "6"]
 
 
 @torch.no_grad()
@@ -125,6 +126,19 @@ def test_layers_are_ordered_by_the_error_that_a_millisecond_pays() -> None:
     assert LayerSensitivity("d", 0.0, 0.0).error_per_cost == 0
 
 
+def test_a_request_to_stop_is_heard_between_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "_request", interruption._Request())
+
+    def lost(kept: tuple[str, ...]) -> float:
+        ask_to_stop(2)
+        return 1.0
+
+    tried: list[str] = []
+    with pytest.raises(Stopped):
+        fewest_kept("abc", lost, 0.5, lambda done, total, found: tried.append(found))
+    assert len(tried) == 1
+
+
 def test_errors_of_outputs() -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     assert (
@@ -144,7 +158,7 @@ ERRORS = st.lists(st.floats(0, 1), min_size=1, max_size=9)
 @given(ERRORS, st.floats(0, 4))
 def test_a_limit_is_met_by_the_fewest_layers_where_errors_add_up(errors: list[float], limit: float) -> None:
     order = [f"{position}" for position in sorted(range(len(errors)), key=lambda position: -errors[position])]
-    told: list[tuple[int, int, float]] = []
+    told: list[tuple[int, int, str]] = []
 
     def lost(kept: tuple[str, ...]) -> float:
         return math.fsum(error for position, error in enumerate(errors) if str(position) not in kept)
