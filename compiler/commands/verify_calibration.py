@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prunec.calibration.quantization.calibrate import Calibrate
+from prunec.calibration.quantization.calibrate import AUTO, Calibrate, setting_words
 from prunec.compiler.commands.verify_claims import Claim, is_own, pipeline_of, rule
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision, macs_share
 from prunec.compiler.report.ledger_part import chain
@@ -30,7 +30,7 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
     yield Claim("calibration.higher_precision_macs", told.higher_precision_macs, macs_share(told.layers))
     yield rule("calibration.layers: a reason stands where a layer isn't in int8", _are_explained(told))
     for options in pipeline.of(Calibrate) if pipeline is not None else ():
-        yield Claim("calibration.method", told.method, options.method_text)
+        yield from _setting_claims(told, options)
         yield from _entry_claims(report, told)
 
 
@@ -44,6 +44,26 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
     found = [(layer.operator, "int8" if is_on_grids(call) else higher, layer.macs) for call, layer in calls]
     layers = [(layer.operator, layer.precision, layer.macs) for layer in told.layers]
     yield Claim("calibration.layers", layers, found)
+
+
+def _setting_claims(told: CalibrationPart, options: Calibrate) -> Iterator[Claim]:
+    """The settings: those that were asked for, and where they were to be tried the best of what was."""
+    tried, equalized = known(told.tried), told.equalized
+    if options.method != AUTO:
+        yield Claim("calibration.method", told.method, options.method_text)
+        yield Claim("calibration.equalized", equalized, options.equalize is True)
+        yield Claim("calibration.rounding", told.rounding, options.rounding or "nearest")
+        return
+    yield rule("calibration.tried is told", bool(tried))
+    if tried:
+        words = setting_words(
+            told.method, equalized, corrected=options.rounding is None and told.rounding == "corrected"
+        )
+        yield Claim("calibration.method, of what was tried", words, min(tried, key=tried.__getitem__))
+    if options.equalize is not None:
+        yield Claim("calibration.equalized", equalized, options.equalize)
+    if options.rounding is not None:
+        yield Claim("calibration.rounding", told.rounding, options.rounding)
 
 
 def _entry_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:

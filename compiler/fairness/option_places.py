@@ -62,9 +62,10 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
         "ignore": METHOD,
         "samples": PRUNING,
     },
-    "calibrate": dict.fromkeys(
-        ("calibrate", "method", "percentile", "samples", "keep", "equalize", "smooth", "rounding"), COMPRESSION
-    ),
+    "calibrate": {
+        **dict.fromkeys(("calibrate", "method", "percentile", "samples", "keep"), COMPRESSION),
+        **dict.fromkeys(("keep_macs", "equalize", "smooth", "rounding"), COMPRESSION),
+    },
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }
 

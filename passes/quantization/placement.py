@@ -6,7 +6,7 @@ gives back is left alone, and so are norms, softmax and whatever else has no INT
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch.fx import Graph, Node
@@ -32,8 +32,8 @@ _AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
 })  # fmt: skip
-#: Why a layer stays in higher precision that was asked for by name.
-KEPT = "kept by name"
+#: Why a layer stays in higher precision that was asked for by name, and one that whole numbers cost too much.
+KEPT, SENSITIVE = "kept by name", "kept by sensitivity"
 _SUMS, _JOINS = ("add", "add_"), ("cat", "concat", "concatenate")
 
 
@@ -95,24 +95,25 @@ class Placement:
     layers: tuple[LayerPrecision, ...]
 
 
-def place(program: Program, kept: Sequence[str] = ()) -> Placement:
+def place(program: Program, kept: Sequence[str] = (), sensitive: Collection[str] = ()) -> Placement:
     """The placement for a program in its inference form.
 
     Args:
         program: The program, batch norms folded where they can be.
         kept: Globs over layers, or roles, that stay in higher precision.
+        sensitive: Paths of further layers that do.
 
     Raises:
         UsageError: A glob matches no layer.
     """
-    placing = _Placing(program, kept)
+    placing = _Placing(program, kept, sensitive)
     return Placement(placing.sites(), tuple(placing.weights), tuple(placing.layers))
 
 
 class _Placing:
     """The reads that happen on grids: (reader, what it reads), and what has to have a common grid."""
 
-    def __init__(self, program: Program, kept: Sequence[str]) -> None:
+    def __init__(self, program: Program, kept: Sequence[str], sensitive: Collection[str]) -> None:
         self.graph = program.graph
         expanded = expand_roles(self.graph, kept)
         names = [layer.name for layer in program.layers()]
@@ -121,15 +122,17 @@ class _Placing:
         self._order = {node: position for position, node in enumerate(self.graph.nodes)}
         self._reads: dict[Node, set[Node]] = defaultdict(set)
         self._family: dict[Node, Node] = {}
+        self._kept: set[Node] = set()
         self.weights: list[WeightSite] = []
         self.layers: list[LayerPrecision] = []
         self._outputs = set(self.graph.output_node().all_input_nodes)
         for call, layer in layer_calls(self.graph, program.samples_of_shapes):
-            self._layer(call, layer, matches([layer.name], expanded))
+            reason = KEPT if matches([layer.name], expanded) else SENSITIVE if layer.name in sensitive else ""
+            self._layer(call, layer, reason)
         for product in products(self.graph):
             if not isinstance(product, WeightProduct):
                 self._read_all(product.node, [tensor for tensor, _ in product.operands])
-        self._follow(_masked_calls(program))
+        self._follow(_masked_calls(program) - self._kept)
 
     def sites(self) -> tuple[Site, ...]:
         """The sites in the order of execution."""
@@ -142,10 +145,12 @@ class _Placing:
     def _sorted(self, nodes: set[Node]) -> list[Node]:
         return sorted(nodes, key=self._order.__getitem__)
 
-    def _layer(self, call: Node, layer: Layer, is_kept: bool) -> None:
-        """A layer reads input and weight on grids, unless it is kept or has no such kernel."""
-        found, reason = None, KEPT if is_kept else ""
-        if not reason:
+    def _layer(self, call: Node, layer: Layer, reason: str) -> None:
+        """A layer reads input and weight on grids, unless there is a reason to keep it or it has no such kernel."""
+        found = None
+        if reason:
+            self._kept.add(call)
+        else:
             found = _operands(call, self.graph)
             reason = "" if found else "no INT8 kernel"
         if found and not (found[0] in self._activations and _is_float(found[0])):
@@ -184,12 +189,16 @@ class _Placing:
                 self._put_out(node)
 
     def _put_out(self, layer: Node) -> None:
-        """Put what a 2:4 layer yields on a grid: sparse INT8 kernels are chosen where input and output are."""
+        """Put what a 2:4 layer yields on a grid: sparse INT8 kernels are chosen where input and output are.
+
+        A layer that is kept in higher precision reads it as it is.
+        """
         end = layer
         while len(end.users) == 1 and operator_name((user := next(iter(end.users))).target) in ACTIVATIONS:
             end = user
-        if end not in self._reads and not self._leads_out(end) and _is_float(end):
-            self._reads[end].update(end.users)
+        readers = end.users.keys() - self._kept
+        if readers and end not in self._reads and not self._leads_out(end) and _is_float(end):
+            self._reads[end].update(readers)
 
     def _is_on_grid(self, node: Node) -> bool:
         """Whether a value, or what activations and moves make of it, is read on a grid."""

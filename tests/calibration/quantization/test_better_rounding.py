@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.observing import observe
-from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
 from prunec.calibration.quantization.quantized_layers import quantized_layers
+from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
 from prunec.passes import capture
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, copied_graph, operator_name
