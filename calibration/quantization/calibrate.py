@@ -1,5 +1,6 @@
 """Options of calibration: how a network's values are put on grids of whole numbers. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, get_args
 
@@ -9,6 +10,8 @@ from prunec.passes.quantization.method_names import METHODS, Method
 #: "nearest"; "corrected", whose biases make up for the mean error; or "learned" (AdaRound).
 WeightRounding = Literal["nearest", "corrected", "learned"]
 ROUNDINGS: tuple[WeightRounding, ...] = get_args(WeightRounding)
+#: What a limit is of: points of the metric that are lost, or the squared error of outputs, relative to their size.
+LossMeasure = Literal["max_drop_points", "max_output_error"]
 #: The method that tries settings, and takes those that the network's outputs lose least by on samples held back.
 AUTO: Final = "auto"
 
@@ -16,6 +19,14 @@ AUTO: Final = "auto"
 def setting_words(method: str, equalized: bool, *, corrected: bool = False) -> str:
     """Settings that are tried, in words."""
     return method + ", equalized" * equalized + ", biases corrected" * corrected
+
+
+@dataclass(frozen=True)
+class LossLimit:
+    """A limit of what whole numbers lose on held-back samples, by the name of its option."""
+
+    measure: LossMeasure
+    most: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,10 @@ class Calibrate:
         smooth: Share of the outliers behind layer norms that goes into the weights of transformers, from 0 to 1; None
             for none.
         rounding: How weights are rounded; None leaves "nearest" or "corrected" to "auto", and is "nearest" for others.
+        max_drop_points: Points of the metric that are lost at most on held-back samples; as few layers as that takes
+            stay in higher precision. None for no limit.
+        max_output_error: The same for the squared error of the network's outputs, relative to that of their size,
+            which needs no labels.
     """
 
     method: Method | Literal["auto"] = "mse"
@@ -45,6 +60,8 @@ class Calibrate:
     equalize: bool | None = None
     smooth: float | None = None
     rounding: WeightRounding | None = None
+    max_drop_points: float | None = None
+    max_output_error: float | None = None
 
     name: ClassVar[str] = "calibrate"
 
@@ -52,6 +69,13 @@ class Calibrate:
     def method_text(self) -> str:
         """The method with its option, for reports."""
         return f"{self.method} {self.percentile:g}" if self.method == "percentile" else self.method
+
+    @property
+    def limit(self) -> LossLimit | None:
+        """The limit that layers stay in higher precision for; None where there is none."""
+        if self.max_drop_points is not None:
+            return LossLimit("max_drop_points", self.max_drop_points)
+        return None if self.max_output_error is None else LossLimit("max_output_error", self.max_output_error)
 
     def __post_init__(self) -> None:
         if self.method not in (AUTO, *METHODS):
@@ -67,3 +91,18 @@ class Calibrate:
             raise UsageError(f"calibrate: keep_macs must be from 0 to 1, got {self.keep_macs}.")
         if self.rounding not in (None, *ROUNDINGS):
             raise UsageError(f"calibrate: unknown rounding {self.rounding!r}.", hint=f"Known: {', '.join(ROUNDINGS)}.")
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        if self.max_drop_points is not None and self.max_output_error is not None:
+            raise UsageError(
+                "calibrate: max_drop_points and max_output_error are both given.",
+                hint="Give the one that layers are to stay in higher precision for.",
+            )
+        if self.keep_macs is not None and self.limit is not None:
+            raise UsageError(
+                f"calibrate: keep_macs and {self.limit.measure} both choose the layers in higher precision.",
+                hint="Give one of the two.",
+            )
+        if (limit := self.limit) is not None and not 0 <= limit.most < math.inf:
+            raise UsageError(f"calibrate: {limit.measure} must be a number of at least 0, got {limit.most}.")

@@ -1,9 +1,8 @@
 """What quantizing each layer alone costs, and which layers to leave in higher precision for a limit of it all."""
 
 import math
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import work_of
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
-from prunec.passes.interruption import stop_if_asked
+from prunec.passes.interruption import stop_if_asked, stoppable
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import Form, Range
 from prunec.passes.quantization.placement import Placement
@@ -24,8 +23,8 @@ from prunec.passes.quantization.quantizers import quantize
 
 #: (outputs of the quantized program, outputs of the one in floating point) -> the error on a batch.
 ErrorOf = Callable[[Any, Any], float]
-#: (rounds that are done, rounds in all, seconds that the others are likely to take).
-Progress = Callable[[int, int, float], None]
+#: (rounds that are done, rounds of equal work in all, what the last one found).
+Progress = Callable[[int, int, str], None]
 
 
 def relative_squared_error(actual: Any, expected: Any) -> float:
@@ -48,26 +47,14 @@ def _floating(outputs: Any) -> list[Tensor]:
     return [leaf.double() for leaf in leaves if leaf.is_floating_point()]
 
 
-def silent(done: int, total: int, seconds_left: float) -> None:
+def mean_over_samples(errors: Iterable[tuple[int, float]]) -> float:
+    """The mean of errors, each of so many samples."""
+    counts, values = zip(*errors, strict=True)
+    return sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts)
+
+
+def silent(done: int, total: int, found: str) -> None:
     """Progress that nobody looks at."""
-
-
-@dataclass
-class _Rounds:
-    """Counts rounds of equal work, and tells what is left of them."""
-
-    total: int
-    progress: Progress
-    done: int = 0
-
-    def __post_init__(self) -> None:
-        self._start = time.monotonic()
-
-    def end_one(self) -> None:
-        self.done += 1
-        spent = time.monotonic() - self._start
-        self.progress(self.done, self.total, spent / self.done * (self.total - self.done))
-        stop_if_asked()
 
 
 @dataclass(frozen=True)
@@ -111,7 +98,7 @@ def sensitivities(
     form: Form,
     batches: Sequence[BatchInputs],
     *,
-    costs: CostModel | None = None,
+    costs: Mapping[str, float] | None = None,
     error_of: ErrorOf = relative_squared_error,
     progress: Progress = silent,
 ) -> tuple[LayerSensitivity, ...]:
@@ -125,7 +112,7 @@ def sensitivities(
         ranges: The range of every family of the placement.
         form: Form of the grids of activations.
         batches: Calibration inputs.
-        costs: The cost model; None to take multiply-accumulates.
+        costs: What each layer costs in floating point (`layer_costs`); None to take multiply-accumulates.
         error_of: The error on a batch; the mean over samples counts.
         progress: Told after every layer.
 
@@ -135,17 +122,16 @@ def sensitivities(
     """
     if not batches:
         raise UsageError("Sensitivity needs calibration inputs, and there are none.")
-    cost_of = layer_costs(program, costs)
-    expected = [feed(program, inputs) for inputs in batches]
-    samples = [sample_count(inputs) for inputs in batches]
+    cost_of = layer_costs(program) if costs is None else costs
+    expected = [feed(program, inputs) for inputs in stoppable(batches)]
     names = tuple(dict.fromkeys(row.layer for row in placement.layers if row.is_quantized))
-    rounds, found = _Rounds(len(names), progress), []
-    for name in names:
+    found: list[LayerSensitivity] = []
+    for done, name in enumerate(names, start=1):
         quantized = quantize(program, alone(program, placement, name), ranges, form)
-        errors = [error_of(feed(quantized, x), outputs) for x, outputs in zip(batches, expected, strict=True)]
-        error = sum(n * each for n, each in zip(samples, errors, strict=True)) / sum(samples)
+        pairs = zip(stoppable(batches), expected, strict=True)
+        error = mean_over_samples((sample_count(x), error_of(feed(quantized, x), outputs)) for x, outputs in pairs)
         found.append(LayerSensitivity(name, error, cost_of[name]))
-        rounds.end_one()
+        progress(done, len(names), f"{name}: error {error:.2g}")
     return tuple(found)
 
 
@@ -197,13 +183,14 @@ def fewest_kept(
         limit: Points that may be lost.
         progress: Told after every trial; how many there will be is known once the number of layers is.
     """
-    rounds = _Rounds(2 + math.ceil(math.log2(max(len(order), 1))), progress)
+    total = 2 + math.ceil(math.log2(max(len(order), 1)))
     tried: dict[tuple[str, ...], float] = {}
 
     def is_met(kept: tuple[str, ...]) -> bool:
         if kept not in tried:
+            stop_if_asked()
             tried[kept] = lost(kept)
-            rounds.end_one()
+            progress(len(tried), total, f"{tried[kept]:.3g} lost with {len(kept)} of {len(order)} kept")
         return tried[kept] <= limit
 
     if is_met(()):
@@ -215,7 +202,7 @@ def fewest_kept(
     kept = tuple(order[:most])
     if not is_met(kept):
         return MixedPrecision(kept, tried[kept], False, tried)
-    rounds.total = rounds.done + len(kept) - 1
+    total = len(tried) + len(kept) - 1
     for layer in kept[-2::-1]:
         without = tuple(name for name in kept if name != layer)
         kept = without if is_met(without) else kept

@@ -12,7 +12,8 @@ import torch
 
 from prunec.calibration.one_shot import calibration_inputs
 from prunec.calibration.quantization.bias_correction import correct_biases
-from prunec.calibration.quantization.calibrate import AUTO, Calibrate, setting_words
+from prunec.calibration.quantization.calibrate import AUTO, Calibrate, WeightRounding, setting_words
+from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
 from prunec.calibration.quantization.observed import Observed
 from prunec.calibration.quantization.observing import fitting
@@ -41,13 +42,12 @@ Told = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """A network on grids, and the settings that it was calibrated by.
+    """The settings that a network is calibrated by.
 
     Attributes:
-        options: The options, with all that was chosen.
-        observed: The network in floating point, with its values.
+        options: The options, with all that was chosen; `rounding` is what weights are to be rounded by.
+        observed: The network in floating point, with its values; `Observed.quantized` puts it on grids.
         kept: Layers that stay in higher precision for a budget of multiply-accumulates, the most sensitive first.
-        program: The network on grids.
         tried: What was tried, in words, and the relative squared error of the outputs by it, in order; empty where
             nothing was.
         held_back: Number of samples that it was judged on.
@@ -56,7 +56,6 @@ class Settled:
     options: Calibrate
     observed: Observed
     kept: tuple[str, ...]
-    program: Program
     tried: Mapping[str, float]
     held_back: int
 
@@ -67,10 +66,7 @@ def parted(samples: Iterable[BatchInputs], count: int) -> Parted:
 
 
 def settle(options: Calibrate, observed_so: ObservedSo, samples: Parted, told: Told) -> Settled:
-    """Choose what the options leave open, and put the network on grids.
-
-    Weights are rounded to the nearest, and biases corrected where the options leave that open and it is better: what
-    they ask for else is left to be done.
+    """Choose what the options leave open.
 
     Args:
         options: The options.
@@ -85,7 +81,7 @@ def settle(options: Calibrate, observed_so: ObservedSo, samples: Parted, told: T
         observed = observed_so(options.equalize is True)
         kept = _kept(options, observed, samples)
         named = replace(options, equalize=options.equalize is True, rounding=options.rounding or "nearest")
-        return Settled(named, observed, kept, observed.quantized(kept), {}, 0)
+        return Settled(named, observed, kept, {}, 0)
     return _Trying(options, observed_so, samples, told).best()
 
 
@@ -98,6 +94,22 @@ def few(program: Program, samples: Iterable[BatchInputs]) -> BatchInputs:
     """Some of the samples, for what keeps the values of all of them in memory; as many as the network takes at once."""
     (size,) = batch_sizes(program, (_TOGETHER,))
     return calibration_inputs(((batch, None) for batch in samples), max(size, _TOGETHER))
+
+
+def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inputs: BatchInputs, seed: int) -> Program:
+    """A quantized program with its weights rounded so.
+
+    Args:
+        rounding: How.
+        reference: The program in floating point.
+        nearest: The quantized program, with weights rounded to the nearest.
+        inputs: Inputs of the network; the activations of all of them are in memory at once.
+        seed: What learned rounding follows.
+    """
+    if rounding == "nearest":
+        return nearest
+    learn = LearnedRounding(seed=seed).learn if rounding == "learned" else correct_biases
+    return learn(reference, nearest, inputs).program
 
 
 def _kept(options: Calibrate, observed: Observed, samples: Iterable[BatchInputs]) -> tuple[str, ...]:
@@ -129,7 +141,7 @@ class _Trying:
         self.kept = _kept(options, first, samples)
 
     def best(self) -> Settled:
-        """The best settings, and the network by them."""
+        """The best settings."""
         found = {}
         for equalized, observed in self.observed.items():
             for method in METHODS:
@@ -145,9 +157,8 @@ class _Trying:
             self._judged(other, corrected)
             is_better = self.tried[other] < self.tried[words]
             settings = replace(settings, rounding="corrected" if is_better else "nearest")
-            program = corrected if is_better else program
         held_back = sum(map(sample_count, self.judging))
-        return Settled(settings, observed, self.kept, program, self.tried, held_back)
+        return Settled(settings, observed, self.kept, self.tried, held_back)
 
     def _judged(self, words: str, program: Program) -> Program:
         """The program itself, once the error of its outputs is noted."""

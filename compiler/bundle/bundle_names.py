@@ -15,8 +15,9 @@ REPORT_PAGE = "report.html"
 LAYERS = "layers.csv"
 #: File of a training under way in a state folder, by the control arm and the number of its retraining.
 STATE_NAME = "recover-{}.state"
-#: Files of what was measured before a training, in a state folder, by the fingerprint of what it holds for.
-STORED_PLAN, STORED_COSTS = "plan-{}.json", "costs-{}.json"
+#: Files of what was measured before a training or chosen after it, in a state folder, by the fingerprint of what it
+#: holds for.
+STORED_PLAN, STORED_COSTS, STORED_LAYERS = "plan-{}.json", "costs-{}.json", "layers-{}.json"
 #: Precision -> ONNX file that an engine of it is built from, where that isn't the float32 file `MODEL_ONNX`.
 TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx", "int8": "model.int8.onnx"}
 

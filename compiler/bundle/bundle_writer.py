@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from prunec.compiler.bundle.bundle_names import STATE_NAME, STORED_COSTS, STORED_PLAN
+from prunec.compiler.bundle.bundle_names import STATE_NAME, STORED_COSTS, STORED_LAYERS, STORED_PLAN
 from prunec.compiler.bundle.manifest import MANIFEST_NAME, describe_folder
 from prunec.compiler.bundle.output_lock import OutputLock
 from prunec.compiler.bundle.swap import exchange, restore, written_through
@@ -197,7 +197,7 @@ def remove_states(folder: Path) -> None:
     """Remove the training states of a finished compile, and nothing else that may be there."""
     if not folder.is_dir():
         return
-    for name in (STATE_NAME, STORED_PLAN, STORED_COSTS):
+    for name in (STATE_NAME, STORED_PLAN, STORED_COSTS, STORED_LAYERS):
         for file in folder.glob(name.format("*")):
             file.unlink(missing_ok=True)
     if not any(folder.iterdir()):

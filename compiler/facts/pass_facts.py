@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.costs import Timed
+from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.oracle import OracleReport
 from prunec.passes.prune_filters import PruneFilters
@@ -91,6 +92,7 @@ class Calibrated:
             rounded to the nearest and as the options ask; empty where that is the same.
         tried: Settings that were tried, in words, and the same error by them on the inputs that were held back.
         held_back: Number of these.
+        choice: The layers that stay in higher precision for a limit; None where none is asked for.
     """
 
     options: Calibrate
@@ -101,3 +103,4 @@ class Calibrated:
     output_errors: Mapping[str, float]
     tried: Mapping[str, float]
     held_back: int
+    choice: LayerChoice | None = None

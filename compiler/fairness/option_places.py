@@ -65,6 +65,7 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     "calibrate": {
         **dict.fromkeys(("calibrate", "method", "percentile", "samples", "keep"), COMPRESSION),
         **dict.fromkeys(("keep_macs", "equalize", "smooth", "rounding"), COMPRESSION),
+        **dict.fromkeys(("max_drop_points", "max_output_error"), COMPRESSION),
     },
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }

@@ -49,6 +49,10 @@ def _criterion_needs(options: Any) -> Needs:
     return "inputs" if needs & {"inputs", "outputs"} else "nothing"
 
 
+def _calibration_needs(options: Any) -> Needs:
+    return "inputs" if options.max_drop_points is None else "labels"
+
+
 #: The order is that of pipelines that are made of recipe tables.
 _OWN = (
     StepKind(
@@ -125,7 +129,7 @@ _OWN = (
             After(name, _RANGES_OF)
             for name in ("fold-parameters", "prune-filters", "permute", "sparsify", "re-estimate-batchnorm", "recover")
         ),
-        needs=needs_inputs,
+        needs=_calibration_needs,
         accuracy="quantized",
         measures_accuracy=True,
         place="",

@@ -1,9 +1,10 @@
 """The part of report.json that tells of INT8: what the grids follow from, and what every layer computes in."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from prunec.calibration.quantization.calibrate import WeightRounding
-from prunec.compiler.report.nulls import NOT_RECORDED, Maybe
+from prunec.compiler.report.layer_choice_part import LayerChoicePart
+from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
 from prunec.runtime.target import Target
 
@@ -39,6 +40,7 @@ class CalibrationPart(Part):
     is that of the weights, and `output_errors` the squared error of the network's outputs on some of the images,
     relative to their size, with weights rounded to the nearest and so; empty where they are. `tried` has the same error
     for all settings that were tried, on `held_back` of the images, on which nothing else hangs; empty where none were.
+    `choice` tells of layers that stay in higher precision for a limit.
     """
 
     method: str
@@ -54,6 +56,7 @@ class CalibrationPart(Part):
     output_errors: SortedDict[float]
     tried: Maybe[SortedDict[float]] = NOT_RECORDED
     held_back: Maybe[Count] = NOT_RECORDED
+    choice: Annotated[Maybe[LayerChoicePart] | None, NullMeans("no limit was asked for")] = NOT_RECORDED
 
     @classmethod
     def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
@@ -73,6 +76,7 @@ class CalibrationPart(Part):
             output_errors=dict(fact.output_errors),
             tried=dict(fact.tried),
             held_back=fact.held_back,
+            choice=None if fact.choice is None else LayerChoicePart.of_choice(fact.choice),
         )
 
 

@@ -1,27 +1,29 @@
 """The step that puts a network's values on the grids of INT8."""
 
 from collections.abc import Iterable
+from functools import cache, partial
 
 import torch
 
-from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate
 from prunec.calibration.quantization.channel_maxima import channel_maxima
-from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.observed import Observed
 from prunec.calibration.quantization.observing import fitting, observe
 from prunec.calibration.quantization.range_methods import fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
-from prunec.calibration.quantization.settings import few, parted, range_method, settle
+from prunec.calibration.quantization.settings import few, parted, range_method, rounded, settle
+from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.stages.calibration_images import CalibrationImages
+from prunec.compiler.stages.mixed_precision import booked, choose_layers
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
 from prunec.passes.feeding import BatchInputs, feed
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import KEPT, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
+from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.int8_form import form_of
 
@@ -36,66 +38,74 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     images = CalibrationImages(given.program, given, options.samples)
     placement = place(prepared(given.program, equalized=False), options.keep)
     if not placement.sites:
-        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement))
+        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options))
     samples = parted(images, options.samples)
     looked_at: Iterable[BatchInputs] = samples if options.method == AUTO else images
-
-    def observed_so(equalized: bool) -> Observed:
-        program = _prepared(options, given, looked_at, equalized=equalized)
-        histograms = observe(program, place(program, options.keep), looked_at)
-        return Observed(program, options.keep, histograms, range_method(options), form_of(given.request.target))
-
-    settled = settle(options, observed_so, samples, progress.step)
-    observed = settled.observed
-    quantized, errors = settled.program, dict[str, float]()
-    placement = observed.placement(settled.kept)
-    if options.rounding not in (None, "nearest"):
-        progress.stage(f"round weights, {options.rounding}")
-        quantized, errors = _rounded(options, given.seed, observed.program, quantized, looked_at)
+    settled = settle(options, partial(_observed, options, given, looked_at), samples, progress.step)
+    options, observed = settled.options, settled.observed
+    finish = cache(partial(_finished, options, given, observed, looked_at))
+    choice, kept = None, settled.kept
+    if options.limit is not None:
+        batches = list(fitting(observed.program, [few(observed.program, looked_at)]))
+        choice = choose_layers(options, given, observed, batches, lambda kept: finish(kept)[0])
+        kept = choice.search.kept
+    (quantized, errors), placement = finish(kept), observed.placement(kept)
     check_masks(quantized)
-    oddities = fallbacks(placement, observed.histograms)
     fact = Calibrated(
-        options=settled.options,
+        options=options,
         images=images.count,
         sha256=images.sha256,
         layers=placement.layers,
-        fallbacks=oddities,
+        fallbacks=fallbacks(placement, observed.histograms),
         output_errors=errors,
         tried=settled.tried,
         held_back=settled.held_back,
+        choice=choice,
     )
-    cost = StepCost(samples=images.count)
-    return StepOutput(quantized, fact=fact, cost=cost, aim=_aim(placement), note=_note(fact))
+    return StepOutput(
+        quantized if placement.sites else given.program,
+        modified=bool(placement.sites),
+        fact=fact,
+        cost=StepCost(samples=images.count),
+        beside=() if choice is None else booked(choice, options, given),
+        aim=_aim(placement, options),
+        note=_note(fact),
+    )
 
 
-def _prepared(options: Calibrate, given: StepInput, samples: Iterable[BatchInputs], *, equalized: bool) -> Program:
-    """The network in floating point, in the form that goes on grids."""
+def _observed(options: Calibrate, given: StepInput, samples: Iterable[BatchInputs], equalized: bool) -> Observed:
+    """The network in the form that goes on grids, and its values."""
     program = prepared(given.program, equalized=equalized)
     if options.smooth is not None:
         maxima = channel_maxima(program, fitting(program, samples))
         program = smooth(program, maxima, options.smooth).program
-    return program
+    histograms = observe(program, place(program, options.keep), samples)
+    return Observed(program, options.keep, histograms, range_method(options), form_of(given.request.target))
 
 
-def _rounded(
-    options: Calibrate, seed: int, program: Program, nearest: Program, samples: Iterable[BatchInputs]
+def _finished(
+    options: Calibrate, given: StepInput, observed: Observed, samples: Iterable[BatchInputs], kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
-    """The quantized program with its weights as ``options`` ask, and the error of its outputs so and before."""
-    inputs = few(program, samples)
-    learn = LearnedRounding(seed=seed).learn if options.rounding == "learned" else correct_biases
-    result = learn(program, nearest, inputs).program
+    """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
+    nearest, rounding = observed.quantized(kept), options.rounding or "nearest"
+    if rounding == "nearest" or not is_quantized(nearest.graph):
+        return nearest, {}
+    given.request.settings.progress.stage(f"round weights, {rounding}")
+    inputs = few(observed.program, samples)
+    result = rounded(rounding, observed.program, nearest, inputs, given.seed)
     with torch.no_grad():
-        expected = feed(program, inputs)
+        expected = feed(observed.program, inputs)
         errors = {
             name: relative_squared_error(feed(each, inputs), expected)
-            for name, each in (("nearest", nearest), (str(options.rounding), result))
+            for name, each in (("nearest", nearest), (rounding, result))
         }
     return result, errors
 
 
-def _aim(placement: Placement) -> Aim:
-    """The layers that weren't asked to stay in higher precision, and those of them that are on grids."""
-    asked = [layer for layer in placement.layers if layer.reason not in (KEPT, SENSITIVE)]
+def _aim(placement: Placement, options: Calibrate) -> Aim:
+    """The layers but those that were asked to stay in higher precision, and those of them that are on grids."""
+    left_out = (KEPT,) if options.keep_macs is None else (KEPT, SENSITIVE)
+    asked = [layer for layer in placement.layers if layer.reason not in left_out]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
     return Aim("layers in INT8", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
 
@@ -107,7 +117,19 @@ def _note(fact: Calibrated) -> str:
         said.append(f"{fact.images} images were calibrated on: ranges hang on single ones; {_FEW} or more tell better.")
     elif fact.images < asked:
         said.append(f"{fact.images} of {asked} images were there.")
+    if fact.choice is not None and not fact.choice.is_met:
+        said.append(_unmet(fact.choice, str(fact.options.rounding)))
     if fact.fallbacks:
         name, oddity = next(iter(fact.fallbacks.items()))
         said.append(f"{len(fact.fallbacks)} tensors tell no range, or hardly any ({name}: {oddity}).")
     return " ".join(said)
+
+
+def _unmet(choice: LayerChoice, rounding: str) -> str:
+    """That a limit isn't met, and why."""
+    limit, search, unit = choice.limit, choice.search, " points" * (choice.loss.margin is not None)
+    lost = f"{choice.loss.value:.3g}{unit} are lost on {search.samples} held-back samples"
+    why = "even with every layer in higher precision, since products of activations stay on grids"
+    if choice.is_judged_again and search.loss.value <= limit.most:
+        why = f"with rounding={rounding}, {search.loss.value:.3g} with weights rounded to the nearest"
+    return f"{limit.measure}={limit.most:g} isn't met: {lost} {why}."

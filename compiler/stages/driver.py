@@ -32,6 +32,7 @@ from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import (
     check_controls,
+    check_limit,
     check_needs,
     check_precision,
     check_pruning_files,
@@ -153,6 +154,7 @@ def _check(request: Request) -> None:
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_precision(request.pipeline, request.target)
+    check_limit(request.pipeline, 0 if request.data is None else len(request.data.validation))
     check_pruning_files(request.pipeline, settings)
     check_controls(request.pipeline, settings, has_data, settings.optimizers)
 

@@ -69,12 +69,30 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         )
 
 
+def check_limit(pipeline: Pipeline, held_back: int) -> None:
+    """Refuse before any work a limit of what INT8 loses where nothing can be judged by it.
+
+    Args:
+        pipeline: The steps.
+        held_back: Number of samples that are held back from training.
+
+    Raises:
+        UsageError: There is a limit, and no such samples.
+    """
+    for limit in (options.limit for options in pipeline.of(Calibrate)):
+        if limit is not None and not held_back:
+            raise UsageError(
+                f"{CALIBRATE}: {limit.measure} is judged on validation data, and there are none.",
+                hint="Hold some of the training data back ([data] validation_fraction), or leave the limit out.",
+            )
+
+
 def check_pruning_files(pipeline: Pipeline, settings: Settings) -> None:
     """Refuse before any work files of plans and cost models that aren't there, can't be read, or are of no use.
 
     Raises:
         InputError: There is no such file, or it holds no cost model.
-        UsageError: A cost model is given, and no step chooses widths by it.
+        UsageError: A cost model is given, and no step chooses widths or layers by it.
     """
     prunings = pipeline.of(PruneFilters)
     for options in prunings:
@@ -82,7 +100,8 @@ def check_pruning_files(pipeline: Pipeline, settings: Settings) -> None:
             raise InputError(f"The pruning plan {options.plan} is no file.", hint="prunec plan -o FILE writes one.")
     if settings.cost_model is None:
         return
-    if not any(options.goals.given for options in prunings):
+    limits = [options.limit for options in pipeline.of(Calibrate) if options.limit is not None]
+    if not limits and not any(options.goals.given for options in prunings):
         raise UsageError(
             f"--cost-model {settings.cost_model}: no step of the pipeline chooses widths for a goal.",
             hint="Ask prune-filters for one, such as latency_speedup=1.5, or leave the cost model out.",

@@ -62,7 +62,7 @@ def test_the_layer_that_rounding_breaks_is_found() -> None:
     program = uneven()
     placement = place(program)
     x = torch.randn(12, 3, 9, 9)
-    told: list[tuple[int, int, float]] = []
+    told: list[tuple[int, int, str]] = []
     found = sensitivities(
         program, placement, ranges_of(program, placement, x), "symmetric", [x[:8], x[8:]],
         progress=lambda *state: told.append(state),
@@ -72,8 +72,7 @@ def test_the_layer_that_rounding_breaks_is_found() -> None:
     others = [each.error for each in found if each.layer != "4"]
     assert found[2].error > 10 * max(others) > 0
     assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert told[-1][2] == 0
-    assert all(left >= 0 for _, _, left in told)
+    assert [words.split(":")[0] for _, _, words in told] == ["0", "2", "4", "6"]
 
 
 @torch.no_grad()
@@ -144,7 +143,7 @@ ERRORS = st.lists(st.floats(0, 1), min_size=1, max_size=9)
 @given(ERRORS, st.floats(0, 4))
 def test_a_limit_is_met_by_the_fewest_layers_where_errors_add_up(errors: list[float], limit: float) -> None:
     order = [f"{position}" for position in sorted(range(len(errors)), key=lambda position: -errors[position])]
-    told: list[tuple[int, int, float]] = []
+    told: list[tuple[int, int, str]] = []
 
     def lost(kept: tuple[str, ...]) -> float:
         return math.fsum(error for position, error in enumerate(errors) if str(position) not in kept)
