@@ -5,7 +5,7 @@ judged by the squared error of the network's outputs, relative to that of their 
 chosen by.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,31 +13,29 @@ import torch
 from prunec.calibration.one_shot import calibration_inputs
 from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate, WeightRounding, setting_words
+from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
 from prunec.calibration.quantization.observed import Observed
-from prunec.calibration.quantization.observing import fitting
-from prunec.calibration.quantization.parted import Parted
+from prunec.calibration.quantization.observing import fitting, observe
+from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Samples
 from prunec.calibration.quantization.range_methods import RangeMethod
-from prunec.calibration.quantization.sensitivity import relative_squared_error, sensitivities
+from prunec.calibration.quantization.sensitivity import Progress, relative_squared_error, sensitivities
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
-from prunec.passes.quantization.method_names import METHODS
+from prunec.passes.quantization.grids import Form
+from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.placement import place
+from prunec.passes.quantization.preparation import prepared
+from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.numerics import batch_sizes
 
-#: Samples that are held back to judge settings, at most, and the largest share of all that they are.
-MOST_HELD_BACK, HELD_BACK_SHARE = 64, 0.25
-#: Samples whose values are in memory at once where biases are corrected, and those that sensitivities are measured on.
+#: Samples whose values are in memory at once where weights and biases are chosen and sensitivities measured.
 _TOGETHER = 64
 #: The method whose ranges sensitivities are measured with where none is named.
-_PLAIN = "mse"
-
-#: Whether channels are equalized -> the network so, with the values that it has on calibration data.
-ObservedSo = Callable[[bool], Observed]
-#: (settings that were tried, about how many there are in all, what the last one gave).
-Told = Callable[[int, int, str], None]
+_PLAIN: Method = "mse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,34 +58,35 @@ class Settled:
     held_back: int
 
 
-def parted(samples: Iterable[BatchInputs], count: int) -> Parted:
-    """Samples, about so many, of which some are held back."""
-    return Parted(samples, max(round(1 / HELD_BACK_SHARE), -(-count // MOST_HELD_BACK)))
-
-
-def settle(options: Calibrate, observed_so: ObservedSo, samples: Parted, told: Told) -> Settled:
+def settle(options: Calibrate, program: Program, form: Form, samples: Samples, progress: Progress) -> Settled:
     """Choose what the options leave open.
 
     Args:
         options: The options.
-        observed_so: Gives the network, and the values that it has on the samples that aren't held back.
-        samples: The samples.
-        told: Told what is tried, and what came of it.
+        program: The program, in its inference form.
+        form: Form of the grids of activations.
+        samples: The samples; some must be held back where settings are to be tried.
+        progress: Told after every setting what it gave.
 
     Raises:
-        UsageError: Settings are to be tried, and there are too few samples to hold one back.
+        UsageError: Settings are to be tried, and no sample is held back.
     """
-    if options.method != AUTO:
-        observed = observed_so(options.equalize is True)
-        kept = _kept(options, observed, samples)
-        named = replace(options, equalize=options.equalize is True, rounding=options.rounding or "nearest")
-        return Settled(named, observed, kept, {}, 0)
-    return _Trying(options, observed_so, samples, told).best()
+    if options.method == AUTO:
+        return _Trying(options, program, form, samples, progress).best()
+    named = replace(options, equalize=options.equalize is True, rounding=options.rounding or "nearest")
+    observed = _observed(named, program, form, samples)
+    return Settled(named, observed, _kept(named, observed, samples), {}, 0)
 
 
-def range_method(options: Calibrate) -> RangeMethod:
-    """The method of ranges that options name, or the one to begin with."""
-    return RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
+def _observed(options: Calibrate, program: Program, form: Form, samples: Samples) -> Observed:
+    """The network in the form that goes on grids, and its values."""
+    program = prepared(program, equalized=options.equalize is True)
+    if options.smooth is not None:
+        maxima = channel_maxima(program, fitting(program, samples.looked_at))
+        program = smooth(program, maxima, options.smooth).program
+    histograms = observe(program, place(program, options.keep), samples.looked_at)
+    method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
+    return Observed(program, options.keep, histograms, method, form)
 
 
 def few(program: Program, samples: Iterable[BatchInputs]) -> BatchInputs:
@@ -112,12 +111,12 @@ def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inpu
     return learn(reference, nearest, inputs).program
 
 
-def _kept(options: Calibrate, observed: Observed, samples: Iterable[BatchInputs]) -> tuple[str, ...]:
+def _kept(options: Calibrate, observed: Observed, samples: Samples) -> tuple[str, ...]:
     """The layers that stay in higher precision for a budget of multiply-accumulates."""
     if options.keep_macs is None:
         return ()
     placement = observed.placement()
-    batches = list(fitting(observed.program, [few(observed.program, samples)]))
+    batches = list(fitting(observed.program, [few(observed.program, samples.looked_at)]))
     found = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
     return most_sensitive(found, placement, options.keep_macs)
 
@@ -125,15 +124,17 @@ def _kept(options: Calibrate, observed: Observed, samples: Iterable[BatchInputs]
 class _Trying:
     """Trials of settings, all judged on the same samples."""
 
-    def __init__(self, options: Calibrate, observed_so: ObservedSo, samples: Parted, told: Told) -> None:
-        self.options, self.samples, self.told, self.tried = options, samples, told, dict[str, float]()
+    def __init__(self, options: Calibrate, program: Program, form: Form, samples: Samples, progress: Progress) -> None:
+        self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         ways = (False, True) if options.equalize is None else (options.equalize,)
-        self.observed = {equalized: observed_so(equalized) for equalized in ways}
+        self.observed = {
+            equalized: _observed(replace(options, equalize=equalized), program, form, samples) for equalized in ways
+        }
         first = next(iter(self.observed.values()))
-        self.judging = list(fitting(first.program, samples.held_back()))
+        self.judging = list(fitting(first.program, samples.held_back))
         if not self.judging:
             raise UsageError(
-                f"calibrate: to try settings 1 of {samples.every} samples is held back, and there are fewer.",
+                f"calibrate: to try settings 1 in {round(1 / HELD_BACK_SHARE)} samples is held back; there are fewer.",
                 hint="Give more samples, or name a method, such as mse.",
             )
         with torch.no_grad():
@@ -152,7 +153,7 @@ class _Trying:
         words = min(self.tried, key=self.tried.__getitem__)
         settings, observed, program = found[words]
         if settings.rounding is None:
-            corrected = correct_biases(observed.program, program, few(observed.program, self.samples)).program
+            corrected = correct_biases(observed.program, program, few(observed.program, self.samples.looked_at)).program
             other = setting_words(settings.method_text, settings.equalize is True, corrected=True)
             self._judged(other, corrected)
             is_better = self.tried[other] < self.tried[words]
@@ -169,5 +170,5 @@ class _Trying:
             ]
         self.tried[words] = sum(errors) / sum(map(sample_count, self.judging))
         total = len(self.observed) * len(METHODS) + (self.options.rounding is None)
-        self.told(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")
+        self.progress(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")
         return program

@@ -1,17 +1,16 @@
 """The step that puts a network's values on the grids of INT8."""
 
-from collections.abc import Iterable
 from functools import cache, partial
 
 import torch
 
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate
-from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.observed import Observed
-from prunec.calibration.quantization.observing import fitting, observe
+from prunec.calibration.quantization.observing import fitting
+from prunec.calibration.quantization.parted import Samples, parted
 from prunec.calibration.quantization.range_methods import fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
-from prunec.calibration.quantization.settings import few, parted, range_method, rounded, settle
+from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
@@ -19,12 +18,11 @@ from prunec.compiler.stages.calibration_images import CalibrationImages
 from prunec.compiler.stages.mixed_precision import booked, choose_layers
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
-from prunec.passes.feeding import BatchInputs, feed
+from prunec.passes.feeding import feed
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import KEPT, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import is_quantized
-from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.int8_form import form_of
 
 #: Images of which the ranges of values hang on single ones.
@@ -39,14 +37,13 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     placement = place(prepared(given.program, equalized=False), options.keep)
     if not placement.sites:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options))
-    samples = parted(images, options.samples)
-    looked_at: Iterable[BatchInputs] = samples if options.method == AUTO else images
-    settled = settle(options, partial(_observed, options, given, looked_at), samples, progress.step)
+    samples = parted(images, options.samples) if options.method == AUTO else Samples(images)
+    settled = settle(options, given.program, form_of(given.request.target), samples, progress.step)
     options, observed = settled.options, settled.observed
-    finish = cache(partial(_finished, options, given, observed, looked_at))
+    finish = cache(partial(_finished, options, given, observed, samples))
     choice, kept = None, settled.kept
     if options.limit is not None:
-        batches = list(fitting(observed.program, [few(observed.program, looked_at)]))
+        batches = list(fitting(observed.program, [few(observed.program, samples.looked_at)]))
         choice = choose_layers(options, given, observed, batches, lambda kept: finish(kept)[0])
         kept = choice.search.kept
     (quantized, errors), placement = finish(kept), observed.placement(kept)
@@ -73,25 +70,15 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     )
 
 
-def _observed(options: Calibrate, given: StepInput, samples: Iterable[BatchInputs], equalized: bool) -> Observed:
-    """The network in the form that goes on grids, and its values."""
-    program = prepared(given.program, equalized=equalized)
-    if options.smooth is not None:
-        maxima = channel_maxima(program, fitting(program, samples))
-        program = smooth(program, maxima, options.smooth).program
-    histograms = observe(program, place(program, options.keep), samples)
-    return Observed(program, options.keep, histograms, range_method(options), form_of(given.request.target))
-
-
 def _finished(
-    options: Calibrate, given: StepInput, observed: Observed, samples: Iterable[BatchInputs], kept: tuple[str, ...]
+    options: Calibrate, given: StepInput, observed: Observed, samples: Samples, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
     """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
     nearest, rounding = observed.quantized(kept), options.rounding or "nearest"
     if rounding == "nearest" or not is_quantized(nearest.graph):
         return nearest, {}
     given.request.settings.progress.stage(f"round weights, {rounding}")
-    inputs = few(observed.program, samples)
+    inputs = few(observed.program, samples.looked_at)
     result = rounded(rounding, observed.program, nearest, inputs, given.seed)
     with torch.no_grad():
         expected = feed(observed.program, inputs)

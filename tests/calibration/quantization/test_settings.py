@@ -8,17 +8,14 @@ from torch import Tensor, nn
 
 from prunec.calibration.quantization.calibrate import Calibrate, setting_words
 from prunec.calibration.quantization.macs_budget import most_sensitive
-from prunec.calibration.quantization.observed import Observed
-from prunec.calibration.quantization.observing import observe
-from prunec.calibration.quantization.parted import Parted
+from prunec.calibration.quantization.parted import MOST_HELD_BACK, Samples, parted
 from prunec.calibration.quantization.range_methods import RangeMethod
 from prunec.calibration.quantization.sensitivity import LayerSensitivity, relative_squared_error
-from prunec.calibration.quantization.settings import MOST_HELD_BACK, Settled, few, parted, range_method, rounded, settle
+from prunec.calibration.quantization.settings import Settled, few, rounded, settle
 from prunec.passes import capture
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import SENSITIVE, place
-from prunec.passes.quantization.preparation import prepared
 
 
 class Uneven(nn.Module):
@@ -49,15 +46,9 @@ def program() -> Program:
     return capture(Uneven().eval(), (images(2),))
 
 
-def settled_by(program: Program, options: Calibrate, samples: Parted | None = None) -> Settled:
-    samples = samples or Parted([images(24), images(24, 2)], 4)
-
-    def observed(equalized: bool) -> Observed:
-        whole = prepared(program, equalized=equalized)
-        histograms = observe(whole, place(whole, options.keep), samples)
-        return Observed(whole, options.keep, histograms, range_method(options), "symmetric")
-
-    return settle(options, observed, samples, lambda done, total, found: None)
+def settled_by(program: Program, options: Calibrate, samples: Samples | None = None) -> Settled:
+    samples = samples or parted([images(24), images(24, 2)], 48)
+    return settle(options, program, "symmetric", samples, lambda done, total, found: None)
 
 
 def values(batches: object) -> list[float]:
@@ -67,16 +58,16 @@ def values(batches: object) -> list[float]:
 def test_samples_are_parted_alike_whatever_the_batches() -> None:
     whole = torch.arange(22.0).view(22, 1)
     for size in (1, 3, 4, 22):
-        parts = Parted(whole.split(size), 4)
-        assert values(parts.held_back()) == [3, 7, 11, 15, 19]
-        assert sorted(values(parts) + values(parts.held_back())) == list(range(22))
-        assert values(parts) == values(parts)
+        parts = parted(whole.split(size), 22)
+        assert values(parts.held_back) == [3, 7, 11, 15, 19]
+        assert sorted(values(parts.looked_at) + values(parts.held_back)) == list(range(22))
+        assert values(parts.looked_at) == values(parts.looked_at)
 
 
-@pytest.mark.parametrize(("count", "every"), [(3, 4), (256, 4), (1000, 16), (6400, 100)])
-def test_a_quarter_is_held_back_and_never_more_than_memory_bears(count: int, every: int) -> None:
-    assert parted([], count).every == every
-    assert count // every <= MOST_HELD_BACK
+@pytest.mark.parametrize(("count", "held_back"), [(3, 0), (16, 4), (256, 64), (1000, 62), (6400, 64)])
+def test_a_quarter_is_held_back_and_never_more_than_memory_bears(count: int, held_back: int) -> None:
+    parts = parted([torch.zeros(count, 1)], count)
+    assert len(values(parts.held_back)) == held_back <= MOST_HELD_BACK
 
 
 def test_all_settings_are_tried_and_the_best_is_taken(program: Program) -> None:
@@ -93,11 +84,11 @@ def test_all_settings_are_tried_and_the_best_is_taken(program: Program) -> None:
 
 
 def test_what_is_told_of_a_setting_is_what_it_loses_on_samples_held_back(program: Program) -> None:
-    samples = Parted([images(24), images(24, 2)], 4)
+    samples = parted([images(24), images(24, 2)], 48)
     settled = settled_by(program, Calibrate(method="auto", equalize=False, rounding="nearest"), samples)
     assert set(settled.tried) == {"min-max", "percentile 99.99", "entropy", "mse"}
     with torch.no_grad():
-        x = torch.cat(list(samples.held_back()))
+        x = torch.cat(list(samples.held_back))
         error = relative_squared_error(settled.observed.quantized()(x), program(x))
     assert min(settled.tried.values()) == pytest.approx(error, rel=0.05)  # the mean of batches' errors
 
@@ -122,9 +113,9 @@ def test_the_same_samples_give_the_same_settings(program: Program) -> None:
 
 
 def test_too_few_samples_to_hold_one_back_are_an_error(program: Program) -> None:
-    with pytest.raises(UsageError, match="1 of 4 samples is held back"):
-        settled_by(program, Calibrate(method="auto"), Parted([images(3)], 4))
-    settled_by(program, Calibrate(method="mse"), Parted([images(3)], 4))
+    with pytest.raises(UsageError, match="a sample in 4 is held back"):
+        settled_by(program, Calibrate(method="auto"), parted([images(3)], 3))
+    settled_by(program, Calibrate(method="mse"), parted([images(3)], 3))
 
 
 @pytest.mark.parametrize("method", ["auto", "mse"])
