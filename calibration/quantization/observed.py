@@ -30,7 +30,7 @@ class Observed:
     form: Form
 
     def placement(self, sensitive: Collection[str] = ()) -> Placement:
-        """The placement where these layers, too, stay in higher precision; the whole one has all of its tensors."""
+        """The placement where these layers stay in higher precision, too, which has no tensor of its own."""
         return place(self.program, self.keep, sensitive)
 
     def ranges(self, placement: Placement) -> Mapping[str, Range]:

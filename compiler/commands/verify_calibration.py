@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate, setting_words
 from prunec.compiler.commands.verify_claims import Claim, is_own, pipeline_of, rule
+from prunec.compiler.facts.choice_stages import SPLITS, samples_run
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision, macs_share
 from prunec.compiler.report.ledger_part import chain
 from prunec.compiler.report.nulls import NOT_RECORDED
@@ -11,6 +12,7 @@ from prunec.compiler.report.report import Report
 from prunec.passes.cost import layer_calls
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.program import Program
+from prunec.passes.quantization.placement import SENSITIVE
 from prunec.passes.quantization.quantizers import is_on_grids, is_quantized
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.target import Target
@@ -22,12 +24,13 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
         return
     told, pipeline = known(report.calibration), pipeline_of(report)
     if is_own(pipeline) or is_quantized(program.graph):
-        yield Claim("calibration is told", told is not None, is_quantized(program.graph))
+        yield rule("calibration is told", told is not None or not is_quantized(program.graph))
     if told is None:
         return
     yield from _layer_claims(report, told, program)
     yield Claim("calibration.layers_in_higher_precision", told.layers_in_higher_precision, _count(told))
     yield Claim("calibration.higher_precision_macs", told.higher_precision_macs, macs_share(told.layers))
+    yield from _choice_claims(report, told)
     yield rule("calibration.layers: a reason stands where a layer isn't in int8", _are_explained(told))
     for options in pipeline.of(Calibrate) if pipeline is not None else ():
         yield from _setting_claims(told, options)
@@ -64,6 +67,42 @@ def _setting_claims(told: CalibrationPart, options: Calibrate) -> Iterator[Claim
         yield Claim("calibration.equalized", equalized, options.equalize)
     if options.rounding is not None:
         yield Claim("calibration.rounding", told.rounding, options.rounding)
+
+
+def _choice_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
+    """The layers in higher precision for a limit, held against the table, the pipeline and the ledger."""
+    path, pipeline, choice = "calibration.choice", pipeline_of(report), known(told.choice)
+    if told.choice == NOT_RECORDED:
+        return
+    for options in pipeline.of(Calibrate) if pipeline is not None else ():
+        asked = None if options.limit is None else (options.limit.measure, options.limit.most)
+        yield Claim(f"{path}, the limit", None if choice is None else (choice.measure, choice.limit), asked)
+    kept = {layer.layer for layer in told.layers if layer.reason == SENSITIVE}
+    budgets = [options.keep_macs for options in pipeline.of(Calibrate)] if pipeline is not None else []
+    if kept and choice is None and budgets and budgets[0] is not None:
+        yield rule("calibration.higher_precision_macs <= keep_macs", told.higher_precision_macs <= budgets[0])
+        return
+    yield Claim(f"{path}.kept", set() if choice is None else set(choice.kept), kept)
+    if choice is None:
+        return
+    tried = {frozenset(trial.kept): (trial.lost, trial.margin) for trial in choice.trials}
+    yield Claim(f"{path}.is_met", choice.is_met, choice.lost <= choice.limit)
+    yield rule(f"{path}.kept was tried", frozenset(choice.kept) in tried)
+    if not choice.is_judged_again:
+        yield Claim(f"{path}.lost", (choice.lost, choice.margin), tried.get(frozenset(choice.kept)))
+    on_grids = {layer.layer for layer in told.layers if layer.precision == "int8"}
+    yield Claim(f"{path}.sensitivities", {each.layer for each in choice.sensitivities}, on_grids | kept)
+    run = samples_run(
+        choice.measure,
+        layers=len(choice.sensitivities),
+        images=choice.images,
+        judged=len(choice.trials) + choice.is_judged_again,
+        samples=choice.samples,
+    )
+    if not isinstance(report.ledger, Unknown):
+        beside = {entry.stage: entry for entry in report.ledger if not entry.run and entry.weights_out is None}
+        booked = {stage: (beside[stage].samples, beside[stage].split) for stage in run.keys() & beside.keys()}
+        yield Claim(f"{path}, the ledger", booked, {stage: (count, SPLITS[stage]) for stage, count in run.items()})
 
 
 def _entry_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:

@@ -7,7 +7,13 @@ from prunec.compiler.bundle.bundle_names import REPORT
 from prunec.compiler.commands.verify_checks import JudgedError, refuse
 from prunec.compiler.commands.verify_claims import is_this_version
 from prunec.compiler.facts.outcome import NO_ENGINE_ASKED
-from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, doubts, strict_gates
+from prunec.compiler.gates.doubts import (
+    CalibrationLimitMet,
+    MaxAskedMsRatio,
+    MinAskedSpeedupPercent,
+    doubts,
+    strict_gates,
+)
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.gate_catalogue import GATES, gate_of
 from prunec.compiler.gates.judging import gate_of_row, judge
@@ -44,7 +50,7 @@ FLAGS = frozenset(
     | {"--strict", "--allow-implausible", "--verify-each", "--cpu-latency", "--help"}
 )
 #: Gates of ``--strict`` that reports of older versions lack.
-_LATER = {MinAskedSpeedupPercent.name, MaxAskedMsRatio.name}
+_LATER = {MinAskedSpeedupPercent.name, MaxAskedMsRatio.name, CalibrationLimitMet.name}
 #: Gates that no option of a compile asks for.
 _ALWAYS = (MaxOnnxVsTorch.name, EngineBuilt.name, MinDonePercent.name)
 

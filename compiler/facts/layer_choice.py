@@ -5,12 +5,8 @@ from dataclasses import dataclass
 
 from prunec.calibration.quantization.calibrate import LossLimit
 from prunec.calibration.quantization.sensitivity import LayerSensitivity
+from prunec.compiler.facts.choice_stages import samples_run
 from prunec.passes.costs.cost_model import CostSource
-
-#: Stages of the ledger: the sensitivity of layers on training data, and trials on held-back ones.
-SENSITIVITY, MIXED_PRECISION = "sensitivity", "mixed-precision"
-#: The part of the data that each of them looks at, in words.
-SPLITS: Mapping[str, str] = {SENSITIVITY: "training data", MIXED_PRECISION: "validation data"}
 
 
 @dataclass(frozen=True)
@@ -82,10 +78,12 @@ class LayerChoice:
         return self.loss.value <= self.limit.most
 
     @property
-    def booked(self) -> Mapping[str, int]:
+    def samples_run(self) -> Mapping[str, int]:
         """Samples that ran through the network, repeated ones counted again, by the stage of the ledger."""
-        trials = len(self.search.trials) + self.is_judged_again
-        # Points are compared with the scores of one run in floating point; outputs aren't kept, but run beside it.
-        runs = trials + 1 if self.limit.measure == "max_drop_points" else 2 * trials
-        layers = len(self.search.sensitivities) + 1
-        return {SENSITIVITY: layers * self.search.images, MIXED_PRECISION: runs * self.search.samples}
+        return samples_run(
+            self.limit.measure,
+            layers=len(self.search.sensitivities),
+            images=self.search.images,
+            judged=len(self.search.trials) + self.is_judged_again,
+            samples=self.search.samples,
+        )

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from prunec.compiler.gates.gate import Asked, Foreseen, Gate, untimed
 from prunec.compiler.gates.own_gates import MaxDropPoints
+from prunec.compiler.report.layer_choice_words import layer_choice, loss_words
 from prunec.compiler.report.report import Report
-from prunec.passes.errors import LatencyGateError, MissingDependencyError
+from prunec.passes.errors import AccuracyGateError, LatencyGateError, MissingDependencyError
 from prunec.passes.unknown import Unknown, known
 
 #: Points of accuracy that may be lost without a word.
@@ -70,6 +71,22 @@ class MaxAskedMsRatio:
 
 
 @dataclass(frozen=True)
+class CalibrationLimitMet:
+    """INT8 loses no more on held-back samples than calibrate is asked for."""
+
+    limit: float = 1
+    name: ClassVar[str] = "calibration_limit_met"
+    exit_code: ClassVar[int] = AccuracyGateError.exit_code
+    label: ClassVar[str] = "limits of what INT8 loses that are met"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """1 where the limit is met or none was asked for, else 0."""
+        choice = layer_choice(report)
+        return float(choice is None or choice.is_met)
+
+
+@dataclass(frozen=True)
 class VendorSupport:
     """The target is in the support matrix of the engine's vendor."""
 
@@ -125,6 +142,12 @@ def _over_ms(report: Report, _: float) -> str:
     return f"{latency.compiled_ms.median:.3g} ms measured, {latency.asked_ms:g} ms asked for"
 
 
+def _over_limit(report: Report, _: float) -> str:
+    choice = layer_choice(report)
+    assert choice is not None, "the gate's value comes from it"
+    return f"calibrate: {loss_words(choice)}, {choice.measure}={choice.limit:g} asked for"
+
+
 def _outside(report: Report, _: float) -> str:
     engine = known(report.engine)
     assert engine is not None, "the gate's value comes from it"
@@ -140,6 +163,7 @@ _DOUBTS = (
     _Doubt(NotSlower(), frozenset({NotSlower.name, "min_speedup", "max_latency_ms"}), _slower),
     _Doubt(MinAskedSpeedupPercent(), frozenset({MinAskedSpeedupPercent.name}), _short_of_speedup),
     _Doubt(MaxAskedMsRatio(), frozenset({MaxAskedMsRatio.name}), _over_ms),
+    _Doubt(CalibrationLimitMet(), frozenset({CalibrationLimitMet.name}), _over_limit),
     _Doubt(VendorSupport(), frozenset({VendorSupport.name}), _outside),
 )
 

@@ -5,7 +5,13 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, NotSlower, VendorSupport
+from prunec.compiler.gates.doubts import (
+    CalibrationLimitMet,
+    MaxAskedMsRatio,
+    MinAskedSpeedupPercent,
+    NotSlower,
+    VendorSupport,
+)
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.own_gates import (
     EngineBuilt,
@@ -34,6 +40,7 @@ _OWN = (
     NotSlower,
     MinAskedSpeedupPercent,
     MaxAskedMsRatio,
+    CalibrationLimitMet,
     VendorSupport,
 )
 #: Exit codes that a gate may have: 0 is success, 1 a bug of prunec, and shells give those above.

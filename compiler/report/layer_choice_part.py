@@ -20,7 +20,7 @@ _Cost = Annotated[float, Field(ge=0)]
 
 
 class LayerSensitivityPart(Part):
-    """A layer alone on grids: the squared error of outputs, relative to their size, and what the layer costs."""
+    """A layer alone on grids: the squared error of outputs, relative to that of their size, and the layer's cost."""
 
     layer: str
     error: Maybe[_Cost]

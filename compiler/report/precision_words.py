@@ -2,6 +2,7 @@
 
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
 from prunec.compiler.report.headline_figures import percent
+from prunec.compiler.report.layer_choice_words import choice_rows
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import known
 
@@ -18,6 +19,7 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
         ("INT8", _layers_words(part)),
         ("Ranges", f"{part.method} over {part.images} training images"),
         *_tried(part),
+        *choice_rows(report),
         *_rounding(part),
         *_errors(report),
     ]

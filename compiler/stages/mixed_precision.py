@@ -11,7 +11,8 @@ from prunec.calibration.quantization.sensitivity import (
     sensitivities,
     worst_first,
 )
-from prunec.compiler.facts.layer_choice import SPLITS, LayerChoice, LayerSearch, Loss, Trial
+from prunec.compiler.facts.choice_stages import SPLITS
+from prunec.compiler.facts.layer_choice import LayerChoice, LayerSearch, Loss, Trial
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
@@ -51,7 +52,7 @@ def choose_layers(
 
 def booked(choice: LayerChoice, options: Calibrate, given: StepInput) -> tuple[Beside, ...]:
     """What was run beside the step itself, for the ledger."""
-    costs = {stage: StepCost(samples=samples, split=SPLITS[stage]) for stage, samples in choice.booked.items()}
+    costs = {stage: StepCost(samples=samples, split=SPLITS[stage]) for stage, samples in choice.samples_run.items()}
     return tuple(Beside(stage, options, cost, given.history[-1].weights) for stage, cost in costs.items())
 
 
