@@ -32,8 +32,9 @@ from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.numerics import batch_sizes
 
-#: Samples whose values are in memory at once where weights and biases are chosen and sensitivities measured.
-_TOGETHER = 64
+#: Samples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
+#: runs once for every layer, are measured on fewer.
+_TOGETHER, _FOR_SENSITIVITY = 64, 32
 #: The method whose ranges sensitivities are measured with where none is named.
 _PLAIN: Method = "mse"
 
@@ -89,10 +90,10 @@ def _observed(options: Calibrate, program: Program, form: Form, samples: Samples
     return Observed(program, options.keep, histograms, method, form)
 
 
-def few(program: Program, samples: Iterable[BatchInputs]) -> BatchInputs:
-    """Some of the samples, for what keeps the values of all of them in memory; as many as the network takes at once."""
-    (size,) = batch_sizes(program, (_TOGETHER,))
-    return calibration_inputs(((batch, None) for batch in samples), max(size, _TOGETHER))
+def few(program: Program, samples: Iterable[BatchInputs], count: int = _TOGETHER) -> BatchInputs:
+    """Some of the samples, for what is costly in time or memory; no fewer than the network takes at once."""
+    (size,) = batch_sizes(program, (count,))
+    return calibration_inputs(((batch, None) for batch in samples), max(size, count))
 
 
 def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inputs: BatchInputs, seed: int) -> Program:
@@ -116,7 +117,7 @@ def _kept(options: Calibrate, observed: Observed, samples: Samples) -> tuple[str
     if options.keep_macs is None:
         return ()
     placement = observed.placement()
-    batches = list(fitting(observed.program, [few(observed.program, samples.looked_at)]))
+    batches = list(fitting(observed.program, [few(observed.program, samples.looked_at, _FOR_SENSITIVITY)]))
     found = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
     return most_sensitive(found, placement, options.keep_macs)
 

@@ -113,7 +113,7 @@ def test_the_same_samples_give_the_same_settings(program: Program) -> None:
 
 
 def test_too_few_samples_to_hold_one_back_are_an_error(program: Program) -> None:
-    with pytest.raises(UsageError, match="a sample in 4 is held back"):
+    with pytest.raises(UsageError, match="1 in 4 samples is held back"):
         settled_by(program, Calibrate(method="auto"), parted([images(3)], 3))
     settled_by(program, Calibrate(method="mse"), parted([images(3)], 3))
 
@@ -160,6 +160,7 @@ def test_rounding_is_as_it_is_called(program: Program) -> None:
 def test_few_samples_are_as_many_as_the_network_takes(program: Program) -> None:
     assert len(few(program, [images(40), images(40)])) == 64
     assert len(few(program, [images(5)])) == 5
+    assert len(few(program, [images(40)], 8)) == 8
 
 
 def test_impossible_options_are_refused() -> None:
