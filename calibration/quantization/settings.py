@@ -165,11 +165,8 @@ class _Trying:
     def _judged(self, words: str, program: Program) -> Program:
         """The program itself, once the error of its outputs is noted."""
         with torch.no_grad():
-            errors = [
-                sample_count(inputs) * relative_squared_error(feed(program, inputs), outputs)
-                for inputs, outputs in zip(stoppable(self.judging), self.expected, strict=True)
-            ]
-        self.tried[words] = sum(errors) / sum(map(sample_count, self.judging))
+            given = [feed(program, inputs) for inputs in stoppable(self.judging)]
+        self.tried[words] = relative_squared_error(given, self.expected)
         total = len(self.observed) * len(METHODS) + (self.options.rounding is None)
         self.progress(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")
         return program
