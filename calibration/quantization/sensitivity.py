@@ -50,7 +50,7 @@ def _floating(outputs: Any) -> list[Tensor]:
 def mean_over_samples(errors: Iterable[tuple[int, float]]) -> float:
     """The mean of errors, each of so many samples."""
     counts, values = zip(*errors, strict=True)
-    return sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts)
+    return float(sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts))
 
 
 def silent(done: int, total: int, found: str) -> None:

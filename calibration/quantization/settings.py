@@ -16,7 +16,7 @@ from prunec.calibration.quantization.calibrate import AUTO, Calibrate, WeightRou
 from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
-from prunec.calibration.quantization.observed import Observed
+from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
 from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Samples
 from prunec.calibration.quantization.range_methods import RangeMethod
@@ -45,7 +45,7 @@ class Settled:
 
     Attributes:
         options: The options, with all that was chosen; `rounding` is what weights are to be rounded by.
-        observed: The network in floating point, with its values; `Observed.quantized` puts it on grids.
+        observed: The network in floating point, with its values; `ObservedProgram.quantized` puts it on grids.
         kept: Layers that stay in higher precision for a budget of multiply-accumulates, the most sensitive first.
         tried: What was tried, in words, and the relative squared error of the outputs by it, in order; empty where
             nothing was.
@@ -53,7 +53,7 @@ class Settled:
     """
 
     options: Calibrate
-    observed: Observed
+    observed: ObservedProgram
     kept: tuple[str, ...]
     tried: Mapping[str, float]
     held_back: int
@@ -79,7 +79,7 @@ def settle(options: Calibrate, program: Program, form: Form, samples: Samples, p
     return Settled(named, observed, _kept(named, observed, samples), {}, 0)
 
 
-def _observed(options: Calibrate, program: Program, form: Form, samples: Samples) -> Observed:
+def _observed(options: Calibrate, program: Program, form: Form, samples: Samples) -> ObservedProgram:
     """The network in the form that goes on grids, and its values."""
     program = prepared(program, equalized=options.equalize is True)
     if options.smooth is not None:
@@ -87,7 +87,7 @@ def _observed(options: Calibrate, program: Program, form: Form, samples: Samples
         program = smooth(program, maxima, options.smooth).program
     histograms = observe(program, place(program, options.keep), samples.looked_at)
     method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
-    return Observed(program, options.keep, histograms, method, form)
+    return ObservedProgram(program, options.keep, histograms, method, form)
 
 
 def few(program: Program, samples: Iterable[BatchInputs], count: int = _TOGETHER) -> BatchInputs:
@@ -112,7 +112,7 @@ def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inpu
     return learn(reference, nearest, inputs).program
 
 
-def _kept(options: Calibrate, observed: Observed, samples: Samples) -> tuple[str, ...]:
+def _kept(options: Calibrate, observed: ObservedProgram, samples: Samples) -> tuple[str, ...]:
     """The layers that stay in higher precision for a budget of multiply-accumulates."""
     if options.keep_macs is None:
         return ()

@@ -58,7 +58,8 @@ def compile_(
             "--cost-model",
             readable=False,
             metavar="FILE",
-            help="Choose widths by a measured cost model (prunec measure-costs), and measure nothing to correct them.",
+            help="Choose widths, and layers in higher precision, by a measured cost model (prunec measure-costs), and "
+            "measure nothing to correct them.",
         ),
     ] = None,
     epochs: Annotated[int | None, _recipe("--epochs", min=0, help="Epochs of recovery; 0 for none.")] = None,

@@ -8,7 +8,7 @@ from prunec.compiler.drawing.templating import environment, script_json
 from prunec.compiler.report import headline_figures
 from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.engine_facts import latency_request
-from prunec.compiler.report.layer_choice_words import layer_choice, layer_costs_words, loss_words, order_words
+from prunec.compiler.report.layer_choice_words import error_words, layer_choice, order_words, trial_rows
 from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.precision_words import precision_rows
@@ -29,8 +29,8 @@ def render_html(report: Report) -> str:
         "predicted_us": headline_figures.predicted_microseconds,
         "known": known,
         "shape": lambda shape: headline_figures.TIMES.join(map(str, shape)),
-        "by_layer": layer_costs_words,
-        "lost": loss_words,
+        "alone": error_words,
+        "trials": trial_rows,
         "order": order_words,
         "digest": lambda sha256: sha256[:12],
     }

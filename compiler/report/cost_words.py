@@ -2,6 +2,7 @@
 
 from prunec.compiler.report.cost_parts import CostsPart, TimeTryPart
 from prunec.compiler.report.headline_figures import percent
+from prunec.compiler.report.layer_choice_words import layer_choice
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import Unknown, known
 
@@ -18,7 +19,12 @@ def cost_rows(report: Report) -> list[tuple[str, str]]:
     if timed is not None:
         words = [*map(_try_words, timed.tries), *([timed.why_ended.removesuffix(".")] if timed.why_ended else [])]
         rows.append(("Tried before training", "; ".join(words)))
-    return rows if costs is None else [*rows, ("Cost model", _model_words(costs))]
+    if costs is None:
+        return rows
+    choice = layer_choice(report)
+    chosen = ["the widths"] if allocation is not None or choice is None or choice.cost_source is None else []
+    chosen += [] if choice is None or choice.cost_source is None else ["the layers in higher precision"]
+    return [*rows, ("Cost model", _model_words(costs, " and ".join(chosen)))]
 
 
 def _try_words(tried: TimeTryPart) -> str:
@@ -28,14 +34,15 @@ def _try_words(tried: TimeTryPart) -> str:
     return f"{predicted}, {tried.measured_speedup:.2f}x measured"
 
 
-def _model_words(costs: CostsPart) -> str:
+def _model_words(costs: CostsPart, chosen: str) -> str:
+    """The cost model, and what was chosen by it."""
     key = costs.key
     threads = "" if key.threads is None else f", {key.threads} thread{'s' * (key.threads != 1)}"
     where = f"{key.hardware}, {f'{key.engine}, ' if key.engine else ''}batch {key.batch}{threads}"
     errors = ", ".join(f"{what} {percent(error)}" for what, error in costs.error.items())
     error = f"; mean error on variants that it was not fitted to: {errors}" if errors else ""
     if costs.source == "roofline":
-        return f"roofline, a prediction from the data sheet, {where}: no time was measured to choose the widths{error}"
+        return f"roofline, a prediction from the data sheet, {where}: no time was measured to choose {chosen}{error}"
     if costs.from_file:
-        return f"from a file, measured on {where}: the widths follow from the file{error}"
-    return f"measured here in {costs.seconds:.0f} s, {where}: the widths depend on this measurement{error}"
+        return f"from a file, measured on {where}: {chosen} follow from the file{error}"
+    return f"measured here in {costs.seconds:.0f} s, {where}: {chosen} depend on this measurement{error}"

@@ -1,6 +1,6 @@
 """Layers in higher precision for a limit in words, shared by the terminal summary and the HTML page."""
 
-from prunec.compiler.report.headline_figures import PLUS_MINUS, si
+from prunec.compiler.report.headline_figures import PLUS_MINUS
 from prunec.compiler.report.layer_choice_part import LayerChoicePart, LayerSensitivityPart, LayerTrialPart
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import Unknown, known
@@ -36,7 +36,7 @@ def _choice_words(choice: LayerChoicePart) -> str:
     met = "met" if choice.is_met else "NOT met"
     lost = f"{loss_words(choice)} on {choice.samples} validation samples"
     before = f", {loss_words(choice.trials[0])} with none kept" if choice.kept else ""
-    again = ", the last judged again with its weights as rounded" if choice.is_judged_again else ""
+    again = ", then judged with weights rounded as asked for" if choice.is_judged_again else ""
     tried = f"{len(choice.trials)} {'trial' if len(choice.trials) == 1 else 'trials'}"
     return f"{kept} for {choice.measure}={choice.limit:g}, {met}: {lost}{before}; {tried}{again}"
 
@@ -45,7 +45,7 @@ def _sensitivity_words(choice: LayerChoicePart) -> str:
     """The layers that lose most."""
     worst = sorted(choice.sensitivities, key=_error, reverse=True)
     named = ", ".join(f"{each.layer} {error_words(each)}" for each in worst[:_NAMED])
-    others = f", {len(worst) - _NAMED} others less" if len(worst) > _NAMED else ""
+    others = ", the others less" if len(worst) > _NAMED else ""
     return f"squared error of the outputs with one layer alone in INT8: {named}{others}; {order_words(choice)}"
 
 
@@ -62,13 +62,23 @@ def error_words(layer: LayerSensitivityPart) -> str:
     return "not known" if isinstance(layer.error, Unknown) else f"{layer.error:.2g}"
 
 
-def layer_costs_words(choice: LayerChoicePart) -> dict[str, tuple[str, str]]:
-    """Error alone and cost of every layer, by its name."""
-    return {each.layer: (error_words(each), _cost_words(choice, each.cost)) for each in choice.sensitivities}
+def trial_rows(choice: LayerChoicePart) -> list[tuple[int, str, str]]:
+    """Number of layers kept, which they are, and what was lost, of every trial and the network that is left.
 
-
-def _cost_words(choice: LayerChoicePart, cost: float) -> str:
-    return f"{si(round(cost))} MACs" if choice.cost_source is None else f"{cost:.3g} ms"
+    One less than the fewest that met the limit before are told by the layer that is missing.
+    """
+    rows, fewest = [], None
+    for trial in choice.trials:
+        gone = [name for name in fewest or () if name not in trial.kept]
+        is_one_less = len(gone) == 1 and fewest is not None and len(trial.kept) == len(fewest) - 1
+        rows.append(
+            (len(trial.kept), f"without {gone[0]}" if is_one_less else ", ".join(trial.kept), loss_words(trial))
+        )
+        if trial.lost <= choice.limit and (fewest is None or len(trial.kept) < len(fewest)):
+            fewest = trial.kept
+    if choice.is_judged_again:
+        rows.append((len(choice.kept), "the last that met it, weights rounded as asked for", loss_words(choice)))
+    return rows
 
 
 def _error(layer: LayerSensitivityPart) -> float:

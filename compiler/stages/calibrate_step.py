@@ -5,7 +5,7 @@ from functools import cache, partial
 import torch
 
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate
-from prunec.calibration.quantization.observed import Observed
+from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting
 from prunec.calibration.quantization.parted import Samples, parted
 from prunec.calibration.quantization.range_methods import fallbacks
@@ -71,7 +71,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
 
 
 def _finished(
-    options: Calibrate, given: StepInput, observed: Observed, samples: Samples, kept: tuple[str, ...]
+    options: Calibrate, given: StepInput, observed: ObservedProgram, samples: Samples, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
     """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
     nearest, rounding = observed.quantized(kept), options.rounding or "nearest"

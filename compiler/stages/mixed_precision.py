@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from prunec.calibration.quantization.calibrate import Calibrate
-from prunec.calibration.quantization.observed import Observed
+from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.sensitivity import (
     LayerSensitivity,
     fewest_kept,
@@ -27,7 +27,7 @@ Finish = Callable[[tuple[str, ...]], Program]
 
 
 def choose_layers(
-    options: Calibrate, given: StepInput, observed: Observed, inputs: Sequence[BatchInputs], finish: Finish
+    options: Calibrate, given: StepInput, observed: ObservedProgram, inputs: Sequence[BatchInputs], finish: Finish
 ) -> LayerChoice:
     """Choose the layers for the limit of a calibration, the same in all processes.
 
@@ -59,7 +59,7 @@ def booked(choice: LayerChoice, options: Calibrate, given: StepInput) -> tuple[B
 def _search(
     options: Calibrate,
     given: StepInput,
-    observed: Observed,
+    observed: ObservedProgram,
     inputs: Sequence[BatchInputs],
     finish: Finish,
     judge: Judge,
@@ -92,7 +92,7 @@ def _search(
 
 
 def _sensitivities(
-    given: StepInput, observed: Observed, inputs: Sequence[BatchInputs], costs: Mapping[str, float]
+    given: StepInput, observed: ObservedProgram, inputs: Sequence[BatchInputs], costs: Mapping[str, float]
 ) -> tuple[LayerSensitivity, ...]:
     progress, placement = given.request.settings.progress, observed.placement()
     progress.stage("what INT8 of each layer alone changes")

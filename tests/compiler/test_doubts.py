@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from prunec.compiler.gates.doubts import MaxAskedMsRatio, MinAskedSpeedupPercent, NotSlower, VendorSupport, strict_gates
+from prunec.compiler.gates.doubts import (
+    CalibrationLimitMet,
+    MaxAskedMsRatio,
+    MinAskedSpeedupPercent,
+    NotSlower,
+    VendorSupport,
+    strict_gates,
+)
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.judging import gates_of, judged, judged_anew
 from prunec.compiler.gates.own_gates import MaxDropPoints, MinSpeedup
@@ -92,7 +99,10 @@ def test_several_failures_end_with_the_lowest_code() -> None:
 
 def test_strict_adds_no_gate_twice() -> None:
     names = [gate.name for gate in strict_gates([MaxDropPoints(1)])]
-    assert names == [NotSlower.name, MinAskedSpeedupPercent.name, MaxAskedMsRatio.name, VendorSupport.name]
+    assert names == [
+        *(NotSlower.name, MinAskedSpeedupPercent.name, MaxAskedMsRatio.name),
+        *(CalibrationLimitMet.name, VendorSupport.name),
+    ]
 
 
 def test_judging_anew_keeps_strictness_and_reads_back() -> None:

@@ -1,10 +1,11 @@
 """The readers: for every kind of input what it begins with, how it is damaged, and what reads it. One line each."""
 
 import io
+import json
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from torch import nn
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
+from prunec.calibration.quantization.sensitivity import LayerSensitivity
 from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
 from prunec.compiler.bundle.bundle_reader import bundle_problems, read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.cli.main import run
+from prunec.compiler.facts.layer_choice import LayerSearch, Loss, Trial
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.config import load_config
@@ -27,6 +30,7 @@ from prunec.compiler.project.hub_folder import read_hub_folder
 from prunec.compiler.project.reading import read_safetensors
 from prunec.compiler.project.recipe_request import RecipeOptions, resolve_recipe
 from prunec.compiler.recovery.recover import Recover, StateOptions, recover
+from prunec.compiler.stages.stored_choices import read_layers
 from prunec.passes.frontend import capture
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.own_layers import shrink
@@ -306,6 +310,13 @@ def _costs() -> bytes:
     return costs_json(replace(engine(flow.at(counts), 0), error={"layers": 0.02, "network": 0.01})).encode()
 
 
+def _layer_choices() -> list[bytes]:
+    rows = tuple(LayerSensitivity(name, 0.5, 100.0) for name in "ab")
+    trials = tuple(Trial(kept, Loss(1.5, margin)) for kept in ((), ("a",)) for margin in (0.5, None))
+    searches = [LayerSearch(source, 64, 100, rows, trials, ("a",)) for source in (None, "measured")]
+    return [json.dumps(asdict(search)).encode() for search in searches]
+
+
 def _read_costs(path: Path) -> object:
     flow, counts = workload(program())
     return read_costs(path).network_ms(flow.at(counts))
@@ -432,6 +443,7 @@ READERS: dict[str, Reader] = {
     "schedule": Reader(lambda: _SCHEDULES, of_text, _read_schedule, "schedule.txt"),
     "target": Reader(lambda: [b"a100-2:4-fp16", b"cpu", b"t4-dense-int8"], of_text, _read_target, "target.txt"),
     "plan": Reader(lambda: [_plan(), _plan_of_branches()], of_json, _read_plan, "plan.json"),
+    "layers": Reader(_layer_choices, of_json, read_layers, "layers-0.json"),
     "costs": Reader(lambda: [_costs()], of_json, _read_costs, "costs.json"),
     "report": Reader(_reports, of_json, _compare, "report.json"),
     "cards": Reader(lambda: _CARDS, of_text, _compare, "cards.yaml"),

@@ -70,6 +70,12 @@ CASES = {
     "options": Case(("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER_BY_OPTIONS}")),
     "in-time": Case(("-t", "cpu", "--pipeline", f"{_IN_TIME} {_RECOVER}"), whole=True),
     "int8": Case(("-t", "cpu-int8", "--pipeline", f"{_PRUNE} {_RECOVER} calibrate{{rounding=corrected}}"), whole=True),
+    "mixed": Case(
+        (
+            *("-t", "l4-int8", "--no-engine", "--allow-noop"),
+            *("--pipeline", "calibrate{max_output_error=1e-5,rounding=corrected}"),
+        )
+    ),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

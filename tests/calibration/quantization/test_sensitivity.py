@@ -19,8 +19,10 @@ from prunec.calibration.quantization.sensitivity import (
     sensitivities,
     worst_first,
 )
+from prunec.passes import interruption
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, unquantized
+from prunec.passes.interruption import Stopped, ask_to_stop
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.quantizers import quantize
@@ -122,6 +124,19 @@ def test_layers_are_ordered_by_the_error_that_a_millisecond_pays() -> None:
     found = [LayerSensitivity("a", 0.2, 2.0), LayerSensitivity("b", 0.3, 1.0), LayerSensitivity("c", 0.1, 0.0)]
     assert worst_first(found) == ("c", "b", "a")
     assert LayerSensitivity("d", 0.0, 0.0).error_per_cost == 0
+
+
+def test_a_request_to_stop_is_heard_between_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "_request", interruption._Request())
+
+    def lost(kept: tuple[str, ...]) -> float:
+        ask_to_stop(2)
+        return 1.0
+
+    tried: list[str] = []
+    with pytest.raises(Stopped):
+        fewest_kept("abc", lost, 0.5, lambda done, total, found: tried.append(found))
+    assert len(tried) == 1
 
 
 def test_errors_of_outputs() -> None:

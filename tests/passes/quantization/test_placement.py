@@ -126,6 +126,25 @@ def test_sparse_layers_write_to_grids() -> None:
     assert added == {("softmax", "relu"), ("sigmoid", "conv2d_1")}
 
 
+def test_a_kept_layer_between_sparse_ones_reads_and_writes_no_grid() -> None:
+    layers = nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Sigmoid(), nn.Conv2d(8, 8, 1), nn.Sigmoid()
+    dense = folded(nn.Sequential(*layers), 2, 8, 5, 5)
+    sparse = Sparsify().run(dense).program
+    assert {"0.weight", "2.weight", "4.weight"} <= sparse.masks.keys()
+    of_second = {("conv2d_1", "relu"), ("sigmoid", "conv2d_1")}
+    assert of_second <= reads(place(sparse))
+    for kept, sensitive, reason in ((("2",), (), "kept by name"), ((), ("2",), "kept by sensitivity")):
+        placement = place(sparse, kept, sensitive)
+        assert not of_second & reads(placement)
+        assert [layer.reason for layer in placement.layers] == ["", reason, ""]
+
+
+def test_paths_of_sensitive_layers_are_no_globs_and_no_roles() -> None:
+    network = Net(lambda n, x: n.classifier(n.stem(x)), stem=nn.Conv2d(3, 4, 1), classifier=nn.Conv2d(4, 4, 1))
+    placement = place(folded(network, 2, 3, 5, 5), (), ("stem", "cl*"))
+    assert {layer.layer: layer.is_quantized for layer in placement.layers} == {"stem": False, "classifier": True}
+
+
 def test_nothing_without_a_layer_is_on_a_grid() -> None:
     program = folded(Net(lambda n, x: (x + x.relu()).softmax(1).mean((2, 3))), 2, 3, 4, 4)
     assert place(program) == Placement((), (), ())

@@ -12,7 +12,7 @@ from prunec.passes.quantization.quantizers import quantize
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class ObservedProgram:
     """A network and the values that it has on calibration data.
 
     Attributes:
