@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from prunec.calibration.quantization.calibrate import Calibrate
-from prunec.calibration.quantization.parted import Samples
+from prunec.calibration.quantization.parted import PartedSamples
 from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
@@ -211,7 +211,7 @@ def quantized(program: Program, calibration: Tensor, choosing: Tensor) -> Quanti
 
     # In random order: biases are corrected on some of them.
     order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(_SEED))
-    samples = Samples(calibration[order].split(_BATCH), choosing.split(_BATCH))
+    samples = PartedSamples(calibration[order].split(_BATCH), choosing.split(_BATCH))
     settled = settle(Calibrate(method="auto", keep_macs=_MOST_MACS), program, "symmetric", samples, progress)
     named, observed, kept = settled.options, settled.observed, settled.kept
     inputs = few(observed.program, samples.looked_at)

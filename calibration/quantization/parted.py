@@ -1,4 +1,4 @@
-"""Samples in two parts: what a calibration looks at, and what is held back to judge settings by."""
+"""PartedSamples in two parts: what a calibration looks at, and what is held back to judge settings by."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import torch
 
 from prunec.passes.feeding import BatchInputs, part_of, sample_count
 
-#: Samples that are held back, at most, and the largest share of all that they are.
+#: PartedSamples that are held back, at most, and the largest share of all that they are.
 MOST_HELD_BACK, HELD_BACK_SHARE = 64, 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class PartedSamples:
     """Batches of inputs that can be read more than once.
 
     Attributes:
@@ -24,13 +24,13 @@ class Samples:
     held_back: Iterable[BatchInputs] = ()
 
 
-def parted(batches: Iterable[BatchInputs], count: int) -> Samples:
+def parted(batches: Iterable[BatchInputs], count: int) -> PartedSamples:
     """Batches of about so many samples in random order, with one of every few in a row held back.
 
     However the samples are split into batches, the same ones are.
     """
     every = max(round(1 / HELD_BACK_SHARE), -(-count // MOST_HELD_BACK))
-    return Samples(*(_Part(batches, every, is_held_back) for is_held_back in (False, True)))
+    return PartedSamples(*(_Part(batches, every, is_held_back) for is_held_back in (False, True)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
 from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
-from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Samples
+from prunec.calibration.quantization.parted import HELD_BACK_SHARE, PartedSamples
 from prunec.calibration.quantization.range_methods import RangeMethod
 from prunec.calibration.quantization.sensitivity import Progress, relative_squared_error, sensitivities
 from prunec.passes.errors import UsageError
@@ -32,7 +32,7 @@ from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.numerics import batch_sizes
 
-#: Samples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
+#: PartedSamples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
 #: runs once for every layer, are measured on fewer.
 _TOGETHER, _FOR_SENSITIVITY = 64, 32
 #: The method whose ranges sensitivities are measured with where none is named.
@@ -59,7 +59,7 @@ class Settled:
     held_back: int
 
 
-def settle(options: Calibrate, program: Program, form: Form, samples: Samples, progress: Progress) -> Settled:
+def settle(options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress) -> Settled:
     """Choose what the options leave open.
 
     Args:
@@ -79,7 +79,7 @@ def settle(options: Calibrate, program: Program, form: Form, samples: Samples, p
     return Settled(named, observed, _kept(named, observed, samples), {}, 0)
 
 
-def _observed(options: Calibrate, program: Program, form: Form, samples: Samples) -> ObservedProgram:
+def _observed(options: Calibrate, program: Program, form: Form, samples: PartedSamples) -> ObservedProgram:
     """The network in the form that goes on grids, and its values."""
     program = prepared(program, equalized=options.equalize is True)
     if options.smooth is not None:
@@ -112,7 +112,7 @@ def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inpu
     return learn(reference, nearest, inputs).program
 
 
-def _kept(options: Calibrate, observed: ObservedProgram, samples: Samples) -> tuple[str, ...]:
+def _kept(options: Calibrate, observed: ObservedProgram, samples: PartedSamples) -> tuple[str, ...]:
     """The layers that stay in higher precision for a budget of multiply-accumulates."""
     if options.keep_macs is None:
         return ()
@@ -125,7 +125,9 @@ def _kept(options: Calibrate, observed: ObservedProgram, samples: Samples) -> tu
 class _Trying:
     """Trials of settings, all judged on the same samples."""
 
-    def __init__(self, options: Calibrate, program: Program, form: Form, samples: Samples, progress: Progress) -> None:
+    def __init__(
+        self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress
+    ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observed = {

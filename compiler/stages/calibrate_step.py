@@ -7,7 +7,7 @@ import torch
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate
 from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting
-from prunec.calibration.quantization.parted import Samples, parted
+from prunec.calibration.quantization.parted import PartedSamples, parted
 from prunec.calibration.quantization.range_methods import fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
 from prunec.calibration.quantization.settings import few, rounded, settle
@@ -37,7 +37,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     placement = place(prepared(given.program, equalized=False), options.keep)
     if not placement.sites:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options))
-    samples = parted(images, options.samples) if options.method == AUTO else Samples(images)
+    samples = parted(images, options.samples) if options.method == AUTO else PartedSamples(images)
     settled = settle(options, given.program, form_of(given.request.target), samples, progress.step)
     options, observed = settled.options, settled.observed
     finish = cache(partial(_finished, options, given, observed, samples))
@@ -71,7 +71,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
 
 
 def _finished(
-    options: Calibrate, given: StepInput, observed: ObservedProgram, samples: Samples, kept: tuple[str, ...]
+    options: Calibrate, given: StepInput, observed: ObservedProgram, samples: PartedSamples, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
     """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
     nearest, rounding = observed.quantized(kept), options.rounding or "nearest"

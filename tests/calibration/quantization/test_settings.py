@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prunec.calibration.quantization.calibrate import Calibrate, setting_words
 from prunec.calibration.quantization.macs_budget import most_sensitive
-from prunec.calibration.quantization.parted import MOST_HELD_BACK, Samples, parted
+from prunec.calibration.quantization.parted import MOST_HELD_BACK, PartedSamples, parted
 from prunec.calibration.quantization.range_methods import RangeMethod
 from prunec.calibration.quantization.sensitivity import LayerSensitivity, relative_squared_error
 from prunec.calibration.quantization.settings import Settled, few, rounded, settle
@@ -46,7 +46,7 @@ def program() -> Program:
     return capture(Uneven().eval(), (images(2),))
 
 
-def settled_by(program: Program, options: Calibrate, samples: Samples | None = None) -> Settled:
+def settled_by(program: Program, options: Calibrate, samples: PartedSamples | None = None) -> Settled:
     samples = samples or parted([images(24), images(24, 2)], 48)
     return settle(options, program, "symmetric", samples, lambda done, total, found: None)
 
