@@ -1,4 +1,4 @@
-"""PartedSamples in two parts: what a calibration looks at, and what is held back to judge settings by."""
+"""Samples in two parts: what a calibration looks at, and what is held back to judge settings by."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 
 from prunec.passes.feeding import BatchInputs, part_of, sample_count
 
-#: PartedSamples that are held back, at most, and the largest share of all that they are.
+#: Samples that are held back, at most, and the largest share of all that they are.
 MOST_HELD_BACK, HELD_BACK_SHARE = 64, 0.25
 
 

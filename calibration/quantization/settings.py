@@ -32,7 +32,7 @@ from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.numerics import batch_sizes
 
-#: PartedSamples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
+#: Samples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
 #: runs once for every layer, are measured on fewer.
 _TOGETHER, _FOR_SENSITIVITY = 64, 32
 #: The method whose ranges sensitivities are measured with where none is named.
