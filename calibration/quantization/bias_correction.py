@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunec.calibration.quantization.side_by_side import BATCH, QuantizedLayer, quantized_layers
+from prunec.calibration.quantization.quantized_layers import BATCH, QuantizedLayer, quantized_layers
 from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.passes.base import PassResult
 from prunec.passes.feeding import BatchInputs

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Final, Literal, get_args
 
 from prunec.passes.errors import UsageError
 from prunec.passes.quantization.method_names import METHODS, Method
@@ -12,6 +12,13 @@ WeightRounding = Literal["nearest", "corrected", "learned"]
 ROUNDINGS: tuple[WeightRounding, ...] = get_args(WeightRounding)
 #: What a limit is of: points of the metric that are lost, or the squared error of outputs, relative to their size.
 LossMeasure = Literal["max_drop_points", "max_output_error"]
+#: The method that tries settings, and takes those that the network's outputs lose least by on samples held back.
+AUTO: Final = "auto"
+
+
+def setting_words(method: str, equalized: bool, *, corrected: bool = False) -> str:
+    """Settings that are tried, in words."""
+    return method + ", equalized" * equalized + ", biases corrected" * corrected
 
 
 @dataclass(frozen=True)
@@ -27,27 +34,32 @@ class Calibrate:
     """Put activations and weights on the grids of INT8, by the values that training inputs give.
 
     Attributes:
-        method: How the range of a tensor follows from its histogram.
+        method: How the range of a tensor follows from its histogram; "auto" to try all ways, and equalization and
+            corrected biases where these are left open.
         percentile: Share of a tensor's values that its range holds, in percent, by the method "percentile".
         samples: Number of training inputs that are looked at.
         keep: Globs over layers, or roles, that stay in higher precision.
-        equalize: Whether the channels between layers are brought to equal ranges first.
+        keep_macs: Share of the multiply-accumulates that may stay in higher precision: the layers that whole numbers
+            cost most for what they make cheaper. None for no others than `keep` names.
+        equalize: Whether the channels between layers are brought to equal ranges first; None leaves it to "auto", and
+            is no for other methods.
         smooth: Share of the outliers behind layer norms that goes into the weights of transformers, from 0 to 1; None
             for none.
-        rounding: How weights are rounded.
+        rounding: How weights are rounded; None leaves "nearest" or "corrected" to "auto", and is "nearest" for others.
         max_drop_points: Points of the metric that are lost at most on held-back samples; as few layers as that takes
             stay in higher precision. None for no limit.
         max_output_error: The same for the squared error of the network's outputs, relative to that of their size,
             which needs no labels.
     """
 
-    method: Method = "mse"
+    method: Method | Literal["auto"] = "mse"
     percentile: float = 99.99
     samples: int = 256
     keep: tuple[str, ...] = ()
-    equalize: bool = False
+    keep_macs: float | None = None
+    equalize: bool | None = None
     smooth: float | None = None
-    rounding: WeightRounding = "nearest"
+    rounding: WeightRounding | None = None
     max_drop_points: float | None = None
     max_output_error: float | None = None
 
@@ -66,15 +78,18 @@ class Calibrate:
         return None if self.max_output_error is None else LossLimit("max_output_error", self.max_output_error)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"calibrate: unknown method {self.method!r}.", hint=f"Known: {', '.join(METHODS)}.")
+        if self.method not in (AUTO, *METHODS):
+            known = ", ".join((AUTO, *METHODS))
+            raise UsageError(f"calibrate: unknown method {self.method!r}.", hint=f"Known: {known}.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"calibrate: percentile must be above 50 and at most 100, got {self.percentile}.")
         if self.samples < 1:
             raise UsageError(f"calibrate: samples must be at least 1, got {self.samples}.")
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise UsageError(f"calibrate: smooth must be from 0 to 1, got {self.smooth}.")
-        if self.rounding not in ROUNDINGS:
+        if self.keep_macs is not None and not 0 <= self.keep_macs <= 1:
+            raise UsageError(f"calibrate: keep_macs must be from 0 to 1, got {self.keep_macs}.")
+        if self.rounding not in (None, *ROUNDINGS):
             raise UsageError(f"calibrate: unknown rounding {self.rounding!r}.", hint=f"Known: {', '.join(ROUNDINGS)}.")
         self._check_limit()
 
@@ -83,6 +98,11 @@ class Calibrate:
             raise UsageError(
                 "calibrate: max_drop_points and max_output_error are both given.",
                 hint="Give the one that layers are to stay in higher precision for.",
+            )
+        if self.keep_macs is not None and self.limit is not None:
+            raise UsageError(
+                f"calibrate: keep_macs and {self.limit.measure} both choose the layers in higher precision.",
+                hint="Give one of the two.",
             )
         if (limit := self.limit) is not None and not 0 <= limit.most < math.inf:
             raise UsageError(f"calibrate: {limit.measure} must be a number of at least 0, got {limit.most}.")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from prunec.calibration.quantization.side_by_side import BATCH
+from prunec.calibration.quantization.quantized_layers import BATCH
 from prunec.calibration.reconstruction import in_batches
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs

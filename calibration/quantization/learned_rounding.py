@@ -2,11 +2,11 @@
 
 Nagel, Amjad, van Baalen, Louizos, Blankevoort, "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML
 2020. Layer after layer; a layer reads what the quantized layers before it yield, and is to give, after its activation,
-what it gives in floating point.
+what its unrounded weights give there. What the layers before lost isn't made up for: on few samples that fits to them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.fx import Node
 
-from prunec.calibration.quantization.side_by_side import QuantizedLayer, sweep
-from prunec.calibration.reconstruction import ProgramRun
+from prunec.calibration.quantization.quantized_layers import BATCH, QuantizedLayer, quantized_layers
+from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.calibration.unfold import unfolded
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
@@ -65,8 +65,8 @@ class LearnedRounding:
         taken. Transposed convolutions are left as they are.
 
         Args:
-            reference: The program in floating point, in its inference form.
-            quantized: What `quantize` made of it, or of one with other biases.
+            reference: The program in floating point, which has the unrounded weights and their biases.
+            quantized: What `quantize` made of it, or of one with other biases, in its inference form.
             inputs: Preprocessed inputs of the network; the activations of all of them are in memory at once.
 
         Returns:
@@ -77,8 +77,15 @@ class LearnedRounding:
             UsageError: The inputs are too few to hold some back.
         """
         changed = quantized.clone()
-        learning = _Learning(self, changed)
-        sweep(reference, changed, inputs, _end, learning.change)
+        learning = _Learning(self, reference.tensors(), changed.tensors())
+        layers = {layer.call: layer for layer in quantized_layers(changed.graph)}
+        with torch.no_grad():
+            runs = in_batches(changed, inputs, BATCH)
+            for node in stoppable(changed.graph.nodes):
+                if node in layers:
+                    learning.change(layers[node], runs)
+                for run in runs:
+                    run.step(node)
         return PassResult(changed, any(fact["taken"] for fact in learning.facts), {"layers": learning.facts})
 
 
@@ -87,10 +94,6 @@ def _activations(call: Node) -> Iterator[Node]:
     end = call
     while len(end.users) == 1 and operator_name((user := next(iter(end.users))).target) in ACTIVATIONS:
         yield (end := user)
-
-
-def _end(call: Node) -> Node:
-    return [call, *_activations(call)][-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,52 +113,53 @@ class _Rows:
 class _Learning:
     """The learning of one layer after the other."""
 
-    def __init__(self, options: LearnedRounding, program: Program) -> None:
-        self.options, self.tensors = options, program.tensors()
+    def __init__(self, options: LearnedRounding, exact: Mapping[str, Tensor], tensors: dict[str, Tensor]) -> None:
+        self.options, self.exact, self.tensors = options, exact, tensors
         self.generator = Generator().manual_seed(options.seed)
         self.facts: list[dict[str, Any]] = []
 
-    def change(self, layer: QuantizedLayer, runs: list[ProgramRun], targets: list[Tensor]) -> None:
+    def change(self, layer: QuantizedLayer, runs: list[ProgramRun]) -> None:
         bias = arguments(layer.call).get("bias")
         if WEIGHTED[operator_name(layer.call.target)].is_transposed or not (bias is None or bias.op == "get_attr"):
             return
         read = arguments(layer.call)["input"]
-        rows = self._rows(layer.call, [run.env[read] for run in runs], targets)
+        choice = _Choice(layer, self.tensors)
+        inputs = self._inputs(layer.call, [run.env[read] for run in runs])
+        rows = _Rows(inputs, choice.outputs(self.exact[layer.weight].detach(), inputs, self.exact))
         judged = max(round(len(rows) * self.options.held_back), 1)
         if judged >= len(rows):
             raise UsageError(
                 f"Learned rounding needs samples to learn from and others to judge by; {layer.name} sees {len(rows)}.",
                 hint="Give more samples.",
             )
-        choice = _Choice(layer, self.tensors)
         learned = self._learned(choice, rows[: len(rows) - judged])
         nearest, other = (choice.error(part, rows[len(rows) - judged :]) for part in (choice.nearest, learned))
         if taken := other < nearest:
-            self.tensors[layer.weight].copy_(choice.weight(learned))
+            self.tensors[layer.weight].copy_(weight := choice.weight(learned))
+            for run in runs:
+                run.env[layer.quantizer] = weight
         self.facts.append({"layer": layer.name, "nearest": nearest, "learned": other, "taken": taken})
 
-    def _rows(self, call: Node, read: list[Tensor], targets: list[Tensor]) -> _Rows:
-        """Some places of every sample."""
-        pairs = [self._of_batch(call, *pair) for pair in zip(read, targets, strict=True)]
-        inputs, wanted = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    def _inputs(self, call: Node, read: list[Tensor]) -> Tensor:
+        """What a layer multiplies at some places of every sample, (groups, rows, K)."""
+        inputs = torch.cat([self._of_batch(call, each) for each in read])
         groups = int(arguments(call).get("groups", 1))
         channels = arguments(call)["weight"].meta["shapes"][1]
         parted = inputs.reshape(len(inputs), -1, groups, channels).permute(2, 0, 1, 3)
-        return _Rows(parted.reshape(groups, len(inputs), -1).contiguous(), wanted)
+        return parted.reshape(groups, len(inputs), -1).contiguous()
 
-    def _of_batch(self, call: Node, read: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        axis = target.ndim - WEIGHTED[operator_name(call.target)].spatial_dims - 1
-        flat = target.movedim(axis, -1)
-        places = math.prod(flat.shape[1:-1]) if flat.ndim > 2 else 1
-        flat = flat.reshape(-1, flat.shape[-1])
-        samples = len(flat) // places
+    def _of_batch(self, call: Node, read: Tensor) -> Tensor:
+        sizes = list(call.meta["sample_shapes"])
+        axis = len(sizes) - WEIGHTED[operator_name(call.target)].spatial_dims - 1
+        del sizes[axis]
+        samples, places = (len(read), math.prod(sizes[1:])) if axis else (1, math.prod(sizes))
         order = torch.rand(samples, places, generator=self.generator).argsort(1)[:, : self.options.places]
         chosen = (order.sort(1).values + places * torch.arange(samples).unsqueeze(1)).flatten()
         found, at = [], 0
         for part in unfolded(call, read):
             found.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
             at += len(part)
-        return torch.cat(found), flat[chosen]
+        return torch.cat(found)
 
     def _learned(self, choice: "_Choice", rows: _Rows) -> Tensor:
         """Which weights are rounded up, bool of the weight's shape."""
@@ -222,15 +226,17 @@ class _Choice:
 
     def error_of(self, up: Tensor, rows: _Rows) -> Tensor:
         """The mean squared error of the outputs."""
-        return (self._outputs(self.weight(up), rows.inputs) - rows.targets).square().mean()
+        return (self.outputs(self.weight(up), rows.inputs, self.tensors) - rows.targets).square().mean()
 
-    def _outputs(self, weight: Tensor, inputs: Tensor) -> Tensor:
+    def outputs(self, weight: Tensor, inputs: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the layer gives after its activations by a weight, and by the bias among some tensors."""
         filters = len(weight)
         parted = weight.reshape(self.groups, filters // self.groups, weight.shape[1], -1)
         matrix = parted.permute(0, 3, 2, 1).reshape(self.groups, -1, filters // self.groups)
         outputs = torch.bmm(inputs, matrix).permute(1, 0, 2).reshape(-1, filters)
         bias = arguments(self.call).get("bias")
-        outputs = outputs if bias is None else outputs + self.tensors[str(bias.target)].detach()
+        if bias is not None and str(bias.target) in tensors:  # a layer without one may have got a correction
+            outputs = outputs + tensors[str(bias.target)].detach()
         shaped = outputs.reshape(*outputs.shape, *[1] * WEIGHTED[operator_name(self.call.target)].spatial_dims)
         for node in self.activations:
             shaped = self._called(node, shaped)

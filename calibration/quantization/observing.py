@@ -39,7 +39,7 @@ def observe(program: Program, placement: Placement, batches: Iterable[BatchInput
     """
     observing = _Observing(program.inference(), placement)
     samples = 0
-    for inputs in _parts(program, batches):
+    for inputs in fitting(program, batches):
         with torch.no_grad(), values_of_data(inputs):
             arguments = flat_inputs(observing.program.graph, *bound(observing.program, inputs))
             observing.run(*arguments, enable_io_processing=False)
@@ -59,8 +59,11 @@ def _sizes(program: Program) -> tuple[int, int]:
     return program.batch_bounds[0], batch_sizes(program, (_BATCH,))[0]
 
 
-def _parts(program: Program, batches: Iterable[BatchInputs]) -> Iterator[BatchInputs]:
-    """The samples a few at a time; what is too few for the network waits for the next batch."""
+def fitting(program: Program, batches: Iterable[BatchInputs]) -> Iterator[BatchInputs]:
+    """The samples a few at a time, as the network takes them.
+
+    What is too few for it waits for the next batch, and isn't given where none comes.
+    """
     least, size = _sizes(program)
     waiting: BatchInputs | None = None
     for batch in batches:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prunec.calibration.quantization.calibrate import Calibrate
+from prunec.calibration.quantization.calibrate import AUTO, Calibrate, setting_words
 from prunec.compiler.commands.verify_claims import Claim, is_own, pipeline_of, rule
 from prunec.compiler.facts.choice_stages import SPLITS, samples_run
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision, macs_share
@@ -33,7 +33,7 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
     yield from _choice_claims(report, told)
     yield rule("calibration.layers: a reason stands where a layer isn't in int8", _are_explained(told))
     for options in pipeline.of(Calibrate) if pipeline is not None else ():
-        yield Claim("calibration.method", told.method, options.method_text)
+        yield from _setting_claims(told, options)
         yield from _entry_claims(report, told)
 
 
@@ -49,6 +49,26 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
     yield Claim("calibration.layers", layers, found)
 
 
+def _setting_claims(told: CalibrationPart, options: Calibrate) -> Iterator[Claim]:
+    """The settings: those that were asked for, and where they were to be tried the best of what was."""
+    tried, equalized = known(told.tried), told.equalized
+    if options.method != AUTO:
+        yield Claim("calibration.method", told.method, options.method_text)
+        yield Claim("calibration.equalized", equalized, options.equalize is True)
+        yield Claim("calibration.rounding", told.rounding, options.rounding or "nearest")
+        return
+    yield rule("calibration.tried is told", bool(tried))
+    if tried:
+        words = setting_words(
+            told.method, equalized, corrected=options.rounding is None and told.rounding == "corrected"
+        )
+        yield Claim("calibration.method, of what was tried", words, min(tried, key=tried.__getitem__))
+    if options.equalize is not None:
+        yield Claim("calibration.equalized", equalized, options.equalize)
+    if options.rounding is not None:
+        yield Claim("calibration.rounding", told.rounding, options.rounding)
+
+
 def _choice_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
     """The layers in higher precision for a limit, held against the table, the pipeline and the ledger."""
     path, pipeline, choice = "calibration.choice", pipeline_of(report), known(told.choice)
@@ -58,6 +78,10 @@ def _choice_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
         asked = None if options.limit is None else (options.limit.measure, options.limit.most)
         yield Claim(f"{path}, the limit", None if choice is None else (choice.measure, choice.limit), asked)
     kept = {layer.layer for layer in told.layers if layer.reason == SENSITIVE}
+    budgets = [options.keep_macs for options in pipeline.of(Calibrate)] if pipeline is not None else []
+    if kept and choice is None and budgets and budgets[0] is not None:
+        yield rule("calibration.higher_precision_macs <= keep_macs", told.higher_precision_macs <= budgets[0])
+        return
     yield Claim(f"{path}.kept", set() if choice is None else set(choice.kept), kept)
     if choice is None:
         return

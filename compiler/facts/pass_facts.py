@@ -83,13 +83,15 @@ class Calibrated:
     """The facts of a calibration.
 
     Attributes:
-        options: The options that were followed.
+        options: The options that were followed, with what was found by trying.
         images: Number of training inputs that were looked at.
         sha256: Hash of these inputs, as the network sees them.
         layers: What every layer computes in, in the order of execution.
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
         output_errors: Squared error of the outputs on some of the inputs, relative to their size, with weights
             rounded to the nearest and as the options ask; empty where that is the same.
+        tried: Settings that were tried, in words, and the same error by them on the inputs that were held back.
+        held_back: Number of these.
         choice: The layers that stay in higher precision for a limit; None where none is asked for.
     """
 
@@ -99,4 +101,6 @@ class Calibrated:
     layers: tuple[LayerPrecision, ...]
     fallbacks: Mapping[str, str]
     output_errors: Mapping[str, float]
+    tried: Mapping[str, float]
+    held_back: int
     choice: LayerChoice | None = None

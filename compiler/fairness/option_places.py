@@ -64,7 +64,8 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     },
     "calibrate": {
         **dict.fromkeys(("calibrate", "method", "percentile", "samples", "keep"), COMPRESSION),
-        **dict.fromkeys(("equalize", "smooth", "rounding", "max_drop_points", "max_output_error"), COMPRESSION),
+        **dict.fromkeys(("keep_macs", "equalize", "smooth", "rounding"), COMPRESSION),
+        **dict.fromkeys(("max_drop_points", "max_output_error"), COMPRESSION),
     },
     "re-estimate-batchnorm": {"re-estimate-batchnorm": RETRAINING, "samples": RETRAINING},
 }

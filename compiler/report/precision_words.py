@@ -18,6 +18,7 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
     return [
         ("INT8", _layers_words(part)),
         ("Ranges", f"{part.method} over {part.images} training images"),
+        *_tried(part),
         *choice_rows(report),
         *_rounding(part),
         *_errors(report),
@@ -47,6 +48,17 @@ def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
     brought = " to ".join(f"{error:.2g}" for error in errors)
     words = ", ".join(done) + (f": squared error of the outputs from {brought}" if brought else "")
     return [("Weights", words)] if words else []
+
+
+def _tried(part: CalibrationPart) -> list[tuple[str, str]]:
+    """What was tried, the best first."""
+    tried = known(part.tried)
+    if not tried:
+        return []
+    errors = [f"{words} {error:.2g}" for words, error in sorted(tried.items(), key=lambda item: item[1])]
+    more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+    what = f"squared error of the outputs on {known(part.held_back)} images held back"
+    return [("Tried", f"{what}: {', '.join(errors[:_NAMED])}{more}")]
 
 
 def _errors(report: Report) -> list[tuple[str, str]]:

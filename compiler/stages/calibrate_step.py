@@ -4,15 +4,13 @@ from functools import cache, partial
 
 import torch
 
-from prunec.calibration.one_shot import calibration_inputs
-from prunec.calibration.quantization.bias_correction import correct_biases
-from prunec.calibration.quantization.calibrate import Calibrate
-from prunec.calibration.quantization.channel_maxima import channel_maxima
-from prunec.calibration.quantization.learned_rounding import LearnedRounding
+from prunec.calibration.quantization.calibrate import AUTO, Calibrate
 from prunec.calibration.quantization.observed_program import ObservedProgram
-from prunec.calibration.quantization.observing import observe
-from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks
+from prunec.calibration.quantization.observing import fitting
+from prunec.calibration.quantization.parted import PartedSamples, parted
+from prunec.calibration.quantization.range_methods import fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
+from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
@@ -20,16 +18,13 @@ from prunec.compiler.stages.calibration_images import CalibrationImages
 from prunec.compiler.stages.mixed_precision import booked, choose_layers
 from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
-from prunec.passes.feeding import BatchInputs, feed, sample_count
+from prunec.passes.feeding import feed
 from prunec.passes.program import Program
-from prunec.passes.quantization.placement import KEPT, Placement, place
+from prunec.passes.quantization.placement import KEPT, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import is_quantized
-from prunec.passes.quantization.smoothing import smooth
 from prunec.runtime.int8_form import form_of
 
-#: Images whose values are in memory at once where weights are chosen, and where the error of outputs is measured.
-_TOGETHER = 64
 #: Images of which the ranges of values hang on single ones.
 _FEW = 16
 
@@ -38,77 +33,66 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     """Fold batch norms, look at the values of training inputs, and put values and weights on grids."""
     progress = given.request.settings.progress
     progress.stage(f"calibrate by {options.method_text}, {options.samples} images")
-    program, form = prepared(given.program, equalized=options.equalize), form_of(given.request.target)
-    images = CalibrationImages(program, given, options.samples)
-    if options.smooth is not None:
-        program = smooth(program, channel_maxima(program, images), options.smooth).program
-    whole = place(program, options.keep)
-    if not whole.sites:
-        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(whole))
-    histograms = observe(program, whole, images)
-    count, sha256 = images.count, images.sha256
-    observed = ObservedProgram(program, options.keep, histograms, RangeMethod(options.method, options.percentile), form)
-    finish = cache(partial(_finished, options, given, observed, images))
-    choice = None
+    images = CalibrationImages(given.program, given, options.samples)
+    placement = place(prepared(given.program, equalized=False), options.keep)
+    if not placement.sites:
+        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options))
+    samples = parted(images, options.samples) if options.method == AUTO else PartedSamples(images)
+    settled = settle(options, given.program, form_of(given.request.target), samples, progress.step)
+    options, observed = settled.options, settled.observed
+    finish = cache(partial(_finished, options, given, observed, samples))
+    choice, kept = None, settled.kept
     if options.limit is not None:
-        choice = choose_layers(options, given, observed, _few_batches(images), lambda kept: finish(kept)[0])
-    kept = choice.search.kept if choice is not None else ()
+        batches = list(fitting(observed.program, [few(observed.program, samples.looked_at)]))
+        choice = choose_layers(options, given, observed, batches, lambda kept: finish(kept)[0])
+        kept = choice.search.kept
     (quantized, errors), placement = finish(kept), observed.placement(kept)
     check_masks(quantized)
-    oddities = fallbacks(placement, histograms)
-    fact = Calibrated(options, count, sha256, placement.layers, oddities, errors, choice)
+    fact = Calibrated(
+        options=options,
+        images=images.count,
+        sha256=images.sha256,
+        layers=placement.layers,
+        fallbacks=fallbacks(placement, observed.histograms),
+        output_errors=errors,
+        tried=settled.tried,
+        held_back=settled.held_back,
+        choice=choice,
+    )
     return StepOutput(
         quantized if placement.sites else given.program,
         modified=bool(placement.sites),
         fact=fact,
-        cost=StepCost(samples=count),
+        cost=StepCost(samples=images.count),
         beside=() if choice is None else booked(choice, options, given),
-        aim=_aim(placement),
+        aim=_aim(placement, options),
         note=_note(fact),
     )
 
 
 def _finished(
-    options: Calibrate, given: StepInput, observed: ObservedProgram, images: CalibrationImages, kept: tuple[str, ...]
+    options: Calibrate, given: StepInput, observed: ObservedProgram, samples: PartedSamples, kept: tuple[str, ...]
 ) -> tuple[Program, dict[str, float]]:
-    """The network on grids but for some layers, its weights rounded as is asked for; errors as in `Calibrated`."""
-    quantized = observed.quantized(kept)
-    if options.rounding == "nearest" or not is_quantized(quantized.graph):
-        return quantized, {}
-    given.request.settings.progress.stage(f"round weights, {options.rounding}")
-    return _rounded(options, given.seed, observed.program, quantized, images)
-
-
-def _few_batches(images: CalibrationImages) -> list[BatchInputs]:
-    """The first batches of the images, for what runs the network many times."""
-    found: list[BatchInputs] = []
-    for batch in images:
-        found.append(batch)
-        if sum(map(sample_count, found)) >= _TOGETHER:
-            break
-    return found
-
-
-def _rounded(
-    options: Calibrate, seed: int, program: Program, nearest: Program, images: CalibrationImages
-) -> tuple[Program, dict[str, float]]:
-    """The quantized program with its weights as ``options`` ask, and the error of its outputs so and before."""
-    whole = next(iter(images))
-    inputs = calibration_inputs(((batch, None) for batch in images), max(_TOGETHER, sample_count(whole)))
-    learn = LearnedRounding(seed=seed).learn if options.rounding == "learned" else correct_biases
-    result = learn(program, nearest, inputs).program
+    """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
+    nearest, rounding = observed.quantized(kept), options.rounding or "nearest"
+    if rounding == "nearest" or not is_quantized(nearest.graph):
+        return nearest, {}
+    given.request.settings.progress.stage(f"round weights, {rounding}")
+    inputs = few(observed.program, samples.looked_at)
+    result = rounded(rounding, observed.program, nearest, inputs, given.seed)
     with torch.no_grad():
-        expected = feed(program, inputs)
+        expected = feed(observed.program, inputs)
         errors = {
             name: relative_squared_error(feed(each, inputs), expected)
-            for name, each in (("nearest", nearest), (options.rounding, result))
+            for name, each in (("nearest", nearest), (rounding, result))
         }
     return result, errors
 
 
-def _aim(placement: Placement) -> Aim:
-    """The layers that weren't kept by name, and those of them that are on grids."""
-    asked = [layer for layer in placement.layers if layer.reason != KEPT]
+def _aim(placement: Placement, options: Calibrate) -> Aim:
+    """The layers but those that were asked to stay in higher precision, and those of them that are on grids."""
+    left_out = (KEPT,) if options.keep_macs is None else (KEPT, SENSITIVE)
+    asked = [layer for layer in placement.layers if layer.reason not in left_out]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
     return Aim("layers in INT8", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
 
@@ -121,7 +105,7 @@ def _note(fact: Calibrated) -> str:
     elif fact.images < asked:
         said.append(f"{fact.images} of {asked} images were there.")
     if fact.choice is not None and not fact.choice.is_met:
-        said.append(_unmet(fact.choice, fact.options.rounding))
+        said.append(_unmet(fact.choice, str(fact.options.rounding)))
     if fact.fallbacks:
         name, oddity = next(iter(fact.fallbacks.items()))
         said.append(f"{len(fact.fallbacks)} tensors tell no range, or hardly any ({name}: {oddity}).")

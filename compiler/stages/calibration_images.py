@@ -17,12 +17,17 @@ _BATCH = 32
 
 
 class CalibrationImages:
-    """The batches of a random sample of the training data, not augmented, counted and hashed as they are read."""
+    """The batches of a random sample of the training data, not augmented.
+
+    Attributes:
+        count: Number of the images, once all of them have been read.
+        sha256: SHA-256 over the inputs then, sample by sample, each with the network's inputs in their order.
+    """
 
     def __init__(self, program: Program, given: StepInput, samples: int) -> None:
         assert given.request.data is not None, "checked before any work: see `request_checks.check_needs`"
         self._program, self._split, self._seed = program, _not_augmented(given.request.data.train), given.seed
-        self._samples, self._hash, self.count = samples, hashlib.sha256(), 0
+        self._samples, self.count, self.sha256 = samples, 0, ""
 
     def __iter__(self) -> Iterator[BatchInputs]:
         """Batches of the sample, whole ones where the network runs at one batch only.
@@ -30,32 +35,27 @@ class CalibrationImages:
         Raises:
             UsageError: That batch is larger than the sample.
         """
-        self._hash, self.count = hashlib.sha256(), 0
         (size,) = batch_sizes(self._program, (min(self._samples, _BATCH),))
         if size > self._samples:
             raise UsageError(
                 f"calibrate: samples={self._samples} is less than the batch of {size}, at which the network runs.",
                 hint=f"Give a multiple of {size}.",
             )
-        least = 1 if self._program.batch_is_dynamic else size
+        least, left, found = 1 if self._program.batch_is_dynamic else size, self._samples, hashlib.sha256()
         for inputs, _ in stoppable(self._split.batches(size, epoch=0, seed=self._seed)):
-            if self._samples - self.count < least:
-                return
-            chosen = part_of(inputs, slice(self._samples - self.count))
-            self._book(chosen)
+            if left < least:
+                break
+            chosen = part_of(inputs, slice(left))
+            self._hash(chosen, found)
+            left -= sample_count(chosen)
             yield chosen
+        self.count, self.sha256 = self._samples - left, found.hexdigest()
 
-    def _book(self, inputs: BatchInputs) -> None:
+    def _hash(self, inputs: BatchInputs, found: "hashlib._Hash") -> None:
         tensors = arranged(self._program.inputs, inputs)
         for sample in range(sample_count(inputs)):
             for tensor in tensors:
-                self._hash.update(tensor[sample].contiguous().numpy().tobytes())
-        self.count += sample_count(inputs)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 over the inputs that were read, sample by sample, each with the network's inputs in their order."""
-        return self._hash.hexdigest()
+                found.update(tensor[sample].contiguous().numpy().tobytes())
 
 
 def _not_augmented(split: Split) -> Split:

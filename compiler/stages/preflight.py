@@ -78,7 +78,7 @@ def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
 def _foreseen(program: Program, later: Iterable[Step], form: Form) -> Program:
     for step in later:
         if isinstance(step.options, Calibrate):
-            program = quantized_untrained(program, form, step.options.keep, equalized=step.options.equalize)
+            program = quantized_untrained(program, form, step.options.keep, equalized=step.options.equalize is True)
         changes = _WITHOUT_DATA.get(type(step.options))
         if changes is not None:
             program = replace(step.options, **changes).run(program).program

@@ -121,5 +121,5 @@ def _foreseen(request: Request, program: Program) -> Program:
         program = replace(options, criterion="magnitude").run(program).program
     for options in request.pipeline.of(Calibrate):
         form = form_of(request.target)
-        program = quantized_untrained(program, form, options.keep, equalized=options.equalize)
+        program = quantized_untrained(program, form, options.keep, equalized=options.equalize is True)
     return program

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from prunec.calibration.quantization.bias_correction import correct_biases
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.observing import observe
+from prunec.calibration.quantization.quantized_layers import quantized_layers
 from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
-from prunec.calibration.quantization.side_by_side import quantized_layers
 from prunec.passes import capture
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, copied_graph, operator_name
@@ -45,7 +45,11 @@ class Mixed(nn.Module):
 
 
 def images(count: int, seed: int = 1) -> Tensor:
-    return torch.randn(count, 3, 10, 10, generator=torch.Generator().manual_seed(seed))
+    """Images of a few patterns, as learned rounding lives by correlations, and noise."""
+    patterns = torch.randn(6, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed)
+    shares, noise = torch.randn(count, 6, generator=generator), torch.randn(count, 3, 10, 10, generator=generator)
+    return (torch.einsum("np,pchw->nchw", shares, patterns) + 0.3 * noise) / 2
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +115,19 @@ def test_learning_brings_layers_and_the_network_closer(reference: Program) -> No
     assert errors[1] < errors[0]
 
 
-def test_layers_are_learned_on_what_the_learned_ones_before_them_yield(reference: Program) -> None:
+@pytest.mark.parametrize("biases", ["as they are", "corrected"])
+def test_layers_are_held_against_their_unrounded_weights_on_what_the_learned_ones_before_them_yield(
+    reference: Program, biases: str
+) -> None:
     before, x = quantized_of(reference), images(32)
+    before = correct_biases(reference, before, x).program if biases == "corrected" else before
     options = LearnedRounding(steps=60, places=64, batch=128, held_back=0.5)
     result = options.learn(reference, before, x)
     (fact,) = (fact for fact in result.stats["layers"] if fact["layer"] == "head")
+    (call,) = (each.call.name for each in quantized_layers(result.program.graph) if each.name == "head")
     with torch.no_grad():
-        wanted, given = reference(x[16:]), result.program(x[16:])
+        wanted = with_exact_layer(reference, result.program, reference, call)(x[16:])
+        given = result.program(x[16:])
     error = fact["learned"] if fact["taken"] else fact["nearest"]
     assert float((given - wanted).square().mean() / wanted.square().mean()) == pytest.approx(error, rel=1e-3)
 
