@@ -8,11 +8,13 @@ from prunec.runtime.target import Target
 
 
 def form_of(target: Target) -> Form:
-    """The form of the grids of activations that a target's INT8 kernels take."""
+    """The form of the grids that the kernels of a target on grids take."""
+    if target.precision == "fp8":
+        return "float8"
     return "affine" if target.info.zero_points else "symmetric"
 
 
 def as_timed(program: Program, target: Target) -> Program:
     """A program as it will be on a target, to be timed: 2:4 by magnitude, values on grids of made-up ranges."""
     program = Sparsify().run(program).program if target.sparse else program
-    return quantized_untrained(program, form_of(target)) if target.precision == "int8" else program
+    return quantized_untrained(program, form_of(target)) if target.on_grids else program

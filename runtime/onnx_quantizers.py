@@ -3,14 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18 as op
+from onnxscript import opset19 as op19
+
+from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR
 
 _WHOLE = {-128: np.int8, 0: np.uint8}
+_FLOAT8 = TensorProto.FLOAT8E4M3FN
 
 
 def _per_tensor(x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int) -> Any:
@@ -26,15 +31,31 @@ def _per_channel(x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int,
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
 
 
+def _float8_per_tensor(x: Any, scale: float) -> Any:
+    """``fake_quantize_float8_per_tensor`` in ONNX."""
+    zero = op19.Constant(value=helper.make_tensor("", _FLOAT8, (), [0.0]))
+    step = op19.Constant(value=numpy_helper.from_array(np.array(scale, dtype=np.float32)))
+    return op19.DequantizeLinear(op19.QuantizeLinear(x, step, zero), step, zero)
+
+
+def _float8_per_channel(x: Any, scale: Any, axis: int) -> Any:
+    """``fake_quantize_float8_per_channel`` in ONNX."""
+    channels = int(scale.shape[0])
+    zero = op19.Constant(value=helper.make_tensor("", _FLOAT8, (channels,), [0.0] * channels))
+    return op19.DequantizeLinear(op19.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+
 #: Translations for `torch.onnx.export`.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.fake_quantize_per_tensor_affine.default: _per_tensor,
     torch.ops.aten.fake_quantize_per_channel_affine.default: _per_channel,
+    FLOAT8_PER_TENSOR: _float8_per_tensor,
+    FLOAT8_PER_CHANNEL: _float8_per_channel,
 }
 
 
-def store_whole_numbers(model: onnx.ModelProto) -> None:
-    """Keep every constant that is quantized as the whole numbers of its grid, in place, under its own name.
+def store_numbers(model: onnx.ModelProto) -> None:
+    """Keep every constant that is quantized as the numbers of its grid, in place, under its own name.
 
     A weight that is transposed after its grid is stored transposed: kernels are chosen where nothing stands between.
     """
@@ -79,10 +100,14 @@ def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]
     if scale.ndim:
         shape = [-1 if dim == axis else 1 for dim in range(x.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    limits = np.iinfo(inputs[2].dtype)
+    if zero.dtype == ml_dtypes.float8_e4m3fn:
+        limit = float(ml_dtypes.finfo(zero.dtype).max)
+        float8: NDArray[Any] = np.clip(x / scale, -limit, limit).astype(zero.dtype)
+        return float8
+    limits = np.iinfo(zero.dtype)
     # As torch rounds, which multiplies by the inverse in float32: what lies between two steps goes to the same one.
     whole = np.rint(x.astype(np.float32) * (np.float32(1) / scale.astype(np.float32))) + zero
-    stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
+    stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(zero.dtype)
     return stored
 
 
@@ -134,10 +159,12 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """The largest distance of a weight from the whole numbers that stand for it, in steps of their grids, by its name.
+    """The largest distance of a weight from the numbers that stand for it, in steps of their grids, by its name.
+
+    The step of numbers in floating point is the distance to the next larger magnitude.
 
     Args:
-        model: A model as `store_whole_numbers` leaves it.
+        model: A model as `store_numbers` leaves it.
         weights: The weights in floating point by name; of matrices either order of axes is stored.
     """
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -149,8 +176,15 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
         name = node.input[0] if node.op_type == "DequantizeLinear" else ""
         if name in stored and name in weights:
             scale, axis = stored[node.input[1]], next((a.i for a in node.attribute if a.name == "axis"), 1)
-            whole = stored[name].astype(np.float64)
-            step = scale.reshape([-1 if dim == axis else 1 for dim in range(whole.ndim)]) if scale.ndim else scale
-            orders = [each for each in (weights[name], weights[name].T) if each.shape == whole.shape]
-            found[name] = min((float(np.abs(each / step - whole).max()) for each in orders), default=np.inf)
+            numbers = stored[name].astype(np.float64)
+            scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)]) if scale.ndim else scale
+            steps = _float8_steps(numbers) if stored[name].dtype == ml_dtypes.float8_e4m3fn else 1
+            orders = [each for each in (weights[name], weights[name].T) if each.shape == numbers.shape]
+            found[name] = min((float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf)
     return found
+
+
+def _float8_steps(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance of numbers of E4M3 to the next larger magnitude; of those below the normal ones it is equal."""
+    exponents = np.frexp(np.maximum(np.abs(numbers), 2.0**-6))[1]
+    return np.ldexp(1.0, exponents - 4)

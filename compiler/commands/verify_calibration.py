@@ -1,4 +1,4 @@
-"""What a report tells of INT8, held against the program, whose graph has the grids, and against the pipeline."""
+"""What a report tells of INT8 or FP8, held against the program, whose graph has the grids, and against the pipeline."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,9 @@ from prunec.compiler.report.report import Report
 from prunec.passes.cost import layer_calls
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.program import Program
-from prunec.passes.quantization.quantizers import is_on_grids, is_quantized
+from prunec.passes.quantization.quantizers import is_quantized, precision_on_grids
 from prunec.passes.unknown import Unknown, known
+from prunec.runtime.devices import ON_GRIDS
 from prunec.runtime.target import Target
 
 
@@ -28,7 +29,7 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
     yield from _layer_claims(report, told, program)
     yield Claim("calibration.layers_in_higher_precision", told.layers_in_higher_precision, _count(told))
     yield Claim("calibration.higher_precision_macs", told.higher_precision_macs, macs_share(told.layers))
-    yield rule("calibration.layers: a reason stands where a layer isn't in int8", _are_explained(told))
+    yield rule("calibration.layers: a reason stands where a layer isn't on grids", _are_explained(told))
     for options in pipeline.of(Calibrate) if pipeline is not None else ():
         yield Claim("calibration.method", told.method, options.method_text)
         yield from _entry_claims(report, told)
@@ -41,7 +42,7 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
     except (UsageError, MissingDependencyError):
         return
     calls = layer_calls(program.graph, program.samples_of_shapes)
-    found = [(layer.operator, "int8" if is_on_grids(call) else higher, layer.macs) for call, layer in calls]
+    found = [(layer.operator, precision_on_grids(call) or higher, layer.macs) for call, layer in calls]
     layers = [(layer.operator, layer.precision, layer.macs) for layer in told.layers]
     yield Claim("calibration.layers", layers, found)
 
@@ -63,4 +64,4 @@ def _count(told: CalibrationPart) -> int:
 
 
 def _are_explained(told: CalibrationPart) -> bool:
-    return all((layer.precision == "int8") != bool(layer.reason) for layer in told.layers)
+    return all((layer.precision in ON_GRIDS) != bool(layer.reason) for layer in told.layers)

@@ -1,4 +1,4 @@
-"""The step that puts a network's values on the grids of INT8."""
+"""The step that puts a network's values on the grids of INT8 or FP8."""
 
 import torch
 
@@ -38,7 +38,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     if options.smooth is not None:
         program = smooth(program, channel_maxima(program, images), options.smooth).program
     placement = place(program, options.keep)
-    aim = _aim(placement)
+    aim = _aim(placement, given.request.target.precision)
     if not placement.sites:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim)
     histograms = observe(program, placement, images)
@@ -50,7 +50,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         progress.stage(f"round weights, {options.rounding}")
         quantized, errors = _rounded(options, given.seed, program, quantized, images)
     check_masks(quantized)
-    oddities = fallbacks(placement, histograms)
+    oddities = fallbacks(placement, histograms, form)
     fact = Calibrated(options, count, sha256, placement.layers, oddities, errors)
     return StepOutput(quantized, fact=fact, cost=StepCost(samples=count), aim=aim, note=_note(fact))
 
@@ -72,11 +72,11 @@ def _rounded(
     return result, errors
 
 
-def _aim(placement: Placement) -> Aim:
+def _aim(placement: Placement, precision: str) -> Aim:
     """The layers that weren't kept by name, and those of them that are on grids."""
     asked = [layer for layer in placement.layers if layer.reason != KEPT]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
-    return Aim("layers in INT8", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
+    return Aim(f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
 
 
 def _note(fact: Calibrated) -> str:

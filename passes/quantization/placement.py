@@ -1,8 +1,8 @@
-"""Where a network's values are put on grids of whole numbers, so that engines compute it with INT8 kernels.
+"""Where a network's values are put on grids, so that engines compute it with kernels of 8 bits.
 
-NVIDIA's engines and ONNX Runtime run a layer in INT8 where all that it reads comes from a grid: its input and its
+NVIDIA's engines and ONNX Runtime run a layer in 8 bits where all that it reads comes from a grid: its input and its
 weight, both operands of a product or of a sum, all parts of a concatenation, which have one grid then. What the network
-gives back is left alone, and so are norms, softmax and whatever else has no INT8 kernel.
+gives back is left alone, and so are norms, softmax and whatever else has no such kernel.
 """
 
 from collections import defaultdict
@@ -74,7 +74,7 @@ class LayerPrecision:
     Attributes:
         layer: Path of the layer.
         operator: ATen operator.
-        is_quantized: Whether it computes with whole numbers.
+        is_quantized: Whether it computes on grids.
         reason: Why not; empty where it does.
         macs: Multiply-accumulates for one sample.
     """
@@ -147,7 +147,7 @@ class _Placing:
         found, reason = None, KEPT if is_kept else ""
         if not reason:
             found = _operands(call, self.graph)
-            reason = "" if found else "no INT8 kernel"
+            reason = "" if found else "no 8-bit kernel"
         if found and not (found[0] in self._activations and _is_float(found[0])):
             found, reason = None, "its input is no activation"
         if found:

@@ -197,7 +197,7 @@ def test_sparse_layers_are_predicted_in_int8(sparse: tuple[Report, Path]) -> Non
 def test_verify_passes(name: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)[1]
     assert failed(folder) == {}
-    assert "whole numbers within half a step" in checks_of(folder)["ONNX weights"][1]
+    assert "numbers of grids within half a step" in checks_of(folder)["ONNX weights"][1]
 
 
 def in_graph(change: Callable[[onnx.GraphProto], object]) -> Edit:
@@ -357,7 +357,7 @@ def test_a_network_without_int8_layers_fails_with_the_reason(data: Data, tmp_pat
     aim = steps[-1].aim
     assert aim is not None
     assert not isinstance(aim, Unknown)
-    assert (aim.got, aim.reason) == (0, "no INT8 kernel")
+    assert (aim.got, aim.reason) == (0, "no 8-bit kernel")
     assert isinstance(report.calibration, Unknown)
 
 

@@ -162,7 +162,7 @@ def test_kept_layers_read_what_they_read_before() -> None:
         ("quantize{momentum=1}", "momentum must be at least 0 and below 1, got 1"),
         ("quantize{form=skewed}", "form"),
         ('quantize{keep=["nowhere*"]}', "nowhere"),
-        ('quantize{keep=["*"]}', "no layer that can compute with whole numbers"),
+        ('quantize{keep=["*"]}', "no layer that can compute on grids"),
     ],
 )
 def test_what_it_can_t_do_is_refused(text: str, words: str, data: Data) -> None:
