@@ -156,3 +156,12 @@ def test_weights_between_two_steps_go_to_the_one_that_torch_takes(tmp_path: Path
     zeros = torch.zeros(16, dtype=torch.int32)
     expected = torch.fake_quantize_per_channel_affine(layer.weight.detach(), scales, zeros, 0, -128, 127)
     assert torch.equal(whole * scales[:, None], expected)
+
+
+def test_onnxruntime_leaves_the_relus_of_fp8(tmp_path: Path) -> None:
+    """Its optimizations take them for what an unsigned grid does, and lose every value below zero."""
+    layers = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    program = quantized_untrained(capture(layers.eval(), (torch.randn(2, 1, 8, 8),)), "float8")
+    export_onnx(program, tmp_path / "model.onnx")
+    with open_onnx(tmp_path / "model.onnx") as session:
+        assert difference_from_torch(session, program, (2,), 0) < 1e-5
