@@ -180,7 +180,9 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
             scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)]) if scale.ndim else scale
             steps = _float8_steps(numbers) if stored[name].dtype == ml_dtypes.float8_e4m3fn else 1
             orders = [each for each in (weights[name], weights[name].T) if each.shape == numbers.shape]
-            found[name] = min((float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf)
+            found[name] = min(
+                (float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf
+            )
     return found
 
 

@@ -181,7 +181,8 @@ def steps_of_recipe(tables: Tables, target: Target, has_data: bool) -> dict[str,
     """The steps that run where a recipe doesn't list them, in their order, each with what decides that.
 
     Filters are pruned; channels are permuted and weights masked where the target asks for 2:4, and not elsewhere; the
-    network is retrained where there are data, and calibrated for INT8 or FP8. Of other steps those run that have a table.
+    network is retrained where there are data, and calibrated for INT8 or FP8. Of other steps those run that have a
+    table.
     """
     order = list(_OWN)
     for kind in (step_kind(name) for name in tables if name not in OWN_STEPS):

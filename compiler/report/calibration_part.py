@@ -30,7 +30,7 @@ class LayerPrecisionPart(Part):
 
 
 class CalibrationPart(Part):
-    """The calibration for INT8 or FP8: how ranges follow from the values of training inputs, and what that means for layers.
+    """The calibration for INT8 or FP8: how ranges follow from the values of training inputs, and what layers run in.
 
     `images` training inputs were looked at, without augmentation; `sha256` is the hash of them as the network sees
     them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in

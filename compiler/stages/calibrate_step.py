@@ -76,7 +76,9 @@ def _aim(placement: Placement, precision: str) -> Aim:
     """The layers that weren't kept by name, and those of them that are on grids."""
     asked = [layer for layer in placement.layers if layer.reason != KEPT]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
-    return Aim(f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
+    return Aim(
+        f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons)
+    )
 
 
 def _note(fact: Calibrated) -> str:

@@ -56,7 +56,8 @@ def measure_costs(
 
     Args:
         program: The network.
-        target: The target; one with 2:4 is measured with masks by magnitude, one in INT8 or FP8 on grids of made-up ranges.
+        target: The target; one with 2:4 is measured with masks by magnitude, one in INT8 or FP8 on grids of
+            made-up ranges.
         batch: Number of samples at once.
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.

@@ -27,8 +27,8 @@ class OnnxRuntimeSession(Session):
         threads: Number of threads of each operator; 0 for as many as ONNX Runtime likes.
         profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
         optimized_path: File that gets the graph that is really run, after all fusions; None for none.
-        as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids. One
-            with weights in FP8 always is: ONNX Runtime 1.32 takes away its Relus, as if its grids had no sign.
+        as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids.
+            One with weights in FP8 always is: ONNX Runtime 1.32 takes away its Relus, as if its grids had no sign.
 
     Raises:
         InputError: ONNX Runtime can't load the file.

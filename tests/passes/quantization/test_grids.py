@@ -107,7 +107,9 @@ def test_values_round_to_the_nearest_number_of_e4m3(x: np.ndarray, scale: float)
     assert np.array_equal(np.abs(np.abs(steps.astype(np.float64)) - np.abs(expected / scale)), nearest)
 
 
-@given(arrays(np.float32, (3, 4), elements=FINITE), st.lists(st.floats(2.0**-20, 100, width=32), min_size=3, max_size=4))
+@given(
+    arrays(np.float32, (3, 4), elements=FINITE), st.lists(st.floats(2.0**-20, 100, width=32), min_size=3, max_size=4)
+)
 def test_slices_round_as_tensors_do(x: np.ndarray, scales: list[float]) -> None:
     weight, axis = torch.from_numpy(x), 1 if len(scales) == 4 else 0
     together = FLOAT8_PER_CHANNEL(weight, torch.tensor(scales), axis)
