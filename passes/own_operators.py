@@ -58,7 +58,7 @@ def _straight_through(context: Any, gradient: Tensor) -> tuple[Tensor | None, ..
 
 
 def _define(name: str, arguments: str, kernel: Any) -> None:
-    _LIBRARY.define(f"{name}(Tensor self, {arguments}) -> Tensor")
+    _LIBRARY.define(f"{name}(Tensor self, {arguments}) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_autograd(
         f"{_NAMESPACE}::{name}", _straight_through, setup_context=_keep_inside, lib=_LIBRARY

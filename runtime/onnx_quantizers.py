@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18 as op
 from onnxscript import opset19 as op19
 
-from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR
+from prunec.passes.own_operators import FLOAT8_LIMIT, FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR
 
 _WHOLE = {-128: np.int8, 0: np.uint8}
 _FLOAT8 = TensorProto.FLOAT8E4M3FN
@@ -101,8 +101,7 @@ def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]
         shape = [-1 if dim == axis else 1 for dim in range(x.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     if zero.dtype == ml_dtypes.float8_e4m3fn:
-        limit = float(ml_dtypes.finfo(zero.dtype).max)
-        float8: NDArray[Any] = np.clip(x / scale, -limit, limit).astype(zero.dtype)
+        float8: NDArray[Any] = np.clip(x / scale, -FLOAT8_LIMIT, FLOAT8_LIMIT).astype(zero.dtype)
         return float8
     limits = np.iinfo(zero.dtype)
     # As torch rounds, which multiplies by the inverse in float32: what lies between two steps goes to the same one.
@@ -189,4 +188,5 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
 def _float8_steps(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The distance of numbers of E4M3 to the next larger magnitude; of those below the normal ones it is equal."""
     exponents = np.frexp(np.maximum(np.abs(numbers), 2.0**-6))[1]
-    return np.ldexp(1.0, exponents - 4)
+    steps: NDArray[np.float64] = np.ldexp(1.0, exponents - 4)
+    return steps

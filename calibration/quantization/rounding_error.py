@@ -49,12 +49,13 @@ def _integral(steps: Floats, grid: Grid) -> Floats:
     if not grid.is_float8:
         nearest = np.clip(np.rint(steps), grid.least - grid.zero_point, grid.most - grid.zero_point)
         rest = steps - nearest
-        return nearest / 12 + rest * rest * rest / 3
+        whole: Floats = nearest / 12 + rest * rest * rest / 3
+        return whole
     sizes = np.abs(steps)
     numbers = np.searchsorted(_FLOAT8_MIDDLES, sizes)
     rest = sizes - _FLOAT8[numbers]
-    error: Floats = np.sign(steps) * (_FLOAT8_SUMS[numbers] + rest * rest * rest / 3)
-    return error
+    float8: Floats = np.sign(steps) * (_FLOAT8_SUMS[numbers] + rest * rest * rest / 3)
+    return float8
 
 
 def level_ends(form: Form) -> Places:
