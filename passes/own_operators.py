@@ -12,6 +12,9 @@ from torch import Tensor
 #: Largest number of the type E4M3 (torch.float8_e4m3fn): 4 bits of exponent, 3 of mantissa, no infinity.
 FLOAT8_LIMIT = 448.0
 _NAMESPACE = "prunec"
+#: Smallest and largest number of INT4.
+INT4_LEAST, INT4_MOST = -8, 7
+_INT4_BLOCKS = "fake_quantize_int4_blocks"
 _PER_TENSOR, _PER_CHANNEL = "fake_quantize_float8_per_tensor", "fake_quantize_float8_per_channel"
 #: Kept alive: what it registers goes with it.
 _LIBRARY = torch.library.Library(_NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
@@ -36,6 +39,18 @@ def _float8_per_channel(self: Tensor, scale: Tensor, axis: int) -> Tensor:
     return _rounded(self / steps) * steps
 
 
+def _int4_blocks(self: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """Whole numbers of 4 bits times a scale for every block along an axis, of which each number of scale has one."""
+    steps = scale.repeat_interleave(self.shape[axis] // scale.shape[axis], axis)
+    return (self / steps).round().clamp(INT4_LEAST, INT4_MOST) * steps
+
+
+def _keep_inside_blocks(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, scale, axis = inputs
+    steps = values / scale.repeat_interleave(values.shape[axis] // scale.shape[axis], axis)
+    ctx.save_for_backward((steps.round() >= INT4_LEAST) & (steps.round() <= INT4_MOST))
+
+
 def along(scale: Tensor, axis: int, ndim: int) -> Tensor:
     """Numbers for the slices of an axis, (slices,), in a shape that a tensor of so many dimensions is divided by."""
     return scale.view([-1 if dim == axis else 1 for dim in range(ndim)])
@@ -57,15 +72,17 @@ def _straight_through(context: Any, gradient: Tensor) -> tuple[Tensor | None, ..
     return gradient * inside, *[None] * (len(context.needs_input_grad) - 1)
 
 
-def _define(name: str, arguments: str, kernel: Any) -> None:
+def _define(name: str, arguments: str, kernel: Any, setup_context: Any = _keep_inside) -> None:
     _LIBRARY.define(f"{name}(Tensor self, {arguments}) -> Tensor")  # type: ignore[no-untyped-call]
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_autograd(
-        f"{_NAMESPACE}::{name}", _straight_through, setup_context=_keep_inside, lib=_LIBRARY
+        f"{_NAMESPACE}::{name}", _straight_through, setup_context=setup_context, lib=_LIBRARY
     )
 
 
 _define(_PER_TENSOR, "float scale", _float8_per_tensor)
 _define(_PER_CHANNEL, "Tensor scale, int axis", _float8_per_channel)
+_define(_INT4_BLOCKS, "Tensor scale, int axis", _int4_blocks, _keep_inside_blocks)
+INT4_BLOCKS = getattr(torch.ops.prunec, _INT4_BLOCKS).default
 FLOAT8_PER_TENSOR = getattr(torch.ops.prunec, _PER_TENSOR).default
 FLOAT8_PER_CHANNEL = getattr(torch.ops.prunec, _PER_CHANNEL).default

@@ -6,11 +6,13 @@ from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.target import Target
 
+_FORMS: dict[str, Form] = {"fp8": "float8", "int4": "int4"}
+
 
 def form_of(target: Target) -> Form:
     """The form of the grids that the kernels of a target on grids take."""
-    if target.precision == "fp8":
-        return "float8"
+    if target.precision in _FORMS:
+        return _FORMS[target.precision]
     return "affine" if target.info.zero_points else "symmetric"
 
 

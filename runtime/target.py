@@ -99,9 +99,10 @@ class Target:
                 f"Target {self}: {self.info.title} has no sparse tensor cores, so 2:4 can't make it faster.",
                 hint=f"Compile for {self.device}-dense, or for a device with compute capability 8.0 or more.",
             )
-        if self.sparse and self.precision == "fp32":
+        if self.sparse and self.precision in ("fp32", "int4"):
             raise UsageError(
-                f"Target {self}: sparse tensor cores don't compute in fp32.", hint=f"Use {self.device}-2:4-fp16."
+                f"Target {self}: sparse tensor cores don't compute in {self.precision}.",
+                hint=f"Use {self.device}-2:4-fp16.",
             )
 
     @classmethod

@@ -79,7 +79,7 @@ class LearnedRounding:
         """
         if any(quantizer.precision != "int8" for quantizer in quantizers(quantized.graph)):
             raise UsageError(
-                "Learned rounding chooses between the two next whole numbers, and FP8 has none.",
+                "Learned rounding chooses between the two next whole numbers of 8 bits, and these grids have others.",
                 hint="Round to the nearest, or correct biases.",
             )
         changed = quantized.clone()

@@ -18,7 +18,7 @@ STATE_NAME = "recover-{}.state"
 #: Files of what was measured before a training, in a state folder, by the fingerprint of what it holds for.
 STORED_PLAN, STORED_COSTS = "plan-{}.json", "costs-{}.json"
 #: Precision -> ONNX file that an engine of it is built from, where that isn't the float32 file `MODEL_ONNX`.
-TYPED_ONNX = {precision: f"model.{precision}.onnx" for precision in ("fp16", "bf16", "int8", "fp8")}
+TYPED_ONNX = {precision: f"model.{precision}.onnx" for precision in ("fp16", "bf16", "int8", "int4", "fp8")}
 
 
 def typed_name(target: Target) -> str:

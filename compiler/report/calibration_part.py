@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # imports torch, which reading reports does without
     from prunec.compiler.facts.pass_facts import Calibrated
     from prunec.passes.quantization.placement import LayerPrecision
 
-LayerType = Literal["int8", "fp8", "fp32", "fp16", "bf16"]
+LayerType = Literal["int8", "int4", "fp8", "fp32", "fp16", "bf16"]
 
 
 class LayerPrecisionPart(Part):

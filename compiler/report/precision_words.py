@@ -14,9 +14,10 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
     part = known(report.calibration)
     if part is None:
         return []
+    precision = report.target.rpartition("-")[2]
     return [
-        (report.target.rpartition("-")[2].upper(), _layers_words(part)),
-        ("Ranges", f"{part.method} over {part.images} training images"),
+        (precision.upper(), _layers_words(part)),
+        *([] if precision == "int4" else [("Ranges", f"{part.method} over {part.images} training images")]),
         *_rounding(part),
         *_errors(report),
     ]

@@ -17,7 +17,7 @@ from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
 from prunec.passes.feeding import feed, sample_count
 from prunec.passes.program import Program
-from prunec.passes.quantization.placement import KEPT, Placement, place
+from prunec.passes.quantization.placement import KEPT, NOT_LINEAR, Placement, place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import quantize
 from prunec.passes.quantization.smoothing import smooth
@@ -37,9 +37,9 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     images = CalibrationImages(program, given, options.samples)
     if options.smooth is not None:
         program = smooth(program, channel_maxima(program, images), options.smooth).program
-    placement = place(program, options.keep)
+    placement = place(program, options.keep, form)
     aim = _aim(placement, given.request.target.precision)
-    if not placement.sites:
+    if not placement.weights:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim)
     histograms = observe(program, placement, images)
     count, sha256 = images.count, images.sha256
@@ -73,8 +73,8 @@ def _rounded(
 
 
 def _aim(placement: Placement, precision: str) -> Aim:
-    """The layers that weren't kept by name, and those of them that are on grids."""
-    asked = [layer for layer in placement.layers if layer.reason != KEPT]
+    """The layers that weren't kept by name and could be on grids, and those of them that are."""
+    asked = [layer for layer in placement.layers if layer.reason not in (KEPT, NOT_LINEAR)]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
     return Aim(
         f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons)

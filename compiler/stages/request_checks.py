@@ -64,9 +64,9 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
             f"The pipeline has {CALIBRATE}, and the target {target} computes in {target.precision}.",
             hint=f"Leave it out, or compile for {target.device}-{target.pattern}-int8 where prunec targets lists it.",
         )
-    if target.precision == "fp8" and any(options.rounding == "learned" for options in calibrations):
+    if target.precision != "int8" and any(options.rounding == "learned" for options in calibrations):
         raise UsageError(
-            f"{CALIBRATE}: learned rounding chooses between the two next whole numbers, and {target} has none.",
+            f"{CALIBRATE}: learned rounding chooses between two whole numbers of 8 bits, and {target} has none.",
             hint="Use rounding=nearest or rounding=corrected, or compile for int8.",
         )
     if not count and target.on_grids:

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.passes.errors import NumericMismatchError
-from prunec.passes.own_operators import FLOAT8_LIMIT, FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR
+from prunec.passes.own_operators import FLOAT8_LIMIT, FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR, INT4_MOST
 
 #: How values are put on a grid: "symmetric", whole numbers with a sign and 0 in their middle, as NVIDIA's engines take
 #: them; "affine", activations without a sign and with a zero point, which the INT8 kernels of CPUs are fast with, and
-#: weights as before; "float8", all in floating point of 8 bits (E4M3), of NVIDIA's engines from Ada on. Grids of
-#: weights are symmetric in every form: zeros stay zeros.
-Form = Literal["symmetric", "affine", "float8"]
+#: weights as before; "float8", all in floating point of 8 bits (E4M3), of NVIDIA's engines from Ada on; "int4", weights
+#: of linear layers alone, in whole numbers of 4 bits. Grids of weights are symmetric in every form: zeros stay zeros.
+Form = Literal["symmetric", "affine", "float8", "int4"]
+#: Weights of "int4" that have one scale: as many as divide what an output sums over, the largest of these.
+BLOCKS = (128, 64, 32)
 #: Largest whole number of the grid of weights.
 WEIGHT_LIMIT = 127
 #: A scale where there is nothing to tell one: of a tensor that is all zeros.
@@ -84,13 +86,19 @@ def float8_grid(scale: float) -> Grid:
 
 
 def grid_of(values: Range, form: Form) -> Grid:
-    """The grid of activations in a range. It holds 0, so that padding and what Relu leaves stay exact."""
+    """The grid of activations in a range. It holds 0, so that padding and what Relu leaves stay exact.
+
+    Raises:
+        ValueError: The form has no grids for activations.
+    """
     low, high = min(values.low, 0.0), max(values.high, 0.0)
     bound = max(-low, high)
     if form == "float8":
         return float8_grid(float(_in_float16(np.array(_scale(bound / FLOAT8_LIMIT)))))
     if form == "symmetric":
         return Grid(_scale(bound / WEIGHT_LIMIT), 0, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
+    if form != "affine":
+        raise ValueError(f"activations are on no grid in the form {form!r}")
     scale = _scale((high - low) / 255)
     return Grid(scale, min(round(-low / scale), 255), 0, 255)
 
@@ -146,3 +154,18 @@ def rounded_weight(weight: Tensor, axis: int | None, form: Form) -> Tensor:
         zeros = torch.zeros(len(scales), dtype=torch.int32, device=weight.device)
         rounded = torch.fake_quantize_per_channel_affine(whole, scales, zeros, place, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
     return rounded.view_as(weight)
+
+
+def block_of(inputs: int) -> int | None:
+    """The number of weights of an output that have one scale in INT4; None where no block divides its inputs."""
+    return next((block for block in BLOCKS if inputs % block == 0), None)
+
+
+def block_scales(weight: Tensor, axis: int, block: int) -> Tensor:
+    """The scale of every block of a weight along an axis, float32, that axis divided by the block's size.
+
+    They are numbers of float16, in which engines hold them. A block of zeros has any scale.
+    """
+    blocks = weight.detach().float().abs().unflatten(axis, (-1, block)).amax(axis + 1)
+    scales = torch.where(blocks > 0, blocks / INT4_MOST, torch.tensor(_SCALE_OF_ZEROS)).clamp_min(_LEAST_SCALE)
+    return torch.from_numpy(_in_float16(scales.cpu().numpy())).to(scales.device)

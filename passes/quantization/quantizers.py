@@ -15,10 +15,19 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name
-from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR
+from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR, INT4_BLOCKS
 from prunec.passes.program import Program
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Grid, Range, float8_grid, grid_of, weight_scales
-from prunec.passes.quantization.placement import Placement
+from prunec.passes.quantization.grids import (
+    WEIGHT_LIMIT,
+    Form,
+    Grid,
+    Range,
+    block_scales,
+    float8_grid,
+    grid_of,
+    weight_scales,
+)
+from prunec.passes.quantization.placement import Placement, WeightSite
 
 _INT8_PER_TENSOR = torch.ops.aten.fake_quantize_per_tensor_affine.default
 _INT8_PER_CHANNEL = torch.ops.aten.fake_quantize_per_channel_affine.default
@@ -28,6 +37,7 @@ ROUNDING: Mapping[str, str] = {
     for precision, operators in {
         "int8": (_INT8_PER_TENSOR, _INT8_PER_CHANNEL),
         "fp8": (FLOAT8_PER_TENSOR, FLOAT8_PER_CHANNEL),
+        "int4": (INT4_BLOCKS,),
     }.items()
     for operator in operators
 }
@@ -83,7 +93,11 @@ def quantize(program: Program, placement: Placement, ranges: Mapping[str, Range]
     for weight in placement.weights:
         source = nodes[weight.source]
         if weight.source not in done:
-            done[weight.source] = _of_weight(graph, tensors, source, weight.axis, _value(program, source), form)
+            value = _value(program, source)
+            if weight.block is None:
+                done[weight.source] = _of_weight(graph, tensors, source, weight.axis, value, form)
+            else:
+                done[weight.source] = _in_blocks(graph, tensors, source, weight, value)
         nodes[weight.call].replace_input_with(source, done[weight.source])
     return program.with_tensors(tensors, graph)
 
@@ -127,6 +141,19 @@ def _of_weight(
             node = graph.call_function(_INT8_PER_CHANNEL, (source, *read, axis, *ends))
     for getter in read:
         node.prepend(getter)
+    node.meta = dict(source.meta)
+    return node
+
+
+def _in_blocks(graph: Graph, tensors: dict[str, Tensor], source: Node, site: WeightSite, value: Tensor) -> Node:
+    """Put the weight of a linear layer in blocks of INT4 right after it."""
+    assert site.axis is not None
+    assert site.block is not None
+    axis = 1 - site.axis
+    with graph.inserting_after(source):
+        scale = _beside(source, tensors, "_scale", block_scales(value, axis, site.block))
+        node = graph.call_function(INT4_BLOCKS, (source, scale, axis))
+    node.prepend(scale)
     node.meta = dict(source.meta)
     return node
 
@@ -217,9 +244,12 @@ def is_quantized(graph: Graph) -> bool:
 
 
 def precision_on_grids(call: Node) -> str | None:
-    """The precision of a layer that computes on grids: what it multiplies, activations and weights, comes from them."""
+    """The precision of a layer on grids: what it multiplies comes from them, activations and weights; None elsewhere.
+
+    In INT4 it is the weights alone.
+    """
     found = [quantizer.precision for quantizer in map(quantizer_of, call.all_input_nodes) if quantizer is not None]
-    return found[0] if len(found) > 1 else None
+    return found[0] if len(found) > 1 or "int4" in found else None
 
 
 def quantizer_of(node: Node) -> Quantizer | None:

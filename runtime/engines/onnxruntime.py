@@ -16,6 +16,7 @@ from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
 from prunec.runtime.target import Target
 
+_AS_WRITTEN = {TensorProto.FLOAT8E4M3FN, TensorProto.INT4}
 _NOT_TIMED = "layers are not timed on CPUs here; `prunec profile` times them."
 
 
@@ -28,7 +29,8 @@ class OnnxRuntimeSession(Session):
         profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
         optimized_path: File that gets the graph that is really run, after all fusions; None for none.
         as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids.
-            One with weights in FP8 always is: ONNX Runtime 1.32 takes away its Relus, as if its grids had no sign.
+            One with weights in FP8 or INT4 always is: ONNX Runtime 1.32 takes away the Relus of the first, as if its
+            grids had no sign, and rounds what the second multiplies to 8 bits.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
@@ -49,7 +51,7 @@ class OnnxRuntimeSession(Session):
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         types = _weight_types(path)
-        if as_written or TensorProto.FLOAT8E4M3FN in types:
+        if as_written or types & _AS_WRITTEN:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile_prefix is not None:
             options.enable_profiling = True

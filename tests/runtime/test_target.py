@@ -21,6 +21,7 @@ from prunec.runtime.target import PATTERNS, Target
         ("cpu-int8", "cpu-int8"),
         ("l4-fp8", "l4-dense-fp8"),
         ("h100-2:4-fp8", "h100-2:4-fp8"),
+        ("a100-int4", "a100-dense-int4"),
         ("cpu-dense-fp32", "cpu"),
     ],
 )
@@ -52,6 +53,10 @@ def test_str_and_parse_are_inverse(device: str, pattern: str, precision: str) ->
         ("a100-fp8", "has no fp8"),
         ("t4-fp8", "has no fp8"),
         ("orin-fp8", "has no fp8"),
+        ("t4-int4", "has no int4"),
+        ("cpu-int4", "has no int4"),
+        ("orin-int4", "has no int4"),
+        ("l4-2:4-int4", "don't compute in int4"),
         ("cpu-fp8", "has no fp8"),
         ("", "Unknown device"),
     ],
@@ -85,7 +90,7 @@ def test_sparse_peak_is_twice_the_dense_one() -> None:
         # ONNX Runtime blocks channels by 16 on x86-64.
         (16, "cpu cpu-int8"),
         # Tensor Cores: filters by 8, and inputs by 16 bytes (PTX ISA: mma.m16n8k4.tf32, m16n8k8.f16, m16n8k16.s8).
-        (8, "a100 a100-bf16 a100-fp32 t4 h100 orin"),
+        (8, "a100 a100-bf16 a100-fp32 a100-int4 t4 h100 orin"),
         (16, "a100-int8 l4-int8 t4-int8 l4-fp8"),
         # Sparse ones sum over twice as many (mma.sp.m16n8k16.f16, m16n8k32.s8).
         (16, "a100-2:4 a100-2:4-bf16 l4-2:4 h100-2:4"),

@@ -223,5 +223,5 @@ def test_an_exact_program_needs_no_correction() -> None:
 
 
 def test_fp8_has_no_whole_numbers_to_choose_between(reference: Program) -> None:
-    with pytest.raises(UsageError, match="FP8 has none"):
+    with pytest.raises(UsageError, match="these grids have others"):
         SHORT.learn(reference, quantized_of(reference, "float8"), images(8))

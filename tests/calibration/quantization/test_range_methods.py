@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from itertools import product
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from prunec.passes.quantization.grids import Form, Range, grid_of
 from prunec.passes.quantization.method_names import METHODS, Method
 from prunec.passes.quantization.placement import Placement, Site
 
-FORMS: tuple[Form, ...] = get_args(Form)
+FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
 #: Those of whole numbers, which tell fewer values near zero apart the wider they are.
 WHOLE_FORMS: tuple[Form, ...] = ("symmetric", "affine")
 
