@@ -1,9 +1,11 @@
-"""Whether TensorRT-RTX builds engines of symmetric Q/DQ files, for compute capabilities 8.0 and 8.9.
+"""Whether TensorRT-RTX builds engines of Q/DQ files: INT8 for compute capabilities 8.0 and 8.9, FP8 for 8.9 and 12.0.
 
 Weights are drawn anew and ranges are the least and the most value on random inputs: what is tried is the form of the
 files. Rows tell of each network how many of its MACs run on grids, the Q/DQ pairs of activations and the engine's size.
 
-Run from the top folder: python -m benchmarks.int8_builds [NETWORK ...]
+FP8 files are float16 beside the grids, as compiles write them; one is refused for 8.0, which has no FP8.
+
+Run from the top folder: python -m benchmarks.int8_builds [--form float8] [NETWORK ...]
 """
 
 import argparse
@@ -24,11 +26,13 @@ from prunec.passes import Program, capture
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.quantization.attention import decompose_attention
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
+from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.quantizers import quantize
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.engines.tensorrt_build import build_plan
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import typed_form
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import resnet50
@@ -36,7 +40,7 @@ from tests.architectures.vit import ViT
 from tests.passes.quantization.observed import ranges_of
 
 EXAMPLE = Path("examples/fashion_mnist/model.pt")
-CAPABILITIES = ((8, 0), (8, 9))
+CAPABILITIES: dict[Form, tuple[tuple[int, int], ...]] = {"symmetric": ((8, 0), (8, 9)), "float8": ((8, 9), (12, 0))}
 
 
 def _example() -> Program:
@@ -62,7 +66,7 @@ NETWORKS: dict[str, Callable[[], Program]] = {
 }
 
 
-def _row(name: str, folder: Path) -> list[str]:
+def _row(name: str, form: Form, folder: Path) -> list[str]:
     """Export one network and build it for each capability.
 
     Raises:
@@ -71,11 +75,13 @@ def _row(name: str, folder: Path) -> list[str]:
     program = decompose_attention(fold_batch_norms(NETWORKS[name]()).program).program
     placement = place(program)
     path = folder / "model.onnx"
-    export_onnx(quantize(program, placement, ranges_of(program, placement), "symmetric"), path)
+    export_onnx(quantize(program, placement, ranges_of(program, placement), form), path)
     pairs = sum(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
     on_grids = sum(layer.macs for layer in placement.layers if layer.is_quantized)
     built = []
-    for capability in CAPABILITIES:
+    if form == "float8":
+        path = typed_form("fp16", path, folder / "model.fp8.onnx")
+    for capability in CAPABILITIES[form]:
         start = time.perf_counter()
         plan = build_plan(
             "tensorrt_rtx", path, sparse=bool(program.masks), ranges={}, compute_capabilities=[capability]
@@ -87,16 +93,18 @@ def _row(name: str, folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=f"of {', '.join(NETWORKS)}")
-    names = parser.parse_args().networks or list(NETWORKS)
+    parser.add_argument("--form", default="symmetric", choices=list(CAPABILITIES), help="of the grids")
+    arguments = parser.parse_args()
+    names, form = arguments.networks or list(NETWORKS), arguments.form
     rows, missed = [], []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                rows.append(_row(name, Path(folder)))
+                rows.append(_row(name, form, Path(folder)))
             except UnsupportedModelError as error:
                 missed.append(f"{name}: {error}")
-    columns = ("network", "MACs on grids", "Q/DQ pairs", *(f"SM{major}{minor}" for major, minor in CAPABILITIES))
-    finish("TensorRT-RTX engines of symmetric INT8 files", columns, rows, missed)
+    columns = ("network", "MACs on grids", "Q/DQ pairs", *(f"SM{major}{minor}" for major, minor in CAPABILITIES[form]))
+    finish(f"TensorRT-RTX engines of files of the form {form}", columns, rows, missed)
 
 
 if __name__ == "__main__":

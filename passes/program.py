@@ -14,6 +14,7 @@ from torch.export.pt2_archive._package import load_pt2
 from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
+import prunec.passes.own_operators  # noqa: F401 - archives of quantized programs name its operators
 from prunec.passes import cost, meta_kernels
 from prunec.passes.boundary import shortened
 from prunec.passes.dimensions import (

@@ -37,7 +37,7 @@ _MEMBERS = re.compile(
 )
 #: Operators of torch that compute on tensors and sizes. The two that are left out read and write files by name.
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed)\.(?!(?:from_file|save)\.)\w+\.\w+"
+    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed|prunec)\.(?!(?:from_file|save)\.)\w+\.\w+"
     r"|torch\.sym_(not|int|float|ite|max|min|sqrt)|math\.trunc"
     r"|_operator\.(eq|ne|le|ge|lt|gt|neg|pos|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|lshift|rshift|getitem)"
 )

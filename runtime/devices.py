@@ -6,7 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from prunec.passes.errors import UsageError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "fp8")
+#: Precisions for which values are put on grids.
+ON_GRIDS = ("int8", "int4", "fp8")
+_USUAL = PRECISIONS[:4]
+#: The first compute capability whose Tensor Cores compute in FP8.
+_FP8_FROM = (8, 9)
 _NVIDIA_ENGINES = ("tensorrt", "tensorrt_rtx")
 _DEVICE_NAME = re.compile(r"[a-z0-9_.]+")
 
@@ -28,7 +33,7 @@ class Device:
         default_precision: Precision of a target that names none.
         zero_points: Whether its INT8 kernels are made for activations without a sign and with a zero point; the others
             take signed ones whose grid has 0 in its middle.
-        precision_beside_int8: Precision of what an INT8 network doesn't compute with whole numbers, and of the dense
+        precision_beside_grids: Precision of what a network on grids doesn't compute there, and of the dense
             network that it is compared with.
         channel_multiple: Multiple of channels that its kernels are made for, at least (`prunec.runtime.tiles`).
         engines: Names of the engine kinds that build for it, in order of preference.
@@ -46,10 +51,10 @@ class Device:
     memory_gb_per_s: float | None
     source: str
     peak_dense_tops: Mapping[str, float] = field(default_factory=dict)
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = _USUAL
     default_precision: str = "fp16"
     zero_points: bool = False
-    precision_beside_int8: str = "fp16"
+    precision_beside_grids: str = "fp16"
     channel_multiple: int = 8
     engines: tuple[str, ...] = _NVIDIA_ENGINES
     multiprocessors: int | None = None
@@ -74,11 +79,13 @@ def _gpu(
 ) -> Device:
     """A GPU of some multiprocessors with its dense peaks in fp32, fp16 and int8.
 
-    From Ampere on it has bf16, as fast as fp16, and 2:4.
+    From Ampere on it has bf16, as fast as fp16, 2:4 and weights in int4; from Ada on fp8, as fast as int8.
     """
-    tops, is_ampere = dict(zip(("fp32", "fp16", "int8"), peaks, strict=True)), capability >= (8, 0)
-    precisions = PRECISIONS if is_ampere else tuple(tops)
+    tops = dict(zip(("fp32", "fp16", "int8"), peaks, strict=True))
+    is_ampere, has_fp8 = capability >= (8, 0), capability >= _FP8_FROM
+    precisions = PRECISIONS if has_fp8 else PRECISIONS[:-1] if is_ampere else tuple(tops)
     tops |= {"bf16": tops["fp16"]} if is_ampere else {}
+    tops |= {"fp8": tops["int8"]} if has_fp8 else {}
     return Device(name, title, capability, is_ampere, bandwidth, source, tops, precisions, multiprocessors=cores)
 
 
@@ -101,7 +108,7 @@ DEVICES: dict[str, Device] = {
             precisions=("fp32", "int8"),
             default_precision="fp32",
             zero_points=True,
-            precision_beside_int8="fp32",
+            precision_beside_grids="fp32",
             channel_multiple=16,
             engines=("onnxruntime",),
         ),
@@ -122,6 +129,14 @@ DEVICES: dict[str, Device] = {
         _gpu("h200", "NVIDIA H200 SXM", (9, 0), 132, 4800, "NVIDIA H200 data sheet", 494.5, 989.5, 1979),
         _gpu("b200", "NVIDIA B200", (10, 0), 148, 8000, "NVIDIA HGX B200 data sheet", 1125, 2250, 4500),
         Device("orin", "Jetson AGX Orin 64GB", (8, 7), True, 204.8, "NVIDIA Jetson AGX Orin data sheet"),
-        Device("thor", "Jetson AGX Thor T5000", (11, 0), True, 273, "NVIDIA Jetson Thor data sheet"),
+        Device(
+            "thor",
+            "Jetson AGX Thor T5000",
+            (11, 0),
+            True,
+            273,
+            "NVIDIA Jetson Thor data sheet",
+            precisions=(*_USUAL, "fp8"),
+        ),
     )
 }

@@ -6,13 +6,17 @@ from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.target import Target
 
+_FORMS: dict[str, Form] = {"fp8": "float8", "int4": "int4"}
+
 
 def form_of(target: Target) -> Form:
-    """The form of the grids of activations that a target's INT8 kernels take."""
+    """The form of the grids that the kernels of a target on grids take."""
+    if target.precision in _FORMS:
+        return _FORMS[target.precision]
     return "affine" if target.info.zero_points else "symmetric"
 
 
 def as_timed(program: Program, target: Target) -> Program:
     """A program as it will be on a target, to be timed: 2:4 by magnitude, values on grids of made-up ranges."""
     program = Sparsify().run(program).program if target.sparse else program
-    return quantized_untrained(program, form_of(target)) if target.precision == "int8" else program
+    return quantized_untrained(program, form_of(target)) if target.on_grids else program

@@ -23,7 +23,7 @@ from prunec.passes.quantization.quantizers import fold_clips
 from prunec.passes.silence import without_logging
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
-from prunec.runtime.onnx_quantizers import TRANSLATIONS, store_whole_numbers
+from prunec.runtime.onnx_quantizers import TRANSLATIONS, opset_of, store_numbers
 from prunec.runtime.onnx_signature import Signature, name_values, write_signature
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -48,7 +48,11 @@ def export_onnx(program: Program, path: Path) -> None:
     try:
         with _quiet():
             result = torch.onnx.export(
-                _prepared(exported), dynamo=True, verbose=False, custom_translation_table=TRANSLATIONS
+                _prepared(exported),
+                dynamo=True,
+                verbose=False,
+                opset_version=opset_of(program),
+                custom_translation_table=TRANSLATIONS,
             )
             assert result is not None
             model: onnx.ModelProto = result.model_proto
@@ -57,7 +61,7 @@ def export_onnx(program: Program, path: Path) -> None:
             f"The network can't be exported to ONNX: {_root_cause(error)}",
             hint="The operator named here has no ONNX form in this version of torch.",
         ) from error
-    store_whole_numbers(model)
+    store_numbers(model)
     _name_weights(model.graph, program)
     name_values(model.graph, program)
     strip_metadata(model)

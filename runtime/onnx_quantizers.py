@@ -3,14 +3,29 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset18 as op
+from onnxscript import opset19 as op19
+from onnxscript import opset21 as op21
+
+from prunec.passes.own_operators import (
+    FLOAT8_LIMIT,
+    FLOAT8_PER_CHANNEL,
+    FLOAT8_PER_TENSOR,
+    INT4_BLOCKS,
+    INT4_LEAST,
+    INT4_MOST,
+)
+from prunec.passes.program import Program
+from prunec.passes.quantization.quantizers import quantizers
 
 _WHOLE = {-128: np.int8, 0: np.uint8}
+_FLOAT8 = TensorProto.FLOAT8E4M3FN
 
 
 def _per_tensor(x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int) -> Any:
@@ -26,15 +41,45 @@ def _per_channel(x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int,
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
 
 
+def _float8_per_tensor(x: Any, scale: float) -> Any:
+    """``fake_quantize_float8_per_tensor`` in ONNX."""
+    zero = op19.Constant(value=helper.make_tensor("", _FLOAT8, (), [0.0]))
+    step = op19.Constant(value=numpy_helper.from_array(np.array(scale, dtype=np.float32)))
+    return op19.DequantizeLinear(op19.QuantizeLinear(x, step, zero), step, zero)
+
+
+def _float8_per_channel(x: Any, scale: Any, axis: int) -> Any:
+    """``fake_quantize_float8_per_channel`` in ONNX."""
+    channels = int(scale.shape[0])
+    zero = op19.Constant(value=helper.make_tensor("", _FLOAT8, (channels,), [0.0] * channels))
+    return op19.DequantizeLinear(op19.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+
+def _int4_blocks(x: Any, scale: Any, axis: int) -> Any:
+    """``fake_quantize_int4_blocks`` in ONNX."""
+    blocks = {"axis": axis, "block_size": int(x.shape[axis]) // int(scale.shape[axis])}
+    return op21.DequantizeLinear(
+        op21.QuantizeLinear(x, scale, output_dtype=TensorProto.INT4, **blocks), scale, **blocks
+    )
+
+
+def opset_of(program: Program) -> int:
+    """The opset of a program's file: the first that has blocks where there are any."""
+    return 21 if any(each.precision == "int4" for each in quantizers(program.graph)) else 20
+
+
 #: Translations for `torch.onnx.export`.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.fake_quantize_per_tensor_affine.default: _per_tensor,
     torch.ops.aten.fake_quantize_per_channel_affine.default: _per_channel,
+    FLOAT8_PER_TENSOR: _float8_per_tensor,
+    FLOAT8_PER_CHANNEL: _float8_per_channel,
+    INT4_BLOCKS: _int4_blocks,
 }
 
 
-def store_whole_numbers(model: onnx.ModelProto) -> None:
-    """Keep every constant that is quantized as the whole numbers of its grid, in place, under its own name.
+def store_numbers(model: onnx.ModelProto) -> None:
+    """Keep every constant that is quantized as the numbers of its grid, in place, under its own name.
 
     A weight that is transposed after its grid is stored transposed: kernels are chosen where nothing stands between.
     """
@@ -74,16 +119,29 @@ def _cast(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _quantized(node: onnx.NodeProto, inputs: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(inputs) == 2:
+        return _quantized_blocks(node, *inputs)
     x, scale, zero = inputs
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     if scale.ndim:
         shape = [-1 if dim == axis else 1 for dim in range(x.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    limits = np.iinfo(inputs[2].dtype)
+    if zero.dtype == ml_dtypes.float8_e4m3fn:
+        float8: NDArray[Any] = np.clip(x / scale, -FLOAT8_LIMIT, FLOAT8_LIMIT).astype(zero.dtype)
+        return float8
+    limits = np.iinfo(zero.dtype)
     # As torch rounds, which multiplies by the inverse in float32: what lies between two steps goes to the same one.
     whole = np.rint(x.astype(np.float32) * (np.float32(1) / scale.astype(np.float32))) + zero
-    stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(inputs[2].dtype)
+    stored: NDArray[Any] = np.clip(whole, limits.min, limits.max).astype(zero.dtype)
     return stored
+
+
+def _quantized_blocks(node: onnx.NodeProto, x: NDArray[Any], scale: NDArray[Any]) -> NDArray[Any]:
+    """A weight as numbers of INT4, its scales one for each block along an axis."""
+    axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis")
+    whole = np.rint(x / np.repeat(scale, x.shape[axis] // scale.shape[axis], axis))
+    int4: NDArray[Any] = np.clip(whole, INT4_LEAST, INT4_MOST).astype(ml_dtypes.int4)
+    return int4
 
 
 def _take_name(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], stored: str, name: str) -> None:
@@ -115,6 +173,10 @@ def _transpose(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]
         moved, values = following[0], numpy_helper.to_array(stored[node.input[0]])
         order = next((list(a.ints) for a in moved.attribute if a.name == "perm"), list(range(values.ndim))[::-1])
         stored[node.input[0]].CopyFrom(numpy_helper.from_array(values.transpose(order).copy(), node.input[0]))
+        scale = stored.get(node.input[1])
+        if scale is not None and len(scale.dims) > 1:  # of blocks; no other weight reads it
+            moved_scale = numpy_helper.to_array(scale).transpose(order).copy()
+            scale.CopyFrom(numpy_helper.from_array(moved_scale, scale.name))
         for attribute in node.attribute:
             if attribute.name == "axis":
                 attribute.i = order.index(attribute.i)
@@ -134,10 +196,12 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """The largest distance of a weight from the whole numbers that stand for it, in steps of their grids, by its name.
+    """The largest distance of a weight from the numbers that stand for it, in steps of their grids, by its name.
+
+    The step of numbers in floating point is the distance to the next larger magnitude.
 
     Args:
-        model: A model as `store_whole_numbers` leaves it.
+        model: A model as `store_numbers` leaves it.
         weights: The weights in floating point by name; of matrices either order of axes is stored.
     """
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -149,8 +213,21 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
         name = node.input[0] if node.op_type == "DequantizeLinear" else ""
         if name in stored and name in weights:
             scale, axis = stored[node.input[1]], next((a.i for a in node.attribute if a.name == "axis"), 1)
-            whole = stored[name].astype(np.float64)
-            step = scale.reshape([-1 if dim == axis else 1 for dim in range(whole.ndim)]) if scale.ndim else scale
-            orders = [each for each in (weights[name], weights[name].T) if each.shape == whole.shape]
-            found[name] = min((float(np.abs(each / step - whole).max()) for each in orders), default=np.inf)
+            numbers = stored[name].astype(np.float64)
+            if scale.ndim > 1:
+                scale = np.repeat(scale, numbers.shape[axis] // scale.shape[axis], axis)
+            elif scale.ndim:
+                scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)])
+            steps = _float8_steps(numbers) if stored[name].dtype == ml_dtypes.float8_e4m3fn else 1
+            orders = [each for each in (weights[name], weights[name].T) if each.shape == numbers.shape]
+            found[name] = min(
+                (float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf
+            )
     return found
+
+
+def _float8_steps(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance of numbers of E4M3 to the next larger magnitude; of those below the normal ones it is equal."""
+    exponents = np.frexp(np.maximum(np.abs(numbers), 2.0**-6))[1]
+    steps: NDArray[np.float64] = np.ldexp(1.0, exponents - 4)
+    return steps

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from prunec.passes.errors import MissingDependencyError, UsageError, did_you_mean
-from prunec.runtime.devices import DEVICES, PRECISIONS, Device
+from prunec.runtime.devices import DEVICES, ON_GRIDS, PRECISIONS, Device
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.tiles import channel_multiple
 
@@ -58,6 +58,12 @@ def _device(name: str) -> Device:
     return known.devices[name]
 
 
+def _others(precision: str) -> str:
+    """A sentence on the devices that have a precision, where not nearly all have it."""
+    names = [device.name for device in DEVICES.values() if precision in device.precisions]
+    return f" {precision} is for {', '.join(names)}." if len(names) < len(DEVICES) / 2 else ""
+
+
 @dataclass(frozen=True)
 class Target:
     """A device with a sparsity pattern and a precision. ``str`` gives the full form, which `parse` reads back.
@@ -86,16 +92,17 @@ class Target:
         if self.precision not in self.info.precisions:
             raise UsageError(
                 f"Target {self}: {self.info.title} has no {self.precision}.",
-                hint=f"Known for {self.device}: {', '.join(self.info.precisions)}.",
+                hint=f"Known for {self.device}: {', '.join(self.info.precisions)}.{_others(self.precision)}",
             )
         if self.sparse and not self.info.sparse_tensor_cores:
             raise UsageError(
                 f"Target {self}: {self.info.title} has no sparse tensor cores, so 2:4 can't make it faster.",
                 hint=f"Compile for {self.device}-dense, or for a device with compute capability 8.0 or more.",
             )
-        if self.sparse and self.precision == "fp32":
+        if self.sparse and self.precision in ("fp32", "int4"):
             raise UsageError(
-                f"Target {self}: sparse tensor cores don't compute in fp32.", hint=f"Use {self.device}-2:4-fp16."
+                f"Target {self}: sparse tensor cores don't compute in {self.precision}.",
+                hint=f"Use {self.device}-2:4-fp16.",
             )
 
     @classmethod
@@ -140,8 +147,13 @@ class Target:
 
     @property
     def float_precision(self) -> str:
-        """The precision of what isn't computed with whole numbers."""
-        return self.info.precision_beside_int8 if self.precision == "int8" else self.precision
+        """The precision of what isn't computed on grids."""
+        return self.info.precision_beside_grids if self.on_grids else self.precision
+
+    @property
+    def on_grids(self) -> bool:
+        """Whether the target asks for values on grids."""
+        return self.precision in ON_GRIDS
 
     @property
     def channel_multiple(self) -> int:

@@ -49,11 +49,11 @@ def test_the_table_of_devices_is_that_of_the_code() -> None:
     }
     for device in DEVICES.values():
         cells = [cell.strip() for cell in rows[device.name].split("|")[3:9]]
-        peaks = [peak_words(device, precision) for precision in ("fp32", "fp16", "int8")]
-        assert [cells[0], cells[1].removesuffix(" (no bf16)"), cells[2]] == peaks
+        peaks = [peak_words(device, precision) for precision in ("fp32", "fp16", "int8", "fp8")]
+        assert [cells[0], cells[1].removesuffix(" (no bf16)"), *cells[2:4]] == peaks
         assert cells[1].endswith("(no bf16)") == ("fp16" in device.precisions and "bf16" not in device.precisions)
         memory = "not known" if device.memory_gb_per_s is None else f"{device.memory_gb_per_s:g}"
-        assert cells[3:5] == ["yes" if device.sparse_tensor_cores else "no", memory]
+        assert cells[4:6] == ["yes" if device.sparse_tensor_cores else "no", memory]
 
 
 def peak_words(device: Device, precision: str) -> str:

@@ -26,6 +26,7 @@ from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import WEIGHT_LIMIT
 from prunec.passes.quantization.placement import ACTIVATIONS
+from prunec.passes.quantization.quantizers import quantizers
 
 #: Ends that the sigmoid is stretched to before it is cut to 0 and 1, so that both are reached.
 _LOW, _HIGH = -0.1, 1.1
@@ -74,8 +75,13 @@ class LearnedRounding:
             held back, by rounding to the nearest and learned, relative to the outputs' power, and whether it was taken.
 
         Raises:
-            UsageError: The inputs are too few to hold some back.
+            UsageError: The inputs are too few to hold some back, or the grids aren't those of whole numbers.
         """
+        if any(quantizer.precision != "int8" for quantizer in quantizers(quantized.graph)):
+            raise UsageError(
+                "Learned rounding chooses between the two next whole numbers of 8 bits, and these grids have others.",
+                hint="Round to the nearest, or correct biases.",
+            )
         changed = quantized.clone()
         learning = _Learning(self, reference.tensors(), changed.tensors())
         layers = {layer.call: layer for layer in quantized_layers(changed.graph)}

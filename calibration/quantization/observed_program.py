@@ -31,7 +31,7 @@ class ObservedProgram:
 
     def placement(self, sensitive: Collection[str] = ()) -> Placement:
         """The placement where these layers stay in higher precision, too, which has no tensor of its own."""
-        return place(self.program, self.keep, sensitive)
+        return place(self.program, self.keep, sensitive, self.form)
 
     def ranges(self, placement: Placement) -> Mapping[str, Range]:
         """The range of each family of one of the placements."""

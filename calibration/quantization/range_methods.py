@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.calibration.quantization.histograms import HALF, Counts, Histogram
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Range, grid_of
+from prunec.calibration.quantization.rounding_error import level_ends, squared_error
+from prunec.passes.quantization.grids import Form, Range, is_too_narrow
 from prunec.passes.quantization.method_names import Method
 from prunec.passes.quantization.placement import Placement
 
@@ -74,12 +75,12 @@ def ranges_of(
     return {family: method.range_of(each, form) for family, each in _families(placement, histograms).items()}
 
 
-def fallbacks(placement: Placement, histograms: Mapping[str, Histogram]) -> Mapping[str, str]:
+def fallbacks(placement: Placement, histograms: Mapping[str, Histogram], form: Form) -> Mapping[str, str]:
     """The families whose values tell no range or hardly any, and what is the matter with each.
 
     Their grids are those of `grid_of`: of zeros and no values a grid of any scale, of a constant one that holds it.
     """
-    found = {family: _oddity(each) for family, each in _families(placement, histograms).items()}
+    found = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
     return {family: oddity for family, oddity in found.items() if oddity}
 
 
@@ -90,14 +91,14 @@ def _families(placement: Placement, histograms: Mapping[str, Histogram]) -> dict
     return {family: reduce(add, each) for family, each in members.items()}
 
 
-def _oddity(histogram: Histogram) -> str:
+def _oddity(histogram: Histogram, form: Form) -> str:
     """What is the matter with a tensor's values; empty where nothing is."""
     if not histogram.count:
         return "no values"
     least, most = histogram.least, histogram.most
     if least == most:
         return f"the constant {least:.6g}"
-    if grid_of(Range(least, most), "symmetric").scale * WEIGHT_LIMIT > 1.001 * max(-least, most):
+    if is_too_narrow(Range(least, most), form):
         return f"values of {least:.3g} to {most:.3g}, for which no scale of float16 is small enough"
     return ""
 
@@ -115,7 +116,7 @@ def _magnitudes(histogram: Histogram) -> Counts:
 
 
 def _percentile(histogram: Histogram, form: Form, share: float) -> Range:
-    if form == "symmetric":
+    if form != "affine":
         bound = _end_of(_magnitudes(histogram), share)
         return _clipped(histogram, -bound, bound)
     has_both_signs = histogram.least < 0 < histogram.most
@@ -134,12 +135,13 @@ def _least_error(histogram: Histogram, form: Form) -> Range:
     """The range with the least mean squared error.
 
     Both ends are moved in proportion first, then, where each matters for itself, one after the other. Up to ripples
-    of the rounded zero point the error is convex in both ends, as that of rounding and of clipping are.
+    of the rounded zero point the error is convex in both ends, as that of rounding and of clipping are; on grids of
+    floating point it has a minimum in every octave.
     """
-    error = _error_of(histogram, form)
+    error = squared_error(histogram, form)
     least, most = min(histogram.least, 0.0), max(histogram.most, 0.0)
-    factor = _best_factor(lambda f: error(f * least, f * most))
-    if form == "symmetric":
+    factor = _best_factor(lambda f: error(f * least, f * most), 1 / 32 if form == "float8" else 1 / 4)
+    if form != "affine":
         bound = factor * max(-least, most) / histogram.width
         return _clipped(histogram, -bound, bound)
     low, high = factor * least, factor * most
@@ -149,32 +151,9 @@ def _least_error(histogram: Histogram, form: Form) -> Range:
     return Range(low + 0.0, high)
 
 
-def _error_of(histogram: Histogram, form: Form) -> Callable[[float, float], float]:
-    """The sum of squared errors on the grid of a range from low to high, in squared widths of bins.
-
-    Values are taken to lie evenly in their bins. With F the integral of the squared error from 0, a bin's values
-    contribute their count times the difference of F between its edges; summed by parts, F at each edge times the change
-    of counts there. For x = s * (q + r), where q is the nearest number of the grid and s its scale, F(x) is
-    s**3 * (q / 12 + r**3 / 3), beyond the grid's ends too.
-    """
-    changes = -np.diff(histogram.counts, prepend=0, append=0)
-    places = np.flatnonzero(changes)
-    edges, weights = (places - HALF).astype(np.float64), changes[places].astype(np.float64)
-
-    def error(low: float, high: float) -> float:
-        grid = grid_of(Range(low, high), form)
-        scale = grid.scale / histogram.width
-        steps = edges / scale
-        nearest = np.clip(np.rint(steps), grid.least - grid.zero_point, grid.most - grid.zero_point)
-        rest = steps - nearest
-        return float(weights @ (nearest / 12 + rest * rest * rest / 3)) * scale**3
-
-    return error
-
-
-def _best_factor(error: Callable[[float], float]) -> float:
-    """The factor, of 1 to 2**-8, with the least error: by quarters of octaves, then twice by quarters of these."""
-    step, octaves = 0.25, np.arange(0, _OCTAVES + 0.25, 0.25)
+def _best_factor(error: Callable[[float], float], step: float = 1 / 4) -> float:
+    """The factor, of 1 to 2**-8, with the least error: by parts of octaves, then twice by quarters of these."""
+    octaves = np.arange(0, _OCTAVES + step, step)
     for _ in range(3):
         best = min(octaves, key=lambda octave: error(2.0**-octave))
         step /= 4
@@ -184,19 +163,17 @@ def _best_factor(error: Callable[[float], float]) -> float:
 
 def _least_divergence(histogram: Histogram, form: Form) -> Range:
     """The range of the window with the least divergence, the widest of equals."""
-    if form == "symmetric":
-        counts, zero, levels = _magnitudes(histogram), 0, WEIGHT_LIMIT + 1
-    else:
-        counts, zero, levels = histogram.counts.copy(), HALF, 2 * (WEIGHT_LIMIT + 1)
+    split = level_ends(form)
+    counts, zero = (histogram.counts.copy(), HALF) if form == "affine" else (_magnitudes(histogram), 0)
     filled = np.flatnonzero(counts)
     below, above = max(zero - int(filled[0]), 0), max(int(filled[-1]) + 1 - zero, 0)
     counts[zero] = counts[zero + 1]
-    shares = np.linspace(1, min(levels / (below + above), 1), _WINDOWS)
+    shares = np.linspace(1, min((len(split) - 1) / (below + above), 1), _WINDOWS)
     below_zero, above_zero = (np.rint(shares * bins).astype(np.int64) for bins in (below, above))
     begins, ends = _ending_in_values(counts, zero - below_zero, zero + above_zero)
-    best = int(np.argmin(_divergences(counts, begins, ends, levels)))
+    best = int(np.argmin(_divergences(counts, begins, ends, split)))
     bound = int(ends[best]) - zero
-    return _clipped(histogram, -bound if form == "symmetric" else int(begins[best]) - zero, bound)
+    return _clipped(histogram, -bound if form != "affine" else int(begins[best]) - zero, bound)
 
 
 def _ending_in_values(counts: Counts, begins: Places, ends: Places) -> tuple[Places, Places]:
@@ -210,16 +187,16 @@ def _ending_in_values(counts: Counts, begins: Places, ends: Places) -> tuple[Pla
     )
 
 
-def _divergences(counts: Counts, begins: Places, ends: Places, levels: int) -> Floats:
+def _divergences(counts: Counts, begins: Places, ends: Places, split: Places) -> Floats:
     """The divergence of P, the clipped values in each window of bins, from Q, which has a window's bins in levels.
 
     P has what lies outside in the window's first and last bins; Q has nothing of it, and spreads a level's values
     evenly over those of its bins that hold any. All follows from sums of counts up to the levels' edges. A window with
-    fewer bins than levels, or without values, diverges infinitely.
+    fewer bins than levels, or without values, diverges infinitely. ``split`` is `level_ends`.
     """
-    valid = ends - begins >= levels
+    valid = ends - begins >= len(split) - 1
     begins, ends = (np.where(valid, each, whole) for each, whole in ((begins, 0), (ends, len(counts))))
-    edges = begins[:, None] + -(-(ends - begins)[:, None] * np.arange(levels + 1) // levels)
+    edges = begins[:, None] + -(-(ends - begins)[:, None] * split // split[-1])
     sums = _sums(counts)
     total = max(int(sums[-1]), 1)
     mass, bins = np.diff(sums[edges]), np.diff(_sums(counts > 0)[edges])

@@ -85,7 +85,7 @@ def _observed(options: Calibrate, program: Program, form: Form, samples: PartedS
     if options.smooth is not None:
         maxima = channel_maxima(program, fitting(program, samples.looked_at))
         program = smooth(program, maxima, options.smooth).program
-    histograms = observe(program, place(program, options.keep), samples.looked_at)
+    histograms = observe(program, place(program, options.keep, form=form), samples.looked_at)
     method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
     return ObservedProgram(program, options.keep, histograms, method, form)
 

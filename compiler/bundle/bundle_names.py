@@ -19,7 +19,7 @@ STATE_NAME = "recover-{}.state"
 #: holds for.
 STORED_PLAN, STORED_COSTS, STORED_LAYERS = "plan-{}.json", "costs-{}.json", "layers-{}.json"
 #: Precision -> ONNX file that an engine of it is built from, where that isn't the float32 file `MODEL_ONNX`.
-TYPED_ONNX = {"fp16": "model.fp16.onnx", "bf16": "model.bf16.onnx", "int8": "model.int8.onnx"}
+TYPED_ONNX = {precision: f"model.{precision}.onnx" for precision in ("fp16", "bf16", "int8", "int4", "fp8")}
 
 
 def typed_name(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""What a report tells of INT8, held against the program, whose graph has the grids, and against the pipeline."""
+"""What a report tells of INT8 or FP8, held against the program, whose graph has the grids, and against the pipeline."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,9 @@ from prunec.passes.cost import layer_calls
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import SENSITIVE
-from prunec.passes.quantization.quantizers import is_on_grids, is_quantized
+from prunec.passes.quantization.quantizers import is_quantized, precision_on_grids
 from prunec.passes.unknown import Unknown, known
+from prunec.runtime.devices import ON_GRIDS
 from prunec.runtime.target import Target
 
 
@@ -31,7 +32,7 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
     yield Claim("calibration.layers_in_higher_precision", told.layers_in_higher_precision, _count(told))
     yield Claim("calibration.higher_precision_macs", told.higher_precision_macs, macs_share(told.layers))
     yield from _choice_claims(report, told)
-    yield rule("calibration.layers: a reason stands where a layer isn't in int8", _are_explained(told))
+    yield rule("calibration.layers: a reason stands where a layer isn't on grids", _are_explained(told))
     for options in pipeline.of(Calibrate) if pipeline is not None else ():
         yield from _setting_claims(told, options)
         yield from _entry_claims(report, told)
@@ -44,7 +45,7 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
     except (UsageError, MissingDependencyError):
         return
     calls = layer_calls(program.graph, program.samples_of_shapes)
-    found = [(layer.operator, "int8" if is_on_grids(call) else higher, layer.macs) for call, layer in calls]
+    found = [(layer.operator, precision_on_grids(call) or higher, layer.macs) for call, layer in calls]
     layers = [(layer.operator, layer.precision, layer.macs) for layer in told.layers]
     yield Claim("calibration.layers", layers, found)
 
@@ -90,7 +91,7 @@ def _choice_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
     yield rule(f"{path}.kept was tried", frozenset(choice.kept) in tried)
     if not choice.is_judged_again:
         yield Claim(f"{path}.lost", (choice.lost, choice.margin), tried.get(frozenset(choice.kept)))
-    on_grids = {layer.layer for layer in told.layers if layer.precision == "int8"}
+    on_grids = {layer.layer for layer in told.layers if layer.precision in ON_GRIDS}
     yield Claim(f"{path}.sensitivities", {each.layer for each in choice.sensitivities}, on_grids | kept)
     run = samples_run(
         choice.measure,
@@ -122,4 +123,4 @@ def _count(told: CalibrationPart) -> int:
 
 
 def _are_explained(told: CalibrationPart) -> bool:
-    return all((layer.precision == "int8") != bool(layer.reason) for layer in told.layers)
+    return all((layer.precision in ON_GRIDS) != bool(layer.reason) for layer in told.layers)

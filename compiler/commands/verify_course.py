@@ -24,6 +24,7 @@ from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown, known
+from prunec.runtime.devices import ON_GRIDS
 
 #: Options that are filled in while a step runs.
 _CHOSEN = ("none", "auto")
@@ -32,7 +33,7 @@ _COUNTED = {
     PruneFilters.name: (*SAVED.values(), "filters removed"),
     Sparsify.name: ("layers made 2:4",),
     Recover.name: ("epochs trained",),
-    Calibrate.name: ("layers in INT8",),
+    Calibrate.name: tuple(f"layers in {precision.upper()}" for precision in ON_GRIDS),
 }
 #: Steps that leave the zeros of the weights where they are, but for their order.
 _KEEPING_ZEROS = (Permute.name, "re-estimate-batchnorm")

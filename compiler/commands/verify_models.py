@@ -17,6 +17,7 @@ from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.unknown import Unknown
 from prunec.runtime import children
+from prunec.runtime.devices import ON_GRIDS
 from prunec.runtime.engines.measuring import compare_with_torch
 from prunec.runtime.engines.names import ENGINES
 from prunec.runtime.engines.protocol import TOLERANCES
@@ -29,7 +30,7 @@ from prunec.runtime.target import Target
 
 _SEED = 0
 #: Precision of what a typed file computes between its grids, where that is compared.
-_OTHER_PRECISION = {"int8": "fp16"}
+_OTHER_PRECISION = dict.fromkeys(ON_GRIDS, "fp16")
 #: Steps of its grid that a weight may lie from its whole number, and the rounding of the division.
 _HALF_A_STEP = 0.5 + 1e-3
 #: What decides how a network becomes an ONNX file.
@@ -73,7 +74,7 @@ def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
 
 
 def _check_rounding(path: Path, program: Program) -> str:
-    """What to say of whole numbers that stand for weights: none is farther off than half a step.
+    """What to say of numbers of grids that stand for weights: none is farther off than half a step.
 
     Raises:
         NumericMismatchError: One is.
@@ -84,7 +85,7 @@ def _check_rounding(path: Path, program: Program) -> str:
     steps = rounding_in_steps(onnx.load(path), weights)
     if wrong := [name for name, distance in steps.items() if distance > _HALF_A_STEP]:
         raise NumericMismatchError(f"{path.name}: {wrong[0]} is {steps[wrong[0]]:.2g} steps from what stands for it")
-    return f", {len(steps)} of them as whole numbers within half a step"
+    return f", {len(steps)} of them as numbers of grids within half a step"
 
 
 def check_outputs(bundle: Bundle, program: Program) -> str:

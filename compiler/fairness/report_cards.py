@@ -83,7 +83,7 @@ def _common(report: Report) -> dict[str, Any]:
         "metric": report.accuracy.metric,
         "architecture": known(report.model.name),
         "architecture_sha256": report.model.architecture_sha256,
-        "int8": report.target.endswith("-int8"),  # not parsed: the plug-in of a device may be gone
+        "int8": report.target.endswith(("-int8", "-int4", "-fp8")),  # not parsed: the plug-in of a device may be gone
         "dense_accuracy": known(report.accuracy.dense),
     }
 

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantize(TrainingHook):
-    """Train with weights and activations on the grids of INT8 (Jacob et al., CVPR 2018).
+    """Train with weights and activations on the grids of INT8 or FP8 (Jacob et al., CVPR 2018).
 
     The network stays in floating point and gets weights that bear rounding; calibration quantizes it afterwards. Masks
     hold: grids of weights have zeros. Batch norms train as without the hook. Derivatives pass straight through within
     the range of a grid.
 
     Attributes:
-        form: Form of the grids of activations: "symmetric" for NVIDIA's engines, "affine" for CPUs.
+        form: Form of the grids of activations: "symmetric" for NVIDIA's engines, "affine" for CPUs, "float8" for FP8.
         keep: Globs over layers, or roles, that stay in higher precision.
         momentum: Share of the moving average of a tensor's least and most value that stays with every batch.
     """
 
-    form: Literal["symmetric", "affine"] = "symmetric"
+    form: Literal["symmetric", "affine", "float8"] = "symmetric"
     keep: tuple[str, ...] = ()
     momentum: float = 0.99
 

@@ -24,7 +24,7 @@ class RunningQuantize(RunningHook):
         self.grids = round_in_training(form, self.keep, self.form, self.momentum, device)
         if not any(layer.is_quantized for layer in self.grids.placement.layers):
             raise UsageError(
-                "recover: the training hook quantize finds no layer that can compute with whole numbers.",
+                "recover: the training hook quantize finds no layer that can compute on grids.",
                 hint="Its option keep may leave none; recurrent layers have no such kernels.",
             )
         return Attachment()

@@ -1,4 +1,4 @@
-"""The part of report.json that tells of INT8: what the grids follow from, and what every layer computes in."""
+"""The part of report.json that tells of INT8 and FP8: what the grids follow from, and what every layer computes in."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -6,17 +6,18 @@ from prunec.calibration.quantization.calibrate import WeightRounding
 from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
+from prunec.runtime.devices import ON_GRIDS
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:  # imports torch, which reading reports does without
     from prunec.compiler.facts.pass_facts import Calibrated
     from prunec.passes.quantization.placement import LayerPrecision
 
-LayerType = Literal["int8", "fp32", "fp16", "bf16"]
+LayerType = Literal["int8", "int4", "fp8", "fp32", "fp16", "bf16"]
 
 
 class LayerPrecisionPart(Part):
-    """What one call of a layer computes in, and why not with whole numbers; `macs` are for one sample."""
+    """What one call of a layer computes in, and why not on grids; `macs` are for one sample."""
 
     layer: str
     operator: str
@@ -25,13 +26,13 @@ class LayerPrecisionPart(Part):
     macs: Count
 
     @classmethod
-    def of_layer(cls, layer: "LayerPrecision", higher: str) -> Self:
-        """The part of a layer; ``higher`` is the precision of those that are on no grid."""
-        return cls.of(layer, precision="int8" if layer.is_quantized else higher)
+    def of_layer(cls, layer: "LayerPrecision", target: Target) -> Self:
+        """The part of a layer of a network for a target."""
+        return cls.of(layer, precision=target.precision if layer.is_quantized else target.float_precision)
 
 
 class CalibrationPart(Part):
-    """The calibration for INT8: how ranges follow from the values of training inputs, and what that means for layers.
+    """The calibration for INT8 or FP8: how ranges follow from the values of training inputs, and what layers run in.
 
     `images` training inputs were looked at, without augmentation; `sha256` is the hash of them as the network sees
     them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in
@@ -61,7 +62,7 @@ class CalibrationPart(Part):
     @classmethod
     def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
         """The part of what a calibration left."""
-        layers = tuple(LayerPrecisionPart.of_layer(layer, target.float_precision) for layer in fact.layers)
+        layers = tuple(LayerPrecisionPart.of_layer(layer, target) for layer in fact.layers)
         return cls(
             method=fact.options.method_text,
             images=fact.images,
@@ -81,8 +82,8 @@ class CalibrationPart(Part):
 
 
 def higher_precision(layers: tuple[LayerPrecisionPart, ...]) -> list[LayerPrecisionPart]:
-    """The layers that don't compute with whole numbers."""
-    return [layer for layer in layers if layer.precision != "int8"]
+    """The layers that don't compute on grids."""
+    return [layer for layer in layers if layer.precision not in ON_GRIDS]
 
 
 def macs_share(layers: tuple[LayerPrecisionPart, ...]) -> float:

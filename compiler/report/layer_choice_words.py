@@ -68,7 +68,8 @@ def trial_rows(choice: LayerChoicePart) -> list[tuple[int, str, str]]:
 
     One less than the fewest that met the limit before are told by the layer that is missing.
     """
-    rows, fewest = [], None
+    rows = list[tuple[int, str, str]]()
+    fewest: tuple[str, ...] | None = None
     for trial in choice.trials:
         gone = [name for name in fewest or () if name not in trial.kept]
         is_one_less = len(gone) == 1 and fewest is not None and len(trial.kept) == len(fewest) - 1

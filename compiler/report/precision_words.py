@@ -1,4 +1,4 @@
-"""What a report says of INT8, in words, shared by the terminal summary and the HTML page."""
+"""What a report says of INT8 and FP8, in words, shared by the terminal summary and the HTML page."""
 
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
 from prunec.compiler.report.headline_figures import percent
@@ -11,13 +11,14 @@ _NAMED = 3
 
 
 def precision_rows(report: Report) -> list[tuple[str, str]]:
-    """Label and value of every line on INT8; none where the network has no values on grids."""
+    """Label and value of every line on INT8 or FP8; none where the network has no values on grids."""
     part = known(report.calibration)
     if part is None:
         return []
+    precision = report.target.rpartition("-")[2]
     return [
-        ("INT8", _layers_words(part)),
-        ("Ranges", f"{part.method} over {part.images} training images"),
+        (precision.upper(), _layers_words(part)),
+        *([] if precision == "int4" else [("Ranges", f"{part.method} over {part.images} training images")]),
         *_tried(part),
         *choice_rows(report),
         *_rounding(part),
@@ -26,7 +27,7 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
 
 
 def _layers_words(part: CalibrationPart) -> str:
-    """How many layers compute with whole numbers, and which don't."""
+    """How many layers compute on grids, and which don't."""
     others = higher_precision(part.layers)
     words = f"{len(part.layers) - len(others)} of {len(part.layers)} layers"
     if not others:

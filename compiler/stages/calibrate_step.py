@@ -1,4 +1,4 @@
-"""The step that puts a network's values on the grids of INT8."""
+"""The step that puts a network's values on the grids of INT8 or FP8."""
 
 from functools import cache, partial
 
@@ -20,7 +20,7 @@ from prunec.compiler.stages.pass_steps import check_masks
 from prunec.passes.base import Aim
 from prunec.passes.feeding import feed
 from prunec.passes.program import Program
-from prunec.passes.quantization.placement import KEPT, SENSITIVE, Placement, place
+from prunec.passes.quantization.placement import KEPT, NOT_LINEAR, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.quantizers import is_quantized
 from prunec.runtime.int8_form import form_of
@@ -34,11 +34,12 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     progress = given.request.settings.progress
     progress.stage(f"calibrate by {options.method_text}, {options.samples} images")
     images = CalibrationImages(given.program, given, options.samples)
-    placement = place(prepared(given.program, equalized=False), options.keep)
-    if not placement.sites:
-        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options))
+    form, precision = form_of(given.request.target), given.request.target.precision
+    placement = place(prepared(given.program, equalized=False), options.keep, form=form)
+    if not placement.weights:
+        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options, precision))
     samples = parted(images, options.samples) if options.method == AUTO else PartedSamples(images)
-    settled = settle(options, given.program, form_of(given.request.target), samples, progress.step)
+    settled = settle(options, given.program, form, samples, progress.step)
     options, observed = settled.options, settled.observed
     finish = cache(partial(_finished, options, given, observed, samples))
     choice, kept = None, settled.kept
@@ -53,19 +54,19 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         images=images.count,
         sha256=images.sha256,
         layers=placement.layers,
-        fallbacks=fallbacks(placement, observed.histograms),
+        fallbacks=fallbacks(placement, observed.histograms, form),
         output_errors=errors,
         tried=settled.tried,
         held_back=settled.held_back,
         choice=choice,
     )
     return StepOutput(
-        quantized if placement.sites else given.program,
-        modified=bool(placement.sites),
+        quantized if placement.weights else given.program,
+        modified=bool(placement.weights),
         fact=fact,
         cost=StepCost(samples=images.count),
         beside=() if choice is None else booked(choice, options, given),
-        aim=_aim(placement, options),
+        aim=_aim(placement, options, precision),
         note=_note(fact),
     )
 
@@ -89,12 +90,14 @@ def _finished(
     return result, errors
 
 
-def _aim(placement: Placement, options: Calibrate) -> Aim:
+def _aim(placement: Placement, options: Calibrate, precision: str) -> Aim:
     """The layers but those that were asked to stay in higher precision, and those of them that are on grids."""
-    left_out = (KEPT,) if options.keep_macs is None else (KEPT, SENSITIVE)
+    left_out = (KEPT, NOT_LINEAR) if options.keep_macs is None else (KEPT, NOT_LINEAR, SENSITIVE)
     asked = [layer for layer in placement.layers if layer.reason not in left_out]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
-    return Aim("layers in INT8", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons))
+    return Aim(
+        f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons)
+    )
 
 
 def _note(fact: Calibrated) -> str:

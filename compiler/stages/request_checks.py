@@ -49,22 +49,29 @@ def check_needs(pipeline: Pipeline, has_data: bool) -> None:
 
 
 def check_precision(pipeline: Pipeline, target: Target) -> None:
-    """Refuse before any work a target of INT8 that no step puts on grids, and the step for any other target.
+    """Refuse before any work a target on grids that no step puts there, and the step for any other target.
 
     Raises:
-        UsageError: One is there without the other, or the step is there twice.
+        UsageError: One is there without the other, the step is there twice, or it rounds weights in a way that is for
+            whole numbers alone.
     """
-    count = len(pipeline.of(Calibrate))
+    calibrations = pipeline.of(Calibrate)
+    count = len(calibrations)
     if count > 1:
         raise UsageError(f"The pipeline has {CALIBRATE} {count} times.", hint="Calibrate once, after all other steps.")
-    if count and target.precision != "int8":
+    if count and not target.on_grids:
         raise UsageError(
             f"The pipeline has {CALIBRATE}, and the target {target} computes in {target.precision}.",
             hint=f"Leave it out, or compile for {target.device}-{target.pattern}-int8 where prunec targets lists it.",
         )
-    if not count and target.precision == "int8":
+    if target.precision != "int8" and any(options.rounding == "learned" for options in calibrations):
         raise UsageError(
-            f"Target {target} computes with whole numbers, and the pipeline has no {CALIBRATE}.",
+            f"{CALIBRATE}: learned rounding chooses between two whole numbers of 8 bits, and {target} has none.",
+            hint="Use rounding=nearest or rounding=corrected, or compile for int8.",
+        )
+    if not count and target.on_grids:
+        raise UsageError(
+            f"Target {target} computes on grids, and the pipeline has no {CALIBRATE}.",
             hint=f"Add {CALIBRATE} as its last step, or compile for another precision.",
         )
 

@@ -111,7 +111,8 @@ class Worth:
         return float(-(self.layers[is_left] * np.log(kept[is_left] / self.whole[is_left])).sum())
 
     def _by_group(self, owners: NDArray[np.int64], worth: Floats) -> Floats:
-        return np.bincount(owners, worth, len(self.layers))
+        sums: Floats = np.bincount(owners, worth, len(self.layers)).astype(np.float64)
+        return sums
 
     def _stays(self, left: Program) -> dict[str, float]:
         """The part of each tensor's reads that is left."""

@@ -26,6 +26,7 @@ _FREE = frozenset({
     "unflatten", "squeeze", "unsqueeze", "expand", "permute", "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes",
     "movedim", "slice", "select", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unbind",
     "narrow", "sym_size", "alias", "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine",
+    "fake_quantize_float8_per_tensor", "fake_quantize_float8_per_channel", "fake_quantize_int4_blocks",
 })  # fmt: skip
 #: Name of the note of a node that tells the operation that it followed before that went.
 _TAIL_OF = "prunec_tail_of"

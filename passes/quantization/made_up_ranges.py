@@ -23,7 +23,7 @@ def quantized_untrained(program: Program, form: Form, kept: Sequence[str] = (), 
         equalized: Whether calibration equalizes channels first.
     """
     program = prepared(program, equalized=equalized)
-    placement = place(program, kept)
+    placement = place(program, kept, form=form)
     return quantize(program, placement, _ranges(program, placement), form)
 
 

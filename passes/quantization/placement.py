@@ -1,8 +1,8 @@
-"""Where a network's values are put on grids of whole numbers, so that engines compute it with INT8 kernels.
+"""Where a network's values are put on grids, so that engines compute it with kernels of 8 bits.
 
-NVIDIA's engines and ONNX Runtime run a layer in INT8 where all that it reads comes from a grid: its input and its
+NVIDIA's engines and ONNX Runtime run a layer in 8 bits where all that it reads comes from a grid: its input and its
 weight, both operands of a product or of a sum, all parts of a concatenation, which have one grid then. What the network
-gives back is left alone, and so are norms, softmax and whatever else has no INT8 kernel.
+gives back is left alone, and so are norms, softmax and whatever else has no such kernel.
 """
 
 from collections import defaultdict
@@ -16,6 +16,7 @@ from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
+from prunec.passes.quantization.grids import BLOCKS, Form, block_of
 from prunec.passes.ratios import check_globs, matches
 from prunec.passes.roles import ROLES, expand_roles
 
@@ -34,6 +35,8 @@ _AVERAGES = frozenset({
 })  # fmt: skip
 #: Why a layer stays in higher precision that was asked for by name, and one that whole numbers cost too much.
 KEPT, SENSITIVE = "kept by name", "kept by sensitivity"
+#: Why a layer stays in higher precision where weights of linear layers alone are on grids.
+NOT_LINEAR = "no linear layer"
 _SUMS, _JOINS = ("add", "add_"), ("cat", "concat", "concatenate")
 
 
@@ -60,11 +63,13 @@ class WeightSite:
         call: Name of the node that multiplies with it.
         source: Name of the node that yields it.
         axis: Its axis of output channels; None for one grid for all of it.
+        block: Number of weights along the other axis that have one scale; None where all of a channel have.
     """
 
     call: str
     source: str
     axis: int | None
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class LayerPrecision:
     Attributes:
         layer: Path of the layer.
         operator: ATen operator.
-        is_quantized: Whether it computes with whole numbers.
+        is_quantized: Whether it computes on grids.
         reason: Why not; empty where it does.
         macs: Multiply-accumulates for one sample.
     """
@@ -95,26 +100,31 @@ class Placement:
     layers: tuple[LayerPrecision, ...]
 
 
-def place(program: Program, kept: Sequence[str] = (), sensitive: Collection[str] = ()) -> Placement:
+def place(
+    program: Program, kept: Sequence[str] = (), sensitive: Collection[str] = (), form: Form = "symmetric"
+) -> Placement:
     """The placement for a program in its inference form.
 
     Args:
         program: The program, batch norms folded where they can be.
         kept: Globs over layers, or roles, that stay in higher precision.
         sensitive: Paths of further layers that do.
+        form: Form of the grids: for "int4" weights of linear layers alone are placed.
 
     Raises:
         UsageError: A glob matches no layer.
     """
-    placing = _Placing(program, kept, sensitive)
+    placing = _Placing(program, kept, sensitive, weights_alone=form == "int4")
     return Placement(placing.sites(), tuple(placing.weights), tuple(placing.layers))
 
 
 class _Placing:
     """The reads that happen on grids: (reader, what it reads), and what has to have a common grid."""
 
-    def __init__(self, program: Program, kept: Sequence[str], sensitive: Collection[str]) -> None:
-        self.graph = program.graph
+    def __init__(
+        self, program: Program, kept: Sequence[str], sensitive: Collection[str], *, weights_alone: bool
+    ) -> None:
+        self.graph, self._weights_alone = program.graph, weights_alone
         expanded = expand_roles(self.graph, kept)
         names = [layer.name for layer in program.layers()]
         check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
@@ -129,6 +139,8 @@ class _Placing:
         for call, layer in layer_calls(self.graph, program.samples_of_shapes):
             reason = KEPT if matches([layer.name], expanded) else SENSITIVE if layer.name in sensitive else ""
             self._layer(call, layer, reason)
+        if weights_alone:
+            return
         for product in products(self.graph):
             if not isinstance(product, WeightProduct):
                 self._read_all(product.node, [tensor for tensor, _ in product.operands])
@@ -152,14 +164,29 @@ class _Placing:
             self._kept.add(call)
         else:
             found = _operands(call, self.graph)
-            reason = "" if found else "no INT8 kernel"
+            reason = "" if found else "no 8-bit kernel"
         if found and not (found[0] in self._activations and _is_float(found[0])):
             found, reason = None, "its input is no activation"
-        if found:
+        if found and self._weights_alone:
+            reason = self._put_in_blocks(call, found[1], found[2])
+            found = None if reason else found
+        elif found:
             activation, weight, axis = found
             self._read_all(call, [activation])
             self.weights.append(WeightSite(call.name, weight.name, axis))
         self.layers.append(LayerPrecision(layer.name, layer.operator, bool(found), reason, layer.macs))
+
+    def _put_in_blocks(self, call: Node, weight: Node, axis: int | None) -> str:
+        """Put the weight of a linear layer in blocks along what each output sums over; why not, else empty."""
+        shape = weight.meta["sample_shapes"]
+        if len(shape) != 2 or axis is None:
+            return NOT_LINEAR
+        inputs = shape[1 - axis]
+        block = block_of(inputs)
+        if block is None:
+            return f"its {inputs} inputs are no multiple of a block of {BLOCKS[-1]}"
+        self.weights.append(WeightSite(call.name, weight.name, axis, block))
+        return ""
 
     def _read_all(self, reader: Node, tensors: Sequence[Node]) -> None:
         if all(tensor in self._activations and _is_float(tensor) for tensor in tensors):

@@ -1,8 +1,8 @@
 """Programs that compute with values on grids: quantizers in the graph, put in, read and taken out again.
 
-A quantizer is torch's own fake quantization: it rounds to the grid and stays in floating point, its derivative is that
-of clipping (straight-through; Jacob et al., CVPR 2018), and exported it is a pair of QuantizeLinear and
-DequantizeLinear.
+A quantizer is fake quantization, torch's own or that of `own_operators`: it rounds to the grid and stays in floating
+point, its derivative is that of clipping (straight-through; Jacob et al., CVPR 2018), and exported it is a pair of
+QuantizeLinear and DequantizeLinear.
 """
 
 import math
@@ -15,11 +15,32 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from prunec.passes.graphs import arguments, calls, copied_graph, operator_name
+from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, FLOAT8_PER_TENSOR, INT4_BLOCKS
 from prunec.passes.program import Program
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Grid, Range, grid_of, weight_scales
-from prunec.passes.quantization.placement import Placement
+from prunec.passes.quantization.grids import (
+    WEIGHT_LIMIT,
+    Form,
+    Grid,
+    Range,
+    block_scales,
+    float8_grid,
+    grid_of,
+    weight_scales,
+)
+from prunec.passes.quantization.placement import Placement, WeightSite
 
-PER_TENSOR, PER_CHANNEL = "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"
+_INT8_PER_TENSOR = torch.ops.aten.fake_quantize_per_tensor_affine.default
+_INT8_PER_CHANNEL = torch.ops.aten.fake_quantize_per_channel_affine.default
+#: The operators of quantizers, and the precision of a layer whose values and weights are rounded by them.
+ROUNDING: Mapping[str, str] = {
+    operator_name(operator): precision
+    for precision, operators in {
+        "int8": (_INT8_PER_TENSOR, _INT8_PER_CHANNEL),
+        "fp8": (FLOAT8_PER_TENSOR, FLOAT8_PER_CHANNEL),
+        "int4": (INT4_BLOCKS,),
+    }.items()
+    for operator in operators
+}
 RELU = torch.ops.aten.relu.default
 #: Activations that clip, and the arguments that say where; None where that is not in the arguments.
 CLIPS: Mapping[str, tuple[str | float | None, str | float | None]] = {
@@ -49,6 +70,11 @@ class Quantizer:
     source: Node
     grid: Grid | None
 
+    @property
+    def precision(self) -> str:
+        """The precision that its grid is for."""
+        return ROUNDING[operator_name(self.node.target)]
+
 
 def quantize(program: Program, placement: Placement, ranges: Mapping[str, Range], form: Form) -> Program:
     """The program with its values on grids.
@@ -57,7 +83,7 @@ def quantize(program: Program, placement: Placement, ranges: Mapping[str, Range]
         program: The program that the placement is of.
         placement: The values.
         ranges: The range of each family of the placement's sites.
-        form: Form of the grids of activations.
+        form: Form of the grids.
     """
     graph, tensors = copied_graph(program.graph), dict(program.tensors())
     nodes = {node.name: node for node in graph.nodes}
@@ -67,47 +93,78 @@ def quantize(program: Program, placement: Placement, ranges: Mapping[str, Range]
     for weight in placement.weights:
         source = nodes[weight.source]
         if weight.source not in done:
-            done[weight.source] = _of_weight(graph, tensors, source, weight.axis, _value(program, source))
+            value = _value(program, source)
+            if weight.block is None:
+                done[weight.source] = _of_weight(graph, tensors, source, weight.axis, value, form)
+            else:
+                done[weight.source] = _in_blocks(graph, tensors, source, weight, value)
         nodes[weight.call].replace_input_with(source, done[weight.source])
     return program.with_tensors(tensors, graph)
 
 
 def _insert(graph: Graph, source: Node, readers: set[Node], grid: Grid) -> None:
-    with graph.inserting_after(source):
-        quantizer = graph.call_function(
-            torch.ops.aten.fake_quantize_per_tensor_affine.default,
-            (source, grid.scale, grid.zero_point, grid.least, grid.most),
-        )
-    quantizer.meta = dict(source.meta)
+    quantizer = _on_grid(graph, source, grid)
     for reader in readers:
         reader.replace_input_with(source, quantizer)
 
 
-def _of_weight(graph: Graph, tensors: dict[str, Tensor], source: Node, axis: int | None, value: Tensor) -> Node:
-    """Put a weight on a grid right after it; scales and zero points become buffers beside it."""
-    scales = weight_scales(value.unsqueeze(0) if axis is None else value, 0 if axis is None else axis)
+def _on_grid(graph: Graph, source: Node, grid: Grid) -> Node:
+    """Put a tensor on a grid right after it."""
+    whole = (grid.zero_point, grid.least, grid.most)
     with graph.inserting_after(source):
-        if axis is None:
-            arguments_ = (source, float(scales[0]), 0, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
-            node = graph.call_function(torch.ops.aten.fake_quantize_per_tensor_affine.default, arguments_)
+        if grid.is_float8:
+            node = graph.call_function(FLOAT8_PER_TENSOR, (source, grid.scale))
         else:
-            stored = [scales, torch.zeros(len(scales), dtype=torch.int32)]
-            read = []
-            for suffix, tensor in zip(_SUFFIXES, stored, strict=True):
-                name = free_name(f"{source.target if source.op == 'get_attr' else source.name}{suffix}", tensors)
-                tensors[name] = tensor
-                getter = graph.get_attr(name)
-                shape = tuple(tensor.shape)
-                getter.meta = {**source.meta, "shapes": shape, "sample_shapes": shape, "dtype": tensor.dtype}
-                read.append(getter)
-            node = graph.call_function(
-                torch.ops.aten.fake_quantize_per_channel_affine.default,
-                (source, *read, axis, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT),
-            )
-            for getter in read:
-                node.prepend(getter)
+            node = graph.call_function(_INT8_PER_TENSOR, (source, grid.scale, *whole))
     node.meta = dict(source.meta)
     return node
+
+
+def _of_weight(
+    graph: Graph, tensors: dict[str, Tensor], source: Node, axis: int | None, value: Tensor, form: Form
+) -> Node:
+    """Put a weight on a grid right after it; scales and zero points become buffers beside it."""
+    if axis is None:
+        scale = float(weight_scales(value.unsqueeze(0), 0, form)[0])
+        is_float8 = form == "float8"
+        whole = Grid(scale, 0, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
+        return _on_grid(graph, source, float8_grid(scale) if is_float8 else whole)
+    scales = weight_scales(value, axis, form)
+    zeros = torch.zeros(len(scales), dtype=torch.int32)
+    with graph.inserting_after(source):
+        if form == "float8":
+            read = [_beside(source, tensors, "_scale", scales)]
+            node = graph.call_function(FLOAT8_PER_CHANNEL, (source, *read, axis))
+        else:
+            read = [_beside(source, tensors, *each) for each in zip(_SUFFIXES, (scales, zeros), strict=True)]
+            ends = (-WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
+            node = graph.call_function(_INT8_PER_CHANNEL, (source, *read, axis, *ends))
+    for getter in read:
+        node.prepend(getter)
+    node.meta = dict(source.meta)
+    return node
+
+
+def _in_blocks(graph: Graph, tensors: dict[str, Tensor], source: Node, site: WeightSite, value: Tensor) -> Node:
+    """Put the weight of a linear layer in blocks of INT4 right after it."""
+    assert site.axis is not None
+    assert site.block is not None
+    axis = 1 - site.axis
+    with graph.inserting_after(source):
+        scale = _beside(source, tensors, "_scale", block_scales(value, axis, site.block))
+        node = graph.call_function(INT4_BLOCKS, (source, scale, axis))
+    node.prepend(scale)
+    node.meta = dict(source.meta)
+    return node
+
+
+def _beside(source: Node, tensors: dict[str, Tensor], suffix: str, tensor: Tensor) -> Node:
+    """A buffer beside a weight, as the node that reads it."""
+    name = free_name(f"{source.target if source.op == 'get_attr' else source.name}{suffix}", tensors)
+    tensors[name] = tensor
+    getter, shape = source.graph.get_attr(name), tuple(tensor.shape)
+    getter.meta = {**source.meta, "shapes": shape, "sample_shapes": shape, "dtype": tensor.dtype}
+    return getter
 
 
 def free_name(name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -172,7 +229,7 @@ def clip_bounds(node: Node, tensors: Mapping[str, Tensor] | None = None) -> tupl
 
 def quantizers(graph: Graph) -> Iterator[Quantizer]:
     """The quantizers of a graph, in the order of execution."""
-    yield from (found for found in map(quantizer_of, calls(graph, PER_TENSOR, PER_CHANNEL)) if found is not None)
+    yield from (found for found in map(quantizer_of, calls(graph, *ROUNDING)) if found is not None)
 
 
 def input_grids(graph: Graph) -> dict[str, Grid]:
@@ -183,21 +240,26 @@ def input_grids(graph: Graph) -> dict[str, Grid]:
 
 def is_quantized(graph: Graph) -> bool:
     """Whether values of a graph are on grids."""
-    return next(calls(graph, PER_TENSOR, PER_CHANNEL), None) is not None
+    return next(quantizers(graph), None) is not None
 
 
-def is_on_grids(call: Node) -> bool:
-    """Whether a layer computes with whole numbers: what it multiplies, activations and weights, comes from grids."""
-    return sum(quantizer_of(node) is not None for node in call.all_input_nodes) > 1
+def precision_on_grids(call: Node) -> str | None:
+    """The precision of a layer on grids: what it multiplies comes from them, activations and weights; None elsewhere.
+
+    In INT4 it is the weights alone.
+    """
+    found = [quantizer.precision for quantizer in map(quantizer_of, call.all_input_nodes) if quantizer is not None]
+    return found[0] if len(found) > 1 or "int4" in found else None
 
 
 def quantizer_of(node: Node) -> Quantizer | None:
     """A node as a quantizer; None where it is none."""
-    if node.op != "call_function" or operator_name(node.target) not in (PER_TENSOR, PER_CHANNEL):
+    if node.op != "call_function" or operator_name(node.target) not in ROUNDING:
         return None
-    bound = arguments(node)
-    grid = None
-    if operator_name(node.target) == PER_TENSOR and not isinstance(bound["scale"], Node):
+    bound, grid = arguments(node), None
+    if node.target is FLOAT8_PER_TENSOR:
+        grid = float8_grid(float(bound["scale"]))
+    elif "quant_min" in bound and "axis" not in bound and not isinstance(bound["scale"], Node):
         grid = Grid(float(bound["scale"]), int(bound["zero_point"]), int(bound["quant_min"]), int(bound["quant_max"]))
     return Quantizer(node, bound["self"], grid)
 

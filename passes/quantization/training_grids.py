@@ -15,7 +15,7 @@ from prunec.passes.graphs import arguments, calls
 from prunec.passes.program import Program
 from prunec.passes.quantization.attention import decompose_in
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Range, grid_of, weight_scales
+from prunec.passes.quantization.grids import Form, Range, grid_of, rounded_weight
 from prunec.passes.quantization.placement import Placement, place
 
 #: Path of the added modules.
@@ -53,10 +53,7 @@ class MovingRange(nn.Module):
         if bool(self.bounds.isnan().any()):
             return values
         grid = grid_of(self.range, self.form)
-        rounded = torch.fake_quantize_per_tensor_affine(
-            values.float(), grid.scale, grid.zero_point, grid.least, grid.most
-        )
-        return rounded.to(values.dtype)
+        return grid.rounded(values.float()).to(values.dtype)
 
     @torch.no_grad()
     def _see(self, values: Tensor, position: int) -> None:
@@ -67,17 +64,13 @@ class MovingRange(nn.Module):
 class RoundedWeight(nn.Module):
     """Puts a weight on the grids of its output channels, or on one; derivatives pass straight through."""
 
-    def __init__(self, axis: int | None) -> None:
+    def __init__(self, axis: int | None, form: Form) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.form = axis, form
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight."""
-        whole, axis = (weight.unsqueeze(0), 0) if self.axis is None else (weight, self.axis)
-        scales = weight_scales(whole, axis)
-        zeros = torch.zeros(len(scales), dtype=torch.int32, device=weight.device)
-        rounded = torch.fake_quantize_per_channel_affine(whole, scales, zeros, axis, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
-        return rounded.view_as(weight)
+        return rounded_weight(weight, self.axis, self.form)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def round_in_training(
     Args:
         form: The form, whose graph and module are changed; its tensors stay.
         kept: Globs over layers, or roles, that stay in higher precision.
-        grids: Form of the grids of activations.
+        grids: Form of the grids.
         momentum: Share of a range that stays as it is with every batch.
         device: Device of the ranges.
 
@@ -127,7 +120,7 @@ def round_in_training(
             _insert(modules, ends[site.source], [nodes[name] for name in site.readers], position)
     for source in dict.fromkeys(weight.source for weight in placement.weights):
         weights = [weight for weight in placement.weights if weight.source == source]
-        modules.append(RoundedWeight(weights[0].axis))
+        modules.append(RoundedWeight(weights[0].axis, grids))
         _insert(modules, nodes[source], [nodes[weight.call] for weight in weights])
     return TrainingGrids(placement, ranges)
 

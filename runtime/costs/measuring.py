@@ -56,7 +56,8 @@ def measure_costs(
 
     Args:
         program: The network.
-        target: The target; one with 2:4 is measured with masks by magnitude, one in INT8 with grids of made-up ranges.
+        target: The target; one with 2:4 is measured with masks by magnitude, one in INT8 or FP8 on grids of
+            made-up ranges.
         batch: Number of samples at once.
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.
@@ -112,7 +113,7 @@ def measure_variants(
             engine = build_engine(kind, target, onnx_path, folder, options)
             return Subject(engine, onnx_path, weights, workload.owners)
 
-        subjects, has_plain = [], target.sparse or target.precision == "int8"
+        subjects, has_plain = [], target.sparse or target.on_grids
         for number in stoppable(range(len(kept))):
             progress(f"variant {number + 1} of {len(kept)}")
             pruned = variant(program, coupling, kept[number], seed + number) if number else program

@@ -19,7 +19,7 @@ from prunec.passes.costs.cost_model import CostKey, CostSource
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.workload import Work
 from prunec.passes.program import Program
-from prunec.passes.quantization.quantizers import is_on_grids, is_quantized
+from prunec.passes.quantization.quantizers import is_quantized, precision_on_grids
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import Device
 from prunec.runtime.target import Target
@@ -29,7 +29,7 @@ _Array = NDArray[np.float64]
 #: What most of a layer's time goes into.
 Bound = Literal["compute", "memory", "launch"]
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "launch")
-_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
+_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8}
 #: Milliseconds of an empty kernel in a row of them, its start and end included: MobileNetV2's 53 layers take 0.30 ms in
 #: INT8 at batch 1 on an A100 (NVIDIA, TensorFlow-2.x Quantization Toolkit, Model Zoo).
 LAUNCH_MS = 0.005
@@ -103,9 +103,9 @@ class RooflineCosts:
         bandwidth: Memory bandwidth, 1e9 bytes per second.
         sparse_weights: Names of the weights that hold 2:4 at widths that can: input channels in groups of 4. An engine
             that doesn't gain by it runs them dense.
-        float_weights: Names of the weights that aren't computed with whole numbers, where others are.
-        in_float: The model of these, and of a whole network that computes with no whole numbers; None where
-            `precision` isn't INT8.
+        float_weights: Names of the weights that aren't computed on grids, where others are.
+        in_float: The model of these, and of a whole network without grids; None where `precision` isn't INT8
+            or FP8.
     """
 
     key: CostKey
@@ -238,7 +238,7 @@ def roofline_costs(
         target: The target.
         batch: Number of samples at once.
         sparse_weights: Names of the weights that hold 2:4, or would.
-        float_weights: Names of the weights that an INT8 network computes in higher precision.
+        float_weights: Names of the weights that a network on grids computes in higher precision.
     """
     device = target.info
     peak_tops, bandwidth = device.peak_tops(target.precision, sparse=False), device.memory_gb_per_s
@@ -255,7 +255,7 @@ def roofline_costs(
 def predict_program(program: Program, target: Target, batch: int) -> float | Unknown:
     """Predicted milliseconds of a program; layers with a mask run sparse kernels where the target asks for 2:4.
 
-    A program that has no values on grids is predicted as it runs beside INT8, in higher precision.
+    A program that has no values on grids is predicted as it runs beside them, in higher precision.
     """
     masked = frozenset(program.masks) if target.sparse else frozenset[str]()
     costs = roofline_costs(target, batch, masked, weights_in_float(program))
@@ -266,9 +266,9 @@ def predict_program(program: Program, target: Target, batch: int) -> float | Unk
 
 
 def weights_in_float(program: Program) -> frozenset[str]:
-    """Names of the weights of the layers that don't compute with whole numbers."""
+    """Names of the weights of the layers that don't compute on grids."""
     calls = layer_calls(program.graph, program.samples_of_shapes)
-    return frozenset(layer.weight for call, layer in calls if not is_on_grids(call))
+    return frozenset(layer.weight for call, layer in calls if precision_on_grids(call) is None)
 
 
 def _are_among(work: Work, weights: frozenset[str]) -> NDArray[np.bool_]:

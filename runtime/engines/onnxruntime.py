@@ -16,6 +16,7 @@ from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineInfo, EngineKind, Session
 from prunec.runtime.target import Target
 
+_AS_WRITTEN = {TensorProto.FLOAT8E4M3FN, TensorProto.INT4}
 _NOT_TIMED = "layers are not timed on CPUs here; `prunec profile` times them."
 
 
@@ -28,6 +29,8 @@ class OnnxRuntimeSession(Session):
         profile_prefix: Start of the path that ONNX Runtime's profiler writes to; None turns it off.
         optimized_path: File that gets the graph that is really run, after all fusions; None for none.
         as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids.
+            One with weights in FP8 or INT4 always is: ONNX Runtime 1.32 takes away the Relus of the first, as if its
+            grids had no sign, and rounds what the second multiplies to 8 bits.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
@@ -47,7 +50,8 @@ class OnnxRuntimeSession(Session):
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        if as_written:
+        types = _weight_types(path)
+        if as_written or types & _AS_WRITTEN:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile_prefix is not None:
             options.enable_profiling = True
@@ -57,7 +61,7 @@ class OnnxRuntimeSession(Session):
         self._path = path
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_deadly_optimizers(path)
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_deadly_optimizers(types)
             )
         except Exception as error:
             raise InputError(
@@ -90,10 +94,14 @@ class OnnxRuntimeSession(Session):
         return str(self._session.end_profiling())
 
 
-def _deadly_optimizers(path: Path) -> list[str]:
+def _weight_types(path: Path) -> set[int]:
+    """The types of a file's weights."""
+    return {tensor.data_type for tensor in onnx.load(path, load_external_data=False).graph.initializer}
+
+
+def _deadly_optimizers(types: set[int]) -> list[str]:
     """Optimizations that ONNX Runtime 1.32 dies of: of float16, which CPUs emulate, the one of memory layouts."""
-    weights = onnx.load(path, load_external_data=False).graph.initializer
-    return ["NchwcTransformer"] if any(tensor.data_type == TensorProto.FLOAT16 for tensor in weights) else []
+    return ["NchwcTransformer"] if TensorProto.FLOAT16 in types else []
 
 
 class OnnxRuntime(EngineKind):

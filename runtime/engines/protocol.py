@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prunec.runtime.latency import Timer
 
 #: Largest relative difference of an engine's outputs from torch in float32, by the engine's precision.
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1}
+TOLERANCES: Mapping[str, float] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1, "fp8": 5e-1, "int4": 2e-2}
 #: Stands for the builder's word on sparse kernels where there is none.
 NO_WORD = Unknown("the builder's log says nothing of sparse kernels.")
 

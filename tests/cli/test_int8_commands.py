@@ -44,3 +44,24 @@ def test_int8_without_data_is_refused(project: Path, refused: Refused) -> None:
     config = project / "prunec.toml"
     config.write_text(config.read_text().split("[data]")[0])
     refused(2, "calibrate", "inputs of the training data", arguments=COMPILE_INT8)
+
+
+def test_fp8_is_compiled_verified_and_looked_into(project: Path, prunec: Prunec) -> None:
+    outcome = prunec("compile", "model.pt", "--target", "l4-fp8", "--no-engine", "--epochs", "0", "-o", "out")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((project / "out" / "report.json").read_text())
+    assert {layer["precision"] for layer in report["calibration"]["layers"]} == {"fp8"}
+    assert (project / "out" / "model.fp8.onnx").exists()
+    assert prunec("verify", "out", "--source", "model.pt").code == 0
+    layers = json.loads(prunec("debug", "numerics", "out", "--json").out)["layers"]
+    assert 0 < max(layer["relative_error"] for layer in layers) < 0.3
+    assert prunec("inspect", "out").code == 0
+
+
+def test_fp8_is_listed_where_it_works_and_refused_elsewhere(project: Path, prunec: Prunec, refused: Refused) -> None:
+    listed = {row["device"] for row in json.loads(prunec("targets", "--json").out) if "fp8" in row["precisions"]}
+    assert {"l4", "rtx40", "h100"} <= listed
+    assert listed.isdisjoint({"cpu", "t4", "a100", "orin"})
+    for device in ("cpu", "t4", "a100"):
+        arguments = ("compile", "model.pt", "--target", f"{device}-fp8")
+        refused(2, "has no fp8", "fp8 is for l4", arguments=arguments)

@@ -104,6 +104,13 @@ def sparse(program: Program, data: Data, tmp_path_factory: pytest.TempPathFactor
     return compile_model(program, "l4-2:4-int8", pipeline, data, output, settings=settings), output
 
 
+@pytest.fixture(scope="module")
+def float8(program: Program, data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    output = tmp_path_factory.mktemp("fp8") / "net.bundle"
+    settings, pipeline = replace(FAST, build_engine=False), "sparsify calibrate{samples=64,rounding=corrected}"
+    return compile_model(program, "l4-2:4-fp8", pipeline, data, output, settings=settings), output
+
+
 def checks_of(folder: Path) -> dict[str, tuple[str, str]]:
     result = verify_bundle(folder, source=None, config=None, model=ModelOptions())
     return {check.name: (check.verdict, check.detail) for check in result.checks}
@@ -175,6 +182,50 @@ def test_what_is_beside_int8_has_16_bits_for_nvidia(sparse: tuple[Report, Path])
     assert not any(stored[name].any() for name in zero_points)
 
 
+def test_fp8_is_measured_stored_and_told(float8: tuple[Report, Path]) -> None:
+    report, folder = float8
+    part, rows = known(report.calibration), dict(summary_rows(report))
+    assert part is not None
+    assert [(layer.layer, layer.precision) for layer in part.layers] == [
+        (name, "fp8") for name in ("stem.0", "body.0", "head")
+    ]
+    assert rows["FP8"] == "3 of 3 layers"
+    dense, quantized, exported = (known(getattr(report.accuracy, name)) for name in ("dense", "quantized", "exported"))
+    assert None not in (dense, quantized, exported)
+    assert quantized == pytest.approx(exported, abs=0.02)
+    steps = known(report.steps)
+    assert steps is not None
+    assert known(steps[-1].aim) is not None
+    for name, scale in (("model.onnx", TensorProto.FLOAT), ("model.fp8.onnx", TensorProto.FLOAT16)):
+        onnx.checker.check_model(folder / name, full_check=True)
+        graph = onnx.load(folder / name).graph
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        weights = {name: kind for name, kind in types.items() if name.endswith(".weight")}
+        assert set(weights.values()) == {TensorProto.FLOAT8E4M3FN}
+        scales = {node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
+        assert {types[name] for name in scales} == {scale}
+    assert {entry.layer for entry in check_sparsity(folder / "model.fp8.onnx") if entry.valid} == {"body.0", "head"}
+    assert {entry.dtype for entry in check_sparsity(folder / "model.fp8.onnx")} == {"float8_e4m3fn"}
+
+
+def test_one_number_of_fp8_that_is_off_is_found(float8: tuple[Report, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(float8[1], tmp_path / "b")
+    model = onnx.load(folder / "model.fp8.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "body.0.weight")
+    values = np.frombuffer(weight.raw_data, np.uint8).copy()
+    place = int(np.flatnonzero(values)[0])
+    values[place] ^= 1
+    weight.raw_data = values.tobytes()
+    onnx.save(model, folder / "model.fp8.onnx")
+    seal(folder)
+    assert "ONNX weights" in failed(folder)
+
+
+def test_learned_rounding_is_for_whole_numbers(program: Program, data: Data, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="learned rounding"):
+        compile_model(program, "l4-fp8", "calibrate{rounding=learned}", data, tmp_path / "b", settings=FAST)
+
+
 def test_two_four_outlives_folding_and_rounding(sparse: tuple[Report, Path]) -> None:
     report, folder = sparse
     assert {entry.layer for entry in check_sparsity(folder / "model.int8.onnx") if entry.valid} == {"body.0", "head"}
@@ -193,11 +244,11 @@ def test_sparse_layers_are_predicted_in_int8(sparse: tuple[Report, Path]) -> Non
     assert all(known(layer.predicted_ms) is not None for layer in sparse[0].layers)
 
 
-@pytest.mark.parametrize("name", ["on_cpu", "sparse"])
+@pytest.mark.parametrize("name", ["on_cpu", "sparse", "float8"])
 def test_verify_passes(name: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)[1]
     assert failed(folder) == {}
-    assert "whole numbers within half a step" in checks_of(folder)["ONNX weights"][1]
+    assert "numbers of grids within half a step" in checks_of(folder)["ONNX weights"][1]
 
 
 def in_graph(change: Callable[[onnx.GraphProto], object]) -> Edit:
@@ -357,7 +408,7 @@ def test_a_network_without_int8_layers_fails_with_the_reason(data: Data, tmp_pat
     aim = steps[-1].aim
     assert aim is not None
     assert not isinstance(aim, Unknown)
-    assert (aim.got, aim.reason) == (0, "no INT8 kernel")
+    assert (aim.got, aim.reason) == (0, "no 8-bit kernel")
     assert isinstance(report.calibration, Unknown)
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Project
 from prunec.passes import Program, Sparsify, capture
+from prunec.passes.errors import UnsupportedModelError, UsageError
+from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.two_four import eligibility
 from prunec.runtime.engines import EngineOptions, SizeRange
 from prunec.runtime.onnx_export import export_onnx
@@ -68,3 +70,45 @@ def test_engine(name: str, device: str, precision: str, tmp_path: Path) -> None:
     assert f"accelerators={{{DEVICES[device]} }}".encode() in plan
     assert len(plan) > 0.9 * weights
     assert {name: str(sizes) for name, sizes in info.ranges.items()} == {"batch": "1:4:16"}
+
+
+def of_fp8(network: Program, folder: Path) -> Path:
+    """The file that an engine in FP8 is built from, with ranges that are made up."""
+    export_onnx(quantized_untrained(network, "float8"), folder / "model.onnx")
+    to_fp16(folder / "model.onnx", folder / "model.fp8.onnx")
+    return folder / "model.fp8.onnx"
+
+
+def residual() -> Program:
+    """Convolutions around a sum, and a product with a weight, of widths that kernels of FP8 take."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+            self.head = nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.stem(x))
+            return self.head(torch.relu(y + self.body(y)).mean((2, 3)))
+
+    return Sparsify().run(capture(Network().eval(), (torch.randn(2, 3, 8, 8),))).program.eval()
+
+
+@pytest.mark.parametrize(
+    "name", ["residual", *(pytest.param(each, marks=pytest.mark.long) for each in ("example", "mobilenet_v2", "vit"))]
+)
+def test_an_engine_in_fp8(name: str, tmp_path: Path) -> None:
+    path = of_fp8(residual() if name == "residual" else program(name), tmp_path)
+    options = EngineOptions(ranges={"batch": SizeRange(1, 4, 8)})
+    engine = build_engine(Target.parse("l4-2:4-fp8"), path, tmp_path, options)
+    assert engine.path.stat().st_size > 0
+    assert not engine.run_on_device
+
+
+def test_fp8_is_refused_for_devices_without_it(tmp_path: Path) -> None:
+    path = of_fp8(residual(), tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"sm80.*fp8_e4m3"):
+        build_engine(Target.parse("a100"), path, tmp_path)
+    with pytest.raises(UsageError, match="has no fp8"):
+        build_engine(Target.parse("l4-fp8"), path, tmp_path, EngineOptions(also_for=("t4",)))

@@ -76,6 +76,7 @@ CASES = {
             *("--pipeline", "calibrate{max_output_error=1e-5,rounding=corrected}"),
         )
     ),
+    "fp8": Case(("-t", "l4-2:4-fp8", "--no-engine", "--pipeline", f"{_PRUNE} sparsify calibrate"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.hooks import load_hooks
@@ -64,6 +65,24 @@ def test_what_training_rounds_is_what_is_rounded_after_folding(network_: Any, fo
     apart = (actual - right).abs() / right.abs().max()
     assert float(apart.quantile(0.5)) < 1e-4, "but for values that fall between two numbers of a grid"
     assert float((right - folded(x)).abs().max() / right.abs().max()) > 1e-3, "grids make a difference"
+
+
+@torch.no_grad()
+def test_training_rounds_to_fp8_nearly_as_it_is_rounded_after_folding() -> None:
+    """Scales are numbers of float16, which those of folded weights are the next ones of."""
+    program = capture(
+        redraw_(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval(), 0), (torch.randn(4, 3, 9, 9),)
+    )
+    training_form = program.with_tensors(program.tensors()).train()
+    grids = round_in_training(training_form, (), "float8", momentum=0.5)
+    training_form.module.recompile()
+    training_form(torch.randn(8, 3, 9, 9, generator=torch.Generator().manual_seed(0)))
+    folded = fold_batch_norms(program).program
+    ranges: dict[str, Range] = {family: moving.range for family, moving in grids.ranges.items()}
+    x = torch.randn(16, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    training_form.module.eval()
+    actual, right, exact = training_form.eval()(x), quantize(folded, grids.placement, ranges, "float8")(x), folded(x)
+    assert 0 < float((actual - right).norm()) < 0.3 * float((right - exact).norm())
 
 
 def test_ranges_are_moving_averages() -> None:
@@ -162,7 +181,7 @@ def test_kept_layers_read_what_they_read_before() -> None:
         ("quantize{momentum=1}", "momentum must be at least 0 and below 1, got 1"),
         ("quantize{form=skewed}", "form"),
         ('quantize{keep=["nowhere*"]}', "nowhere"),
-        ('quantize{keep=["*"]}', "no layer that can compute with whole numbers"),
+        ('quantize{keep=["*"]}', "no layer that can compute on grids"),
     ],
 )
 def test_what_it_can_t_do_is_refused(text: str, words: str, data: Data) -> None:

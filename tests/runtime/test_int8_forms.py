@@ -15,7 +15,7 @@ from prunec.passes.costs.counting import work_of
 from prunec.passes.errors import NumericMismatchError
 from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.made_up_ranges import quantized_untrained
-from prunec.passes.quantization.quantizers import is_on_grids, without_quantizers
+from prunec.passes.quantization.quantizers import precision_on_grids, quantizers, without_quantizers
 from prunec.runtime.costs.roofline import RooflineCosts, predict_program, roofline_costs, weights_in_float
 from prunec.runtime.engines.protocol import TOLERANCES
 from prunec.runtime.engines.remote import open_onnx
@@ -27,7 +27,7 @@ from prunec.runtime.onnx_quantizers import rounding_in_steps
 from prunec.runtime.target import Target
 from tests.runtime.nets import small
 
-FORMS: tuple[Form, ...] = ("symmetric", "affine")
+FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -63,8 +63,9 @@ def weights_of(program: Program) -> dict[str, np.ndarray]:
 def test_as_written_the_file_is_torch_and_kernels_are_near_it(exported: tuple[Program, Path]) -> None:
     program, path = exported
     assert onnx_vs_torch(program, path) < 1e-6
+    precision = next(quantizers(program.graph)).precision
     with open_onnx(path) as session:
-        assert difference_from_torch(session, program, (2, 3), 0) < TOLERANCES["int8"]
+        assert difference_from_torch(session, program, (2, 3), 0) < TOLERANCES[precision]
         assert difference_from_torch(session, without_quantizers(program), (2, 3), 0) > 1e-4, "it rounds to grids"
 
 
@@ -72,7 +73,8 @@ def test_sixteen_bits_around_the_grids(exported: tuple[Program, Path], tmp_path:
     program, path = exported
     half = typed_form("fp16", path, tmp_path / "half.onnx")
     before, after = (onnx.load(each).graph for each in (path, half))
-    whole = {t.name: t.raw_data for t in before.initializer if t.data_type in (TensorProto.INT8, TensorProto.UINT8)}
+    kinds = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN)
+    whole = {t.name: t.raw_data for t in before.initializer if t.data_type in kinds}
     stored = {tensor.name: tensor for tensor in after.initializer}
     assert whole
     assert all(stored[name].raw_data == data for name, data in whole.items())
@@ -87,7 +89,7 @@ def test_sixteen_bits_around_the_grids(exported: tuple[Program, Path], tmp_path:
 def test_weights_are_stored_within_half_a_step(exported: tuple[Program, Path]) -> None:
     program, path = exported
     steps = rounding_in_steps(onnx.load(path), weights_of(program))
-    quantized = {layer.weight for call, layer in layer_calls(program.graph) if is_on_grids(call)}
+    quantized = {layer.weight for call, layer in layer_calls(program.graph) if precision_on_grids(call)}
     assert set(steps) == quantized
     assert len(quantized) == 6
     assert 0.3 < max(steps.values()) <= 0.5 + 1e-3
@@ -98,7 +100,8 @@ def test_a_whole_number_that_is_off_is_found(exported: tuple[Program, Path]) -> 
     model = onnx.load(path)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "grouped.weight")
     values = numpy_helper.to_array(weight).copy()
-    values.flat[0] += 2 if values.flat[0] < 100 else -2
+    numbers = values.view(np.int8)  # of which the next magnitude of either type is one more
+    numbers.flat[0] += 2 if numbers.flat[0] < 100 else -2
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     assert rounding_in_steps(model, weights_of(program))["grouped.weight"] >= 1.5
 
@@ -152,3 +155,12 @@ def test_weights_between_two_steps_go_to_the_one_that_torch_takes(tmp_path: Path
     zeros = torch.zeros(16, dtype=torch.int32)
     expected = torch.fake_quantize_per_channel_affine(layer.weight.detach(), scales, zeros, 0, -128, 127)
     assert torch.equal(whole * scales[:, None], expected)
+
+
+def test_onnxruntime_leaves_the_relus_of_fp8(tmp_path: Path) -> None:
+    """Its optimizations take them for what an unsigned grid does, and lose every value below zero."""
+    layers = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    program = quantized_untrained(capture(layers.eval(), (torch.randn(2, 1, 8, 8),)), "float8")
+    export_onnx(program, tmp_path / "model.onnx")
+    with open_onnx(tmp_path / "model.onnx") as session:
+        assert difference_from_torch(session, program, (2,), 0) < 1e-5

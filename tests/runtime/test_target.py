@@ -19,6 +19,9 @@ from prunec.runtime.target import PATTERNS, Target
         ("t4-int8", "t4-dense-int8"),
         ("cpu", "cpu"),
         ("cpu-int8", "cpu-int8"),
+        ("l4-fp8", "l4-dense-fp8"),
+        ("h100-2:4-fp8", "h100-2:4-fp8"),
+        ("a100-int4", "a100-dense-int4"),
         ("cpu-dense-fp32", "cpu"),
     ],
 )
@@ -47,6 +50,14 @@ def test_str_and_parse_are_inverse(device: str, pattern: str, precision: str) ->
         ("a100-2:4-fp32", "don't compute in fp32"),
         ("t4-bf16", "has no bf16"),
         ("cpu-fp16", "has no fp16"),
+        ("a100-fp8", "has no fp8"),
+        ("t4-fp8", "has no fp8"),
+        ("orin-fp8", "has no fp8"),
+        ("t4-int4", "has no int4"),
+        ("cpu-int4", "has no int4"),
+        ("orin-int4", "has no int4"),
+        ("l4-2:4-int4", "don't compute in int4"),
+        ("cpu-fp8", "has no fp8"),
         ("", "Unknown device"),
     ],
 )
@@ -54,6 +65,16 @@ def test_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         Target.parse(text)
     assert caught.value.exit_code == 2
+
+
+def test_fp8_is_for_devices_from_ada_on_and_others_are_told_which() -> None:
+    have = [device.name for device in DEVICES.values() if "fp8" in device.precisions]
+    assert have == ["l4", "l40s", "rtx40", "rtx50", "h100", "h200", "b200", "thor"]
+    assert all((DEVICES[name].compute_capability or (0, 0)) >= (8, 9) for name in have)
+    with pytest.raises(UsageError) as caught:
+        Target.parse("a100-fp8")
+    assert "fp8 is for l4, l40s, rtx40" in (caught.value.hint or "")
+    assert {Target.parse(f"{name}-fp8").float_precision for name in have} == {"fp16"}
 
 
 def test_sparse_peak_is_twice_the_dense_one() -> None:
@@ -69,11 +90,11 @@ def test_sparse_peak_is_twice_the_dense_one() -> None:
         # ONNX Runtime blocks channels by 16 on x86-64.
         (16, "cpu cpu-int8"),
         # Tensor Cores: filters by 8, and inputs by 16 bytes (PTX ISA: mma.m16n8k4.tf32, m16n8k8.f16, m16n8k16.s8).
-        (8, "a100 a100-bf16 a100-fp32 t4 h100 orin"),
-        (16, "a100-int8 l4-int8 t4-int8"),
+        (8, "a100 a100-bf16 a100-fp32 a100-int4 t4 h100 orin"),
+        (16, "a100-int8 l4-int8 t4-int8 l4-fp8"),
         # Sparse ones sum over twice as many (mma.sp.m16n8k16.f16, m16n8k32.s8).
         (16, "a100-2:4 a100-2:4-bf16 l4-2:4 h100-2:4"),
-        (32, "a100-2:4-int8 orin-2:4-int8"),
+        (32, "a100-2:4-int8 orin-2:4-int8 l4-2:4-fp8"),
     ],
 )
 def test_widths_that_engines_compute_in(multiple: int, targets: str) -> None:

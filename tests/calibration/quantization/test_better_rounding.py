@@ -201,9 +201,9 @@ def with_exact_layer(reference: Program, program: Program, biases: Program, call
     return program.with_tensors({**tensors, bias: nn.Parameter(old)}, graph)
 
 
-@pytest.mark.parametrize("part", [1.0, 0.5])
-def test_corrected_layers_yield_the_mean_of_unrounded_weights(reference: Program, part: float) -> None:
-    before, x = quantized_of(reference, part=part), images(24)
+@pytest.mark.parametrize(("form", "part"), [("symmetric", 1.0), ("symmetric", 0.5), ("float8", 1.0)])
+def test_corrected_layers_yield_the_mean_of_unrounded_weights(reference: Program, form: Form, part: float) -> None:
+    before, x = quantized_of(reference, form, part), images(24)
     result = correct_biases(reference, before, x)
     names = {layer.call.name for layer in quantized_layers(before.graph)}
     assert len(names) == len(result.stats["layers"]) == 7
@@ -230,3 +230,8 @@ def test_an_exact_program_needs_no_correction() -> None:
     result = correct_biases(program, program, torch.randn(8, 4))
     assert not result.modified
     assert result.stats == {"layers": []}
+
+
+def test_fp8_has_no_whole_numbers_to_choose_between(reference: Program) -> None:
+    with pytest.raises(UsageError, match="these grids have others"):
+        SHORT.learn(reference, quantized_of(reference, "float8"), images(8))

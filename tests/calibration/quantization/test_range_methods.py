@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from itertools import product
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,11 +14,14 @@ from torch import Tensor
 
 from prunec.calibration.quantization.histograms import HALF, Histogram
 from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks, ranges_of
+from prunec.calibration.quantization.rounding_error import squared_error as errors_by_histogram
 from prunec.passes.quantization.grids import Form, Range, grid_of
 from prunec.passes.quantization.method_names import METHODS, Method
 from prunec.passes.quantization.placement import Placement, Site
 
-FORMS: tuple[Form, ...] = get_args(Form)
+FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
+#: Those of whole numbers, which tell fewer values near zero apart the wider they are.
+WHOLE_FORMS: tuple[Form, ...] = ("symmetric", "affine")
 
 
 def normal(seed: int = 0, count: int = 50_000) -> Tensor:
@@ -47,10 +49,8 @@ DISTRIBUTIONS: dict[str, Callable[[], Tensor]] = {
 
 
 def squared_error(x: Tensor, values: Range, form: Form) -> float:
-    """The mean squared error of torch's own fake quantization."""
-    grid = grid_of(values, form)
-    rounded = torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, grid.least, grid.most)
-    return float((rounded - x).double().square().mean())
+    """The mean squared error of rounding the values themselves."""
+    return float((grid_of(values, form).rounded(x) - x).double().square().mean())
 
 
 def range_by(method: RangeMethod, x: Tensor, form: Form) -> Range:
@@ -63,7 +63,7 @@ def test_mse_comes_close_to_the_least_error_of_all_ranges(name: str, form: Form)
     x = DISTRIBUTIONS[name]()[::5]
     least, most = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     fractions = np.concatenate([np.linspace(0.02, 1, 99), [1]])
-    if form == "symmetric":
+    if form != "affine":
         tried = [Range(f * least, f * most) for f in fractions]
     else:
         tried = [Range(f * least, g * most) for f, g in product(fractions[::4], fractions[::2])]
@@ -71,7 +71,7 @@ def test_mse_comes_close_to_the_least_error_of_all_ranges(name: str, form: Form)
     assert squared_error(x, range_by(RangeMethod("mse"), x, form), form) <= 1.02 * best
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WHOLE_FORMS)
 def test_mse_clips_heavy_tails_and_keeps_short_ones(form: Form) -> None:
     tails, short = DISTRIBUTIONS["heavy-tailed"](), DISTRIBUTIONS["relu6"]()
     clipped = range_by(RangeMethod("mse"), tails, form)
@@ -79,6 +79,18 @@ def test_mse_clips_heavy_tails_and_keeps_short_ones(form: Form) -> None:
     everything = range_by(RangeMethod("min-max"), tails, form)
     assert squared_error(tails, clipped, form) < 0.9 * squared_error(tails, everything, form)
     assert range_by(RangeMethod("mse"), short, form).high == pytest.approx(6, rel=0.01)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_error_on_numbers_of_floating_point_is_that_of_the_values(name: str) -> None:
+    """But for what a bin is wide: values within one count as lying evenly in it."""
+    x = DISTRIBUTIONS[name]()
+    histogram = Histogram.of(x)
+    error = errors_by_histogram(histogram, "float8")
+    for bound in (0.3, 0.7, 1.0):
+        values = Range(float(bound * x.abs().max()) * -1.0, float(bound * x.abs().max()))
+        found = error(values.low, values.high) * histogram.width**2 / histogram.count
+        assert found == pytest.approx(squared_error(x, values, "float8"), rel=0.05, abs=histogram.width**2)
 
 
 def divergence(magnitudes: np.ndarray, bins: int, levels: int) -> float:
@@ -109,7 +121,7 @@ def test_entropy_finds_the_threshold_of_least_divergence(name: str) -> None:
     assert divergence(magnitudes, found, 128) <= least + 1e-9
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WHOLE_FORMS)
 @pytest.mark.parametrize("name", ["heavy-tailed", "heavy-tailed relu", "never positive"])
 def test_entropy_clips_heavy_tails(name: str, form: Form) -> None:
     x = DISTRIBUTIONS[name]()
@@ -134,7 +146,7 @@ def test_a_percentile_holds_its_share_of_the_values(x: np.ndarray, percentile: f
     histogram = Histogram.of(torch.from_numpy(x))
     values = RangeMethod("percentile", percentile).range_of(histogram, form)
     bound = max(-values.low, values.high)
-    low, high = (-bound, bound) if form == "symmetric" else (values.low, values.high)
+    low, high = (-bound, bound) if form != "affine" else (values.low, values.high)
     assert ((x >= low) & (x <= high)).sum() >= percentile / 100 * x.size - 1e-6
     assert min(x.min(), 0) <= values.low <= values.high <= max(x.max(), 0) or x.min() == x.max()
 
@@ -174,8 +186,8 @@ def test_a_constant_is_held_by_a_grid_of_its_own(value: float, method: Method, f
     grid = grid_of(range_by(RangeMethod(method), torch.full((7,), value), form), form)
     assert grid.scale > 0
     step = min(grid.scale, abs(value) / 100) if abs(value) != 1e-30 else grid.scale
-    steps = round(value / grid.scale) + grid.zero_point
-    assert abs((min(max(steps, grid.least), grid.most) - grid.zero_point) * grid.scale - value) <= step
+    rounded = float(grid.rounded(torch.tensor(value, dtype=torch.float64).float()))
+    assert abs(rounded - value) <= step
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -212,17 +224,18 @@ def test_a_family_has_the_range_of_all_its_values(method: Method, form: Form) ->
     assert found == {"cat": together, "c": range_by(RangeMethod(method), c, form)}
 
 
-def test_families_without_a_range_of_their_own_are_told() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_families_without_a_range_of_their_own_are_told(form: Form) -> None:
     tensors = {
         "usual": normal(), "zeros": torch.zeros(3), "same": torch.full((3,), -2.5), "none": torch.empty(0),
         "tiny": 1e-9 * normal(), "small": 1e-4 * normal(), "part": torch.zeros(5),
     }  # fmt: skip
     histograms = {name: Histogram.of(x) for name, x in tensors.items()}
     placement = placed(*((name, "usual" if name == "part" else name) for name in tensors))
-    found = fallbacks(placement, histograms)
+    found = fallbacks(placement, histograms, form)
     assert set(found) == {"zeros", "same", "none", "tiny"}
     assert (found["zeros"], found["same"], found["none"]) == ("the constant 0", "the constant -2.5", "no values")
     assert "float16" in found["tiny"]
-    for method, form in product(METHODS, FORMS):
+    for method in METHODS:
         for values in ranges_of(placement, histograms, RangeMethod(method), form).values():
             assert grid_of(values, form).scale > 0

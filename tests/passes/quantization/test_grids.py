@@ -2,16 +2,21 @@
 
 import math
 
+import ml_dtypes
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from prunec.passes.errors import NumericMismatchError
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Range, grid_of, weight_scales
+from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, float8_numbers
+from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Range, float8_grid, grid_of, weight_scales
 
 VALUES = st.floats(-1e30, 1e30, allow_subnormal=False)
 FORMS = st.sampled_from(["symmetric", "affine"])
+FINITE = st.floats(-1e6, 1e6, width=32)
 
 
 @given(VALUES, VALUES, FORMS)
@@ -71,3 +76,58 @@ def test_weights_keep_their_zeros_and_are_rounded_by_half_a_step(axis: int) -> N
 
 def test_a_weight_of_zeros_has_a_scale() -> None:
     assert bool((weight_scales(torch.zeros(3, 4), 0) == 1 / 127).all())
+
+
+@given(VALUES, VALUES)
+def test_a_grid_of_floating_point_ends_where_its_range_does(first: float, second: float) -> None:
+    """At a scale that float16 has, where it is not beyond it; E4M3 is as dense at any scale."""
+    bound = max(abs(first), abs(second))
+    grid = grid_of(Range(min(first, second), max(first, second)), "float8")
+    exact = bound / 448
+    assert grid.zero_point == 0
+    if 2.0**-14 <= exact <= 65504:
+        assert float(np.float16(grid.scale)) == grid.scale
+        assert exact <= grid.scale <= exact * (1 + 2.0**-10)
+    elif exact > 65504:
+        assert grid.scale == exact
+    else:
+        assert exact <= grid.scale <= exact + 2.0**-24 or exact == 0
+
+
+@given(arrays(np.float32, st.integers(1, 60), elements=FINITE), st.floats(2.0**-20, 100))
+def test_values_round_to_the_nearest_number_of_e4m3(x: np.ndarray, scale: float) -> None:
+    """As ml_dtypes rounds, which is another implementation, of one that is clipped first."""
+    scale = float(np.float16(scale))
+    rounded = float8_grid(scale).rounded(torch.from_numpy(x)).numpy()
+    steps = np.clip(x / np.float32(scale), -448, 448)
+    expected = steps.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * np.float32(scale)
+    assert np.array_equal(rounded, expected)
+    numbers = float8_numbers().numpy()
+    nearest = np.abs(np.abs(steps.astype(np.float64))[:, None] - numbers).min(1)
+    assert np.array_equal(np.abs(np.abs(steps.astype(np.float64)) - np.abs(expected / scale)), nearest)
+
+
+@given(
+    arrays(np.float32, (3, 4), elements=FINITE), st.lists(st.floats(2.0**-20, 100, width=32), min_size=3, max_size=4)
+)
+def test_slices_round_as_tensors_do(x: np.ndarray, scales: list[float]) -> None:
+    weight, axis = torch.from_numpy(x), 1 if len(scales) == 4 else 0
+    together = FLOAT8_PER_CHANNEL(weight, torch.tensor(scales), axis)
+    for place, scale in enumerate(scales):
+        alone = float8_grid(scale).rounded(weight.select(axis, place))
+        assert torch.equal(together.select(axis, place), alone)
+
+
+def test_what_is_beyond_the_grid_becomes_its_end_and_nan_stays() -> None:
+    x = torch.tensor([1e30, -1e30, math.inf, math.nan, 0.0])
+    rounded = float8_grid(0.5).rounded(x)
+    assert rounded[:3].tolist() == [224, -224, 224]
+    assert bool(rounded[3].isnan())
+    assert rounded[4] == 0
+
+
+def test_scales_of_weights_in_floating_point_are_held_by_float16() -> None:
+    scales = weight_scales(torch.randn(8, 5) * torch.logspace(-6, 3, 8)[:, None], 0, "float8")
+    assert torch.equal(scales.half().float(), scales)
+    assert bool((weight_scales(torch.zeros(3, 4), 0, "float8") > 0).all())
+    assert bool(scales.isfinite().all())

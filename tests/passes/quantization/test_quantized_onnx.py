@@ -26,7 +26,7 @@ from tests.architectures.vit import ViT
 from tests.fuzz.checking import random_program
 from tests.passes.quantization.observed import folded, on_grids
 
-FORMS: tuple[Form, ...] = ("symmetric", "affine")
+FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
 NETWORKS: dict[str, Any] = {
     "resnet": lambda: cifar_resnet(8), "densenet": lambda: DenseNet((2, 2), growth=4),
     "vgg": vgg16_cifar, "vit": lambda: ViT(32, 8, 24, 2, 3, 5),
@@ -63,23 +63,24 @@ def test_architectures(name: str, form: Form, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_weights_are_stored_as_whole_numbers_under_their_names(form: Form, tmp_path: Path) -> None:
+def test_weights_are_stored_as_numbers_of_their_grids_under_their_names(form: Form, tmp_path: Path) -> None:
+    dtype, limit = ("float8_e4m3fn", 448) if form == "float8" else ("int8", 127)
     program = Sparsify().run(folded(cifar_resnet(8), 2, 3, 16, 16)).program
     quantized = on_grids(program, form)
     export_onnx(quantized, tmp_path / "q.onnx")
     model = onnx.load(tmp_path / "q.onnx")
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for layer in program.layers():
-        assert stored[layer.weight].dtype == np.int8
-        assert np.abs(stored[layer.weight].astype(int)).max() == 127
+        assert stored[layer.weight].dtype.name == dtype
+        assert np.abs(stored[layer.weight].astype(float)).max() == limit
     zero_points = {stored[node.input[2]].dtype for node in model.graph.node if node.op_type == "QuantizeLinear"
                    if node.input[2] in stored}  # fmt: skip
     kinds = Counter(node.op_type for node in model.graph.node)
     assert kinds["QuantizeLinear"] == sum(q.source.op != "get_attr" for q in quantizers(quantized.graph))
-    assert zero_points <= {np.dtype(np.int8 if form == "symmetric" else np.uint8)}
+    assert {each.name for each in zero_points} <= {{"affine": "uint8"}.get(form, dtype)}
     assert program.masks
     states = {layer.weight: layer for layer in check_sparsity(tmp_path / "q.onnx")}
-    assert all((states[name].valid, states[name].dtype) == (True, "int8") for name in program.masks)
+    assert all((states[name].valid, states[name].dtype) == (True, dtype) for name in program.masks)
 
 
 def test_cpus_run_the_affine_form_in_kernels_of_whole_numbers(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.graphs import calls, copied_graph, operator_name
+from prunec.passes.own_operators import FLOAT8_PER_CHANNEL
 from prunec.passes.program import Program
-from prunec.passes.quantization.grids import Form, Grid, Range, grid_of
+from prunec.passes.quantization.grids import Form, Grid, Range, grid_of, rounded_weight, weight_scales
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.quantizers import fold_clips, quantize, quantizers, without_quantizers
 from prunec.passes.sparsify import Sparsify
@@ -17,7 +18,7 @@ from tests.fuzz.checking import random_program
 from tests.passes.checks import images
 from tests.passes.quantization.observed import folded, on_grids
 
-FORMS: tuple[Form, ...] = ("symmetric", "affine")
+FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
 
 
 def mlp() -> Program:
@@ -25,6 +26,8 @@ def mlp() -> Program:
 
 
 def rounded(x: Tensor, grid: Grid) -> Tensor:
+    if grid.is_float8:
+        return (x / grid.scale).clamp(-448, 448).to(torch.float8_e4m3fn).double() * grid.scale
     whole = (x.double() / grid.scale).round() + grid.zero_point
     return (whole.clamp(grid.least, grid.most) - grid.zero_point) * grid.scale
 
@@ -40,6 +43,9 @@ def test_outputs_are_those_of_the_formula(form: Form) -> None:
     tensors = {name: tensor.double() for name, tensor in program.tensors().items()}
 
     def weight(name: str) -> Tensor:
+        if form == "float8":
+            scales = weight_scales(program.tensors()[name], 0, form).double()[:, None]
+            return (tensors[name] / scales).to(torch.float8_e4m3fn).double() * scales
         scales = tensors[name].abs().amax(1, keepdim=True).float().double() / 127
         return (tensors[name] / scales).round() * scales
 
@@ -83,14 +89,27 @@ def test_archives_hold_quantized_programs(form: Form, tmp_path: Path) -> None:
     assert torch.equal(without_quantizers(loaded)(x), program(x))
 
 
-def test_gradients_pass_straight_through_within_the_range_alone() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_pass_straight_through_within_the_range_alone(form: Form) -> None:
     program = mlp()
     placement = place(program)
     ranges = {site.family: Range(-1.0, 1.0) for site in placement.sites}
     x = torch.tensor([[0.3, -0.7, 5.0, -5.0, 0.0]], requires_grad=True)
-    quantize(program, placement, ranges, "symmetric")(x).sum().backward()
+    quantize(program, placement, ranges, form)(x).sum().backward()
     assert x.grad is not None
     assert [bool(value) for value in x.grad[0]] == [True, True, False, False, True]
+
+
+@torch.no_grad()
+def test_masked_weights_stay_zero_in_floating_point_of_8_bits() -> None:
+    program = Sparsify().run(folded(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8)), 2, 16)).program
+    quantized = on_grids(program, "float8")
+    assert program.masks
+    for name, mask in program.masks.items():
+        weight = quantized.tensors()[name]
+        values = FLOAT8_PER_CHANNEL(weight, quantized.tensors()[f"{name}_scale"], 0)
+        assert not values[~mask].any()
+        assert torch.equal(values, rounded_weight(weight, 0, "float8"))
 
 
 def test_masked_weights_stay_zero() -> None:
@@ -115,6 +134,9 @@ def test_masked_weights_stay_zero() -> None:
         (nn.ReLU(), "symmetric", ["relu"]),
         (nn.ReLU6(), "affine", []),
         (nn.ReLU6(), "symmetric", ["relu"]),
+        (nn.ReLU(), "float8", ["relu"]),
+        (nn.ReLU6(), "float8", ["relu"]),
+        (nn.Hardtanh(-0.5, 0.5), "float8", ["hardtanh"]),
         (nn.Hardtanh(-0.5, 0.5), "symmetric", ["hardtanh"]),
         (nn.Sigmoid(), "affine", ["sigmoid"]),
     ],
