@@ -27,6 +27,7 @@ def calibration_claims(report: Report, program: Program) -> Iterator[Claim]:
     if is_own(pipeline) or is_quantized(program.graph):
         yield rule("calibration is told", told is not None or not is_quantized(program.graph))
     if told is None:
+        yield from _aim_claims(report, 0)
         return
     yield from _layer_claims(report, told, program)
     yield Claim("calibration.layers_in_higher_precision", told.layers_in_higher_precision, _count(told))
@@ -112,8 +113,12 @@ def _entry_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
     for entry in chain(report.ledger):
         if entry.stage == Calibrate.name:
             yield Claim("calibration.images", told.images, entry.samples)
-    rows, on_grids = known(report.steps) or (), len(told.layers) - _count(told)
-    for number, row in enumerate(rows):
+    yield from _aim_claims(report, len(told.layers) - _count(told))
+
+
+def _aim_claims(report: Report, on_grids: int) -> Iterator[Claim]:
+    """What the step reached is the number of layers that are on grids."""
+    for number, row in enumerate(known(report.steps) or ()):
         if row.name.startswith(Calibrate.name) and row.aim is not None and not isinstance(row.aim, Unknown):
             yield Claim(f"steps.{number}.aim.got", row.aim.got, float(on_grids))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.outcome import ControlRun, Outcome
 from prunec.compiler.facts.pass_facts import Calibrated, Permuted, Pruned
 from prunec.compiler.facts.request import Request
@@ -37,7 +38,6 @@ def assemble(request: Request, outcome: Outcome) -> Report:
     history, exported = outcome.steps.history, outcome.exported
     ledger = tuple(LedgerEntryPart.of(entry) for entry in outcome.steps.ledger)
     pruned, permuted = last_fact(history, Pruned), last_fact(history, Permuted)
-    calibrated = last_fact(history, Calibrated)
     runs = _runs(request, outcome)
     report = Report(
         status="PASSED",
@@ -76,7 +76,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         extensions=told_by_plug_ins(history),
         plausibility=_plausibility(outcome.steps.plausibility),
         costs=costs_part(outcome.steps.costs),
-        calibration=_NOT_CALIBRATED if calibrated is None else CalibrationPart.of_fact(calibrated, request.target),
+        calibration=_calibration(request, history),
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)
@@ -169,6 +169,16 @@ def _pruning(
         timed=None if pruned.timed is None else timed_part(pruned.timed),
         removed_branches=[branch.name for branch in whole_plan(history).removed_branches],
     )
+
+
+def _calibration(request: Request, history: Sequence[StepFact]) -> CalibrationPart | Unknown:
+    calibrated = last_fact(history, Calibrated)
+    if calibrated is not None:
+        return CalibrationPart.of_fact(calibrated, request.target)
+    aims = [fact.aim for fact in history if fact.step is not None and fact.step.name == Calibrate.name]
+    if not aims or aims[-1] is None:
+        return _NOT_CALIBRATED
+    return Unknown(f"calibrate put no layer on a grid: {aims[-1].reason}.")
 
 
 def _recovery(

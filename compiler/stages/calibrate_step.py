@@ -37,7 +37,9 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
     form, precision = form_of(given.request.target), given.request.target.precision
     placement = place(prepared(given.program, equalized=False), options.keep, form=form)
     if not placement.weights:
-        return StepOutput(given.program, modified=False, cost=StepCost(), aim=_aim(placement, options, precision))
+        aim = _aim(placement, options, precision)
+        note = _nothing_done(placement, options, precision)
+        return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim, note=note)
     samples = parted(images, options.samples) if options.method == AUTO else PartedSamples(images)
     settled = settle(options, given.program, form, samples, progress.step)
     options, observed = settled.options, settled.observed
@@ -67,7 +69,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         cost=StepCost(samples=images.count),
         beside=() if choice is None else booked(choice, options, given),
         aim=_aim(placement, options, precision),
-        note=_note(fact),
+        note=" ".join(filter(None, (_note(fact), _nothing_done(placement, options, precision)))),
     )
 
 
@@ -91,13 +93,30 @@ def _finished(
 
 
 def _aim(placement: Placement, options: Calibrate, precision: str) -> Aim:
-    """The layers but those that were asked to stay in higher precision, and those of them that are on grids."""
+    """The layers but those that were asked to stay in higher precision, and those of them that are on grids.
+
+    Where none is on a grid, whoever asked for it, all layers count as asked for: nothing was done.
+    """
     left_out = (KEPT, NOT_LINEAR) if options.keep_macs is None else (KEPT, NOT_LINEAR, SENSITIVE)
-    asked = [layer for layer in placement.layers if layer.reason not in left_out]
+    asked = [layer for layer in placement.layers if layer.reason not in left_out or not placement.weights]
     reasons = dict.fromkeys(layer.reason for layer in asked if layer.reason)
     return Aim(
-        f"layers in {precision.upper()}", len(asked), sum(layer.is_quantized for layer in asked), ", ".join(reasons)
+        f"layers in {precision.upper()}",
+        len(asked) if placement.weights else max(len(asked), 1),
+        sum(layer.is_quantized for layer in asked),
+        ", ".join(reasons) or "the network has no layers" * (not asked),
     )
+
+
+def _nothing_done(placement: Placement, options: Calibrate, precision: str) -> str:
+    """That no layer is on a grid, and what was asked for that explains it; empty where some are."""
+    if placement.weights:
+        return ""
+    words = [f"No layer is in {precision.upper()}: the network stays as it is."]
+    kept = sum(layer.reason == KEPT for layer in placement.layers)
+    if kept:
+        words.append(f"keep=[{','.join(options.keep)}] holds {kept} of {len(placement.layers)} layers back.")
+    return " ".join(words)
 
 
 def _note(fact: Calibrated) -> str:

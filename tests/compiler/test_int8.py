@@ -412,6 +412,30 @@ def test_a_network_without_int8_layers_fails_with_the_reason(data: Data, tmp_pat
     assert isinstance(report.calibration, Unknown)
 
 
+@pytest.mark.parametrize("option", ["keep=[*]", "keep_macs=1"])
+def test_a_calibration_that_holds_every_layer_back_is_not_done(
+    program: Program, data: Data, tmp_path: Path, option: str
+) -> None:
+    output, pipeline = tmp_path / "b", f"calibrate{{samples=32,{option}}}"
+    settings = replace(FAST, build_engine=False)
+    report = compile_model(program, "cpu-int8", pipeline, data, output, settings=settings)
+    steps = known(report.steps)
+    assert steps is not None
+    aim, note = steps[-1].aim, steps[-1].note
+    assert aim is not None
+    assert not isinstance(aim, Unknown)
+    assert (report.exit_code, aim.asked, aim.got) == (7, 3, 0)
+    assert note is not None
+    assert "No layer is in INT8" in note
+    if option.startswith("keep="):
+        assert "keep=[*] holds 3 of 3 layers back" in note
+        assert report.calibration == Unknown("calibrate put no layer on a grid: kept by name.")
+    assert set(failed(output)) == {"outcome"}, "it tells what it is: a compile that failed"
+    settings = replace(settings, allow_noop=True)
+    assert compile_model(program, "cpu-int8", pipeline, data, tmp_path / "c", settings=settings).exit_code == 0
+    assert failed(tmp_path / "c") == {}
+
+
 def test_int8_needs_data(program: Program, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="inputs of the training data"):
         compile_model(program, "cpu-int8", "calibrate", None, tmp_path / "b", settings=FAST)
