@@ -1,7 +1,7 @@
 """The three parts of the data, as batches that a network takes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -126,14 +126,22 @@ class SampleSplit:
         if epoch is None:
             yield from self._in_order(batch_size, first, share)
             return
-        generator = Generator().manual_seed(mixed_seed(seed, epoch))
-        order = self.positions[torch.randperm(len(self), generator=generator)]
+        order, generator = self._order(seed, epoch)
         for number in range(steps_per_epoch(self, batch_size)):
             indices = order[number * batch_size : (number + 1) * batch_size]
             drawn = [augment.draw(len(indices), generator) for augment in self.augmentations]
             if number >= first:
                 mine = share.of(len(indices))
                 yield self._augmented(indices[mine], [values[mine] for values in drawn])
+
+    def shuffled(self, seed: int) -> "SampleSplit":
+        """The same samples, not augmented, in the order of the first epoch of a training by a seed."""
+        return replace(self, positions=self._order(seed, epoch=0)[0], augmentations=(), whole=None)
+
+    def _order(self, seed: int, epoch: int) -> tuple[Tensor, Generator]:
+        """The positions in the order of an epoch, and what its augmentations are drawn from then."""
+        generator = Generator().manual_seed(mixed_seed(seed, epoch))
+        return self.positions[torch.randperm(len(self), generator=generator)], generator
 
     def _in_order(self, batch_size: int, first: int, share: Share) -> Iterator[tuple[BatchInputs, Tensor]]:
         for indices in torch.split(self.positions[first * batch_size :], batch_size):

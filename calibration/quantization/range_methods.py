@@ -7,13 +7,18 @@ from operator import add
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.fx import Node
 
 from prunec.calibration.quantization.histograms import HALF, Counts, Histogram
 from prunec.calibration.quantization.rounding_error import level_ends, squared_error
-from prunec.passes.quantization.grids import Form, Range, is_too_narrow
+from prunec.passes.graphs import arguments
+from prunec.passes.program import Program
+from prunec.passes.quantization.grids import COARSE_SCALE, Form, Range, is_too_narrow
 from prunec.passes.quantization.method_names import Method
 from prunec.passes.quantization.placement import Placement
+from prunec.passes.quantization.quantizers import quantizers
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -82,6 +87,25 @@ def fallbacks(placement: Placement, histograms: Mapping[str, Histogram], form: F
     """
     found = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
     return {family: oddity for family, oddity in found.items() if oddity}
+
+
+def weight_fallbacks(placement: Placement, quantized: Program) -> Mapping[str, str]:
+    """The weights of a quantized program for which float16 has next to no scales, and for how many of their grids.
+
+    Such grids are wider than the weights, and those of weights that are smaller still are as wide. Files for CPUs hold
+    scales in float32: for them there are none.
+    """
+    found, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
+    for quantizer in quantizers(quantized.graph):
+        if quantizer.source.name not in sources:
+            continue
+        scale = arguments(quantizer.node)["scale"]
+        scales = tensors[str(scale.target)] if isinstance(scale, Node) else torch.tensor([scale])
+        if small := int((scales <= COARSE_SCALE).sum()):
+            source = quantizer.source
+            name = str(source.target) if source.op == "get_attr" else source.name
+            found[name] = f"weights so small that float16 has next to no scales for {small} of {scales.numel()} grids"
+    return found
 
 
 def _families(placement: Placement, histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:

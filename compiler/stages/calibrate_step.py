@@ -8,7 +8,7 @@ from prunec.calibration.quantization.calibrate import AUTO, Calibrate
 from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting
 from prunec.calibration.quantization.parted import PartedSamples, parted
-from prunec.calibration.quantization.range_methods import fallbacks
+from prunec.calibration.quantization.range_methods import fallbacks, weight_fallbacks
 from prunec.calibration.quantization.sensitivity import relative_squared_error
 from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.compiler.facts.layer_choice import LayerChoice
@@ -56,7 +56,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         images=images.count,
         sha256=images.sha256,
         layers=placement.layers,
-        fallbacks=fallbacks(placement, observed.histograms, form),
+        fallbacks={**fallbacks(placement, observed.histograms, form), **weight_fallbacks(placement, quantized)},
         output_errors=errors,
         tried=settled.tried,
         held_back=settled.held_back,
@@ -69,7 +69,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         cost=StepCost(samples=images.count),
         beside=() if choice is None else booked(choice, options, given),
         aim=_aim(placement, options, precision),
-        note=" ".join(filter(None, (_note(fact), _nothing_done(placement, options, precision)))),
+        note=" ".join(filter(None, (_note(fact, images), _nothing_done(placement, options, precision)))),
     )
 
 
@@ -119,13 +119,15 @@ def _nothing_done(placement: Placement, options: Calibrate, precision: str) -> s
     return " ".join(words)
 
 
-def _note(fact: Calibrated) -> str:
+def _note(fact: Calibrated, images: CalibrationImages) -> str:
     """What the user should know of the values that were looked at, in sentences."""
     asked, said = fact.options.samples, list[str]()
     if fact.images < min(asked, _FEW):
         said.append(f"{fact.images} images were calibrated on: ranges hang on single ones; {_FEW} or more tell better.")
-    elif fact.images < asked:
-        said.append(f"{fact.images} of {asked} images were there.")
+    elif images.there < asked:
+        said.append(f"{images.there} of {asked} images were there.")
+    if fact.images < images.there:
+        said.append(f"{fact.images} of {images.there} images were looked at: {images.at_once} run together.")
     if fact.choice is not None and not fact.choice.is_met:
         said.append(_unmet(fact.choice, str(fact.options.rounding)))
     if fact.fallbacks:

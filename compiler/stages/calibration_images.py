@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from prunec.calibration.splits import SampleSplit, Split
 from prunec.compiler.facts.step_facts import StepInput
@@ -20,14 +19,17 @@ class CalibrationImages:
     """The batches of a random sample of the training data, not augmented.
 
     Attributes:
+        there: Number of images that there are of those that were asked for.
+        at_once: Number of them that run together.
         count: Number of the images, once all of them have been read.
         sha256: SHA-256 over the inputs then, sample by sample, each with the network's inputs in their order.
     """
 
     def __init__(self, program: Program, given: StepInput, samples: int) -> None:
         assert given.request.data is not None, "checked before any work: see `request_checks.check_needs`"
-        self._program, self._split, self._seed = program, _not_augmented(given.request.data.train), given.seed
-        self._samples, self.count, self.sha256 = samples, 0, ""
+        self._program, self._split = program, _shuffled(given.request.data.train, given.seed)
+        self._samples, self.there, self.count, self.sha256 = samples, min(samples, len(self._split)), 0, ""
+        (self.at_once,) = batch_sizes(program, (min(samples, _BATCH),))
 
     def __iter__(self) -> Iterator[BatchInputs]:
         """Batches of the sample, whole ones where the network runs at one batch only.
@@ -35,20 +37,23 @@ class CalibrationImages:
         Raises:
             UsageError: That batch is larger than the sample.
         """
-        (size,) = batch_sizes(self._program, (min(self._samples, _BATCH),))
-        if size > self._samples:
+        if self.at_once > self._samples:
             raise UsageError(
-                f"calibrate: samples={self._samples} is less than the batch of {size}, at which the network runs.",
-                hint=f"Give a multiple of {size}.",
+                f"calibrate: samples={self._samples} is less than the batch of {self.at_once}, at which the network "
+                "runs.",
+                hint=f"Give a multiple of {self.at_once}.",
             )
-        least, left, found = 1 if self._program.batch_is_dynamic else size, self._samples, hashlib.sha256()
-        for inputs, _ in stoppable(self._split.batches(size, epoch=0, seed=self._seed)):
-            if left < least:
-                break
+        least = self._program.batch_bounds[0] if self._program.batch_is_dynamic else self.at_once
+        left, found = self._samples, hashlib.sha256()
+        for inputs, _ in stoppable(self._split.batches(self.at_once)):
             chosen = part_of(inputs, slice(left))
+            if sample_count(chosen) < least:
+                break
             self._hash(chosen, found)
             left -= sample_count(chosen)
             yield chosen
+            if not left:
+                break
         self.count, self.sha256 = self._samples - left, found.hexdigest()
 
     def _hash(self, inputs: BatchInputs, found: "hashlib._Hash") -> None:
@@ -58,6 +63,6 @@ class CalibrationImages:
                 found.update(tensor[sample].contiguous().numpy().tobytes())
 
 
-def _not_augmented(split: Split) -> Split:
-    """The training data as networks see data when they are used."""
-    return replace(split, augmentations=(), whole=None) if isinstance(split, SampleSplit) else split
+def _shuffled(split: Split, seed: int) -> Split:
+    """The training data as networks see data when they are used, in random order where they can be read so."""
+    return split.shuffled(seed) if isinstance(split, SampleSplit) else split

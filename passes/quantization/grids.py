@@ -25,6 +25,10 @@ WEIGHT_LIMIT = 127
 _SCALE_OF_ZEROS = 1 / WEIGHT_LIMIT
 #: A scale below it would be 0 in float16, in which NVIDIA's engines may hold it.
 _LEAST_SCALE = 2.0**-24
+#: Below it float16's numbers are ever fewer: such scales of weights are numbers of it, in the program as in files.
+_LEAST_NORMAL = 2.0**-14
+#: Scales up to this lie that far apart in float16 that grids get a 16th and more too wide for what they hold.
+COARSE_SCALE = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,18 @@ def grid_of(values: Range, form: Form) -> Grid:
     low, high = min(values.low, 0.0), max(values.high, 0.0)
     bound = max(-low, high)
     if form == "float8":
-        return float8_grid(float(_in_float16(np.array(_scale(bound / FLOAT8_LIMIT)))))
+        return float8_grid(float(_in_float16(np.array(_scale(bound / FLOAT8_LIMIT, form)))))
     if form == "symmetric":
-        return Grid(_scale(bound / WEIGHT_LIMIT), 0, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
+        return Grid(_scale(bound / WEIGHT_LIMIT, form), 0, -WEIGHT_LIMIT - 1, WEIGHT_LIMIT)
     if form != "affine":
         raise ValueError(f"activations are on no grid in the form {form!r}")
-    scale = _scale((high - low) / 255)
+    scale = _scale((high - low) / 255, form)
     return Grid(scale, min(round(-low / scale), 255), 0, 255)
 
 
 def is_too_narrow(values: Range, form: Form) -> bool:
-    """Whether the scale for a range would be 0 in float16, so that its grid is wider."""
-    return 0 < max(-values.low, values.high) / largest_number(form) < _LEAST_SCALE
+    """Whether the scale for a range would be 0 in the type that holds it, so that its grid is wider."""
+    return 0 < max(-values.low, values.high) / largest_number(form) < _least_scale(form)
 
 
 def largest_number(form: Form) -> float:
@@ -113,8 +117,13 @@ def largest_number(form: Form) -> float:
     return FLOAT8_LIMIT if form == "float8" else WEIGHT_LIMIT
 
 
-def _scale(scale: float) -> float:
-    return max(scale, _LEAST_SCALE) if scale > 0 else _SCALE_OF_ZEROS
+def _least_scale(form: Form) -> float:
+    """The smallest scale: files for CPUs, of the form "affine", hold scales in float32, others in float16."""
+    return float(np.finfo(np.float32).tiny) if form == "affine" else _LEAST_SCALE
+
+
+def _scale(scale: float, form: Form) -> float:
+    return max(scale, _least_scale(form)) if scale > 0 else _SCALE_OF_ZEROS
 
 
 def _in_float16(scales: NDArray[Any]) -> NDArray[Any]:
@@ -136,9 +145,11 @@ def weight_scales(weight: Tensor, axis: int, form: Form = "symmetric") -> Tensor
     """
     dims = [dim for dim in range(weight.ndim) if dim != axis]
     largest = weight.detach().abs().amax(dims) if dims else weight.detach().abs()
-    scales = (largest.float() / largest_number(form)).clamp_min(_LEAST_SCALE)
-    if form == "float8":
-        scales = torch.from_numpy(_in_float16(scales.cpu().numpy())).to(scales.device)
+    scales = (largest.float() / largest_number(form)).clamp_min(_least_scale(form))
+    is_coarse = scales < (math.inf if form == "float8" else _LEAST_NORMAL)
+    if form != "affine" and bool(is_coarse.any()):
+        in_float16 = torch.from_numpy(_in_float16(scales.cpu().numpy())).to(scales.device)
+        scales = torch.where(is_coarse, in_float16, scales)
     if not bool((largest > 0).any()):
         return torch.full_like(scales, _SCALE_OF_ZEROS)
     return torch.where(largest > 0, scales, scales.max())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch.fx import Graph, Node
 
 from prunec.passes.cost import Layer, layer_calls
-from prunec.passes.graphs import arguments, calls, operator_name
+from prunec.passes.graphs import arguments, calls, module_path, operator_name
 from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
@@ -107,12 +107,13 @@ def place(
 
     Args:
         program: The program, batch norms folded where they can be.
-        kept: Globs over layers, or roles, that stay in higher precision.
+        kept: Globs over layers, or roles, that stay in higher precision; so does a product of activations, as in
+            attention, where they match the path of the module that computes it.
         sensitive: Paths of further layers that do.
         form: Form of the grids: for "int4" weights of linear layers alone are placed.
 
     Raises:
-        UsageError: A glob matches no layer.
+        UsageError: A glob matches no layer and no module with a product of activations.
     """
     placing = _Placing(program, kept, sensitive, weights_alone=form == "int4")
     return Placement(placing.sites(), tuple(placing.weights), tuple(placing.layers))
@@ -127,6 +128,8 @@ class _Placing:
         self.graph, self._weights_alone = program.graph, weights_alone
         expanded = expand_roles(self.graph, kept)
         names = [layer.name for layer in program.layers()]
+        activation_products = [each for each in products(self.graph) if not isinstance(each, WeightProduct)]
+        names += [module_path(each.node) for each in activation_products]
         check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
         self._activations = _from_inputs(self.graph)
         self._order = {node: position for position, node in enumerate(self.graph.nodes)}
@@ -141,8 +144,8 @@ class _Placing:
             self._layer(call, layer, reason)
         if weights_alone:
             return
-        for product in products(self.graph):
-            if not isinstance(product, WeightProduct):
+        for product in activation_products:
+            if not matches([module_path(product.node)], expanded):
                 self._read_all(product.node, [tensor for tensor, _ in product.operands])
         self._follow(_masked_calls(program) - self._kept)
 

@@ -10,14 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunec.calibration.quantization.histograms import HALF, Histogram
-from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks, ranges_of
+from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks, ranges_of, weight_fallbacks
 from prunec.calibration.quantization.rounding_error import squared_error as errors_by_histogram
+from prunec.passes import capture
 from prunec.passes.quantization.grids import Form, Range, grid_of
 from prunec.passes.quantization.method_names import METHODS, Method
-from prunec.passes.quantization.placement import Placement, Site
+from prunec.passes.quantization.placement import Placement, Site, place
+from prunec.passes.quantization.quantizers import quantize
 
 FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
 #: Those of whole numbers, which tell fewer values near zero apart the wider they are.
@@ -239,3 +241,16 @@ def test_families_without_a_range_of_their_own_are_told(form: Form) -> None:
     for method in METHODS:
         for values in ranges_of(placement, histograms, RangeMethod(method), form).values():
             assert grid_of(values, form).scale > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_without_a_scale_in_float16_are_told(form: Form) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    with torch.no_grad():
+        network[0].weight[:2] *= 1e-9
+    program = capture(network.eval(), (torch.randn(2, 2, 4, 4),)).inference()
+    placement = place(program)
+    ranges = {site.family: Range(-1, 1) for site in placement.sites}
+    found = weight_fallbacks(placement, quantize(program, placement, ranges, form))
+    expected = {"0.weight": "weights so small that float16 has next to no scales for 2 of 4 grids"}
+    assert found == ({} if form == "affine" else expected)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunec.calibration.quantization.channel_maxima import channel_maxima
+from prunec.calibration.quantization.observing import observe
+from prunec.calibration.quantization.range_methods import RangeMethod, ranges_of
 from prunec.passes import capture
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
@@ -166,6 +168,40 @@ def test_zero_channels_and_masked_weights_stay() -> None:
     assert torch.equal(after.masks["wide.weight"], mask)
     assert all(bool(tensor.isfinite().all()) for tensor in after.tensors().values())
     assert_equal(program.double(), after.double(), inputs_of(3, 8, 8), 1e-5)
+
+
+class Dead(nn.Module):
+    """A layer with channels that weight decay has left a constant, behind a batch norm."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(4, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.second, self.head = nn.Conv2d(16, 8, 3, padding=1), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.norm.weight[:4], self.norm.bias[:4] = gain, 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.second(self.norm(self.first(x)).relu()).relu().mean((2, 3)))
+        return y
+
+
+@pytest.mark.parametrize("gain", [1e-12, 1e-6, 1e-3, 1e-2])
+def test_channels_that_are_all_but_dead_don_t_take_the_grid_from_others(gain: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4, 8, 8)
+    program = fold_batch_norms(capture(Dead(gain).eval(), (x[:2],))).program
+    result = equalize(program)
+    assert 1 <= result.stats["largest_factor"] <= 256
+    biases = [each.tensors()["first.bias"].abs().amax() for each in (program, result.program)]
+    assert biases[1] <= 10 * biases[0]
+    assert_equal(program.double(), result.program.double(), x.double(), 1e-5)
+    errors = []
+    for each in (program, result.program):
+        placement = place(each)
+        ranges = ranges_of(placement, observe(each, placement, [x]), RangeMethod("min-max"), "affine")
+        with torch.no_grad():
+            errors.append(relative_error(quantize(each, placement, ranges, "affine")(x), program(x)))
+    assert errors[1] < 2 * errors[0]
 
 
 def clips_of(path: Path, top: float) -> Counter[str]:

@@ -12,7 +12,17 @@ from hypothesis.extra.numpy import arrays
 
 from prunec.passes.errors import NumericMismatchError
 from prunec.passes.own_operators import FLOAT8_PER_CHANNEL, float8_numbers
-from prunec.passes.quantization.grids import WEIGHT_LIMIT, Form, Range, float8_grid, grid_of, weight_scales
+from prunec.passes.quantization.grids import (
+    WEIGHT_LIMIT,
+    Form,
+    Range,
+    float8_grid,
+    grid_of,
+    is_too_narrow,
+    largest_number,
+    rounded_weight,
+    weight_scales,
+)
 
 VALUES = st.floats(-1e30, 1e30, allow_subnormal=False)
 FORMS = st.sampled_from(["symmetric", "affine"])
@@ -131,3 +141,26 @@ def test_scales_of_weights_in_floating_point_are_held_by_float16() -> None:
     assert torch.equal(scales.half().float(), scales)
     assert bool((weight_scales(torch.zeros(3, 4), 0, "float8") > 0).all())
     assert bool(scales.isfinite().all())
+
+
+@pytest.mark.parametrize("form", ["symmetric", "affine", "float8"])
+@pytest.mark.parametrize("size", [1e-8, 3e-6, 1e-3])
+def test_small_weights_have_scales_that_their_files_hold(size: float, form: Form) -> None:
+    weight = size * torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    scales = weight_scales(weight, 0, form)
+    wanted = weight.abs().amax(1) / largest_number(form)
+    assert bool((scales >= 0.999999 * wanted).all())
+    if form == "affine":
+        torch.testing.assert_close(scales, wanted)
+        rounded = rounded_weight(weight, 0, form)
+        assert float((rounded - weight).norm() / weight.norm()) < 0.02, "files for CPUs have scales in float32"
+    elif bool((wanted < 2.0**-14).all()):
+        assert torch.equal(scales.half().float(), scales), "what a file in float16 makes of it is the scale itself"
+
+
+def test_activations_on_cpus_have_scales_of_any_size() -> None:
+    values = Range(-1e-7, 3e-7)
+    assert grid_of(values, "affine").scale == pytest.approx(4e-7 / 255)
+    assert not is_too_narrow(values, "affine")
+    assert grid_of(values, "symmetric").scale == 2.0**-24
+    assert is_too_narrow(values, "symmetric")

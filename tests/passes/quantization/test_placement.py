@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, calls, operator_name, unquantized
 from prunec.passes.program import Program
+from prunec.passes.quantization.attention import decompose_attention
 from prunec.passes.quantization.placement import Placement, place
 from prunec.passes.quantization.quantizers import quantizers
 from prunec.passes.sparsify import Sparsify
@@ -139,6 +140,44 @@ def test_a_kept_layer_between_sparse_ones_reads_and_writes_no_grid() -> None:
         assert [layer.reason for layer in placement.layers] == ["", reason, ""]
 
 
+class Attention(nn.Module):
+    """Attention of a module, in front of a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(16, 4, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+        return y
+
+
+def test_products_of_attention_are_kept_by_the_path_of_its_module() -> None:
+    program = decompose_attention(folded(Attention(), 2, 6, 16)).program
+    products = {node.name for node in calls(program.graph, "matmul")}
+    assert len(products) == 2
+    assert products <= {reader for reader, _ in reads(place(program))}
+    for kept in (("attention",), ("att*",)):
+        placement = place(program, kept)
+        assert not products & {reader for reader, _ in reads(placement)}
+        layers = {layer.layer: layer.is_quantized for layer in placement.layers}
+        assert layers["head"]
+        assert layers["attention.out_proj"] == (kept == ("attention",))
+    everything = place(program, ("*",))
+    assert (everything.sites, everything.weights) == ((), ())
+    with pytest.raises(UsageError, match="keep"):
+        place(program, ("attentions",))
+
+
+def test_nothing_is_put_on_a_grid_for_sparse_layers_that_are_kept() -> None:
+    layers = nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1)
+    sparse = Sparsify().run(folded(nn.Sequential(*layers), 2, 4, 9, 9)).program
+    assert {"2.weight", "4.weight"} <= sparse.masks.keys()
+    assert ("group_norm", "conv2d_1") in reads(place(sparse))
+    assert ("group_norm", "conv2d_1") not in reads(place(sparse, ("2",)))
+    assert place(sparse, ("*",)).sites == ()
+
+
 def test_paths_of_sensitive_layers_are_no_globs_and_no_roles() -> None:
     network = Net(lambda n, x: n.classifier(n.stem(x)), stem=nn.Conv2d(3, 4, 1), classifier=nn.Conv2d(4, 4, 1))
     placement = place(folded(network, 2, 3, 5, 5), (), ("stem", "cl*"))
@@ -154,7 +193,7 @@ def test_recurrent_layers_have_no_such_kernel() -> None:
     program = folded(Net(lambda n, x: n.head(n.lstm(x)[0]), lstm=nn.LSTM(4, 6), head=nn.Linear(6, 2)), 5, 2, 4)
     rows = place(program).layers
     assert [(row.operator, row.is_quantized, row.reason) for row in rows] == [
-        ("lstm", False, "no 8-bit kernel"), ("lstm", False, "no INT8 kernel"), ("linear", True, ""),
+        ("lstm", False, "no 8-bit kernel"), ("lstm", False, "no 8-bit kernel"), ("linear", True, ""),
     ]  # fmt: skip
 
 
