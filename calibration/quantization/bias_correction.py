@@ -20,6 +20,9 @@ from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.quantization.biases import set_bias
 
+#: How often every layer runs on each sample: as it is, with its unrounded weight, and with its new bias.
+RUNS_OF_CORRECTION = 3
+
 
 @torch.no_grad()
 def correct_biases(reference: Program, quantized: Program, inputs: BatchInputs) -> PassResult:

@@ -72,7 +72,8 @@ class LearnedRounding:
 
         Returns:
             The quantized program with other weights; as facts for each layer the error of its outputs on the samples
-            held back, by rounding to the nearest and learned, relative to the outputs' power, and whether it was taken.
+            held back, by rounding to the nearest and learned, relative to the outputs' power, whether it was taken, and
+            the multiply-accumulates of the learning.
 
         Raises:
             UsageError: The inputs are too few to hold some back, or the grids aren't those of whole numbers.
@@ -144,7 +145,13 @@ class _Learning:
             self.tensors[layer.weight].copy_(weight := choice.weight(learned))
             for run in runs:
                 run.env[layer.quantizer] = weight
-        self.facts.append({"layer": layer.name, "nearest": nearest, "learned": other, "taken": taken})
+        fact = {"layer": layer.name, "nearest": nearest, "learned": other, "taken": taken}
+        self.facts.append(fact | self._cost(layer.weight, len(rows), judged))
+
+    def _cost(self, weight: str, rows: int, judged: int) -> dict[str, int]:
+        """Multiply-accumulates: all rows for targets, those of the steps, those held back twice."""
+        each, stepped = self.tensors[weight].numel(), self.options.steps * min(self.options.batch, rows - judged)
+        return {"forward_macs": (rows + stepped + 2 * judged) * each, "backward_macs": stepped * each}
 
     def _inputs(self, call: Node, read: list[Tensor]) -> Tensor:
         """What a layer multiplies at some places of every sample, (groups, rows, K)."""

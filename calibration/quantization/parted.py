@@ -48,3 +48,16 @@ class _Part:
             chosen = (((numbers + 1) % self.every == 0) == self.is_last).nonzero().flatten()
             if len(chosen):
                 yield part_of(batch, chosen)
+
+
+@dataclass(eq=False)
+class Counted:
+    """Batches, with the number of samples that were read of them, repeated ones counted again."""
+
+    batches: Iterable[BatchInputs]
+    count: int = 0
+
+    def __iter__(self) -> Iterator[BatchInputs]:
+        for batch in self.batches:
+            self.count += sample_count(batch)
+            yield batch

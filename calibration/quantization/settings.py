@@ -11,25 +11,27 @@ from dataclasses import dataclass, replace
 import torch
 
 from prunec.calibration.one_shot import calibration_inputs
-from prunec.calibration.quantization.bias_correction import correct_biases
+from prunec.calibration.quantization.bias_correction import RUNS_OF_CORRECTION, correct_biases
 from prunec.calibration.quantization.calibrate import AUTO, Calibrate, WeightRounding, setting_words
 from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
 from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
-from prunec.calibration.quantization.parted import HELD_BACK_SHARE, PartedSamples
+from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Counted, PartedSamples
 from prunec.calibration.quantization.range_methods import RangeMethod
 from prunec.calibration.quantization.sensitivity import Progress, relative_squared_error, sensitivities
+from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
+from prunec.passes.quantization.equalization import equalize
 from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.method_names import METHODS, Method
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.preparation import prepared
-from prunec.passes.quantization.smoothing import smooth
+from prunec.passes.quantization.smoothing import smooth, smoothable
 from prunec.runtime.numerics import batch_sizes
 
 #: Samples whose values are in memory at once where weights and biases are chosen; sensitivities, for which the network
@@ -44,12 +46,17 @@ class Settled:
     """The settings that a network is calibrated by.
 
     Attributes:
-        options: The options, with all that was chosen; `rounding` is what weights are to be rounded by.
+        options: The options, with all that was chosen; `rounding` is what weights are to be rounded by, and `smooth` is
+            None where nothing can be smoothed.
         observed: The network in floating point, with its values; `ObservedProgram.quantized` puts it on grids.
         kept: Layers that stay in higher precision for a budget of multiply-accumulates, the most sensitive first.
         tried: What was tried, in words, and the relative squared error of the outputs by it, in order; empty where
             nothing was.
         held_back: Number of samples that it was judged on.
+        unchanged: The same network with neither equalized nor smoothed channels; None where that is what it is.
+        channels: What was done to channels.
+        samples_run: Samples that ran through the network for it, repeated ones counted again, but for sensitivities.
+        samples_for_sensitivity: Those that ran to tell which layers are kept for a budget.
     """
 
     options: Calibrate
@@ -57,6 +64,25 @@ class Settled:
     kept: tuple[str, ...]
     tried: Mapping[str, float]
     held_back: int
+    unchanged: ObservedProgram | None
+    channels: "ChannelChanges"
+    samples_run: int
+    samples_for_sensitivity: int
+
+
+@dataclass(frozen=True)
+class ChannelChanges:
+    """What was done to channels before they were observed.
+
+    Attributes:
+        equalized: Number of groups of channels that were equalized.
+        smoothed: Number of those that were smoothed.
+        largest_factor: Largest factor of a channel by equalization, or inverse of one; 1 where nothing was equalized.
+    """
+
+    equalized: int = 0
+    smoothed: int = 0
+    largest_factor: float = 1.0
 
 
 def settle(options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress) -> Settled:
@@ -74,20 +100,54 @@ def settle(options: Calibrate, program: Program, form: Form, samples: PartedSamp
     """
     if options.method == AUTO:
         return _Trying(options, program, form, samples, progress).best()
+    observing = _Observing(program, form, samples)
     named = replace(options, equalize=options.equalize is True, rounding=options.rounding or "nearest")
-    observed = _observed(named, program, form, samples)
-    return Settled(named, observed, _kept(named, observed, samples), {}, 0)
+    observed, channels = observing.of(named)
+    kept, for_sensitivity = _kept(named, observed, samples)
+    return Settled(
+        options=replace(named, smooth=named.smooth if channels.smoothed else None),
+        observed=observed,
+        kept=kept,
+        tried={},
+        held_back=0,
+        unchanged=observing.unchanged(named, channels),
+        channels=channels,
+        samples_run=observing.samples_run,
+        samples_for_sensitivity=for_sensitivity,
+    )
 
 
-def _observed(options: Calibrate, program: Program, form: Form, samples: PartedSamples) -> ObservedProgram:
-    """The network in the form that goes on grids, and its values."""
-    program = prepared(program, equalized=options.equalize is True)
-    if options.smooth is not None:
-        maxima = channel_maxima(program, fitting(program, samples.looked_at))
-        program = smooth(program, maxima, options.smooth).program
-    histograms = observe(program, place(program, options.keep, form=form), samples.looked_at)
-    method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
-    return ObservedProgram(program, options.keep, histograms, method, form)
+class _Observing:
+    """A network in the forms that go on grids, each with its values, and the samples that ran for them."""
+
+    def __init__(self, program: Program, form: Form, samples: PartedSamples) -> None:
+        self._program, self._form, self._looked_at = program, form, Counted(samples.looked_at)
+
+    @property
+    def samples_run(self) -> int:
+        """Samples that ran so far."""
+        return self._looked_at.count
+
+    def of(self, options: Calibrate) -> tuple[ObservedProgram, ChannelChanges]:
+        """The network by some options, and what they changed of its channels."""
+        program, channels = prepared(self._program, equalized=False), ChannelChanges()
+        if options.equalize:
+            result = equalize(program)
+            stats, program = result.stats, result.program
+            channels = ChannelChanges(equalized=stats["groups"], largest_factor=stats["largest_factor"])
+        if options.smooth is not None and smoothable(program):
+            maxima = channel_maxima(program, fitting(program, self._looked_at))
+            result = smooth(program, maxima, options.smooth)
+            channels, program = replace(channels, smoothed=result.stats["groups"]), result.program
+        histograms = observe(program, place(program, options.keep, form=self._form), self._looked_at)
+        method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
+        return ObservedProgram(program, options.keep, histograms, method, self._form), channels
+
+    def unchanged(self, options: Calibrate, channels: ChannelChanges) -> ObservedProgram | None:
+        """The network by the same options but with its channels as they were; None where nothing changed them."""
+        if not (channels.equalized or channels.smoothed):
+            return None
+        return self.of(replace(options, equalize=False, smooth=None))[0]
 
 
 def few(program: Program, samples: Iterable[BatchInputs], count: int = _TOGETHER) -> BatchInputs:
@@ -96,7 +156,9 @@ def few(program: Program, samples: Iterable[BatchInputs], count: int = _TOGETHER
     return calibration_inputs(((batch, None) for batch in samples), max(size, count))
 
 
-def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inputs: BatchInputs, seed: int) -> Program:
+def rounded(
+    rounding: WeightRounding, reference: Program, nearest: Program, inputs: BatchInputs, seed: int
+) -> PassResult:
     """A quantized program with its weights rounded so.
 
     Args:
@@ -107,19 +169,19 @@ def rounded(rounding: WeightRounding, reference: Program, nearest: Program, inpu
         seed: What learned rounding follows.
     """
     if rounding == "nearest":
-        return nearest
+        return PassResult(nearest, modified=False)
     learn = LearnedRounding(seed=seed).learn if rounding == "learned" else correct_biases
-    return learn(reference, nearest, inputs).program
+    return learn(reference, nearest, inputs)
 
 
-def _kept(options: Calibrate, observed: ObservedProgram, samples: PartedSamples) -> tuple[str, ...]:
-    """The layers that stay in higher precision for a budget of multiply-accumulates."""
+def _kept(options: Calibrate, observed: ObservedProgram, samples: PartedSamples) -> tuple[tuple[str, ...], int]:
+    """The layers that stay in higher precision for a budget of multiply-accumulates, and the samples that ran."""
     if options.keep_macs is None:
-        return ()
+        return (), 0
     placement = observed.placement()
     batches = list(fitting(observed.program, [few(observed.program, samples.looked_at, _FOR_SENSITIVITY)]))
     found = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
-    return most_sensitive(found, placement, options.keep_macs)
+    return most_sensitive(found, placement, options.keep_macs), (len(found) + 1) * sum(map(sample_count, batches))
 
 
 class _Trying:
@@ -130,9 +192,10 @@ class _Trying:
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         ways = (False, True) if options.equalize is None else (options.equalize,)
-        self.observed = {
-            equalized: _observed(replace(options, equalize=equalized), program, form, samples) for equalized in ways
-        }
+        self.observing = _Observing(program, form, samples)
+        found = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
+        self.observed = {equalized: observed for equalized, (observed, _) in found.items()}
+        self.channels = {equalized: channels for equalized, (_, channels) in found.items()}
         first = next(iter(self.observed.values()))
         self.judging = list(fitting(first.program, samples.held_back))
         if not self.judging:
@@ -142,7 +205,8 @@ class _Trying:
             )
         with torch.no_grad():
             self.expected = [feed(first.program, inputs) for inputs in stoppable(self.judging)]
-        self.kept = _kept(options, first, samples)
+        self.kept, self.samples_for_sensitivity = _kept(options, first, samples)
+        self.samples_run = sum(map(sample_count, self.judging))
 
     def best(self) -> Settled:
         """The best settings."""
@@ -156,18 +220,39 @@ class _Trying:
         words = min(self.tried, key=self.tried.__getitem__)
         settings, observed, program = found[words]
         if settings.rounding is None:
-            corrected = correct_biases(observed.program, program, few(observed.program, self.samples.looked_at)).program
+            inputs = few(observed.program, self.samples.looked_at)
+            corrected = correct_biases(observed.program, program, inputs).program
+            self.samples_run += RUNS_OF_CORRECTION * sample_count(inputs)
             other = setting_words(settings.method_text, settings.equalize is True, corrected=True)
             self._judged(other, corrected)
             is_better = self.tried[other] < self.tried[words]
             settings = replace(settings, rounding="corrected" if is_better else "nearest")
-        held_back = sum(map(sample_count, self.judging))
-        return Settled(settings, observed, self.kept, self.tried, held_back)
+        return self._settled(settings, observed)
+
+    def _settled(self, settings: Calibrate, observed: ObservedProgram) -> Settled:
+        channels = self.channels[settings.equalize is True]
+        settings = replace(settings, smooth=settings.smooth if channels.smoothed else None)
+        if channels.equalized and not channels.smoothed and False in self.observed:
+            unchanged: ObservedProgram | None = replace(self.observed[False], method=observed.method)
+        else:
+            unchanged = self.observing.unchanged(settings, channels)
+        return Settled(
+            options=settings,
+            observed=observed,
+            kept=self.kept,
+            tried=self.tried,
+            held_back=sum(map(sample_count, self.judging)),
+            unchanged=unchanged,
+            channels=channels,
+            samples_run=self.samples_run + self.observing.samples_run,
+            samples_for_sensitivity=self.samples_for_sensitivity,
+        )
 
     def _judged(self, words: str, program: Program) -> Program:
         """The program itself, once the error of its outputs is noted."""
         with torch.no_grad():
             given = [feed(program, inputs) for inputs in stoppable(self.judging)]
+        self.samples_run += sum(map(sample_count, self.judging))
         self.tried[words] = relative_squared_error(given, self.expected)
         total = len(self.observed) * len(METHODS) + (self.options.rounding is None)
         self.progress(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")

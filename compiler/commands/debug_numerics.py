@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ from prunec.runtime.numerics import as_arguments, batch_sizes, random_inputs
 from prunec.runtime.onnx_files import save_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
 
-#: Relative error from which a layer departs: of one that is rounded to 8 bits, and of the same one exported.
-GRIDS_THRESHOLD, EXPORT_THRESHOLD = 0.1, 1e-4
+#: Relative error from which a layer departs: of one that is rounded to 8 bits, of the same one exported, and of one on
+#: grids exported: values on the border of two numbers of a grid fall to either side, which layers behind carry on.
+GRIDS_THRESHOLD, EXPORT_THRESHOLD, GRIDS_EXPORT_THRESHOLD = 0.1, 1e-4, 0.02
+_EXPORTED = f"{MODEL_ONNX} under ONNX Runtime against {MODEL_PT2} in torch"
+_ON_GRIDS = "values on grids against float32, in torch"
 _BATCH = 2
 Values = Mapping[str, NDArray[Any]]
 
@@ -61,6 +64,7 @@ class NumericsComparison:
         first: The first layer that departs; None where none does.
         layers: The layers that both forms have.
         left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
+        exported: Of a network on grids, its ONNX file against the same network in torch; None for others.
     """
 
     bundle: str
@@ -69,6 +73,7 @@ class NumericsComparison:
     first: str | None
     layers: tuple[LayerDifference, ...]
     left_out: tuple[str, ...]
+    exported: "NumericsComparison | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -76,14 +81,15 @@ class NumericsComparison:
 
 
 def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None) -> NumericsComparison:
-    """Compare the quantized network of a bundle with the one in float32, or where nothing is on grids its ONNX file.
+    """Compare the ONNX file of a bundle with its network in torch, and a quantized one with the one in float32 first.
 
-    Both run on the same random inputs, two samples of the form that is known of the network's.
+    All of them run on the same random inputs, two samples of the form that is known of the network's.
 
     Args:
         path: The bundle's folder.
         seed: Seed of the inputs.
-        threshold: Relative error from which a layer departs; by default `GRIDS_THRESHOLD` or `EXPORT_THRESHOLD`.
+        threshold: Relative error from which a layer departs; by default `GRIDS_THRESHOLD` and, of the file,
+            `GRIDS_EXPORT_THRESHOLD`, or `EXPORT_THRESHOLD` where nothing is on grids.
 
     Raises:
         InputError: There is no intact bundle.
@@ -92,17 +98,25 @@ def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None)
     bundle = intact_bundle(path)
     program = bundle_program(bundle.folder)
     inputs = random_inputs(program, batch_sizes(program, (_BATCH,))[0], seed)
-    if is_quantized(program.graph):
-        compared, limit = "values on grids against float32, in torch", GRIDS_THRESHOLD
-        expected = _in_torch(without_quantizers(program), inputs)
-        got: Values = _in_torch(program, inputs)
-        layers = list(layer_calls(program.graph))
-    else:
-        compared, limit = f"{MODEL_ONNX} under ONNX Runtime against {MODEL_PT2} in torch", EXPORT_THRESHOLD
+    file = bundle.folder / MODEL_ONNX
+    if not is_quantized(program.graph):
         folded = fold_batch_norms(program).program  # as the export does
-        expected, layers = _in_torch(folded, inputs), list(layer_calls(folded.graph))
-        got = _in_onnx(bundle.folder / MODEL_ONNX, layers, inputs)
-    limit = limit if threshold is None else threshold
+        layers, expected = list(layer_calls(folded.graph)), _in_torch(folded, inputs)
+        limit = EXPORT_THRESHOLD if threshold is None else threshold
+        return _comparison(path, _EXPORTED, layers, (_in_onnx(file, layers, inputs), expected), limit)
+    layers, quantized = list(layer_calls(program.graph)), _in_torch(program, inputs)
+    limit = GRIDS_EXPORT_THRESHOLD if threshold is None else threshold
+    exported = _comparison(path, _EXPORTED, layers, (_in_onnx(file, layers, inputs), quantized), limit)
+    limit = GRIDS_THRESHOLD if threshold is None else threshold
+    values = quantized, _in_torch(without_quantizers(program), inputs)
+    return replace(_comparison(path, _ON_GRIDS, layers, values, limit), exported=exported)
+
+
+def _comparison(
+    path: Path, compared: str, layers: list[tuple[Node, Layer]], values: tuple[Values, Values], limit: float
+) -> NumericsComparison:
+    """What the layers of two forms yield, compared."""
+    got, expected = values
     rows = tuple(_differences(layers, got, expected, limit))
     return NumericsComparison(
         bundle=str(path),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.ledger import PRETRAINING
 from prunec.compiler.fairness.entry_places import named_options, place_of
 from prunec.compiler.fairness.run_card import Options
@@ -57,8 +58,12 @@ class ChainStages:
 
     @property
     def looked_at(self) -> int | None:
-        """Samples that were looked at without training, to change the network; None where an entry doesn't tell."""
-        samples = [known(entry.samples) for entry in self.entries if not trains(entry) and changes(entry)]
+        """Samples that were looked at without training, to change the network; None where an entry doesn't tell.
+
+        Those of a calibration are no part of the pruning: its options are compared, the number of samples among them.
+        """
+        looking = [entry for entry in self.entries if not trains(entry) and entry.stage != Calibrate.name]
+        samples = [known(entry.samples) for entry in looking if changes(entry)]
         return None if None in samples else sum(filter(None, samples))
 
     @property

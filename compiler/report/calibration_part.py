@@ -39,7 +39,9 @@ class CalibrationPart(Part):
     higher precision, and `layers` has every call of a layer in the order of execution. `fallbacks` are tensors whose
     values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero. `rounding`
     is that of the weights, and `output_errors` the squared error of the network's outputs on some of the images,
-    relative to their size, with weights rounded to the nearest and so; empty where they are. `tried` has the same error
+    relative to their size: with unchanged channels where they were equalized or smoothed, with weights rounded to the
+    nearest, and so; empty where all of that is the same. Weights were rounded by others than these images, where there
+    are any. `largest_factor` is that of an equalized channel, or the inverse of one. `tried` has the same error
     for all settings that were tried, on `held_back` of the images, on which nothing else hangs; empty where none were.
     `choice` tells of layers that stay in higher precision for a limit.
     """
@@ -58,6 +60,7 @@ class CalibrationPart(Part):
     tried: Maybe[SortedDict[float]] = NOT_RECORDED
     held_back: Maybe[Count] = NOT_RECORDED
     choice: Annotated[Maybe[LayerChoicePart] | None, NullMeans("no limit was asked for")] = NOT_RECORDED
+    largest_factor: Annotated[Maybe[float] | None, NullMeans("no channel was equalized")] = NOT_RECORDED
 
     @classmethod
     def of_fact(cls, fact: "Calibrated", target: Target) -> Self:
@@ -78,6 +81,7 @@ class CalibrationPart(Part):
             tried=dict(fact.tried),
             held_back=fact.held_back,
             choice=None if fact.choice is None else LayerChoicePart.of_choice(fact.choice),
+            largest_factor=fact.largest_factor,
         )
 
 

@@ -1,5 +1,6 @@
 """What a report says of INT8 and FP8, in words, shared by the terminal summary and the HTML page."""
 
+from prunec.calibration.quantization.calibrate import UNCHANGED
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
 from prunec.compiler.report.headline_figures import percent
 from prunec.compiler.report.layer_choice_words import choice_rows
@@ -40,12 +41,14 @@ def _layers_words(part: CalibrationPart) -> str:
 
 def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
     """What was done to weights, and what it brought; nothing where they are rounded to the nearest alone."""
+    factor = known(part.largest_factor)
     done = [
-        *(["channels equalized"] if part.equalized else []),
+        *(["channels equalized" + (f" by up to {factor:.3g}" if factor else "")] if part.equalized else []),
         *([] if part.smoothing is None else [f"outliers smoothed by {part.smoothing:g}"]),
         *([] if part.rounding == "nearest" else [f"rounding {part.rounding}"]),
     ]
-    errors = [part.output_errors[name] for name in ("nearest", part.rounding) if name in part.output_errors]
+    forms = dict.fromkeys((UNCHANGED, "nearest", part.rounding))
+    errors = [part.output_errors[name] for name in forms if name in part.output_errors]
     brought = " to ".join(f"{error:.2g}" for error in errors)
     words = ", ".join(done) + (f": squared error of the outputs from {brought}" if brought else "")
     return [("Weights", words)] if words else []

@@ -1,28 +1,21 @@
 """The step that puts a network's values on the grids of INT8 or FP8."""
 
-from functools import cache, partial
-
-import torch
-
-from prunec.calibration.quantization.calibrate import AUTO, Calibrate
-from prunec.calibration.quantization.observed_program import ObservedProgram
+from prunec.calibration.quantization.calibrate import AUTO, ROUNDING_STAGE, SETTINGS_STAGE, UNCHANGED, Calibrate
 from prunec.calibration.quantization.observing import fitting
 from prunec.calibration.quantization.parted import PartedSamples, parted
 from prunec.calibration.quantization.range_methods import fallbacks, weight_fallbacks
-from prunec.calibration.quantization.sensitivity import relative_squared_error
-from prunec.calibration.quantization.settings import few, rounded, settle
+from prunec.calibration.quantization.settings import ChannelChanges, Settled, few, settle
+from prunec.compiler.facts.choice_stages import SENSITIVITY
 from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
-from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
+from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
 from prunec.compiler.stages.calibration_images import CalibrationImages
 from prunec.compiler.stages.mixed_precision import booked, choose_layers
 from prunec.compiler.stages.pass_steps import check_masks
+from prunec.compiler.stages.weight_rounding import WeightRounder
 from prunec.passes.base import Aim
-from prunec.passes.feeding import feed
-from prunec.passes.program import Program
 from prunec.passes.quantization.placement import KEPT, NOT_LINEAR, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
-from prunec.passes.quantization.quantizers import is_quantized
 from prunec.runtime.int8_form import form_of
 
 #: Images of which the ranges of values hang on single ones.
@@ -42,14 +35,14 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         return StepOutput(given.program, modified=False, cost=StepCost(), aim=aim, note=note)
     samples = parted(images, options.samples) if options.method == AUTO else PartedSamples(images)
     settled = settle(options, given.program, form, samples, progress.step)
-    options, observed = settled.options, settled.observed
-    finish = cache(partial(_finished, options, given, observed, samples))
+    asked, options, observed = options, settled.options, settled.observed
+    rounder = WeightRounder(given, settled, samples)
     choice, kept = None, settled.kept
     if options.limit is not None:
         batches = list(fitting(observed.program, [few(observed.program, samples.looked_at)]))
-        choice = choose_layers(options, given, observed, batches, lambda kept: finish(kept)[0])
+        choice = choose_layers(options, given, observed, batches, rounder)
         kept = choice.search.kept
-    (quantized, errors), placement = finish(kept), observed.placement(kept)
+    quantized, placement = rounder(kept), observed.placement(kept)
     check_masks(quantized)
     fact = Calibrated(
         options=options,
@@ -57,39 +50,39 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         sha256=images.sha256,
         layers=placement.layers,
         fallbacks={**fallbacks(placement, observed.histograms, form), **weight_fallbacks(placement, quantized)},
-        output_errors=errors,
+        output_errors=rounder.errors(kept),
         tried=settled.tried,
         held_back=settled.held_back,
         choice=choice,
+        largest_factor=settled.channels.largest_factor if settled.channels.equalized else None,
     )
+    said = (_note(fact, images), _channel_note(asked, settled.channels, fact), _judged_note(rounder))
     return StepOutput(
         quantized if placement.weights else given.program,
         modified=bool(placement.weights),
         fact=fact,
         cost=StepCost(samples=images.count),
-        beside=() if choice is None else booked(choice, options, given),
+        beside=(*_booked(settled, rounder, images, given), *(() if choice is None else booked(choice, options, given))),
         aim=_aim(placement, options, precision),
-        note=" ".join(filter(None, (_note(fact, images), _nothing_done(placement, options, precision)))),
+        note=" ".join(filter(None, (*said, _nothing_done(placement, options, precision)))),
     )
 
 
-def _finished(
-    options: Calibrate, given: StepInput, observed: ObservedProgram, samples: PartedSamples, kept: tuple[str, ...]
-) -> tuple[Program, dict[str, float]]:
-    """The network on grids but for some layers, weights rounded as is asked for; errors as `Calibrated` has them."""
-    nearest, rounding = observed.quantized(kept), options.rounding or "nearest"
-    if rounding == "nearest" or not is_quantized(nearest.graph):
-        return nearest, {}
-    given.request.settings.progress.stage(f"round weights, {rounding}")
-    inputs = few(observed.program, samples.looked_at)
-    result = rounded(rounding, observed.program, nearest, inputs, given.seed)
-    with torch.no_grad():
-        expected = feed(observed.program, inputs)
-        errors = {
-            name: relative_squared_error(feed(each, inputs), expected)
-            for name, each in (("nearest", nearest), (rounding, result))
-        }
-    return result, errors
+def _booked(
+    settled: Settled, rounder: WeightRounder, images: CalibrationImages, given: StepInput
+) -> tuple[Beside, ...]:
+    """What ran beside the one run over the images, for the ledger."""
+    costs: dict[str, StepCost | None] = {
+        SETTINGS_STAGE: _run(settled.samples_run - images.count),
+        SENSITIVITY: _run(settled.samples_for_sensitivity),
+        ROUNDING_STAGE: rounder.cost,
+    }
+    weights = given.history[-1].weights
+    return tuple(Beside(stage, settled.options, cost, weights) for stage, cost in costs.items() if cost is not None)
+
+
+def _run(samples: int) -> StepCost | None:
+    return StepCost(samples=samples) if samples > 0 else None
 
 
 def _aim(placement: Placement, options: Calibrate, precision: str) -> Aim:
@@ -134,6 +127,27 @@ def _note(fact: Calibrated, images: CalibrationImages) -> str:
         name, oddity = next(iter(fact.fallbacks.items()))
         said.append(f"{len(fact.fallbacks)} tensors tell no range, or hardly any ({name}: {oddity}).")
     return " ".join(said)
+
+
+def _channel_note(asked: Calibrate, channels: ChannelChanges, fact: Calibrated) -> str:
+    """What equalization and smoothing found nothing to do, or made worse."""
+    said = []
+    if asked.smooth is not None and not channels.smoothed:
+        said.append("smooth did nothing: no layer norm is followed by layers alone.")
+    if asked.equalize and not channels.equalized:
+        said.append("equalize did nothing: no channels lie between layers alone.")
+    before, after = (fact.output_errors.get(name, 0.0) for name in (UNCHANGED, "nearest"))
+    if UNCHANGED in fact.output_errors and after > before:
+        names = " and ".join(["equalize"] * bool(channels.equalized) + ["smooth"] * bool(channels.smoothed))
+        said.append(f"{names} raised the squared error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
+    return " ".join(said)
+
+
+def _judged_note(rounder: WeightRounder) -> str:
+    """Where errors aren't those of images that nothing was learned from."""
+    if not rounder.learns_from_judged:
+        return ""
+    return "Errors of the outputs are those on the images that weights were rounded by: there are no others."
 
 
 def _unmet(choice: LayerChoice, rounding: str) -> str:

@@ -85,6 +85,21 @@ def test_a_grid_that_is_too_narrow_is_found(bundle: Path) -> None:
     assert "grids" in found.compared
 
 
+def test_a_file_on_grids_is_compared_with_the_network(bundle: Path) -> None:
+    found = debug_numerics(with_program(bundle, on_grids())).exported
+    assert found is not None
+    assert [row.layer for row in found.layers] == ["0", "2", "4"]
+    assert (found.first, found.left_out, found.threshold) == (None, (), 0.02)
+    model = onnx.load(bundle / "model.onnx")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "2.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * np.float32(0.5), bias.name))
+    onnx.save(model, bundle / "model.onnx")
+    seal(bundle)
+    wrong = debug_numerics(bundle)
+    assert wrong.exported is not None
+    assert (wrong.first, wrong.exported.first) == (None, "2"), "torch alone doesn't see it"
+
+
 def test_the_command_prints_tables_and_json(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["debug", "numerics", str(bundle)]) == 0
     out = capfd.readouterr().out
@@ -94,7 +109,12 @@ def test_the_command_prints_tables_and_json(bundle: Path, capfd: pytest.CaptureF
     assert run(["debug", "numerics", str(bundle), "--json", "--threshold", "0.000001"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["first"], found["threshold"], len(found["layers"])) == ("0", 1e-6, 3)
-    assert set(found) == {"bundle", "compared", "threshold", "first", "layers", "left_out"}
+    assert set(found) == {"bundle", "compared", "threshold", "first", "layers", "left_out", "exported"}
+    assert (found["exported"]["threshold"], len(found["exported"]["layers"])) == (1e-6, 3)
+    assert run(["debug", "numerics", str(bundle)]) == 0
+    out = capfd.readouterr().out
+    assert "against float32" in out
+    assert "model.onnx under ONNX Runtime" in out
 
 
 def test_only_intact_bundles_are_looked_at(bundle: Path) -> None:

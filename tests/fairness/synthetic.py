@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.ledger import PRETRAINING, RANDOM
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
@@ -69,7 +70,7 @@ def booked(step: Any, *, augment: Sequence[str] = ("flip",), **changes: Any) -> 
     if isinstance(step, Recover):
         of_the_project = {"loss": "cross-entropy", "augment": list(augment), "processes": 1}
         return trained(options | of_the_project | changes, dict(resolved.places))
-    looks = step.name == "re-estimate-batchnorm" or "inputs" in getattr(step, "needs", ())
+    looks = step.name in ("re-estimate-batchnorm", Calibrate.name) or "inputs" in getattr(step, "needs", ())
     options |= changes
     samples = int(options["samples"]) if looks else 0
     return entry(step.name, options, places=dict(resolved.places), samples=samples)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from prunec.calibration.batchnorm import ReestimateBatchNorm
+from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.fairness.card_reading import read_cards
 from prunec.compiler.fairness.comparison_levels import compare_pair
 from prunec.compiler.fairness.report_cards import report_card
@@ -46,6 +47,13 @@ def test_stages_of_a_chain() -> None:
     samples = 128 + 200
     trained = 5 + (3 + 2 + 4) / 2
     assert run.operations == pytest.approx(trained, rel=1e-9), f"{samples} samples cost nothing that is booked"
+
+
+def test_images_of_a_calibration_are_no_epochs_of_pruning() -> None:
+    plain, calibrated = card(booked(PRUNED)), card(booked(PRUNED), booked(Calibrate(samples=200)), name="b")
+    assert calibrated.pruning == plain.pruning
+    assert calibrated.compression is not None
+    assert calibrated.compression["calibrate.samples"] == 200
 
 
 def test_a_teacher_and_hooks_count_as_operations() -> None:

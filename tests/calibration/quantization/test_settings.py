@@ -1,10 +1,12 @@
 """Settings that are tried, samples that are held back, and layers that a budget keeps in higher precision."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Interpreter
 
 from prunec.calibration.quantization.calibrate import Calibrate, setting_words
 from prunec.calibration.quantization.macs_budget import most_sensitive
@@ -14,6 +16,7 @@ from prunec.calibration.quantization.sensitivity import LayerSensitivity, relati
 from prunec.calibration.quantization.settings import Settled, few, rounded, settle
 from prunec.passes import capture
 from prunec.passes.errors import UsageError
+from prunec.passes.feeding import feed
 from prunec.passes.program import Program
 from prunec.passes.quantization.placement import SENSITIVE, place
 
@@ -152,9 +155,63 @@ def test_rounding_is_as_it_is_called(program: Program) -> None:
     settled = settled_by(program, Calibrate(method="mse"))
     nearest = settled.observed.quantized()
     inputs = few(settled.observed.program, [images(8)])
-    assert rounded("nearest", settled.observed.program, nearest, inputs, 0) is nearest
-    corrected = rounded("corrected", settled.observed.program, nearest, inputs, 0)
+    assert rounded("nearest", settled.observed.program, nearest, inputs, 0).program is nearest
+    corrected = rounded("corrected", settled.observed.program, nearest, inputs, 0).program
     assert not torch.equal(corrected.tensors()["head.bias"], nearest.tensors()["head.bias"])
+
+
+@pytest.mark.parametrize(
+    ("options", "whole_runs"),
+    [
+        (Calibrate(), 48),
+        (Calibrate(equalize=True), 2 * 48),
+        (Calibrate(smooth=0.5), 48),
+        # Two forms are observed on what is looked at; all ways, and floating point, run on what is held back.
+        (Calibrate(method="auto", rounding="nearest"), 2 * 36 + 9 * 12),
+        (Calibrate(method="auto", equalize=False, rounding="nearest"), 36 + 5 * 12),
+        # A correction runs every layer three times on what is looked at, and is one way more.
+        (Calibrate(method="auto", equalize=False), 36 + 6 * 12 + 3 * 36),
+    ],
+)
+def test_every_sample_that_runs_is_counted(
+    program: Program, options: Calibrate, whole_runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = Counter[str]()
+
+    def feeding(program: Program, inputs: Tensor) -> object:
+        ran["fed"] += len(inputs)
+        return feed(program, inputs)
+
+    def running(self: Interpreter, *args: Tensor, **rest: object) -> object:
+        ran["observed"] += len(args[0])
+        return Interpreter.run(self, *args, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("prunec.calibration.quantization.settings.feed", feeding)
+    monkeypatch.setattr("prunec.calibration.quantization.observing._Observing.run", running, raising=False)
+    if options.method == "auto":
+        found = settled_by(program, options)
+    else:
+        found = settled_by(program, options, PartedSamples([images(24), images(24, 2)]))
+    assert found.samples_run == whole_runs
+    corrections = 3 * 36 if options.method == "auto" and options.rounding is None else 0
+    assert sum(ran.values()) == whole_runs - corrections
+
+
+def test_a_budget_books_what_its_sensitivities_ran(program: Program) -> None:
+    settled = settled_by(program, Calibrate(keep_macs=0.5))
+    assert settled.samples_for_sensitivity == (4 + 1) * 32
+    assert settled_by(program, Calibrate()).samples_for_sensitivity == 0
+
+
+def test_what_equalization_and_smoothing_did_is_told(program: Program) -> None:
+    settled = settled_by(program, Calibrate(equalize=True, smooth=0.5))
+    assert settled.channels.equalized > 0
+    assert settled.channels.largest_factor > 1
+    assert (settled.channels.smoothed, settled.options.smooth) == (0, None), "there is no layer norm"
+    assert settled.unchanged is not None
+    weights = [each.program.tensors()["deep.weight"] for each in (settled.unchanged, settled.observed)]
+    assert not torch.equal(*weights)
+    assert settled_by(program, Calibrate()).unchanged is None
 
 
 def test_few_samples_are_as_many_as_the_network_takes(program: Program) -> None:
