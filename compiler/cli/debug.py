@@ -23,8 +23,8 @@ def numerics(
             "--threshold",
             min=0,
             metavar="X",
-            help="Relative error from which a layer departs; 0.1 of INT8 from float32, 1e-4 of ONNX from torch, 0.02 of ONNX "
-            "on grids.",
+            help="Relative error from which a layer departs; 0.1 of INT8 from float32, 1e-4 of ONNX from torch, 0.02 "
+            "of INT8 in ONNX from torch.",
         ),
     ] = None,
     seed: options.Seed = 0,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prunec.calibration.quantization.calibrate import AUTO, Calibrate, setting_words
+from prunec.calibration.quantization.calibrate import AUTO, ROUNDING_STAGE, SETTINGS_STAGE, Calibrate, setting_words
 from prunec.compiler.commands.verify_claims import Claim, is_own, pipeline_of, rule
 from prunec.compiler.facts.choice_stages import SPLITS, samples_run
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision, macs_share
@@ -114,6 +114,14 @@ def _entry_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
         if entry.stage == Calibrate.name:
             yield Claim("calibration.images", told.images, entry.samples)
     yield from _aim_claims(report, len(told.layers) - _count(told))
+    if told.largest_factor == NOT_RECORDED:  # nor is what ran beside it, in reports from before
+        return
+    booked = {entry.stage for entry in report.ledger if not entry.run and entry.weights_out is None}
+    yield Claim("calibration.output_errors, the ledger", ROUNDING_STAGE in booked, bool(told.output_errors))
+    if told.tried != NOT_RECORDED and told.tried:
+        yield rule("calibration.tried, the ledger has what it ran", SETTINGS_STAGE in booked)
+    factor = known(told.largest_factor)
+    yield rule("calibration.largest_factor is one of equalization", factor is None or (told.equalized and factor >= 1))
 
 
 def _aim_claims(report: Report, on_grids: int) -> Iterator[Claim]:

@@ -189,12 +189,17 @@ def _dense_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     report = bundle.report
     layers = unique_layers(program)
     is_whole = len(layers) == len(report.layers)  # but where branches were removed
-    if not is_whole or not is_own(pipeline_of(report)) or is_quantized(program.graph):
+    if not is_whole or not is_own(pipeline_of(report)):
         yield Claim("macs.dense", report.macs.dense, NOT_CHECKED)
         yield Claim("parameters.dense", report.parameters.dense, NOT_CHECKED)
         return
     rows = {layer.weight: row for row, layer in zip(report.layers, layers, strict=True)}
     yield Claim("macs.dense", report.macs.dense, _dense_macs(program, rows))
+    if is_quantized(program.graph):  # of norms that were folded nothing is left to count
+        weights = sum(math.prod(row.shape) for name, row in rows.items() if name in program.parameters())
+        yield rule("parameters.dense >= weights of the dense layers", report.parameters.dense >= weights)
+        yield Claim("parameters.dense", report.parameters.dense, NOT_CHECKED)
+        return
     plan = PruningPlan.from_json(_plan_text(bundle))
     kept = kept_of(plan, program)[1]
     yield Claim("parameters.dense", report.parameters.dense, _dense_parameters(program, rows, kept))

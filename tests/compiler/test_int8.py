@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.calibration.splits import SampleSplit
-from prunec.compiler.bundle.bundle_reader import bundle_program
+from prunec.compiler.bundle.bundle_reader import bundle_program, intact_bundle
 from prunec.compiler.commands.verify_bundle import verify_bundle
+from prunec.compiler.commands.verify_network import network_claims
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.report.report import Report
@@ -251,6 +252,15 @@ def test_verify_passes(name: str, request: pytest.FixtureRequest) -> None:
     assert "numbers of grids within half a step" in checks_of(folder)["ONNX weights"][1]
 
 
+@pytest.mark.parametrize("name", ["on_cpu", "sparse", "float8"])
+def test_dense_macs_are_checked_without_the_dense_network(name: str, request: pytest.FixtureRequest) -> None:
+    report, folder = request.getfixturevalue(name)
+    claims = {claim.path: claim for claim in network_claims(intact_bundle(folder), bundle_program(folder))}
+    assert claims["macs.dense"].found == report.macs.dense
+    assert "parameters.dense" in checks_of(folder)["report against the program"][1]
+    assert "macs.dense" not in checks_of(folder)["report against the program"][1]
+
+
 def in_graph(change: Callable[[onnx.GraphProto], object]) -> Edit:
     def edit(folder: Path) -> None:
         model = onnx.load(folder / "model.onnx")
@@ -434,6 +444,33 @@ def test_a_calibration_that_holds_every_layer_back_is_not_done(
     settings = replace(settings, allow_noop=True)
     assert compile_model(program, "cpu-int8", pipeline, data, tmp_path / "c", settings=settings).exit_code == 0
     assert failed(tmp_path / "c") == {}
+
+
+def test_what_equalization_and_rounding_bring_is_told_and_booked(program: Program, data: Data, tmp_path: Path) -> None:
+    settings = replace(FAST, build_engine=False)
+    pipeline = "calibrate{samples=96,equalize=true,smooth=0.5,rounding=learned}"
+    report = compile_model(program, "cpu-int8", pipeline, data, tmp_path / "b", settings=settings)
+    part, steps = known(report.calibration), known(report.steps)
+    assert part is not None
+    assert steps is not None
+    assert set(part.output_errors) == {"unchanged channels", "nearest", "learned"}
+    factor = known(part.largest_factor)
+    assert factor is not None
+    assert 1 <= factor <= 256
+    assert part.smoothing is None
+    assert "smooth did nothing" in str(steps[-1].note)
+    assert "weights were rounded by" not in str(steps[-1].note), "there are 32 others"
+    assert dict(summary_rows(report))["Weights"].startswith(
+        f"channels equalized by up to {factor:.3g}, rounding learned"
+    )
+    beside = {entry.stage: entry for entry in known(report.ledger) or () if entry.weights_out is None}
+    assert beside["calibration-settings"].samples == 96, "once more with unchanged channels"
+    assert beside["weight-rounding"].samples == 64 + 4 * 32
+    macs = known(beside["weight-rounding"].macs_per_sample)
+    assert macs is not None
+    assert macs.forward > report.macs.compiled
+    assert macs.backward > 0
+    assert failed(tmp_path / "b") == {}
 
 
 def test_int8_needs_data(program: Program, tmp_path: Path) -> None:
