@@ -89,12 +89,14 @@ def fallbacks(placement: Placement, histograms: Mapping[str, Histogram], form: F
     return {family: oddity for family, oddity in found.items() if oddity}
 
 
-def weight_fallbacks(placement: Placement, quantized: Program) -> Mapping[str, str]:
+def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Mapping[str, str]:
     """The weights of a quantized program for which float16 has next to no scales, and for how many of their grids.
 
     Such grids are wider than the weights, and those of weights that are smaller still are as wide. Files for CPUs hold
     scales in float32: for them there are none.
     """
+    if form == "affine":
+        return {}
     found, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
     for quantizer in quantizers(quantized.graph):
         if quantizer.source.name not in sources:

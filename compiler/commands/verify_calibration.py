@@ -117,7 +117,8 @@ def _entry_claims(report: Report, told: CalibrationPart) -> Iterator[Claim]:
     if told.largest_factor == NOT_RECORDED:  # nor is what ran beside it, in reports from before
         return
     booked = {entry.stage for entry in report.ledger if not entry.run and entry.weights_out is None}
-    yield Claim("calibration.output_errors, the ledger", ROUNDING_STAGE in booked, bool(told.output_errors))
+    if told.output_errors:
+        yield rule("calibration.output_errors, the ledger has what they ran", ROUNDING_STAGE in booked)
     if told.tried != NOT_RECORDED and told.tried:
         yield rule("calibration.tried, the ledger has what it ran", SETTINGS_STAGE in booked)
     factor = known(told.largest_factor)

@@ -49,7 +49,7 @@ def calibrate(options: Calibrate, given: StepInput) -> StepOutput:
         images=images.count,
         sha256=images.sha256,
         layers=placement.layers,
-        fallbacks={**fallbacks(placement, observed.histograms, form), **weight_fallbacks(placement, quantized)},
+        fallbacks={**fallbacks(placement, observed.histograms, form), **weight_fallbacks(placement, quantized, form)},
         output_errors=rounder.errors(kept),
         tried=settled.tried,
         held_back=settled.held_back,

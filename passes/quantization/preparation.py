@@ -23,7 +23,7 @@ def _check_finite(program: Program) -> None:
     for name, tensor in program.parameters().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())
-            of_layer = f" of layer {layers[name]}" * (name in layers)
+            of_layer = f" of layer {layers[name]}" if name in layers else ""
             raise NumericMismatchError(
                 f"{name}{of_layer} has {count} of {tensor.numel()} numbers that are not finite, for which there is no "
                 "grid.",
