@@ -237,7 +237,7 @@ def test_no_more_than_all_layers_are_kept_and_the_compile_says_so(compiled: Comp
     assert failed(tmp_path / "b").keys() == {"outcome"}
 
 
-@pytest.mark.parametrize("rounding", ["corrected", "learned"])
+@pytest.mark.parametrize("rounding", ["corrected", pytest.param("learned", marks=pytest.mark.long)])
 def test_what_is_rounded_otherwise_is_judged_again(step: Step, rounding: str) -> None:
     output = step(f"calibrate{{max_drop_points=0.5,samples=64,rounding={rounding}}}")
     choice = chosen(output)
