@@ -27,7 +27,8 @@ def choice_rows(report: Report) -> list[tuple[str, str]]:
     choice = layer_choice(report)
     if choice is None:
         return []
-    return [("Mixed precision", _choice_words(choice)), ("Sensitivity", _sensitivity_words(choice))]
+    rows = [("Mixed precision", _choice_words(choice))]
+    return [*rows, ("Sensitivity", _sensitivity_words(choice))] if choice.sensitivities else rows
 
 
 def _choice_words(choice: LayerChoicePart) -> str:

@@ -15,6 +15,7 @@ from prunec.calibration.data import Data
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.bundle.bundle_names import STORED_LAYERS
 from prunec.compiler.bundle.bundle_reader import bundle_program
+from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.request import Request
@@ -46,6 +47,7 @@ from prunec.passes.quantization.quantizers import is_quantized, quantizers
 from prunec.passes.unknown import Unknown, known
 from prunec.passes.whole_file import write_whole
 from prunec.runtime.costs.cost_file import costs_json
+from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.evaluate import evaluate
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
@@ -362,6 +364,14 @@ def test_a_cost_model_decides_the_order(compiled: Compile, program: Program, tmp
     assert "error per measured millisecond" in rows["Sensitivity"]
     assert "the layers in higher precision follow from the file" in rows["Cost model"]
     assert failed(tmp_path / "b") == {}
+
+
+def test_predicted_milliseconds_are_costs_where_a_goal_in_time_has_them(step: Step) -> None:
+    roofline = roofline_costs(Target.parse("l4-int8"), batch=1)
+    assert isinstance(roofline, RooflineCosts)
+    search = chosen(step(LIMIT, costs=Costs(roofline))).search
+    assert (search.cost_source, search.kept) == ("roofline", (FRAGILE,))
+    assert all(0 < each.cost < 1 for each in search.sensitivities)
 
 
 def test_a_resumed_compile_keeps_the_layers_that_it_chose(

@@ -74,7 +74,8 @@ CASES = {
         (
             *("-t", "l4-int8", "--no-engine", "--allow-noop"),
             *("--pipeline", "calibrate{max_output_error=1e-5,rounding=corrected}"),
-        )
+        ),
+        whole=True,
     ),
     "controls": Case(
         (
