@@ -78,6 +78,9 @@ CASES = {
         whole=True,
     ),
     "fp8": Case(("-t", "l4-2:4-fp8", "--no-engine", "--pipeline", f"{_PRUNE} sparsify calibrate"), whole=True),
+    "settings": Case(
+        ("-t", "l4-int8", "--no-engine", "--allow-noop", "--pipeline", "calibrate{method=auto,keep_macs=0.1}")
+    ),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),
