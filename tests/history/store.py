@@ -71,6 +71,7 @@ CASES = {
     "in-time": Case(("-t", "cpu", "--pipeline", f"{_IN_TIME} {_RECOVER}"), whole=True),
     "int8": Case(("-t", "cpu-int8", "--pipeline", f"{_PRUNE} {_RECOVER} calibrate{{rounding=corrected}}"), whole=True),
     "fp8": Case(("-t", "l4-2:4-fp8", "--no-engine", "--pipeline", f"{_PRUNE} sparsify calibrate"), whole=True),
+    "int4": Case(("-t", "a100-int4", "--no-engine", "--pipeline", "calibrate"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),
