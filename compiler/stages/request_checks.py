@@ -71,8 +71,8 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         )
     if target.precision == "fp8" and any(options.method == "entropy" for options in calibrations):
         raise UsageError(
-            f"{CALIBRATE}: ranges by entropy are for whole numbers; on {target}, whose numbers are denser near zero, they "
-            "clip far too much.",
+            f"{CALIBRATE}: ranges by entropy are for whole numbers; those of {target} are denser near zero, and it clips "
+            "far too much.",
             hint="Use method=mse, min-max or percentile.",
         )
     if not count and target.on_grids:
