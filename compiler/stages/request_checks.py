@@ -71,7 +71,7 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         )
     if target.precision == "fp8" and any(options.method == "entropy" for options in calibrations):
         raise UsageError(
-            f"{CALIBRATE}: ranges by entropy are for whole numbers; those of {target} are denser near zero, and it clips "
+            f"{CALIBRATE}: ranges by entropy suit whole numbers; those of {target} are denser near 0, and they clip "
             "far too much.",
             hint="Use method=mse, min-max or percentile.",
         )
