@@ -129,6 +129,9 @@ class _Trying:
         self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
+        self.methods = [
+            each for each in METHODS if not (form == "float8" and each == "entropy")
+        ]  # it clips far too much
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observed = {
             equalized: _observed(replace(options, equalize=equalized), program, form, samples) for equalized in ways
@@ -148,7 +151,7 @@ class _Trying:
         """The best settings."""
         found = {}
         for equalized, observed in self.observed.items():
-            for method in METHODS:
+            for method in self.methods:
                 each = replace(observed, method=RangeMethod(method, self.options.percentile))
                 settings = replace(self.options, method=method, equalize=equalized)
                 words = setting_words(settings.method_text, equalized)
@@ -169,6 +172,6 @@ class _Trying:
         with torch.no_grad():
             given = [feed(program, inputs) for inputs in stoppable(self.judging)]
         self.tried[words] = relative_squared_error(given, self.expected)
-        total = len(self.observed) * len(METHODS) + (self.options.rounding is None)
+        total = len(self.observed) * len(self.methods) + (self.options.rounding is None)
         self.progress(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")
         return program

@@ -81,6 +81,7 @@ CASES = {
     "settings": Case(
         ("-t", "l4-int8", "--no-engine", "--allow-noop", "--pipeline", "calibrate{method=auto,keep_macs=0.1}")
     ),
+    "int4": Case(("-t", "a100-int4", "--no-engine", "--pipeline", "calibrate"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),
