@@ -30,6 +30,7 @@ from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.layer_choice_words import trial_rows
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import report_line, summary_rows
+from prunec.calibration.quantization import settings as quantization_settings
 from prunec.compiler.stages import calibrate_step, mixed_precision
 from prunec.compiler.stages.calibrate_step import calibrate
 from prunec.compiler.stages.driver import compile_model
@@ -284,7 +285,7 @@ def test_a_rounding_that_misses_the_limit_is_told(
             changed.tensors()["8.bias"][0] += 100
         return PassResult(changed, True)
 
-    monkeypatch.setattr(calibrate_step, "correct_biases", ruined)
+    monkeypatch.setattr(quantization_settings, "correct_biases", ruined)
     progress = Notes()
     report = compiled("calibrate{max_drop_points=0.5,rounding=corrected}", progress=progress)
     choice = choice_of(report)

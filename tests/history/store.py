@@ -79,7 +79,8 @@ CASES = {
     ),
     "fp8": Case(("-t", "l4-2:4-fp8", "--no-engine", "--pipeline", f"{_PRUNE} sparsify calibrate"), whole=True),
     "settings": Case(
-        ("-t", "l4-int8", "--no-engine", "--allow-noop", "--pipeline", "calibrate{method=auto,keep_macs=0.1}")
+        ("-t", "l4-int8", "--no-engine", "--allow-noop", "--pipeline", "calibrate{method=auto,keep_macs=0.1}"),
+        whole=True,
     ),
     "int4": Case(("-t", "a100-int4", "--no-engine", "--pipeline", "calibrate"), whole=True),
     "controls": Case(
