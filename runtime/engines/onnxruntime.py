@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -100,7 +101,12 @@ class OnnxRuntimeSession(Session):
 
 def _kinds(path: Path) -> tuple[set[int], bool]:
     """The types of a file's weights, and whether the file has grids with scales in float16."""
-    graph = onnx.load(path, load_external_data=False).graph
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, DecodeError) as error:
+        raise InputError(
+            f"ONNX Runtime can't load {path}: {first_line(error)}", hint="Check that it is a valid ONNX file."
+        ) from error
     constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
     types = {name: tensor.data_type for name, tensor in constants.items()}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
