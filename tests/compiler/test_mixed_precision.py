@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.calibration.data import Data
+from prunec.calibration.quantization import settings as quantization_settings
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.bundle.bundle_names import STORED_LAYERS
 from prunec.compiler.bundle.bundle_reader import bundle_program
@@ -30,8 +31,7 @@ from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.layer_choice_words import trial_rows
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import report_line, summary_rows
-from prunec.calibration.quantization import settings as quantization_settings
-from prunec.compiler.stages import calibrate_step, mixed_precision
+from prunec.compiler.stages import mixed_precision
 from prunec.compiler.stages.calibrate_step import calibrate
 from prunec.compiler.stages.driver import compile_model
 from prunec.compiler.stages.stored_choices import read_layers
