@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -103,7 +102,7 @@ def _kinds(path: Path) -> tuple[set[int], bool]:
     """The types of a file's weights, and whether the file has grids with scales in float16."""
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except (OSError, DecodeError) as error:
+    except Exception as error:
         raise InputError(
             f"ONNX Runtime can't load {path}: {first_line(error)}", hint="Check that it is a valid ONNX file."
         ) from error

@@ -72,9 +72,6 @@ def test_wrong_input_shapes(project: Path, refused: Refused) -> None:
             ("compile", "model.pt", "--target", "cpu-int8", "--pipeline", "permute"),
             ("computes on grids", "no calibrate"),
         ),
-            ("compile", "model.pt", "--target", "cpu-int8", "--pipeline", "permute"),
-            ("computes on grids", "no calibrate"),
-        ),
         ((*COMPILE, "--pipeline", "calibrate"), ("calibrate", "computes in fp32")),
         (("compile", "model.pt", "--target", "cpu-int8", "--pipeline", "calibrate calibrate"), ("calibrate 2 times",)),
         (
