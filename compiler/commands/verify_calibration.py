@@ -1,4 +1,4 @@
-"""What a report tells of INT8 or FP8, held against the program, whose graph has the grids, and against the pipeline."""
+"""What a report tells of values on grids, held against the program, whose graph has them, and against the pipeline."""
 
 from collections.abc import Iterator
 

@@ -30,6 +30,7 @@ def render_html(report: Report) -> str:
         "known": known,
         "shape": lambda shape: headline_figures.TIMES.join(map(str, shape)),
         "alone": error_words,
+        "by_layer": lambda choice: {each.layer: each for each in choice.sensitivities},
         "trials": trial_rows,
         "order": order_words,
         "digest": lambda sha256: sha256[:12],

@@ -124,7 +124,7 @@ _OWN = (
         name="calibrate",
         options="prunec.calibration.quantization.calibrate:Calibrate",
         runs="prunec.compiler.stages.calibrate_step:calibrate",
-        summary="put values on the grids of INT8 or FP8",
+        summary="put values on the grids of INT8 or FP8, or weights on those of INT4",
         after=tuple(
             After(name, _RANGES_OF)
             for name in ("fold-parameters", "prune-filters", "permute", "sparsify", "re-estimate-batchnorm", "recover")
@@ -137,7 +137,7 @@ _OWN = (
 )
 #: Steps in every pipeline of recipe tables for a target that asks for 2:4, and in no other.
 _OF_SPARSE_TARGETS = ("permute", "sparsify")
-#: The step in every pipeline of recipe tables for a target of INT8 or FP8, and in no other.
+#: The step in every pipeline of recipe tables for a target on grids, and in no other.
 CALIBRATE = "calibrate"
 #: The end of every compile, after its steps.
 TAIL = ("export", "build", "measure")
@@ -185,8 +185,8 @@ def steps_of_recipe(tables: Tables, target: Target, has_data: bool) -> dict[str,
     """The steps that run where a recipe doesn't list them, in their order, each with what decides that.
 
     Filters are pruned; channels are permuted and weights masked where the target asks for 2:4, and not elsewhere; the
-    network is retrained where there are data, and calibrated for INT8 or FP8. Of other steps those run that have a
-    table.
+    network is retrained where there are data, and calibrated for a target on grids. Of other steps those with a table
+    run.
     """
     order = list(_OWN)
     for kind in (step_kind(name) for name in tables if name not in OWN_STEPS):

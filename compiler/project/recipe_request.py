@@ -248,7 +248,7 @@ def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[Recip
 
 def _idle(config: Config, steps: list[RecipeStep], target: Target) -> list[RecipeRow]:
     """Tables of steps that don't run on this target."""
-    why = {"recover": "--epochs 0", CALIBRATE: f"{target} is no target of INT8 or FP8"}
+    why = {"recover": "--epochs 0", CALIBRATE: f"{target} is no target of INT8, FP8 or INT4"}
     return [
         RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4"))
         for name in _idle_tables(config, steps)

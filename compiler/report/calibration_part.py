@@ -1,4 +1,4 @@
-"""The part of report.json that tells of INT8 and FP8: what the grids follow from, and what every layer computes in."""
+"""The part of report.json that tells of grids: what they follow from, and what every layer computes in."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -32,7 +32,7 @@ class LayerPrecisionPart(Part):
 
 
 class CalibrationPart(Part):
-    """The calibration for INT8 or FP8: how ranges follow from the values of training inputs, and what layers run in.
+    """The calibration for INT8, FP8 or INT4: how ranges follow from training inputs, and what layers run in.
 
     `images` training inputs were looked at, without augmentation; `sha256` is the hash of them as the network sees
     them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in

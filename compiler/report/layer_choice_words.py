@@ -68,18 +68,17 @@ def trial_rows(choice: LayerChoicePart) -> list[tuple[int, str, str]]:
 
     One less than the fewest that met the limit before are told by the layer that is missing.
     """
-    rows = list[tuple[int, str, str]]()
-    fewest: tuple[str, ...] | None = None
+    rows: list[tuple[int, str, str]] = []
+    fewest: tuple[str, ...] = ()
     for trial in choice.trials:
-        gone = [name for name in fewest or () if name not in trial.kept]
-        is_one_less = len(gone) == 1 and fewest is not None and len(trial.kept) == len(fewest) - 1
-        rows.append(
-            (len(trial.kept), f"without {gone[0]}" if is_one_less else ", ".join(trial.kept), loss_words(trial))
-        )
-        if trial.lost <= choice.limit and (fewest is None or len(trial.kept) < len(fewest)):
+        gone = [name for name in fewest if name not in trial.kept]
+        is_one_less = len(gone) == 1 and len(trial.kept) == len(fewest) - 1
+        layers = f"without {gone[0]}" if is_one_less else ", ".join(trial.kept)
+        rows.append((len(trial.kept), layers, loss_words(trial)))
+        if trial.lost <= choice.limit:
             fewest = trial.kept
     if choice.is_judged_again:
-        rows.append((len(choice.kept), "the last that met it, weights rounded as asked for", loss_words(choice)))
+        rows.append((len(choice.kept), "those chosen, weights rounded as asked for", loss_words(choice)))
     return rows
 
 

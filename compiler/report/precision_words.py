@@ -1,4 +1,4 @@
-"""What a report says of INT8 and FP8, in words, shared by the terminal summary and the HTML page."""
+"""What a report says of INT8, FP8 and INT4, in words, shared by the terminal summary and the HTML page."""
 
 from prunec.calibration.quantization.calibrate import UNCHANGED
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
@@ -12,7 +12,7 @@ _NAMED = 3
 
 
 def precision_rows(report: Report) -> list[tuple[str, str]]:
-    """Label and value of every line on INT8 or FP8; none where the network has no values on grids."""
+    """Label and value of every line on INT8, FP8 or INT4; none where the network has no values on grids."""
     part = known(report.calibration)
     if part is None:
         return []

@@ -1,4 +1,4 @@
-"""The step that puts a network's values on the grids of INT8 or FP8."""
+"""The step that puts a network's values on the grids of INT8 or FP8, or weights on those of INT4."""
 
 from prunec.calibration.quantization.calibrate import AUTO, ROUNDING_STAGE, SETTINGS_STAGE, UNCHANGED, Calibrate
 from prunec.calibration.quantization.observing import fitting

@@ -52,8 +52,8 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
     """Refuse before any work a target on grids that no step puts there, and the step for any other target.
 
     Raises:
-        UsageError: One is there without the other, the step is there twice, or it rounds weights in a way that is for
-            whole numbers alone.
+        UsageError: One is there without the other, the step is there twice, or it has options that are for whole
+            numbers of 8 bits.
     """
     calibrations = pipeline.of(Calibrate)
     count = len(calibrations)
@@ -68,6 +68,12 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         raise UsageError(
             f"{CALIBRATE}: learned rounding chooses between two whole numbers of 8 bits, and {target} has none.",
             hint="Use rounding=nearest or rounding=corrected, or compile for int8.",
+        )
+    if target.precision == "fp8" and any(options.method == "entropy" for options in calibrations):
+        raise UsageError(
+            f"{CALIBRATE}: ranges by entropy suit whole numbers; those of {target} are denser near 0, and they clip "
+            "far too much.",
+            hint="Use method=mse, min-max or percentile.",
         )
     if not count and target.on_grids:
         raise UsageError(

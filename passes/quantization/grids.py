@@ -177,7 +177,7 @@ def block_scales(weight: Tensor, axis: int, block: int) -> Tensor:
 
     They are numbers of float16, in which engines hold them. A block of zeros has any scale.
     """
-    shape = *weight.shape[:axis], -1, block, *weight.shape[axis + 1 :]
+    shape = (*weight.shape[:axis], -1, block, *weight.shape[axis + 1 :])
     blocks = weight.detach().float().abs().reshape(shape).amax(axis + 1)
     scales = torch.where(blocks > 0, blocks / INT4_MOST, torch.tensor(_SCALE_OF_ZEROS)).clamp_min(_LEAST_SCALE)
     return torch.from_numpy(_in_float16(scales.cpu().numpy())).to(scales.device)

@@ -30,7 +30,9 @@ class OnnxRuntimeSession(Session):
         optimized_path: File that gets the graph that is really run, after all fusions; None for none.
         as_written: Whether the graph is run as the file has it: a quantized one in floating point between its grids.
             One with weights in FP8 or INT4 always is: ONNX Runtime 1.32 takes away the Relus of the first, as if its
-            grids had no sign, and rounds what the second multiplies to 8 bits.
+            grids had no sign, and rounds what the second multiplies to 8 bits. One of INT8 with scales in float16 is
+            spared what its optimizations make of grids: they round biases to steps that are products of two such
+            scales, which become zero, and concatenations to an operator that has no float16.
 
     Raises:
         InputError: ONNX Runtime can't load the file.
@@ -50,7 +52,9 @@ class OnnxRuntimeSession(Session):
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        types = _weight_types(path)
+        types, has_half_grids = _kinds(path)
+        if has_half_grids:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if as_written or types & _AS_WRITTEN:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile_prefix is not None:
@@ -94,9 +98,19 @@ class OnnxRuntimeSession(Session):
         return str(self._session.end_profiling())
 
 
-def _weight_types(path: Path) -> set[int]:
-    """The types of a file's weights."""
-    return {tensor.data_type for tensor in onnx.load(path, load_external_data=False).graph.initializer}
+def _kinds(path: Path) -> tuple[set[int], bool]:
+    """The types of a file's weights, and whether the file has grids with scales in float16."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:
+        raise InputError(
+            f"ONNX Runtime can't load {path}: {first_line(error)}", hint="Check that it is a valid ONNX file."
+        ) from error
+    constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    types = {name: tensor.data_type for name, tensor in constants.items()}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    scales = {types.get(node.input[1]) for node in graph.node if node.op_type == "DequantizeLinear"}
+    return {tensor.data_type for tensor in graph.initializer}, TensorProto.FLOAT16 in scales
 
 
 def _deadly_optimizers(types: set[int]) -> list[str]:

@@ -225,6 +225,8 @@ def test_one_number_of_fp8_that_is_off_is_found(float8: tuple[Report, Path], tmp
 def test_learned_rounding_is_for_whole_numbers(program: Program, data: Data, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="learned rounding"):
         compile_model(program, "l4-fp8", "calibrate{rounding=learned}", data, tmp_path / "b", settings=FAST)
+    with pytest.raises(UsageError, match="entropy"):
+        compile_model(program, "l4-fp8", "calibrate{method=entropy}", data, tmp_path / "b", settings=FAST)
 
 
 def test_two_four_outlives_folding_and_rounding(sparse: tuple[Report, Path]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.calibration.data import Data
+from prunec.calibration.quantization import settings as quantization_settings
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.bundle.bundle_names import STORED_LAYERS
 from prunec.compiler.bundle.bundle_reader import bundle_program
@@ -30,7 +31,7 @@ from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.layer_choice_words import trial_rows
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import report_line, summary_rows
-from prunec.compiler.stages import calibrate_step, mixed_precision
+from prunec.compiler.stages import mixed_precision
 from prunec.compiler.stages.calibrate_step import calibrate
 from prunec.compiler.stages.driver import compile_model
 from prunec.compiler.stages.stored_choices import read_layers
@@ -237,7 +238,7 @@ def test_no_more_than_all_layers_are_kept_and_the_compile_says_so(compiled: Comp
     assert failed(tmp_path / "b").keys() == {"outcome"}
 
 
-@pytest.mark.parametrize("rounding", ["corrected", "learned"])
+@pytest.mark.parametrize("rounding", ["corrected", pytest.param("learned", marks=pytest.mark.long)])
 def test_what_is_rounded_otherwise_is_judged_again(step: Step, rounding: str) -> None:
     output = step(f"calibrate{{max_drop_points=0.5,samples=64,rounding={rounding}}}")
     choice = chosen(output)
@@ -284,7 +285,7 @@ def test_a_rounding_that_misses_the_limit_is_told(
             changed.tensors()["8.bias"][0] += 100
         return PassResult(changed, True)
 
-    monkeypatch.setattr(calibrate_step, "correct_biases", ruined)
+    monkeypatch.setattr(quantization_settings, "correct_biases", ruined)
     progress = Notes()
     report = compiled("calibrate{max_drop_points=0.5,rounding=corrected}", progress=progress)
     choice = choice_of(report)

@@ -74,9 +74,15 @@ CASES = {
         (
             *("-t", "l4-int8", "--no-engine", "--allow-noop"),
             *("--pipeline", "calibrate{max_output_error=1e-5,rounding=corrected}"),
-        )
+        ),
+        whole=True,
     ),
     "fp8": Case(("-t", "l4-2:4-fp8", "--no-engine", "--pipeline", f"{_PRUNE} sparsify calibrate"), whole=True),
+    "settings": Case(
+        ("-t", "l4-int8", "--no-engine", "--allow-noop", "--pipeline", "calibrate{method=auto,keep_macs=0.1}"),
+        whole=True,
+    ),
+    "int4": Case(("-t", "a100-int4", "--no-engine", "--pipeline", "calibrate"), whole=True),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

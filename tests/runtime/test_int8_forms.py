@@ -25,6 +25,7 @@ from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp32, typed_form
 from prunec.runtime.onnx_quantizers import rounding_in_steps
 from prunec.runtime.target import Target
+from tests.passes.checks import Net
 from tests.runtime.nets import small
 
 FORMS: tuple[Form, ...] = ("symmetric", "affine", "float8")
@@ -164,3 +165,33 @@ def test_onnxruntime_leaves_the_relus_of_fp8(tmp_path: Path) -> None:
     export_onnx(program, tmp_path / "model.onnx")
     with open_onnx(tmp_path / "model.onnx") as session:
         assert difference_from_torch(session, program, (2,), 0) < 1e-5
+
+
+def in_half(network: nn.Module, x: torch.Tensor, folder: Path) -> tuple[Program, Path]:
+    """A network on symmetric grids, and its file with float16 around them, as NVIDIA's engines are built from."""
+    program = quantized_untrained(capture(network.eval(), (x,)), "symmetric")
+    export_onnx(program, folder / "model.onnx")
+    return program, typed_form("fp16", folder / "model.onnx", folder / "half.onnx")
+
+
+def test_onnxruntime_keeps_biases_as_a_float16_file_has_them(tmp_path: Path) -> None:
+    """Its optimizations round them to steps that are products of float16 scales, which overflow or become zero."""
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    with torch.no_grad():
+        network[2].weight[:4] *= 1e-7  # channels that weight decay left with a constant
+        network[2].bias[:4] = torch.tensor([0.3, 0.6, 0.9, 1.2])
+    program, half = in_half(network, torch.randn(2, 1, 8, 8), tmp_path)
+    with open_onnx(half) as session, open_onnx(half, as_written=True) as written:
+        assert difference_from_torch(written, program, (2,), 0) < TOLERANCES["fp16"]
+        assert difference_from_torch(session, program, (2,), 0) < TOLERANCES["fp16"]
+
+
+def test_onnxruntime_runs_a_concatenation_of_a_float16_file(tmp_path: Path) -> None:
+    """Its optimizations make an operator of it that has no float16."""
+    network = Net(
+        lambda n, x: n.head(torch.cat([n.a(x), n.b(x)], 1)),
+        a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1), head=nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+    program, half = in_half(network, torch.randn(2, 3, 5, 5), tmp_path)
+    with open_onnx(half) as session:
+        assert difference_from_torch(session, program, (2,), 0) < TOLERANCES["fp16"]

@@ -213,7 +213,7 @@ def test_only_what_the_placement_names_is_looked_at() -> None:
     assert set(found) == {site.source for site in placement.sites}
 
 
-@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("form", [form for form in get_args(Form) if form != "int4"])  # of weights alone
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_on_the_grids_of_its_ranges_computes_nearly_the_same(method: Method, form: Form) -> None:
     program, placement = residual()
