@@ -128,7 +128,7 @@ class _Placing:
         expanded = expand_roles(self.graph, kept)
         names = [layer.name for layer in program.layers()]
         check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
-        self._activations = _from_inputs(self.graph)
+        self._activations = from_inputs(self.graph)
         self._order = {node: position for position, node in enumerate(self.graph.nodes)}
         self._reads: dict[Node, set[Node]] = defaultdict(set)
         self._family: dict[Node, Node] = {}
@@ -286,7 +286,7 @@ def _masked_calls(program: Program) -> set[Node]:
     return {call for call, layer in layer_calls(program.graph) if layer.weight in program.masks}
 
 
-def _from_inputs(graph: Graph) -> set[Node]:
+def from_inputs(graph: Graph) -> set[Node]:
     """The values that depend on the network's inputs."""
     found: set[Node] = set()
     for node in graph.nodes:
