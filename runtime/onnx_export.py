@@ -19,7 +19,7 @@ from torch.fx import Graph
 from prunec.passes.errors import UnsupportedModelError, first_line
 from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
-from prunec.passes.quantization.quantizers import fold_clips
+from prunec.passes.quantization.quantizers import fold_clips, with_weights_computed
 from prunec.passes.silence import without_logging
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
@@ -43,7 +43,7 @@ def export_onnx(program: Program, path: Path) -> None:
         UnsupportedModelError: An operator has no ONNX form, or the exporter of torch writes no valid one.
         NativeCrashError: The ONNX checker dies of the file, which is there.
     """
-    exported = program.export()
+    exported = with_weights_computed(program).export()
     _refuse_projections(exported.graph)
     try:
         with _quiet():

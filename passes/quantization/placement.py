@@ -131,7 +131,7 @@ class _Placing:
         activation_products = [each for each in products(self.graph) if not isinstance(each, WeightProduct)]
         names += [module_path(each.node) for each in activation_products]
         check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
-        self._activations = _from_inputs(self.graph)
+        self._activations = from_inputs(self.graph)
         self._order = {node: position for position, node in enumerate(self.graph.nodes)}
         self._reads: dict[Node, set[Node]] = defaultdict(set)
         self._family: dict[Node, Node] = {}
@@ -289,7 +289,7 @@ def _masked_calls(program: Program) -> set[Node]:
     return {call for call, layer in layer_calls(program.graph) if layer.weight in program.masks}
 
 
-def _from_inputs(graph: Graph) -> set[Node]:
+def from_inputs(graph: Graph) -> set[Node]:
     """The values that depend on the network's inputs."""
     found: set[Node] = set()
     for node in graph.nodes:

@@ -27,7 +27,7 @@ from prunec.passes.quantization.grids import (
     grid_of,
     weight_scales,
 )
-from prunec.passes.quantization.placement import Placement, WeightSite
+from prunec.passes.quantization.placement import Placement, WeightSite, from_inputs
 
 _INT8_PER_TENSOR = torch.ops.aten.fake_quantize_per_tensor_affine.default
 _INT8_PER_CHANNEL = torch.ops.aten.fake_quantize_per_channel_affine.default
@@ -172,6 +172,25 @@ def free_name(name: str, tensors: Mapping[str, Tensor]) -> str:
     while name in tensors:
         name += "_"
     return name
+
+
+def with_weights_computed(program: Program) -> Program:
+    """The program with a tensor in place of each computation of a weight that is put on a grid."""
+    graph, tensors = copied_graph(program.graph), dict(program.tensors())
+    activations = from_inputs(graph)
+    for quantizer in list(quantizers(graph)):
+        source = quantizer.source
+        if source.op == "get_attr" or source in activations:
+            continue
+        name = free_name(source.name, tensors)
+        tensors[name] = _value(program, source).contiguous()
+        with graph.inserting_before(quantizer.node):
+            stored = graph.get_attr(name)
+        stored.meta = dict(source.meta)
+        quantizer.node.replace_input_with(source, stored)
+    graph.eliminate_dead_code()
+    read = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    return program.with_tensors({name: tensor for name, tensor in tensors.items() if name in read}, graph)
 
 
 @torch.no_grad()

@@ -7,7 +7,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+from torch.nn.utils.parametrizations import weight_norm
 
 from prunec.passes import Program, capture
 from prunec.passes.cost import layer_calls
@@ -15,7 +17,7 @@ from prunec.passes.costs.counting import work_of
 from prunec.passes.errors import NumericMismatchError
 from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.made_up_ranges import quantized_untrained
-from prunec.passes.quantization.quantizers import precision_on_grids, quantizers, without_quantizers
+from prunec.passes.quantization.quantizers import Quantizer, precision_on_grids, quantizers, without_quantizers
 from prunec.runtime.costs.roofline import RooflineCosts, predict_program, roofline_costs, weights_in_float
 from prunec.runtime.engines.protocol import TOLERANCES
 from prunec.runtime.engines.remote import open_onnx
@@ -195,3 +197,69 @@ def test_onnxruntime_runs_a_concatenation_of_a_float16_file(tmp_path: Path) -> N
     program, half = in_half(network, torch.randn(2, 3, 5, 5), tmp_path)
     with open_onnx(half) as session:
         assert difference_from_torch(session, program, (2,), 0) < TOLERANCES["fp16"]
+
+
+class TwinHeads(nn.Module):
+    """Reads one value through two equal calls, which the exporter makes one of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.left, self.right = nn.Conv2d(3, 8, 1), nn.Linear(200, 4), nn.Linear(200, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.body(x).relu()
+        return self.left(y.flatten(1)), self.right(y.flatten(1))
+
+
+def biased(program: Program, name: str) -> Program:
+    """The program with a tensor that is off by 0.01."""
+    tensors = dict(program.tensors())
+    tensors[name] = nn.Parameter(tensors[name].detach() + 0.01)
+    return program.with_tensors(tensors, program.graph)
+
+
+@pytest.mark.parametrize("form", ["symmetric", "affine"])
+def test_equal_grids_that_the_exporter_merged_are_compared_by_function(form: Form, tmp_path: Path) -> None:
+    program = quantized_untrained(capture(TwinHeads().eval(), (torch.randn(2, 3, 5, 5),)), form)
+    export_onnx(program, tmp_path / "model.onnx")
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert sum(node.op_type == "QuantizeLinear" for node in nodes) < len(of_activations(program))
+    assert onnx_vs_torch(program, tmp_path / "model.onnx") < 1e-6
+    for name in ("body.bias", "left.bias", "right.bias"):
+        assert onnx_vs_torch(biased(program, name), tmp_path / "model.onnx") > 1e-3, name
+
+
+def of_activations(program: Program) -> list[Quantizer]:
+    """The quantizers of activations."""
+    return [each for each in quantizers(program.graph) if each.grid is not None]
+
+
+class ComputedWeights(nn.Module):
+    """Weights that are computed: normalised, standardised, and one matrix that is read both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = weight_norm(nn.Conv2d(3, 32, 3))
+        self.body = nn.Conv2d(32, 40, 3)
+        self.matrix = nn.Parameter(torch.randn(40, 40) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).relu()
+        weight = self.body.weight - self.body.weight.mean((1, 2, 3), keepdim=True)
+        y = conv2d(y, weight, self.body.bias).relu().mean((2, 3))
+        return linear(linear(y, self.matrix).relu(), self.matrix.t())
+
+
+@pytest.mark.parametrize("form", ["symmetric", "affine"])
+def test_computed_weights_are_stored_as_whole_numbers(form: Form, tmp_path: Path) -> None:
+    program = quantized_untrained(capture(ComputedWeights().eval(), (torch.randn(2, 3, 8, 8),)), form)
+    export_onnx(program, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    whole = sorted(tuple(t.dims) for t in graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1)
+    assert whole == [(32, 3, 3, 3), (40, 32, 3, 3), (40, 40), (40, 40)]
+    assert {n.op_type for n in graph.node}.isdisjoint({"ReduceL2", "Sqrt", "Sub", "Div"})
+    assert onnx_vs_torch(program, tmp_path / "model.onnx") < 1e-6
+    half = typed_form("fp16", tmp_path / "model.onnx", tmp_path / "half.onnx")
+    to_fp32(half, tmp_path / "wide.onnx")
+    assert onnx_vs_torch(program, tmp_path / "wide.onnx") < TOLERANCES["fp16"]
+    assert onnx_vs_torch(biased(program, "matrix"), tmp_path / "model.onnx") > 1e-3
