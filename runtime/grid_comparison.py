@@ -102,7 +102,7 @@ def _aligned(recorder: "_Recorder", grids: list[tuple[float, float]]) -> list[li
     """
     own = [(quantizer, quantizer.grid) for quantizer in recorder.quantizers if quantizer.grid is not None]
     alike = [_first_alike(recorder, place) for place in range(len(own))]
-    told = [(grid.scale, grid.zero_point) for _, grid in own]
+    told = [(grid.scale, float(grid.zero_point)) for _, grid in own]
     # fits[i][k]: whether the program's quantizers from the i-th on can be those of the file from the k-th on
     fits = np.zeros((len(own) + 1, len(grids) + 1), dtype=bool)
     fits[-1, -1] = True

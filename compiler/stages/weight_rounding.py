@@ -63,7 +63,7 @@ class WeightRounder:
         self._given.request.settings.progress.stage(f"round weights, {rounding}")
         learned_from, judged = self._parts(reference)
         result = rounded(rounding, reference, nearest, learned_from, self._given.seed)
-        forms = {"nearest": nearest, rounding: result.program}
+        forms: dict[str, Program] = {"nearest": nearest, rounding: result.program}
         if settled.unchanged is not None:
             forms = {UNCHANGED: settled.unchanged.quantized(kept)} | forms
         batches = list(fitting(reference, [judged]))

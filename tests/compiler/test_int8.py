@@ -448,7 +448,13 @@ def test_a_calibration_that_holds_every_layer_back_is_not_done(
     assert failed(tmp_path / "c") == {}
 
 
-def test_what_equalization_and_rounding_bring_is_told_and_booked(program: Program, data: Data, tmp_path: Path) -> None:
+def test_what_equalization_and_rounding_bring_is_told_and_booked(data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+    network = nn.Sequential(
+        first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4)
+    )
+    program = capture(network.eval(), (torch.randn(2, 1, 8, 8),))
     settings = replace(FAST, build_engine=False)
     pipeline = "calibrate{samples=96,equalize=true,smooth=0.5,rounding=learned}"
     report = compile_model(program, "cpu-int8", pipeline, data, tmp_path / "b", settings=settings)
