@@ -17,6 +17,7 @@ from prunec.passes.operators import RECURRENT, WEIGHTED
 from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import BLOCKS, Form, block_of
+from prunec.passes.quantization.overwriting import Overwriting
 from prunec.passes.ratios import check_globs, matches
 from prunec.passes.roles import ROLES, expand_roles
 
@@ -133,6 +134,7 @@ class _Placing:
         check_globs([glob for glob in expanded if glob not in ROLES], names, "keep")
         self._activations = from_inputs(self.graph)
         self._order = {node: position for position, node in enumerate(self.graph.nodes)}
+        self._overwriting = Overwriting(self.graph)
         self._reads: dict[Node, set[Node]] = defaultdict(set)
         self._family: dict[Node, Node] = {}
         self._kept: set[Node] = set()
@@ -170,6 +172,10 @@ class _Placing:
             reason = "" if found else "no 8-bit kernel"
         if found and not (found[0] in self._activations and _is_float(found[0])):
             found, reason = None, "its input is no activation"
+        if found and found[1] in self._activations:
+            found, reason = None, "its weight is computed of the input"
+        if found and not self._weights_alone and self._overwriting.hinders(found[0], call):
+            found, reason = None, "its input is written to in place"
         if found and self._weights_alone:
             reason = self._put_in_blocks(call, found[1], found[2])
             found = None if reason else found
@@ -192,9 +198,14 @@ class _Placing:
         return ""
 
     def _read_all(self, reader: Node, tensors: Sequence[Node]) -> None:
-        if all(tensor in self._activations and _is_float(tensor) for tensor in tensors):
+        if all(self._can_be_read(tensor, reader) for tensor in tensors):
             for tensor in tensors:
                 self._reads[tensor].add(reader)
+
+    def _can_be_read(self, tensor: Node, reader: Node) -> bool:
+        """Whether what a node reads can be on a grid: an activation that is as it was when it was computed."""
+        is_activation = tensor in self._activations and _is_float(tensor)
+        return is_activation and not self._overwriting.hinders(tensor, reader)
 
     def _follow(self, sparse: set[Node]) -> None:
         """Sums, averages and concatenations between layers on grids, from the network's end to its beginning.
@@ -226,7 +237,7 @@ class _Placing:
         end = layer
         while len(end.users) == 1 and operator_name((user := next(iter(end.users))).target) in ACTIVATIONS:
             end = user
-        readers = end.users.keys() - self._kept
+        readers = {user for user in end.users.keys() - self._kept if not self._overwriting.hinders(end, user)}
         if readers and end not in self._reads and not self._leads_out(end) and _is_float(end):
             self._reads[end].update(readers)
 
@@ -255,9 +266,9 @@ class _Placing:
         return operator_name(here.target) in (*WEIGHTED, *_SUMS, *_JOINS)
 
     def _leads_out(self, node: Node) -> bool:
-        """Whether a value is one that the network gives back, but for moves."""
+        """Whether a value is one that the network gives back, but for activations and moves."""
         return node in self._outputs or any(
-            self._leads_out(user) for user in node.users if operator_name(user.target) in _MOVES
+            self._leads_out(user) for user in node.users if operator_name(user.target) in ACTIVATIONS | _MOVES
         )
 
     def _join(self, part: Node, whole: Node) -> None:

@@ -1,5 +1,7 @@
 """What is put on grids: all that an INT8 kernel reads, and nothing that the network gives back."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -251,3 +253,65 @@ def test_kept_layers_add_no_sites(seed: int) -> None:
     names = [layer.name for layer in program.layers()]
     for kept in ((names[0],), (names[-1],), tuple(names[::2]), tuple(names)):
         assert {site.source for site in place(program, kept).sites} <= everything
+
+
+def test_weights_that_are_computed_of_the_input_stay_in_higher_precision() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        y = net.stem(x)
+        return net.last(nn.functional.conv2d(y, y.mean((0, 2, 3))[:, None, None, None].expand(8, 8, 1, 1)))
+
+    program = folded(Net(forward, stem=nn.Conv2d(3, 8, 1), last=nn.Conv2d(8, 4, 1)), 2, 3, 5, 5)
+    rows = [row for row in place(program).layers if not row.is_quantized]
+    assert [row.reason for row in rows] in ([], ["its weight is computed of the input"])
+    assert on_grids(program)(torch.randn(2, 3, 5, 5)).shape == (2, 4, 5, 5)
+
+
+def _assigned(net: Net, x: Tensor) -> Tensor:
+    y = net.stem(x)
+    y[:, :2] = 0.0
+    return net.last(y)  # type: ignore[no-any-return]
+
+
+def _through_a_view(net: Net, x: Tensor) -> Tensor:
+    y = net.stem(x)
+    y.flatten(2)[:, :, 0].fill_(50.0)
+    return net.last(y)  # type: ignore[no-any-return]
+
+
+def _added_in_place(net: Net, x: Tensor) -> Tensor:
+    y = net.stem(x)
+    z = net.second(x)
+    y += z
+    return net.last(y) + net.third(y.relu())  # type: ignore[no-any-return]
+
+
+def _read_before_and_after(net: Net, x: Tensor) -> Tensor:
+    y = net.stem(x)
+    before = net.third(y)
+    y.mul_(3.0)
+    return before + net.last(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("forward", [_assigned, _through_a_view, _added_in_place, _read_before_and_after])
+def test_what_is_written_to_in_place_is_read_as_it_is_then(forward: Callable[[Net, Tensor], Tensor]) -> None:
+    layers = {name: nn.Conv2d(3, 8, 1) for name in ("stem", "second")} | {
+        name: nn.Conv2d(8, 4, 1) for name in ("third", "last")
+    }
+    torch.manual_seed(0)
+    program = folded(Net(forward, **layers), 2, 3, 6, 6)
+    x = torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        expected = program(x)
+        error = (on_grids(program)(x) - expected).norm() / expected.norm()
+    assert error < 0.03
+
+
+def test_an_output_behind_an_activation_of_a_sparse_layer_is_left_alone() -> None:
+    def forward(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = net.first(x)
+        return y.relu(), net.last(y.sigmoid())
+
+    program = folded(Net(forward, first=nn.Conv2d(16, 16, 1), last=nn.Conv2d(16, 4, 1)), 2, 16, 5, 5)
+    sparse = Sparsify().run(program).program
+    of_first = next(name for name in (node.name for node in calls(sparse.graph, "conv2d")))
+    assert of_first not in {source for _, source in reads(place(sparse))}
