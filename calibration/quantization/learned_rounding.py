@@ -20,7 +20,7 @@ from prunec.calibration.unfold import unfolded
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.graphs import arguments, is_read_once, operator_name
 from prunec.passes.interruption import stoppable
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
@@ -84,8 +84,13 @@ class LearnedRounding:
                 hint="Round to the nearest, or correct biases.",
             )
         changed = quantized.clone()
-        learning = _Learning(self, reference.tensors(), changed.tensors())
-        layers = {layer.call: layer for layer in quantized_layers(changed.graph)}
+        tensors = changed.tensors()
+        learning = _Learning(self, reference.tensors(), tensors)
+        layers = {
+            layer.call: layer
+            for layer in quantized_layers(changed.graph)
+            if is_read_once(arguments(layer.quantizer)["self"], tensors)
+        }
         with torch.no_grad():
             runs = in_batches(changed, inputs, BATCH)
             for node in stoppable(changed.graph.nodes):

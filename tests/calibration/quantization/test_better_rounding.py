@@ -235,3 +235,29 @@ def test_an_exact_program_needs_no_correction() -> None:
 def test_fp8_has_no_whole_numbers_to_choose_between(reference: Program) -> None:
     with pytest.raises(UsageError, match="these grids have others"):
         SHORT.learn(reference, quantized_of(reference, "float8"), images(8))
+
+
+class Tied(nn.Module):
+    """A classifier of tokens whose weight is the table of embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.hidden, self.last = nn.Embedding(24, 16), nn.Linear(16, 16), nn.Linear(16, 24, bias=False)
+        self.last.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.hidden(self.table(ids)).relu())
+        return logits
+
+
+def test_weights_that_others_read_too_keep_their_rounding() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 24, (32, 6))
+    program = capture(Tied().eval(), (ids[:2],))
+    placement = place(program)
+    ranges = ranges_of(placement, observe(program, placement, [ids]), RangeMethod("min-max"), "symmetric")
+    result = SHORT.learn(program, quantize(program, placement, ranges, "symmetric"), ids)
+    assert [fact["layer"] for fact in result.stats["layers"]] == ["hidden"]
+    for name, tensor in result.program.tensors().items():
+        if name in ("table.weight", "last.weight"):
+            assert torch.equal(tensor, program.tensors()[name])
