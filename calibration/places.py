@@ -106,7 +106,7 @@ def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
 
 
 def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
-    """The gates behind all batch norms whose channels are a group's units; groups that no batch norm reads have none."""
+    """The gates behind all batch norms whose channels are a group's units; a group without batch norms has none."""
     places = {(name, 0) for name in batch_norm_tensors(program.graph, "weight", "bias")}
     parameters = program.parameters()
     found = (GatePlace(group, _positions(group, places, parameters)) for group in groups)
@@ -128,9 +128,7 @@ def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, in
     return places
 
 
-def _positions(
-    group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]
-) -> tuple[int, ...]:
+def _positions(group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Positions of the group's members at these names and dimensions; a tensor with two names counts once."""
     found = [p for p, m in enumerate(group.members) if (m.parameter, m.dim) in places and m.parameter in parameters]
     return tuple(different(group, found, parameters))

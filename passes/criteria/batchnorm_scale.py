@@ -26,8 +26,8 @@ class BatchNormScale:
     name: ClassVar[str] = "batchnorm-scale"
     paper: ClassVar[str] = "Liu et al., Network Slimming, ICCV 2017"
     reading: ClassVar[str] = (
-        "after network slimming as read by prunec: a unit has the mean |gamma| of all batch norms that scale it; layers "
-        "without one have no say, and groups without any are refused."
+        "after network slimming as read by prunec: a unit has the mean |gamma| of all batch norms that scale it; "
+        "layers without one have no say, and groups without any are refused."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"weights"})
     comparable: ClassVar[bool] = True

@@ -35,8 +35,8 @@ class Skeletonization:
     paper: ClassVar[str] = "Mozer and Smolensky, Skeletonization, NIPS 1988"
     reading: ClassVar[str] = (
         "after skeletonization as read by prunec: relevances are derivatives of the task's loss, averaged over all "
-        "batches; of a cross entropy they are those of the linear error up to 2 p, p being the probability of the right "
-        "class."
+        "batches; of a cross entropy they are those of the linear error up to 2 p, where p is the probability of the "
+        "right class."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     statistics: ClassVar[tuple[Statistic, ...]] = (GateGradient("mean"),)

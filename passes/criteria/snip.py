@@ -30,8 +30,8 @@ class Snip:
     name: ClassVar[str] = "snip"
     paper: ClassVar[str] = "Lee et al., SNIP, ICLR 2019"
     reading: ClassVar[str] = (
-        "after SNIP as read by prunec: sensitivities are those of the weights as they are, summed over a unit, with the "
-        "task's own loss."
+        "after SNIP as read by prunec: sensitivities are those of the weights as they are, summed over a unit, with "
+        "the task's own loss."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     statistics: ClassVar[tuple[Statistic, ...]] = (WeightGradient("mean"),)

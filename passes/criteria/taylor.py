@@ -28,8 +28,8 @@ class Taylor:
     Network Pruning", CVPR 2019, "Taylor-FO").
 
     A unit's gate is a factor g = 1, and its score (g dL/dg)^2 of each batch, averaged over batches. The gate stands
-    behind the batch norm where one follows a layer directly, else on the layer's outputs. By ``form=weights`` a score is
-    the sum over the weights of a unit of (w dL/dw)^2, which takes them for independent.
+    behind the batch norm where one follows a layer directly, else on the layer's outputs. By ``form=weights`` a score
+    is the sum over the weights of a unit of (w dL/dw)^2, which takes them for independent.
 
     The paper ranks the units of all layers together and removes few at a time while it trains: 100 after every 30
     batches, with a moving average of 0.9 over the scores of one removal after the other, at a learning rate of 0.001.
@@ -89,8 +89,8 @@ class TaylorBN:
     The derivative by a gate behind a batch norm is gamma dL/dgamma + beta dL/dbeta, so that no gate has to be there.
 
     After Taylor-FO-BN as read by prunec: one factor stands behind all batch norms whose channels are a group's units.
-    Where each layer has its own, that is the gate of `Taylor`; in networks whose batch norms come before the layers that
-    read a stream, such as DenseNet, it is a gate on what these read. A group without a batch norm is refused.
+    Where each layer has its own, that is the gate of `Taylor`; in networks whose batch norms come before the layers
+    that read a stream, such as DenseNet, it is a gate on what these read. A group without a batch norm is refused.
     """
 
     name: ClassVar[str] = "taylor-bn"

@@ -21,5 +21,9 @@ def normed() -> Program:
         "d": nn.Conv2d(8, 8, 1),
     }  # fmt: skip
     norms: dict[str, nn.Module] = {f"{name}_norm": nn.BatchNorm2d(layer.out_channels) for name, layer in layers.items()}  # type: ignore[arg-type]
-    linear: dict[str, nn.Module] = {"hidden": nn.Linear(8, 7), "hidden_norm": nn.BatchNorm1d(7), "head": nn.Linear(7, 5)}
+    linear: dict[str, nn.Module] = {
+        "hidden": nn.Linear(8, 7),
+        "hidden_norm": nn.BatchNorm1d(7),
+        "head": nn.Linear(7, 5),
+    }
     return captured(Net(forward, **layers, **norms, **linear), normal(2, 3, 8, 8))

@@ -72,7 +72,9 @@ def test_what_they_need_is_known_before_anything_runs(text: str, needs: str) -> 
         options.run(normed(), Evidence({}))
 
 
-@pytest.mark.parametrize(("text", "needs"), [("snip", "labels"), ("magnitude-activation", "inputs"), ("random", "nothing")])
+@pytest.mark.parametrize(
+    ("text", "needs"), [("snip", "labels"), ("magnitude-activation", "inputs"), ("random", "nothing")]
+)
 def test_masks_have_the_same_needs(text: str, needs: str) -> None:
     assert step_kind("sparsify").needs(Sparsify(criterion=text)) == needs
 
