@@ -13,7 +13,16 @@ from torch.nn.functional import cross_entropy
 
 from prunec.calibration import collect_evidence
 from prunec.passes import PruneFilters, Sparsify, analyse, check_oracle
-from prunec.passes.criteria import Activation, Evidence, GateGradient, InputMoments, Seen, Statistic, WeightGradient
+from prunec.passes.criteria import (
+    Activation,
+    Evidence,
+    GateGradient,
+    InputActivation,
+    InputMoments,
+    Seen,
+    Statistic,
+    WeightGradient,
+)
 from prunec.passes.criteria.units import as_filters
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.groups import Group
@@ -184,6 +193,25 @@ def test_activations_are_those_behind_the_norm_and_the_activation() -> None:
         for name, outputs in places.items():
             expected = function(outputs.detach()).transpose(0, 1).flatten(1).mean(1)
             torch.testing.assert_close(evidence.of(Activation(kind), f"{name}.weight"), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 7), (2, 3, 120, 120)])
+def test_activations_of_any_type_are_averaged_over_all_but_the_channels(dtype: torch.dtype, shape: Any) -> None:
+    values = [normal(*shape, seed=seed).relu().to(dtype) for seed in (1, 2)]
+    every = torch.cat([value.double().transpose(0, 1).flatten(1) for value in values], dim=1)
+    for statistic, expected in ((Activation(), every), (InputActivation("zeros"), (every == 0).double())):
+        state = statistic.update(None, Seen(values[0]))
+        found = statistic.result(statistic.update(state, Seen(values[1])))
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected.mean(1), rtol=1e-6, atol=1e-9)
+
+
+def test_statistics_leave_what_they_see_as_it_is() -> None:
+    for statistic, value in ((WeightGradient("mean"), normal(3, 2)), (GateGradient("mean"), normal(3))):
+        before = value.clone()
+        statistic.update(statistic.update(None, Seen(value)), Seen(value))
+        assert torch.equal(value, before)
 
 
 def test_input_moments_of_batches_are_those_of_all_inputs() -> None:
