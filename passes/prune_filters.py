@@ -29,7 +29,8 @@ class PruneFilters:
 
     Attributes:
         ratio: Fraction of filters removed in every group, or by glob over module paths (the last match counts;
-            what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic.
+            what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic. With an
+            ``allocation`` that chooses widths, one ratio asks for the MACs that it would leave in every group.
         speedup: A goal instead of ratios: dense MACs over pruned MACs, at least. Of several goals all are met.
         latency_speedup: A goal: dense milliseconds over pruned milliseconds, at least, by a cost model's word.
         latency_ms: A goal: milliseconds of one inference, at most, by a cost model's word.
@@ -96,10 +97,10 @@ class PruneFilters:
             raise UsageError(
                 f"allocation is {self.allocation!r}.", hint=did_you_mean(str(self.allocation), ALLOCATIONS)
             )
-        if self.ratio is not None and self.allocation not in ("auto", "uniform"):
+        if isinstance(self.ratio, Mapping) and self.allocation not in ("auto", "uniform"):
             raise UsageError(
-                f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
-                hint="Leave out one of the two.",
+                f"allocation={self.allocation} chooses widths, and ratios by layer give them.",
+                hint="Leave out one of the two, or give one ratio: widths are then chosen for the MACs that it leaves.",
             )
         if self.depth and (not self.goals.given or self.allocation == "uniform"):
             raise UsageError(
@@ -120,6 +121,17 @@ class PruneFilters:
     def goals(self) -> Goals:
         """The goals; none is given beside a ratio."""
         return Goals(self.speedup, self.latency_speedup, self.latency_ms, self.parameters, self.size_mb)
+
+    @property
+    def chooses_widths(self) -> bool:
+        """Whether widths are chosen for goals, or for the MACs that one ratio would leave."""
+        is_allocated = self.ratio is not None and self.allocation not in ("auto", "uniform")
+        return bool(self.goals.given) or is_allocated
+
+    @property
+    def ratio_everywhere(self) -> float | None:
+        """The ratio that every group is pruned by; None where ratios differ or widths are chosen."""
+        return self.ratio if isinstance(self.ratio, int | float) and not self.chooses_widths else None
 
     @property
     def rounding(self) -> Rounding:

@@ -27,6 +27,7 @@ from prunec.compiler.stages.request_checks import (
     check_precision,
     check_pruning_files,
     check_recoveries,
+    check_trained_choices,
 )
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import endable_anywhere
@@ -110,6 +111,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     early = tuple(sorted({options.early for options in recoveries} - {""}))
     check_precision(pipeline, job.target)
     check_needs(pipeline, config.data is not None)
+    check_trained_choices(pipeline)
     check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)
     check_controls(pipeline, settings, config.data is not None, functions)

@@ -165,7 +165,7 @@ def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
         yield Claim(f"{path}.reason is told", bool(aim.reason), aim.got < aim.asked)
     pruning, pipeline = known(report.pruning), pipeline_of(report)
     is_alone = pipeline is not None and len(pipeline.of(PruneFilters)) == 1
-    if isinstance(options, PruneFilters) and options.ratio is not None and pruning is not None and is_alone:
+    if isinstance(options, PruneFilters) and not options.chooses_widths and pruning is not None and is_alone:
         removed = sum(group.width - group.kept for group in pruning.groups)
         yield Claim(f"{path}.got", aim.got, float(removed))
     if isinstance(options, PruneFilters) and options.speedup is not None:

@@ -27,9 +27,15 @@ class TrainingHook(ABC):
     """A hook as a recipe asks for it: derive a frozen dataclass whose fields are its options.
 
     Packages register the derived class as an entry point of the group ``prunec.training_hooks``, under its ``name``.
+
+    Attributes:
+        name: Name in recipes.
+        prepares_pruning: Whether the hook readies a network for the pruning behind its training: such a training is
+            refused without one, and goes without the hook where a control arm trains the dense network.
     """
 
     name: ClassVar[str]
+    prepares_pruning: ClassVar[bool] = False
 
     @property
     def held_out_fraction(self) -> float:

@@ -158,7 +158,7 @@ def _pruning(
         pruned,
         base=None if dense is None else "pretrained" if dense.epochs else "random",
         structure="filters of coupled groups",
-        ratio=options.ratio if isinstance(options.ratio, float) else by_group,
+        ratio=by_group if options.ratio_everywhere is None else options.ratio_everywhere,
         criterion=options.decided_by,
         schedule="one-shot" if pruned.rounds == 1 else f"{pruned.rounds} rounds",
         rounding="n_pruned = min(ceil(ratio n), n - 1), kept rounded to the nearest multiple",

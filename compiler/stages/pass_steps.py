@@ -14,7 +14,7 @@ from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.pass_facts import Permuted, Pruned, Sparsified
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
-from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
+from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.time_goals import sizes_in_time
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import criterion_text
@@ -49,7 +49,7 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     given.request.settings.progress.stage("prune filters")
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     before = given.program
-    evidence = evidence_of(options, given) if options.needs else None
+    evidence = _evidence(options, given)
     sizes, timed = _sizes(options, given, evidence)
     result = options.run(before, evidence, None if given.costs is None else given.costs.model, sizes)
     assert result.plan is not None
@@ -110,6 +110,17 @@ def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
     inputs = calibration_inputs(given.batches(options.samples), options.samples)
     result = reestimate_batchnorm(given.program, inputs)
     return StepOutput(result.program, result.modified, cost=StepCost(samples=sample_count(inputs)))
+
+
+def _evidence(options: PruneFilters, given: StepInput) -> Evidence | None:
+    """What the criterion looks at beyond the weights: statistics on data, and what the last training decided."""
+    measured = evidence_of(options, given) if options.needs - {"decisions"} else None
+    if "decisions" not in options.needs:
+        return measured
+    trainings = given.before(Retraining)
+    hooks = trainings[-1].hooks if trainings else ()
+    decisions = {name: value for hook in hooks for name, value in hook.decided.items()}
+    return replace(measured or Evidence({}), decisions=decisions)
 
 
 def evidence_of(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunec.passes.allocation.budgets import Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.budgets import MACS, Budget, budgets_of, latency, out_of_reach, quantities
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
@@ -26,7 +26,7 @@ from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.program import Program
-from prunec.passes.ratios import Rounding
+from prunec.passes.ratios import Rounding, exact
 
 if TYPE_CHECKING:
     from prunec.passes.prune_filters import PruneFilters
@@ -152,6 +152,15 @@ class Allocator:
             return figures
         time = latency(self.costs)
         return figures | {time.name: self.figures(fastest(space, time))[time.name]}
+
+    def as_fast_as(self, ratio: float) -> Goals:
+        """The goal of the MACs that a ratio would leave in every group.
+
+        Raises:
+            UsageError: The ratio is outside [0, 1).
+        """
+        macs = self.figures(self._space(()).at(exact(ratio)))[MACS.name]
+        return Goals(speedup=max(1.0, self.dense[MACS.name] / macs))
 
     def allocate(self, goals: Goals, allocation: Allocation = "auto", widths: Widths | None = None) -> Allocated:
         """Choose widths that meet all goals, or take those that were chosen for them before.

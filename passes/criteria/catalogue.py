@@ -25,6 +25,7 @@ CRITERIA = Catalogue(
         "l1": "prunec.passes.criteria.filters:L1",
         "l2": "prunec.passes.criteria.filters:L2",
         "random": "prunec.passes.criteria.filters:Random",
+        "learned": "prunec.passes.criteria.learned:Learned",
         "magnitude": "prunec.passes.criteria.elements:Magnitude",
         "wanda": "prunec.passes.criteria.elements:Wanda",
         "sparsegpt": "prunec.passes.criteria.elements:SparseGPT",

@@ -28,6 +28,7 @@ class Evidence:
         mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
             deviations of its inputs from their mean count.
         passes: Passes of the network over each sample: forward, and backward.
+        decisions: What the training hooks of the last training decided, plain values and tensors by name.
     """
 
     tensors: "Mapping[str, Tensor]"
@@ -37,6 +38,7 @@ class Evidence:
     layer: str | None = None
     mean_restored: bool = False
     passes: tuple[int, int] = (0, 0)
+    decisions: Mapping[str, object] = field(default_factory=dict)
 
     def of(self, statistic: Statistic, where: "str | Group | None" = None) -> Any:
         """The result of a statistic at a weight or a group; by default at the layer whose elements are scored.
@@ -79,6 +81,11 @@ def evidence_for(
         UsageError: The criterion needs more than weights and these, and no evidence is given.
     """
     needs = needs_beyond_weights(criterion) - measured_later
+    if "decisions" in needs and (given is None or not given.decisions):
+        raise UsageError(
+            f"The criterion {criterion.name} looks at what training hooks decided, and none did.",
+            hint="Put a recover step with such a hook before it; in Python, Evidence(..., decisions=hook.decided).",
+        )
     if needs and given is None:
         raise UsageError(
             f"The criterion {criterion.name} needs {' and '.join(sorted(needs))} on data, beyond the weights.",

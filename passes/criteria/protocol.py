@@ -24,8 +24,8 @@ Per = Literal["batch", "sample"]
 NEED_OF_SOURCE: Mapping[Source, str] = {
     "inputs": "inputs", "outputs": "outputs", "weight gradients": "gradients", "gate gradients": "gradients",
 }  # fmt: skip
-#: Everything that a criterion can need.
-NEEDS = frozenset({"weights", "labels", *NEED_OF_SOURCE.values()})
+#: Everything that a criterion can need; "decisions" are those of the hooks of a training before the pruning.
+NEEDS = frozenset({"weights", "labels", "decisions", *NEED_OF_SOURCE.values()})
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class Criterion(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
+
+
+def compares_groups(criterion: Criterion) -> bool:
+    """Whether scores of different groups are in one unit, and compared as they are: its class says ``comparable``."""
+    return bool(getattr(criterion, "comparable", False))
 
 
 @runtime_checkable
