@@ -140,8 +140,8 @@ class Recover:
         preparing = [hook.name for hook in load_hooks(self.hooks) if hook.prepares_pruning]
         if preparing and (self.keep != "last" or self.ema):
             raise UsageError(
-                f"recover: the training hook {preparing[0]} readies the weights of the last step for pruning, and others "
-                "are kept.",
+                f"recover: the training hook {preparing[0]} readies the weights of the last step for pruning, and "
+                "others are kept.",
                 hint="Add keep=last, and leave ema out.",
             )
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class NetworkSlimming(TrainingHook):
     """Push the scales of batch norms to zero by their L1 norm, then prune the least (Liu et al., ICCV 2017).
 
-    In every step the subgradient penalty * sign(scale) is added to the gradient of each scale behind filters that can be
-    pruned. The paper trains for 160 epochs on CIFAR, and takes the least scales of all layers by one threshold: that is
-    ``prune-filters{ratio=...,allocation=global,criterion=learned}``, whose budget sets the threshold.
+    In every step the subgradient penalty * sign(scale) is added to the gradient of each scale behind filters that can
+    be pruned. The paper trains for 160 epochs on CIFAR, and takes the least scales of all layers by one threshold:
+    that is ``prune-filters{ratio=...,allocation=global,criterion=learned}``, whose budget sets the threshold.
 
     After the paper as read by prunec: the paper leaves open what shortcuts share; a unit that several batch norms scale
     counts the mean of its scales.

@@ -54,8 +54,8 @@ class PenaltyCourse:
         rates = [training.schedule.learning_rate(time) for time in times]
         if len(rates) < 3:
             raise UsageError(
-                f"recover: {hook.name} needs at least 3 steps, for its penalty to grow and to stay, and the training has "
-                f"{len(rates)}.",
+                f"recover: {hook.name} needs at least 3 steps, for its penalty to grow and to stay, and the training "
+                f"has {len(rates)}.",
                 hint="Train for more epochs, or in smaller batches.",
             )
         return cls.over(rates, total, stabilise=stabilise, pick=pick)

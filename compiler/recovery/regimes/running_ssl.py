@@ -52,11 +52,7 @@ class RunningSsl(RunningHook):
         units = self._units()
         sizes = torch.cat(list(units.values()))
         budget = {} if self.chooser is None else {"threshold_set_by_the_budget": self.chooser.threshold(units)}
-        return {
-            "groups": len(sizes),
-            "near_zero_by_the_penalty_alone": int((sizes < self.near_zero).sum()),
-            **budget,
-        }
+        return {"groups": len(sizes), "near_zero_by_the_penalty_alone": int((sizes < self.near_zero).sum()), **budget}
 
 
 def _of_units(chooser: Chooser, program: Program, structure: str) -> list[Lasso]:
@@ -67,8 +63,8 @@ def _of_units(chooser: Chooser, program: Program, structure: str) -> list[Lasso]
         chosen = parts.own if structure == "filter" else parts.readers
         if not chosen:
             raise UsageError(
-                f"recover: ssl{{structure=channel}} penalises the weights that read a filter, and no layer with weights "
-                f"reads those of the group {group.name}.",
+                f"recover: ssl{{structure=channel}} penalises the weights that read a filter, and no layer with "
+                f"weights reads those of the group {group.name}.",
                 hint="Leave it whole, prune-filters{ignore=[...]}, or take structure=filter.",
             )
         lassos.append(Lasso(group.name, chosen))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Sfp(TrainingHook):
     """Zero after every epoch the filters that pruning would take, and let them grow again (He et al., IJCAI 2018).
 
-    The paper trains for 100 epochs on ImageNet and 200 on CIFAR; here it is as long as the recipe says, and which share
-    goes is what the prune-filters behind the training asks for. With ``criterion=fpgm`` it is the same loop by distances
-    between filters (He et al., CVPR 2019).
+    The paper trains for 100 epochs on ImageNet; here it is as long as the recipe says, and which share goes is what the
+    prune-filters behind the training asks for. With ``criterion=fpgm`` it is the same loop by distances between filters
+    (He et al., CVPR 2019).
 
     After the paper as read by prunec: of a unit of coupled filters all filters become zero together. As in the paper
     nothing but their weights does. Biases, norms and what an optimizer remembers stay, since a filter behind a norm
@@ -43,8 +43,8 @@ class Sfp(TrainingHook):
         criterion = unit_criterion(self.criterion, self.name)
         if not isinstance(criterion, ScoresUnits) or needs_beyond_weights(criterion):
             raise UsageError(
-                f"sfp: the criterion {criterion.name} doesn't score units by their weights alone, and after every epoch "
-                "nothing else is known.",
+                f"sfp: the criterion {criterion.name} doesn't score units by their weights alone, and after every "
+                "epoch nothing else is known.",
                 hint="For example criterion=l2, l1 or fpgm.",
             )
 

@@ -19,9 +19,9 @@ Structure = Literal["filter", "channel", "shape", "depth"]
 class Ssl(TrainingHook):
     """Push whole structures to zero by a group lasso (Wen et al., "Structured Sparsity Learning", NeurIPS 2016).
 
-    In every step the gradient of penalty * sum over groups g of ||W_g|| is added: penalty * W_g / ||W_g||, and 0 where a
-    group is zero. What the penalty alone made zero stands in the report; the pruning behind the training sets the last
-    threshold to its budget.
+    In every step the gradient of penalty * sum over groups g of ||W_g|| is added: penalty * W_g / ||W_g||, and 0 where
+    a group is zero. What the penalty alone made zero stands in the report; the pruning behind the training sets the
+    last threshold to its budget.
 
     After the paper as read by prunec: with ``filter`` the bias of a filter and scale and shift of the norm behind it
     belong to its group, since a norm undoes whatever shrinks the weights alone; of coupled filters all are one group.
@@ -29,10 +29,10 @@ class Ssl(TrainingHook):
     threshold.
 
     Attributes:
-        structure: The groups. "filter": filters with what belongs to them, and "channel": the weights that read one, for
-            ``prune-filters{criterion=learned}``; "shape": the same position of a convolution's kernels in all its
-            filters, for ``sparsify{pattern=columns}``; "depth": residual branches, for ``prune-filters{depth=true}`` with
-            a goal.
+        structure: The groups. "filter": filters with what belongs to them, and "channel": the weights that read one,
+            for ``prune-filters{criterion=learned}``; "shape": the same position of a convolution's kernels in all its
+            filters, for ``sparsify{pattern=columns}``; "depth": residual branches, for ``prune-filters{depth=true}``
+            with a goal.
         penalty: Factor of the sum of norms in the loss; the paper's code has 0.003 for filters and 0.007 for depth.
         near_zero: Groups whose root mean square is below it are counted in the report as what the penalty alone made
             zero.

@@ -55,7 +55,7 @@ def test_one_ratio_with_a_global_choice_leaves_the_macs_of_that_ratio(hook: str,
 
 
 def test_shrunk_branches_go_in_a_pipeline(data: Data, tmp_path: Path) -> None:
-    text = pipeline('ssl{structure=depth,penalty=0.05}', "prune-filters{speedup=1.5,depth=true,criterion=l2}")
+    text = pipeline("ssl{structure=depth,penalty=0.05}", "prune-filters{speedup=1.5,depth=true,criterion=l2}")
     report = compile_model(residual(), target="cpu", pipeline=text, data=data, output=tmp_path / "out.bundle")
     assert report.extensions["ssl"]["groups"] == 2
     assert report.macs.compiled <= report.macs.dense / 1.5
@@ -88,9 +88,7 @@ def test_it_resumes_to_the_bit_and_runs_alike_again(hook: str, data: Data, tmp_p
 
 @pytest.mark.parametrize("hook", REGIMES)
 def test_it_changes_the_training(hook: str, data: Data) -> None:
-    assert not same(
-        state(prepare(plain(), data, *load_hooks(hook)).program), state(prepare(plain(), data).program)
-    )
+    assert not same(state(prepare(plain(), data, *load_hooks(hook)).program), state(prepare(plain(), data).program))
 
 
 def test_a_state_of_another_pruning_is_refused(data: Data, tmp_path: Path) -> None:
@@ -114,21 +112,24 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('recover{epochs=1,keep=last,hooks=sfp}', "nothing is pruned behind recover"),
+        ("recover{epochs=1,keep=last,hooks=sfp}", "nothing is pruned behind recover"),
         (pipeline("sfp").replace("keep=last", "keep=best"), "readies the weights of the last step"),
-        ("prune-filters{ratio=0.5,criterion=learned}", "looks at what training hooks decided, and none stands before it"),
+        (
+            "prune-filters{ratio=0.5,criterion=learned}",
+            "looks at what training hooks decided, and none stands before it",
+        ),
         (pipeline("sfp{criterion=learned}"), "doesn't score units by their weights alone"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_anything_runs(
-    text: str, words: str, data: Data, tmp_path: Path
-) -> None:
+def test_what_makes_no_sense_is_refused_before_anything_runs(text: str, words: str, data: Data, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
         compile_model(plain(), target="cpu", pipeline=text, data=data, output=tmp_path / "out.bundle")
 
 
 def test_without_data_there_is_no_training(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"step recover\S* needs labelled training data, and there is no training data"):
+    with pytest.raises(
+        UsageError, match=r"step recover\S* needs labelled training data, and there is no training data"
+    ):
         compile_model(plain(), target="cpu", pipeline=pipeline("sfp"), output=tmp_path / "out.bundle")
 
 

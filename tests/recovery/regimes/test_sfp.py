@@ -12,8 +12,19 @@ from prunec.compiler.recovery.regimes.sfp import Sfp
 from prunec.passes.criteria.units import as_filters, unit_means
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
-from tests.recovery.regimes.toys import OPTIONS, PRUNING, STEPS, Watch, cut, others, plain, prepare, residual
-from tests.recovery.regimes.toys import stays, zero_filters
+from tests.recovery.regimes.toys import (
+    OPTIONS,
+    PRUNING,
+    STEPS,
+    Watch,
+    cut,
+    others,
+    plain,
+    prepare,
+    residual,
+    stays,
+    zero_filters,
+)
 from tests.recovery.toy_hooks import Toy
 
 

@@ -93,7 +93,8 @@ def cut(result: Recovered, pruning: PruneFilters = PRUNING) -> PassResult:
 def stays(result: PassResult, weight: str) -> list[int]:
     """The filters of a weight that a pruning kept."""
     assert result.plan is not None
-    return list(result.plan.kept[weight][0])
+    kept = result.plan.kept.get(weight, {}).get(0)
+    return list(range(len(result.program.tensors()[weight]))) if kept is None else list(kept)
 
 
 def zero_filters(weight: Tensor) -> list[int]:
