@@ -49,6 +49,11 @@ TORCH_FREE = (
     "prunec.compiler.recovery",
     "prunec.compiler.recovery.optimizer_kinds",
     "prunec.compiler.recovery.recover_options",
+    "prunec.compiler.recovery.regimes",
+    "prunec.compiler.recovery.regimes.greg",
+    "prunec.compiler.recovery.regimes.network_slimming",
+    "prunec.compiler.recovery.regimes.sfp",
+    "prunec.compiler.recovery.regimes.ssl",
     "prunec.compiler.cli",
     "prunec.compiler.cli.main",
 )

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 #: The hooks that can be asked for by name: prunec's own, and those of other packages.
 HOOKS = Catalogue(
-    "training hook", "prunec.training_hooks", {"quantize": "prunec.compiler.recovery.quantize_hook:Quantize"}
+    "training hook",
+    "prunec.training_hooks",
+    {
+        "greg-1": "prunec.compiler.recovery.regimes.greg:Greg1",
+        "greg-2": "prunec.compiler.recovery.regimes.greg:Greg2",
+        "network-slimming": "prunec.compiler.recovery.regimes.network_slimming:NetworkSlimming",
+        "quantize": "prunec.compiler.recovery.quantize_hook:Quantize",
+        "sfp": "prunec.compiler.recovery.regimes.sfp:Sfp",
+        "ssl": "prunec.compiler.recovery.regimes.ssl:Ssl",
+    },
 )
 
 
@@ -31,7 +40,8 @@ class TrainingHook(ABC):
     Attributes:
         name: Name in recipes.
         prepares_pruning: Whether the hook readies a network for the pruning behind its training: such a training is
-            refused without one, and goes without the hook where a control arm trains the dense network.
+            refused without one, and where it keeps other weights than those of its last step; it goes without the hook
+            where a control arm trains the dense network.
     """
 
     name: ClassVar[str]

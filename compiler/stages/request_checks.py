@@ -67,7 +67,8 @@ def check_trained_choices(pipeline: Pipeline) -> None:
         idle = [hook.name for hook in _hooks(step) if hook.prepares_pruning]
         if idle and not any(isinstance(other.options, PruneFilters | Sparsify) for other in steps[place + 1 :]):
             raise UsageError(
-                f"The training hook {idle[0]} readies a network for pruning, and nothing is pruned behind {step.name}.",
+                f"The training hook {idle[0]} prepares a network for pruning, and nothing is pruned behind "
+                f"{step.name}.",
                 hint="Put prune-filters or sparsify behind it.",
             )
 
