@@ -21,6 +21,7 @@ from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.cost_report import costs_part, timed_part, with_time_asked
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
+from prunec.compiler.report.method_parts import compression_groups, source_parts
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION
 from prunec.passes.identity import architecture_sha256
@@ -77,6 +78,8 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         plausibility=_plausibility(outcome.steps.plausibility),
         costs=costs_part(outcome.steps.costs),
         calibration=_calibration(request, history),
+        sources=source_parts(request.pipeline),
+        compression_groups=compression_groups(request.pipeline),
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)

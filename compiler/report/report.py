@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.ledger_part import LedgerEntryPart
+from prunec.compiler.report.method_parts import SourcePart
 from prunec.compiler.report.nulls import (
     NOT_RECORDED,
     Figures,
@@ -72,6 +73,8 @@ class Report(Part):
     warnings: Maybe[tuple[str, ...]] = NOT_RECORDED
     calibration: Maybe[CalibrationPart] = NOT_RECORDED
     costs: Annotated[cost_parts.CostsPart | None, NullMeans("no cost model was used")] = None
+    sources: Maybe[tuple[SourcePart, ...]] = NOT_RECORDED
+    compression_groups: Maybe[tuple[str, ...]] = NOT_RECORDED
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (

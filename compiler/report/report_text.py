@@ -66,11 +66,21 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     if (engine := known(report.engine)) is not None:
         place = "ran on the device" if engine.run_on_device else "not run on the device"
         rows.append(("Engine", f"{engine.path}, {engine.kind}, {place}"))
+    rows += method_rows(report)
     rows += extension_rows(report)
     rows += [(f"Gate {gate.verdict}", figures.gate_words(gate)) for gate in report.gates]
     rows += [("But", warning) for warning in known(report.warnings) or ()]
     rows += [("Not known", f"{', '.join(paths)}: {reason}") for reason, paths in figures.unknowns(report)]
     return [(label, value.translate(_ASCII)) for label, value in rows]
+
+
+def method_rows(report: "Report") -> list[tuple[str, str]]:
+    """The groups of compression, and the papers, a line for each."""
+    groups = known(report.compression_groups) or ()
+    rows = [("Compression", ", ".join(groups))] if groups else []
+    for source in known(report.sources) or ():
+        rows.append((f"After ({source.name})", f"{source.paper}{f', {source.reading}' if source.reading else ''}"))
+    return rows
 
 
 def extension_rows(report: "Report") -> list[tuple[str, str]]:

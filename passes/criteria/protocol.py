@@ -75,6 +75,9 @@ class Criterion(Protocol):
     Attributes:
         name: Name in recipes.
         needs: Kinds of evidence that the criterion looks at, a subset of `NEEDS`.
+
+    A class may also have ``paper``, where the criterion is from, and ``reading``, a sentence on how what the paper
+    leaves open was read; reports tell both. `compares_groups` reads ``comparable``.
     """
 
     name: ClassVar[str]
