@@ -13,7 +13,29 @@ _WEIGHTS = (
     Method("wanda", "the least magnitudes times norms of inputs go", "wanda", "weights"),
     Method("sparsegpt", "what the others best make up for goes, and they do", "sparsegpt", "weights"),
 )
-METHODS: dict[str, Method] = {method.name: method for method in (*_FILTERS, *_WEIGHTS)}
+_REGIMES = (
+    Method(
+        "resrep", "compactors behind layers lose rows to a lasso and are merged", "learned", allocation="global",
+        hooks="resrep", regime_schedule="cosine:0.01", regime_cost="180 epochs of ImageNet in the paper",
+    ),
+    Method(
+        "cnn-fcf", "factors of filters are drawn to 0 and 1 by multipliers", "learned",
+        hooks="cnn-fcf", regime_schedule="cosine:0.01", regime_cost="30 epochs of ImageNet in the paper",
+    ),
+    Method(
+        "lfpc", "each layer's criterion is learned on held-out data", "learned",
+        hooks="lfpc", regime_schedule="cosine:0.01",
+    ),
+    Method(
+        "gal", "soft masks learn to deceive a discriminator, without labels", "learned", allocation="global",
+        hooks="gal", regime_schedule="cosine:0.01", regime_cost="100 epochs of CIFAR-10 in the paper",
+    ),
+    Method(
+        "dcp", "channels are chosen greedily by what tells classes apart", "learned",
+        hooks="dcp", regime_schedule="cosine:0.01", regime_cost="a stage for each of 2 or 3 pivots in the paper",
+    ),
+)  # fmt: skip
+METHODS: dict[str, Method] = {method.name: method for method in (*_FILTERS, *_WEIGHTS, *_REGIMES)}
 
 
 def method_of(name: str) -> Method:

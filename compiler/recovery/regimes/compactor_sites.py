@@ -17,6 +17,8 @@ from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 
 _OF_A_NORM = ("weight", "bias", "running_mean", "running_var")
+#: Groups named in an error.
+_NAMED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +103,24 @@ def mixed_filters(outputs: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> list[CompactorSite]:
-    """The sites of some groups.
+    """The sites of those groups that have one.
 
     Raises:
-        UsageError: A group has none; ``hook`` is named in the message.
+        UsageError: None has; ``hook`` is named in the message.
     """
     calls: dict[str, list[Node]] = {}
     for call, weight in weighted_calls(program.graph):
         calls.setdefault(weight, []).append(call)
-    sites = [_site(group, calls, program) for group in groups]
-    without = [(group.name, site) for group, site in zip(groups, sites, strict=True) if isinstance(site, str)]
-    if without:
-        told = "; ".join(f"{name} {reason}" for name, reason in without[:4])
-        more = f"; and {len(without) - 4} more" if len(without) > 4 else ""
+    found = [(group.name, _site(group, calls, program)) for group in groups]
+    sites = [site for _, site in found if isinstance(site, CompactorSite)]
+    if not sites:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in found[:_NAMED])
         raise UsageError(
             f"recover: the training hook {hook} puts a matrix behind the one layer that makes the filters of a group, "
-            f"and there is no place for it: {told}{more}.",
-            hint="Leave them out of the pruning behind it: residual_streams=false, attention=none, or ignore=[...].",
+            f"and no group has a place for it: {reasons}.",
+            hint="Take another method for this network.",
         )
-    return [site for site in sites if isinstance(site, CompactorSite)]
+    return sites
 
 
 def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> CompactorSite | str:

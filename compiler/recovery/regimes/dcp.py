@@ -43,6 +43,11 @@ class Dcp(TrainingHook):
     rate: float = 1e-2
 
     name: ClassVar[str] = "dcp"
+    paper: ClassVar[str] = "Zhuang et al., NeurIPS 2018"
+    reading: ClassVar[str] = (
+        "after DCP as read by prunec: pivots divide the pruned groups into equal parts; channels are chosen on the last "
+        "batch of a stage, in at most 16 rounds a layer; without the adaptive stop"
+    )
     prepares_pruning: ClassVar[bool] = True
     needs_last: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {

@@ -1,7 +1,7 @@
 """The pruning that a training readies a network for: its groups, the widths that it leaves, and the budget it keeps."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,6 +102,23 @@ class FilterBudget:
             widths = Ratios(options.ratio, options.rounding).widths(allocator.scope)
             goals = Goals(speedup=max(1.0, allocator.dense[MACS.name] / allocator.figures(widths)[MACS.name]))
         return cls(allocator.scope, allocator.space(goals), allocator)
+
+    def only(self, names: Collection[str], hook: str) -> "FilterBudget":
+        """The same budget, kept by the groups of these names alone; the others keep all their units.
+
+        Raises:
+            UsageError: They can't keep it; `hook` is named in the message.
+        """
+        groups = self.space.groups
+        positions = tuple(position for position in self.scope.positions if groups[position].name in names)
+        alone = replace(self, scope=replace(self.scope, positions=positions), space=replace(self.space, chosen=positions))
+        if not alone.space.fits(alone.space.least):
+            raise UsageError(
+                f"recover: {hook} can prune {len(positions)} of {len(self.scope.positions)} groups, and these alone "
+                "can't keep the goal of the pruning behind it.",
+                hint="Lower the ratio or the goal: residual_streams=false leaves out what only sums of layers make.",
+            )
+        return alone
 
     @property
     def groups(self) -> Sequence[Group]:

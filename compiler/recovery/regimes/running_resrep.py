@@ -37,8 +37,12 @@ class RunningResRep(RunningHook):
 
     def attach(self, form: Program) -> Attachment:
         training, self.steps = self.training, 0
-        self.budget = FilterBudget.of(training, self.options.name)
-        self.sites = compactor_sites(training.program, self.budget.groups, self.options.name)
+        budget = FilterBudget.of(training, self.options.name)
+        self.sites = compactor_sites(training.program, budget.groups, self.options.name)
+        self.alone = {group.name: group.count for group in budget.groups}
+        for site in self.sites:
+            del self.alone[site.group.name]
+        self.budget = budget.only([site.group.name for site in self.sites], self.options.name)
         tensors = training.program.tensors()
         self.matrices = [
             nn.Parameter(torch.eye(site.width, dtype=tensors[site.weight].dtype, device=tensors[site.weight].device))
@@ -102,15 +106,18 @@ class RunningResRep(RunningHook):
         return values
 
     def decided(self) -> Mapping[str, object]:
-        """The norm of each unit's rows: the higher stay."""
-        norms = self._norms_of_units()
-        return {UNITS: {site.group.name: each.double() for site, each in zip(self.sites, norms, strict=True)}}
+        """The norm of each unit's rows: the higher stay, and before them all units that have no compactor."""
+        norms = [each.double() for each in self._norms_of_units()]
+        highest = 1 + max(float(each.max()) for each in norms)
+        units = {site.group.name: each for site, each in zip(self.sites, norms, strict=True)}
+        return {UNITS: units | {name: torch.full((count,), highest).double() for name, count in self.alone.items()}}
 
     def figures(self) -> Mapping[str, object]:
         """Rows that are gone, of those that were masked and of those that the lasso alone brought there, and MACs."""
         norms, masked = torch.cat(self._norms_of_units()), torch.cat(self.masked)
         return {
             "units": len(norms),
+            "units_without_compactor": sum(self.alone.values()),
             "masked": int(masked.sum()),
             "gone": int((norms < _GONE).sum()),
             "gone_by_the_lasso_alone": int(((norms < _GONE) & ~masked).sum()),

@@ -16,6 +16,7 @@ from prunec.passes.frontend import capture
 from prunec.passes.tensors import with_values
 from tests.architectures.redraw import redraw_
 from tests.architectures.resnet import cifar_resnet
+from tests.methods.toy import toy
 from tests.recovery.regimes.regime_runs import GLOBAL, LAST, ONE_STEP, difference, net, pruned, small, trained, watched
 
 POOLED = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -40,9 +41,9 @@ NETWORKS: dict[str, nn.Module] = {
 @torch.no_grad()
 def test_the_merge_is_exact(name: str) -> None:
     program = capture(redraw_(NETWORKS[name].eval(), 0), (torch.randn(2, 3, 8, 8),)).double()
-    groups = [group for group in analyse(program).groups if name != "grouped" or group.name == "0"]
+    groups = analyse(program).groups
     sites = compactor_sites(program, groups, "resrep")
-    assert len(sites) == len(groups) > 0
+    assert len(sites) == (1 if name == "grouped" else len(groups))
     form, tensors = program.with_tensors(program.tensors()), program.tensors()
     generator = torch.Generator().manual_seed(1)
     values: dict[str, Any] = {}
@@ -116,12 +117,25 @@ def test_more_and_more_rows_are_masked_after_the_beginning(data: Data) -> None:
     assert 0 < seen[steps // 2 + 1] < seen[-1]
 
 
+def test_units_of_several_layers_stay(data: Data) -> None:
+    program = toy()
+    groups = analyse(program).groups
+    assert [group.residual for group in groups].count(True) == 1
+    result = trained(program, data, ResRep(), GLOBAL)
+    rows = pruned(result, GLOBAL).stats["groups"]
+    assert {row["name"]: row["kept"] < row["width"] for row in rows} == {g.name: not g.residual for g in groups}
+    figures: Any = result.hooks[0].figures
+    assert (figures["units"], figures["units_without_compactor"]) == (36, 12)
+
+
 def test_what_it_can_t_do_is_refused(data: Data) -> None:
     residual = capture(cifar_resnet(8), (torch.randn(2, 3, 16, 16),))
-    with pytest.raises(UsageError, match="has filters of [0-9]+ layers"):
-        compactor_sites(residual, analyse(residual).groups, "resrep")
-    inner = [group for group in analyse(residual).groups if not group.residual]
-    assert len(compactor_sites(residual, inner, "resrep")) == len(inner) == 3
+    groups = analyse(residual).groups
+    assert len(compactor_sites(residual, groups, "resrep")) == 3
+    with pytest.raises(UsageError, match="no group has a place for it: .* has filters of [0-9]+ layers"):
+        compactor_sites(residual, [group for group in groups if group.residual], "resrep")
+    with pytest.raises(UsageError, match="can prune 2 of 3 groups, and these alone can't keep the goal"):
+        trained(toy(), data, ResRep(), replace(GLOBAL, ratio=None, speedup=20.0))
     with pytest.raises(UsageError, match="readies a network for the pruning of filters behind it, and there is none"):
         trained(small(), data, ResRep(), None)
     with pytest.raises(UsageError, match="ranks the filters of all layers together, and .* allocation=auto"):
