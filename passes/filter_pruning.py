@@ -193,9 +193,7 @@ def _chosen(
     return _by_ratio(program, options.ratio, options)
 
 
-def _kept(
-    criterion: ScoresUnits | SelectsUnits, chosen: _Chosen, evidence: Evidence
-) -> list[tuple[Group, Kept]]:
+def _kept(criterion: ScoresUnits | SelectsUnits, chosen: _Chosen, evidence: Evidence) -> list[tuple[Group, Kept]]:
     """The units that stay of each group that loses any."""
     evidence = replace(evidence, tensors=chosen.program.tensors()) if chosen.branches else evidence
     return [

@@ -1,4 +1,4 @@
-"""The greedy choice of a layer's input channels by the gradient of a loss (Zhuang et al., NeurIPS 2018, algorithm 2)."""
+"""The greedy choice of input channels by the gradient of a loss (Zhuang et al., NeurIPS 2018, algorithm 2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

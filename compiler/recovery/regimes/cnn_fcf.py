@@ -47,8 +47,8 @@ class CnnFcf(TrainingHook):
     paper: ClassVar[str] = "Li et al., CVPR 2019"
     reading: ClassVar[str] = (
         "after CNN-FCF as read by prunec: factors stand behind batch norms; the multipliers take 3,488 iterations at "
-        "least, in short trainings several in a step; after the last step they go on without the loss until factors are "
-        "within 1e-3 of 0 or 1"
+        "least, in short trainings several in a step; after the last step they go on without the loss until every "
+        "factor is within 1e-3 of 0 or 1"
     )
     prepares_pruning: ClassVar[bool] = True
     needs_last: ClassVar[bool] = True

@@ -129,7 +129,9 @@ def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> Compa
     mixing = [
         group.members[position]
         for position in group.producers
-        if not any(int(arguments(call).get("groups", 1)) > 1 for call in calls.get(group.members[position].parameter, []))
+        if not any(
+            int(arguments(call).get("groups", 1)) > 1 for call in calls.get(group.members[position].parameter, [])
+        )
     ]
     if len(mixing) != 1:
         return f"has filters of {len(mixing)} layers"

@@ -45,8 +45,8 @@ class Dcp(TrainingHook):
     name: ClassVar[str] = "dcp"
     paper: ClassVar[str] = "Zhuang et al., NeurIPS 2018"
     reading: ClassVar[str] = (
-        "after DCP as read by prunec: pivots divide the pruned groups into equal parts; channels are chosen on the last "
-        "batch of a stage, in at most 16 rounds a layer; without the adaptive stop"
+        "after DCP as read by prunec: pivots divide the pruned groups into equal parts; channels are chosen on the "
+        "last batch of a stage, in at most 16 rounds a layer; without the adaptive stop"
     )
     prepares_pruning: ClassVar[bool] = True
     needs_last: ClassVar[bool] = True

@@ -40,8 +40,9 @@ class Gal(TrainingHook):
     name: ClassVar[str] = "gal"
     paper: ClassVar[str] = "Lin et al., CVPR 2019"
     reading: ClassVar[str] = (
-        "after GAL as read by prunec: masks on filters and not on blocks; network and discriminator take a step on every "
-        "batch; masks take 195 steps, or longer ones where a training has fewer; the last threshold is set to the budget"
+        "after GAL as read by prunec: masks on filters and not on blocks; network and discriminator take a step on "
+        "every batch; masks take 195 steps, or longer ones where there are fewer; the last threshold is set to "
+        "the budget"
     )
     prepares_pruning: ClassVar[bool] = True
     needs_last: ClassVar[bool] = True

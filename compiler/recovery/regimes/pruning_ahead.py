@@ -111,7 +111,9 @@ class FilterBudget:
         """
         groups = self.space.groups
         positions = tuple(position for position in self.scope.positions if groups[position].name in names)
-        alone = replace(self, scope=replace(self.scope, positions=positions), space=replace(self.space, chosen=positions))
+        alone = replace(
+            self, scope=replace(self.scope, positions=positions), space=replace(self.space, chosen=positions)
+        )
         if not alone.space.fits(alone.space.least):
             raise UsageError(
                 f"recover: {hook} can prune {len(positions)} of {len(self.scope.positions)} groups, and these alone "

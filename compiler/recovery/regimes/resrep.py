@@ -44,9 +44,9 @@ class ResRep(TrainingHook):
     name: ClassVar[str] = "resrep"
     paper: ClassVar[str] = "Ding et al., ICCV 2021"
     reading: ClassVar[str] = (
-        "after ResRep as read by prunec: counts of steps are shares of the training (4 of ResNet-50's 7,552 filters each "
-        "200 of 900,720 steps); masked rows move by the lasso alone, as far in a share of the training as in the paper's; "
-        "units that several layers make have no compactor and stay"
+        "after ResRep as read by prunec: counts of steps are shares of the training (4 of ResNet-50's 7,552 filters "
+        "each 200 of 900,720 steps); masked rows move by the lasso alone, as far in a share of the training as in the "
+        "paper's; units that several layers make have no compactor and stay"
     )
     prepares_pruning: ClassVar[bool] = True
     needs_last: ClassVar[bool] = True
@@ -58,7 +58,9 @@ class ResRep(TrainingHook):
         check_above(self.name, lasso=self.lasso, growth=self.growth)
         check_share(self.name, momentum=self.momentum, begin=self.begin)
         if self.begin + self.growth > 1:
-            raise UsageError(f"{self.name}: begin and growth are shares of one training, got {self.begin + self.growth}.")
+            raise UsageError(
+                f"{self.name}: begin and growth are shares of one training, got {self.begin + self.growth}."
+            )
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -54,7 +54,7 @@ class RunningCnnFcf(RunningHook):
 
     @torch.no_grad()
     def after_update(self, moment: Moment) -> None:
-        """Take iterations of the multipliers by the gradient of this step; after the last one, until all are settled."""
+        """Take iterations of the multipliers by the gradient of this step; after the last one until all are settled."""
         steps, options = all_steps(self.training), self.options
         rate = options.rate * moment.learning_rate / self.highest
         gradients = {name: self._gradient(name) for name in self.binary}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 from torch.func import functional_call
+from torch.fx import Node
 from torch.nn.functional import mse_loss
 
 from prunec.compiler.recovery.networks import expose
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """The groups that are pruned in a stage with their readers, and the node and the head of its pivot, if it has one."""
+    """The groups of a stage with their readers, and the node and the head of its pivot, if it has one."""
 
     pruned: tuple[PrunedGroup, ...]
     readers: tuple[tuple[Reader, ...], ...]
@@ -62,10 +62,10 @@ class RunningDcp(RunningHook):
         self.samples = self.macs = 0
         self.told: list[dict[str, Any]] = []
         self.original, self.masked = program.clone().eval(), shared_copy(program)
-        self.inner = tuple(dict.fromkeys(
-            [stage.pivot for stage in self.stages if stage.pivot]
-            + [output for stage in self.stages for each in stage.readers for reader in each for output in reader.outputs]
-        ))  # fmt: skip
+        read = [
+            output for stage in self.stages for each in stage.readers for reader in each for output in reader.outputs
+        ]
+        self.inner = tuple(dict.fromkeys([*(stage.pivot for stage in self.stages if stage.pivot), *read]))
         for copy in (self.original, self.masked):
             expose(copy, self.inner)
         heads = [parameter for stage in self.stages if stage.head for parameter in stage.head.parameters()]
@@ -132,7 +132,12 @@ class RunningDcp(RunningHook):
             })  # fmt: skip
 
     def _objective(
-        self, stage: _Stage, readers: Sequence[Reader], inputs: BatchInputs, labels: Tensor, wanted: Mapping[str, Tensor]
+        self,
+        stage: _Stage,
+        readers: Sequence[Reader],
+        inputs: BatchInputs,
+        labels: Tensor,
+        wanted: Mapping[str, Tensor],
     ) -> Callable[[Mapping[str, Tensor]], Tensor]:
         """The loss of a choice as a function of the weights that read its units, with its mean in all processes."""
         names = [output for reader in readers for output in reader.outputs]
@@ -140,7 +145,7 @@ class RunningDcp(RunningHook):
         def objective(weights: Mapping[str, Tensor]) -> Tensor:
             outputs, inner = self._run(self.masked, weights, inputs)
             scores = outputs if stage.head is None else stage.head(inner[stage.pivot])
-            loss = self.options.weight * label_loss(self.training.loss, scores, labels)
+            loss = self.options.weight * self.training.loss(scores, labels)  # the training checks what it gives
             for name in names:
                 loss = loss + mse_loss(inner[name], wanted[name])
             processes = self.training.processes

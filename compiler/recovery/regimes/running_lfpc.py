@@ -97,9 +97,7 @@ class RunningLfpc(RunningHook):
         size = min(training.options.batch_size // training.options.accumulate, len(held_out))
         epoch, first = divmod(self.passes, steps_per_epoch(held_out, size))
         share = training.processes.share
-        inputs, labels = next(
-            iter(held_out.batches(size, epoch=epoch, seed=training.seed, first=first, share=share))
-        )
+        inputs, labels = next(iter(held_out.batches(size, epoch=epoch, seed=training.seed, first=first, share=share)))
         self.passes, self.samples = self.passes + 1, self.samples + size
         device = training.processes.device
         return on(inputs, device), labels.to(device)
@@ -109,7 +107,8 @@ class RunningLfpc(RunningHook):
         scores = {}
         for group, best in zip(self.groups, self.preferences.argmax(1).tolist(), strict=True):
             criterion = self.criteria[best]
-            evidence = evidence_for(criterion, self.training.program, None, self.training.seed)
+            assert self.training.pruning is not None, "checked when the hook was attached"
+            evidence = evidence_for(criterion, self.training.program, None, self.training.pruning.seed or 0)
             scores[group.name] = torch.from_numpy(normalised(scores_of(criterion, group, evidence).astype("f8")))
         return {UNITS: scores}
 

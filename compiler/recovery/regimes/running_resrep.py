@@ -50,7 +50,9 @@ class RunningResRep(RunningHook):
         ]
         for number, (site, matrix) in enumerate(zip(self.sites, self.matrices, strict=True)):
             site.insert(form, f"compactor_{number}", matrix)
-        self.masked = [torch.zeros(site.group.count, dtype=torch.bool, device=site.filters.device) for site in self.sites]
+        self.masked = [
+            torch.zeros(site.group.count, dtype=torch.bool, device=site.filters.device) for site in self.sites
+        ]
         self.optimizer = SGD(self.matrices, lr=1.0, momentum=self.options.momentum)
         # In the paper a row on which the lasso acts alone moves by this in a whole training.
         travel = _RATES * self.options.lasso / (1 - self.options.momentum)

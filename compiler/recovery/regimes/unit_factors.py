@@ -1,7 +1,8 @@
 """Factors on the units of groups in a graph: they stand where the gates of Taylor's criterion do.
 
 Scaling the scale and shift of a batch norm behind a layer, else the layer's filters and biases, is scaling the units
-there, so that a factor is merged into the network's own tensors exactly.
+there, so that a factor is merged into the network's own tensors exactly. A factor between 0 and 1 counts at each layer
+that makes a unit or passes it on by itself, as depthwise convolutions do.
 """
 
 from collections.abc import Iterable, Mapping

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss, scaled_dot_product_attention
 
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.regimes.channel_choice import ChannelChoice
@@ -16,7 +16,6 @@ from prunec.compiler.recovery.regimes.pivot_head import PivotHead
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.frontend import capture
-from tests.architectures.vit import ViT
 from tests.recovery.regimes.regime_runs import LAST, UNIFORM, difference, net, pruned, removed_units, watched
 
 
@@ -65,7 +64,7 @@ def test_greedy_picks_are_the_largest_gradients() -> None:
 
 def test_the_loss_falls_on_the_batch_of_every_step() -> None:
     choice, *_ = toy()
-    choice.choose(5, rounds=16, rate=100.0)
+    choice.choose(5, rounds=16, rate=10.0)
     assert len(choice.steps) == 5
     assert all(after < before for before, after in choice.steps)
     removed = [unit for unit in range(6) if unit not in choice.order]
@@ -97,8 +96,7 @@ def test_channels_are_chosen_stage_by_stage(data: Data, epochs: int) -> None:
     assert {name: int((values == 0).sum()) for name, values in units.items()} == {
         "features.0": 4, "features.3": 6, "features.6": 4,
     }  # fmt: skip
-    assert result.hooks[0].samples > 0
-    assert result.hooks[0].macs > 3 * result.hooks[0].samples // 2 * net().macs() // 2
+    assert result.hooks[0].macs > result.hooks[0].samples * net().macs() > 0
 
 
 def test_heads_learn_where_their_stage_is(data: Data) -> None:
@@ -118,8 +116,22 @@ def test_a_head_takes_channels_last_too() -> None:
     assert PivotHead(6, 3, axis=-1)(torch.randn(5, 6)).shape == (5, 3)
 
 
+class Attention(nn.Module):
+    """Queries, keys and values of layers of their own, and classes from what one head of attention makes of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(12, 8) for _ in range(3))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended = scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        logits: Tensor = self.head(attended.mean(1))
+        return logits
+
+
 def test_units_that_no_layer_reads_are_refused() -> None:
-    program = capture(ViT(16, 4, 24, 2, 3, 5).eval(), (torch.randn(2, 3, 16, 16),))
+    program = capture(Attention().eval(), (torch.randn(2, 5, 12),))
     with pytest.raises(UsageError, match="no layer reads the units of"):
         readers_of(program, analyse(program).groups, "dcp")
     with pytest.raises(UsageError, match="pivots must be at least 0"):

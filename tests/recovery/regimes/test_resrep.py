@@ -73,7 +73,7 @@ def test_gradients_are_the_masked_loss_s_and_the_lasso_s(data: Data) -> None:
     """Of one step without momentum from the identity, whose rows have norm 1."""
     after = {}
     for lasso in (1e-4, 2e-4):
-        result, hook = watched(net(), data, ResRep(lasso=lasso, momentum=0.0), GLOBAL, ONE_STEP)
+        _, hook = watched(net(), data, ResRep(lasso=lasso, momentum=0.0), GLOBAL, ONE_STEP)
         after[lasso] = [matrix.detach().double() for matrix in hook.matrices]
         masked = hook.masked
         for matrix, mask in zip(after[lasso], masked, strict=True):
@@ -89,7 +89,7 @@ def test_gradients_are_the_masked_loss_s_and_the_lasso_s(data: Data) -> None:
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_masked_rows_end_at_zero_and_keep_the_budget(data: Data, epochs: int) -> None:
     program = net()
-    result, hook = watched(program, data, ResRep(), GLOBAL, replace(LAST, epochs=epochs, hooks=""))
+    result, _ = watched(program, data, ResRep(), GLOBAL, replace(LAST, epochs=epochs))
     figures: Any = result.hooks[0].figures
     assert figures["largest_norm_of_masked"] == 0.0
     assert 0 < figures["masked"] < figures["units"] == 28
@@ -132,13 +132,13 @@ def test_what_it_can_t_do_is_refused(data: Data) -> None:
     residual = capture(cifar_resnet(8), (torch.randn(2, 3, 16, 16),))
     groups = analyse(residual).groups
     assert len(compactor_sites(residual, groups, "resrep")) == 3
-    with pytest.raises(UsageError, match="no group has a place for it: .* has filters of [0-9]+ layers"):
+    with pytest.raises(UsageError, match=r"no group has a place for it: .* has filters of [0-9]+ layers"):
         compactor_sites(residual, [group for group in groups if group.residual], "resrep")
     with pytest.raises(UsageError, match="can prune 2 of 3 groups, and these alone can't keep the goal"):
         trained(toy(), data, ResRep(), replace(GLOBAL, ratio=None, speedup=20.0))
     with pytest.raises(UsageError, match="readies a network for the pruning of filters behind it, and there is none"):
         trained(small(), data, ResRep(), None)
-    with pytest.raises(UsageError, match="ranks the filters of all layers together, and .* allocation=auto"):
+    with pytest.raises(UsageError, match=r"ranks the filters of all layers together, and .* allocation=auto"):
         trained(small(), data, ResRep(), replace(GLOBAL, allocation="auto"))
     with pytest.raises(UsageError, match="is done at the end of the training, and keep=best"):
         trained(small(), data, ResRep(), GLOBAL, replace(LAST, keep="best"))
