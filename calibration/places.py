@@ -109,12 +109,16 @@ def _gated(group: Group, calls: Mapping[str, list[Node]], parameters: Mapping[st
     return tuple(positions.values())
 
 
+def norm_behind(call: Node) -> Node | None:
+    """The batch norm that alone uses a call; None where there is none."""
+    user = next(iter(call.users), None)
+    return user if user is not None and len(call.users) == 1 and _is_batch_norm(user, call) else None
+
+
 def _affine_norm(call: Node) -> tuple[str, ...]:
     """Names of the scale and shift of the batch norm that alone uses a call; empty where there is none."""
-    user = next(iter(call.users), None)
-    if user is None or len(call.users) > 1 or not _is_batch_norm(user, call):
-        return ()
-    return tensor_names(user, "weight", "bias")
+    norm = norm_behind(call)
+    return () if norm is None else tensor_names(norm, "weight", "bias")
 
 
 def tensor_names(node: Node, *options: str) -> tuple[str, ...]:

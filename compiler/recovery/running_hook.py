@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunec.calibration.data import Split
+from prunec.compiler.recovery.objective import Loss, cross_entropy
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import Schedule
@@ -34,6 +35,7 @@ class TrainingContext:
         held_out: The part of the training data that is set aside for this hook; None where it asks for none.
         pruning: The options by which filters are pruned after this training, with a seed; None where they aren't.
             `coupling` is by their policy, and `prunec.passes.filter_pruning.kept_by` tells which filters would stay.
+        loss: The loss on the labels, (outputs, labels) -> scalar, labels smoothed where the recipe says so.
     """
 
     program: Program
@@ -46,6 +48,7 @@ class TrainingContext:
     seed: int
     held_out: Split | None = None
     pruning: PruneFilters | None = None
+    loss: Loss = cross_entropy
 
 
 @dataclass(frozen=True)

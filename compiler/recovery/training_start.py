@@ -83,19 +83,20 @@ def start_training(
     teacher = _teacher(options, dense, processes)
     form = program.with_tensors(program.tensors()).train()
     declared = load_hooks(options.hooks)
+    objective = replace(objective, loss=smoothed(objective.loss, options.label_smoothing))
     train, parts = hold_out(data.train, [hook.held_out_fraction for hook in declared], seed)
     hooks = AttachedHooks((), processes)
     if declared:
         steps = steps_per_epoch(train, options.batch_size)
         coupling = analyse(program) if dense.pruning is None else analyse(program, dense.pruning.policy)
         context = TrainingContext(
-            program, coupling, teacher, options, schedule, steps, processes, seed, pruning=dense.pruning
+            program, coupling, teacher, options, schedule, steps, processes, seed, None, dense.pruning, objective.loss
         )
         hooks = attach_hooks(declared, context, parts, form)
     stepper = Stepper(
         networks=prepare_networks(program, form, teacher, options, hooks),
         optimizer=make_optimizer(program, options, hooks),
-        objective=replace(objective, loss=smoothed(objective.loss, options.label_smoothing)),
+        objective=objective,
         hooks=hooks,
         options=options,
         processes=processes,

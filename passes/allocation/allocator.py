@@ -162,6 +162,17 @@ class Allocator:
         macs = self.figures(self._space(()).at(exact(ratio)))[MACS.name]
         return Goals(speedup=max(1.0, self.dense[MACS.name] / macs))
 
+    def space(self, goals: Goals) -> Space:
+        """The widths that may be chosen for goals, with the budgets that they must keep.
+
+        Raises:
+            OutOfReachError: No widths keep them.
+            UsageError: A goal needs a cost model and there is none.
+        """
+        space = self._space(budgets_of(goals, self.costs, self.workload.at(self.dense_widths)))
+        self._reach(space)
+        return space
+
     def allocate(self, goals: Goals, allocation: Allocation = "auto", widths: Widths | None = None) -> Allocated:
         """Choose widths that meet all goals, or take those that were chosen for them before.
 
