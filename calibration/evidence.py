@@ -1,13 +1,13 @@
 """Collect what criteria need to know of a program on data, in one pass over the data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from prunec.calibration.places import gates, outputs
+from prunec.calibration.places import GatePlace, batch_norm_gates, gates, input_channels, outputs
 from prunec.calibration.unfold import can_unfold, unfolded
 from prunec.passes.cost import weighted_calls
 from prunec.passes.coupling import analyse
@@ -17,6 +17,7 @@ from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statis
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, bound, feed, flat_inputs, part_of, sample_count, values_of_data
 from prunec.passes.graphs import arguments
+from prunec.passes.groups import Group
 from prunec.passes.interruption import stoppable
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
@@ -26,6 +27,10 @@ from prunec.runtime.evaluate import OBJECTIVE_HINT
 #: (outputs, labels) -> the loss, a scalar.
 Loss = Callable[[Any, Any], Tensor]
 _DEFAULT_POLICY = Policy()
+#: Where gates of groups stand, by the source that statistics look at.
+_GATES: Mapping[Source, Callable[[Program, Iterable[Group]], list[GatePlace]]] = {
+    "gate gradients": gates, "batch norm gates": batch_norm_gates,
+}  # fmt: skip
 
 
 def collect_evidence(
@@ -83,12 +88,15 @@ class _Collection:
         #: First name of each tensor, by every name of a parameter or buffer.
         self.names = {name: first.setdefault(id(tensor), name) for name, tensor in self.program.tensors().items()}
         self.parameters = {n: p for n, p in self.program.parameters().items() if p.is_floating_point()}
-        looks_at_gates = bool(self.looking_at("gate gradients"))
-        self.gates = gates(self.program, analyse(self.program, policy).groups) if looks_at_gates else []
+        wanted = {source: place for source, place in _GATES.items() if self.looking_at(source)}
+        groups = analyse(self.program, policy).groups if wanted else []
+        #: The gates that are looked at, by source.
+        self.gates = {source: place(self.program, groups) for source, place in wanted.items()}
         calls = weighted_calls(self.program.graph) if self.looking_at("inputs") else []
         self.inputs = {call: weight for call, weight in calls if weight in self.names and can_unfold(call)}
+        self.channels = input_channels(self.program) if self.looking_at("input channels") else {}
         self.outputs = outputs(self.program) if self.looking_at("outputs") else {}
-        gradients: tuple[Source, ...] = ("weight gradients", "gate gradients")
+        gradients: tuple[Source, ...] = ("weight gradients", *_GATES)
         self.needs = {per: any(self.looking_at(source, per) for source in gradients) for per in ("batch", "sample")}
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(
@@ -130,9 +138,10 @@ class _Collection:
         for name, gradient in gradients.items():
             if name == self.names[name]:
                 self.add("weight gradients", name, Seen(gradient, labels), per)
-        for gate in self.gates:
-            seen = Seen(gate.gradient(self.parameters, gradients), labels)
-            self.add("gate gradients", gate.group.name, seen, per)
+        for source, places in self.gates.items():
+            for gate in places:
+                seen = Seen(gate.gradient(self.parameters, gradients), labels)
+                self.add(source, gate.group.name, seen, per)
 
     def _gradients(self, result: Any, labels: Any) -> dict[str, Tensor]:
         """Derivatives of the loss by every parameter; names of one tensor share them."""
@@ -180,6 +189,10 @@ class _Observing(Interpreter):
             x = self.env[next(iter(arguments(n).values()))].detach()
             for rows in unfolded(n, x):
                 collection.add("inputs", names[collection.inputs[n]], Seen(rows))
+        if n in collection.channels:
+            weight, axis = collection.channels[n]
+            x = self.env[arguments(n)["input"]].detach().movedim(axis, 1)
+            collection.add("input channels", names[weight], Seen(x))
         result = super().run_node(n)
         if n in collection.outputs:
             weight, axis = collection.outputs[n]

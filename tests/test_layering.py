@@ -149,8 +149,8 @@ PUBLIC = {
         *("PruningPlan", "Sparsify", "analyse", "apply_plan", "capture", "check_oracle", "select_outputs"),
     },
     "prunec.passes.criteria": {
-        *("Activation", "CRITERIA", "Criterion", "Evidence", "GateGradient", "InputMoments", "Moments", "Seen"),
-        *("Statistic", "WeightGradient", "criterion_text"),
+        *("Activation", "BatchNormGate", "CRITERIA", "Criterion", "Evidence", "GateGradient", "InputActivation"),
+        *("InputMoments", "Moments", "Seen", "Statistic", "WeightGradient", "criterion_text"),
     },
     "prunec.runtime": {
         *("DEVICES", "Target", "check_sparsity", "compare_latency", "export_onnx", "onnx_vs_torch", "profile_onnx"),

@@ -29,6 +29,15 @@ CRITERIA = Catalogue(
         "magnitude": "prunec.passes.criteria.elements:Magnitude",
         "wanda": "prunec.passes.criteria.elements:Wanda",
         "sparsegpt": "prunec.passes.criteria.elements:SparseGPT",
+        "batchnorm-scale": "prunec.passes.criteria.batchnorm_scale:BatchNormScale",
+        "fpgm": "prunec.passes.criteria.fpgm:FPGM",
+        "magnitude-activation": "prunec.passes.criteria.magnitude_activation:MagnitudeActivation",
+        "magnitude-gradient": "prunec.passes.criteria.magnitude_gradient:MagnitudeGradient",
+        "max": "prunec.passes.criteria.max:LargestWeight",
+        "skeletonization": "prunec.passes.criteria.skeletonization:Skeletonization",
+        "snip": "prunec.passes.criteria.snip:Snip",
+        "taylor": "prunec.passes.criteria.taylor:Taylor",
+        "taylor-bn": "prunec.passes.criteria.taylor:TaylorBN",
     },
 )
 

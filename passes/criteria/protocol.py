@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from prunec.passes.groups import Group
 
 #: The values that a statistic looks at.
-Source = Literal["inputs", "outputs", "weight gradients", "gate gradients"]
+Source = Literal["inputs", "input channels", "outputs", "weight gradients", "gate gradients", "batch norm gates"]
 #: Whether gradients are those of a batch's loss, or those of each sample's own loss.
 Per = Literal["batch", "sample"]
-#: The word of `Criterion.needs` for each source.
+#: The word of `Criterion.needs` for each source. Masks that are chosen by "inputs" get those that the layers masked
+#: before yield; input channels are those of the network as it is, outputs of the layers before.
 NEED_OF_SOURCE: Mapping[Source, str] = {
-    "inputs": "inputs", "outputs": "outputs", "weight gradients": "gradients", "gate gradients": "gradients",
+    "inputs": "inputs", "input channels": "outputs", "outputs": "outputs", "weight gradients": "gradients",
+    "gate gradients": "gradients", "batch norm gates": "gradients",
 }  # fmt: skip
 #: Everything that a criterion can need; "decisions" are those of the hooks of a training before the pruning.
 NEEDS = frozenset({"weights", "labels", "decisions", *NEED_OF_SOURCE.values()})
@@ -34,10 +36,11 @@ class Seen:
 
     Attributes:
         value: A tensor by the statistic's source: "inputs" (rows, kernel positions * C) that each output of a layer
-            sees, input channels consecutive, in several parts where a batch is large; "outputs" (N, K, ...), behind
-            the batch norm and the pointwise operator, such as an activation, that follow the layer directly; "weight
-            gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a
-            factor 1 on each unit.
+            sees, input channels consecutive, in several parts where a batch is large; "input channels" (N, C, ...),
+            what a convolution or linear layer reads; "outputs" (N, K, ...), behind the batch norm and the pointwise
+            operator, such as an activation, that follow the layer directly; "weight gradients", of the parameter's
+            shape; "gate gradients" (group.count,), the derivative of the loss by a factor 1 on each unit; "batch norm
+            gates" likewise, by one behind all batch norms whose channels are the units.
         labels: Labels of the samples; None for inputs, and where the data have none.
     """
 

@@ -21,7 +21,7 @@ from prunec.passes.one_shot import to_rows
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
 from tests.passes.checks import Net, captured, images, normal
-from tests.passes.criteria.plugins import Apoz, Snip, Taylor
+from tests.passes.criteria.plugins import Apoz, FirstOrder, Snip
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -228,23 +228,23 @@ def test_evidence_does_not_grow_with_the_data() -> None:
 
 def test_batches_are_read_once() -> None:
     batches = iter(data())
-    criteria = [Taylor(), Apoz(), Snip(), "wanda"]
+    criteria = [FirstOrder(), Apoz(), Snip(), "wanda"]
     evidence = collect_evidence(residual(), criteria, batches, cross_entropy)
     assert next(batches, None) is None
     assert {statistic for statistic, _ in evidence.measured} == {
-        *Taylor().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
+        *FirstOrder().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
     }  # fmt: skip
 
 
 def test_what_is_collected_serves_the_passes() -> None:
     program = residual()
     before = {name: tensor.clone() for name, tensor in program.tensors().items()}
-    evidence = collect_evidence(program, [Taylor(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
-    for criterion in (Taylor(), Apoz()):
+    evidence = collect_evidence(program, [FirstOrder(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
+    for criterion in (FirstOrder(), Apoz()):
         result = PruneFilters(ratio=0.5, criterion=criterion).run(program, evidence)
         assert check_oracle(program, result, images(program)).passed
     gates_of_a = evidence.of(GateGradient(), "a")
-    plan = PruneFilters(ratio={"a": 0.5}, criterion=Taylor()).run(program, evidence).plan
+    plan = PruneFilters(ratio={"a": 0.5}, criterion=FirstOrder()).run(program, evidence).plan
     assert plan is not None
     assert plan.kept["b.weight"][1] == sorted(gates_of_a.argsort()[2:].tolist())
     masks = Sparsify(criterion=Snip()).run(program, evidence).program.masks
@@ -266,11 +266,11 @@ def test_groups_are_those_of_the_policy() -> None:
     layers = {name: nn.Linear(6, 8) for name in "qkv"}
     program = captured(Net(forward, **layers, out=nn.Linear(8, 5)), normal(2, 3, 6))
     batches = [(normal(4, 3, 6, seed=3), torch.arange(4))]
-    options = PruneFilters(ratio=0.5, criterion=Taylor(), attention="heads")
-    by_heads = collect_evidence(program, [Taylor()], batches, cross_entropy, policy=options.policy)
+    options = PruneFilters(ratio=0.5, criterion=FirstOrder(), attention="heads")
+    by_heads = collect_evidence(program, [FirstOrder()], batches, cross_entropy, policy=options.policy)
     assert options.run(program, by_heads).modified
     assert options.policy == Policy("heads")
-    by_default = collect_evidence(program, [Taylor()], batches, cross_entropy)
+    by_default = collect_evidence(program, [FirstOrder()], batches, cross_entropy)
     with pytest.raises(UsageError, match=r"units|measured"):
         options.run(program, by_default)
 

@@ -303,6 +303,19 @@ def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, 
         compile_model(program, "a100-2:4", pipeline, None, tmp_path / "c", settings=FAST)
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "skeletonization", "snip", "magnitude-activation"])
+def test_filters_by_what_the_data_say(program: Program, data: Data, tmp_path: Path, criterion: str) -> None:
+    pipeline = f"prune-filters{{ratio=0.5,criterion={criterion},samples=64}}"
+    report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=FAST)
+    assert report.pruning is not None
+    assert (report.pruning.criterion, report.pruning.samples) == (criterion, 64)
+    again = compile_model(program, "cpu", pipeline, data, tmp_path / "d", settings=FAST)
+    assert again.deterministic_part() == report.deterministic_part()
+    with pytest.raises(UsageError, match=r"needs (labelled|inputs) .*no training data"):
+        compile_model(program, "cpu", pipeline, None, tmp_path / "c", settings=FAST)
+    assert not (tmp_path / "c").exists()
+
+
 def test_batch_norms_measured_anew_are_a_stage_of_their_own(program: Program, data: Data, tmp_path: Path) -> None:
     pipeline = "prune-filters{ratio=0.5} re-estimate-batchnorm{samples=64} recover{epochs=1,schedule=constant:0.01}"
     report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=FAST)
