@@ -28,6 +28,9 @@ CRITERIA = Catalogue(
         "magnitude": "prunec.passes.criteria.elements:Magnitude",
         "wanda": "prunec.passes.criteria.elements:Wanda",
         "sparsegpt": "prunec.passes.criteria.elements:SparseGPT",
+        "ccp": "prunec.passes.criteria.ccp:CCP",
+        "hrank": "prunec.passes.criteria.hrank:HRank",
+        "provable": "prunec.passes.criteria.provable:Provable",
     },
 )
 

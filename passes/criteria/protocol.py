@@ -39,10 +39,12 @@ class Seen:
             gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a
             factor 1 on each unit.
         labels: Labels of the samples; None for inputs, and where the data have none.
+        weight: For inputs the weight of the layer, (K, C, ...); None elsewhere.
     """
 
     value: "Tensor"
     labels: Any = None
+    weight: "Tensor | None" = None
 
 
 @runtime_checkable
@@ -50,7 +52,8 @@ class Statistic(Protocol):
     """A hashable value that tells what is measured; of several equal ones one is kept.
 
     Its state holds sums, never activations: it is of one size, however many batches there are. It ``looks_at`` a
-    source; gradients are ``per`` batch or per sample, other sources come batch by batch.
+    source; gradients are ``per`` batch or per sample, other sources come batch by batch. One that is slow names in
+    ``images`` how many samples it looks at, at most (`images_of`).
     """
 
     @property
@@ -66,6 +69,12 @@ class Statistic(Protocol):
     def result(self, state: Any) -> Any:
         """The result that the criterion gets."""
         ...
+
+
+def images_of(statistic: Statistic) -> int | None:
+    """The most samples that a statistic looks at, which it names in ``images``; None for all that there are."""
+    images: int | None = getattr(statistic, "images", None)
+    return images
 
 
 @runtime_checkable
@@ -96,6 +105,15 @@ class SelectsUnits(Criterion, Protocol):
 
     def select(self, group: "Group", evidence: "Evidence", count: int) -> "NDArray[np.int64]":
         """Indices of the units that stay, (count,), in any order."""
+        ...
+
+
+@runtime_checkable
+class SizesUnits(Criterion, Protocol):
+    """A criterion that says how many units a group needs for an error, for the allocation "provable"."""
+
+    def needed(self, group: "Group", evidence: "Evidence", error: float) -> float:
+        """Units that the group needs where its readers may err by so much, a number that falls as the error grows."""
         ...
 
 

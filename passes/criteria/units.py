@@ -1,6 +1,6 @@
 """Values of units from values of their filters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +16,19 @@ def as_filters(tensor: Tensor, member: Member) -> Tensor:
     return slices.reshape(len(slices), -1)
 
 
-def unit_means(group: Group, values_of: Callable[[Member], Tensor]) -> NDArray[np.float64]:
+def unit_means(
+    group: Group, values_of: Callable[[Member], Tensor], producers: Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """Mean over the filters that go with each unit, float64 (count,).
 
     A sum would not compare fairly the units of one group that cover several filters with those of another.
-    ``values_of`` gives a value for each filter of one of the group's producers, float64 (K,).
+    ``values_of`` gives a value for each filter of one of the group's producers, float64 (K,); where
+    these are named, they alone count.
     """
-    total = np.zeros(group.count)
-    for position in group.producers:
+    total, counted = np.zeros(group.count), group.producers if producers is None else producers
+    for position in counted:
         total += values_of(group.members[position]).cpu().numpy()[group.slices[position]].sum(axis=1)
-    return total / sum(group.members[position].slices_per_unit for position in group.producers)
+    return total / sum(group.members[position].slices_per_unit for position in counted)
 
 
 def mean_norms(group: Group, tensors: Mapping[str, Tensor], norms: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
