@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prunec.passes import PruneFilters
 from prunec.passes.allocation.allocator import Allocated, Allocator
 from prunec.passes.allocation.goals import Goals
+from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.criteria import Evidence
 from prunec.passes.criteria.provable import Provable, Variant
 from prunec.passes.errors import UsageError
@@ -36,10 +37,8 @@ class Sized:
         return float(group.count**self.power / error)
 
 
-def prepared(criterion: Any, evidence: Evidence | None = None, program: Any = None, **options: Any) -> Allocator:
-    costs = options.pop("costs", None)
-    options = PruneFilters(speedup=1, criterion=criterion, **options)  # type: ignore[assignment]
-    return Allocator.of(program or chain(), options, costs, evidence)  # type: ignore[arg-type]
+def prepared(criterion: Any, costs: CostModel | None = None, **options: Any) -> Allocator:
+    return Allocator.of(chain(), PruneFilters(speedup=1, criterion=criterion, **options), costs)
 
 
 def with_one_error(allocator: Allocator, error: float) -> NDArray[np.int64]:
@@ -48,14 +47,19 @@ def with_one_error(allocator: Allocator, error: float) -> NDArray[np.int64]:
     return np.clip(np.floor(needed + 0.5), 1, counts).astype(np.int64)
 
 
+def keeping(allocator: Allocator, errors: NDArray[np.float64], speedup: float) -> list[float]:
+    """The errors at which MACs fall by as much."""
+    most = allocator.dense["macs"] / speedup
+    return [e for e in errors.tolist() if allocator.figures(with_one_error(allocator, e))["macs"] <= most]
+
+
 @pytest.mark.parametrize("speedup", [1.2, 2.0, 4.0, 10.0])
 def test_widths_are_those_of_the_least_error_that_keeps_the_budget(speedup: float) -> None:
     allocator = prepared(Sized())
     found = allocator.allocate(Goals(speedup=speedup), "provable")
-    dense = allocator.dense["macs"]
-    assert dense / found.figures["macs"] >= speedup
+    assert allocator.dense["macs"] / found.figures["macs"] >= speedup
     errors = np.geomspace(0.1, 1e3, 4000)
-    keeps = [e for e in errors.tolist() if dense / allocator.figures(with_one_error(allocator, e))["macs"] >= speedup]
+    keeps = keeping(allocator, errors, speedup)
     least = with_one_error(allocator, keeps[0])
     assert (found.widths >= least).all()
     assert (found.widths <= with_one_error(allocator, keeps[0] / (errors[1] / errors[0])) + 1).all()
@@ -109,7 +113,8 @@ def test_numbers_of_units_that_make_no_sense(given_back: Callable[[], Any]) -> N
 
 def provable(variant: Variant, speedup: float) -> tuple[Allocator, Allocated]:
     program, criterion = residual(), Provable(variant)
-    allocator = prepared(criterion, evidence_for(program, criterion), program)
+    options = PruneFilters(speedup=1, criterion=criterion)
+    allocator = Allocator.of(program, options, evidence=evidence_for(program, criterion))
     return allocator, allocator.allocate(Goals(speedup=speedup))
 
 
@@ -120,8 +125,8 @@ def test_provable_meets_the_budget_that_its_draws_are_expected_to(variant: Varia
     allocator, found = provable(variant, speedup)
     assert found.allocation == "provable"
     assert allocator.dense["macs"] / found.figures["macs"] >= speedup
-    errors = np.geomspace(1e-6, 1e9, 3000).tolist()
-    keeps = [e for e in errors if allocator.dense["macs"] / allocator.figures(with_one_error(allocator, e))["macs"] >= speedup]
+    errors = np.geomspace(1e-6, 1e9, 3000)
+    keeps = keeping(allocator, errors, speedup)
     least = with_one_error(allocator, keeps[0])
     assert (found.widths >= least).all() and (found.widths <= least + 1).all()
     program, criterion = residual(), Provable(variant)
