@@ -26,6 +26,7 @@ from prunec.runtime.evaluate import OBJECTIVE_HINT
 #: (outputs, labels) -> the loss, a scalar.
 Loss = Callable[[Any, Any], Tensor]
 _DEFAULT_POLICY = Policy()
+_OUTPUTS: tuple[Source, ...] = ("outputs", "joined outputs")
 
 
 def collect_evidence(
@@ -91,7 +92,10 @@ class _Collection:
         self.gates = gates(self.program, analyse(self.program, policy).groups) if looks_at_gates else []
         calls = weighted_calls(self.program.graph) if self.looking_at("inputs") else []
         self.inputs = {call: weight for call, weight in calls if weight in self.names and can_unfold(call)}
-        self.outputs = outputs(self.program) if self.looking_at("outputs") else {}
+        self.outputs = {
+            source: outputs(self.program, joined=source == "joined outputs") if self.looking_at(source) else {}
+            for source in _OUTPUTS
+        }
         self.needs = {per: bool(self.looking_at_gradients(per)) for per in ("batch", "sample")}
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(
@@ -220,10 +224,9 @@ class _Observing(Interpreter):
                 for rows in unfolded(n, collection.first(count, x)):
                     collection.add(statistics, names[weight], Seen(rows, weight=tensor))
         result = super().run_node(n)
-        if n in collection.outputs:
-            weight, axis = collection.outputs[n]
-            value = result.detach().movedim(axis, 1)
-            for count, statistics in collection.shares("outputs"):
-                seen = Seen(collection.first(count, value), part_of(self.labels, slice(count)))
-                collection.add(statistics, names[weight], seen)
+        for source in _OUTPUTS:
+            for weight, axis in collection.outputs[source].get(n, ()):
+                for count, statistics in collection.shares(source):
+                    value = collection.first(count, result.detach().movedim(axis, 1))
+                    collection.add(statistics, names[weight], Seen(value, part_of(self.labels, slice(count))))
         return result

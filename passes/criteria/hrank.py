@@ -34,7 +34,7 @@ class MapRanks:
 
     images: int
 
-    looks_at: ClassVar[Source] = "outputs"
+    looks_at: ClassVar[Source] = "joined outputs"
     per: ClassVar[Per] = "batch"
 
     def update(self, state: "_Ranks | None", seen: Seen) -> "_Ranks | None":

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from prunec.passes.groups import Group
 
 #: The values that a statistic looks at.
-Source = Literal["inputs", "outputs", "weight gradients", "gate gradients"]
+Source = Literal["inputs", "outputs", "joined outputs", "weight gradients", "gate gradients"]
 #: Whether gradients are those of a batch's loss, or those of each sample's own loss.
 Per = Literal["batch", "sample"]
 #: The word of `Criterion.needs` for each source.
 NEED_OF_SOURCE: Mapping[Source, str] = {
-    "inputs": "inputs", "outputs": "outputs", "weight gradients": "gradients", "gate gradients": "gradients",
+    "inputs": "inputs", "outputs": "outputs", "joined outputs": "outputs", "weight gradients": "gradients",
+    "gate gradients": "gradients",
 }  # fmt: skip
 #: Everything that a criterion can need.
 NEEDS = frozenset({"weights", "labels", *NEED_OF_SOURCE.values()})
@@ -35,9 +36,10 @@ class Seen:
     Attributes:
         value: A tensor by the statistic's source: "inputs" (rows, kernel positions * C) that each output of a layer
             sees, input channels consecutive, in several parts where a batch is large; "outputs" (N, K, ...), behind
-            the batch norm and the pointwise operator, such as an activation, that follow the layer directly; "weight
-            gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a
-            factor 1 on each unit.
+            the batch norm and the pointwise operator, such as an activation, that follow the layer directly; "joined
+            outputs" likewise, but behind the sum with other outputs that a residual block ends in, where one stands
+            between; "weight gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of
+            the loss by a factor 1 on each unit.
         labels: Labels of the samples; None for inputs, and where the data have none.
         weight: For inputs the weight of the layer, (K, C, ...); None elsewhere.
     """

@@ -24,7 +24,9 @@ CASES = [(network, text) for network in NETWORKS for text in CRITERIA if (networ
 def test_pruned_networks_equal_zeroed_ones(network: str, text: str, ratio: float) -> None:
     program, criterion = NETWORKS[network](), resolve(text)
     evidence = evidence_for(program, criterion)
-    result = PruneFilters(ratio=ratio, criterion=criterion).run(program, evidence)
+    # Only a convolution with groups reads a, whose inputs aren't looked at.
+    ignore = ("a",) if (network, criterion.name) == ("grouped", "provable") else ()
+    result = PruneFilters(ratio=ratio, criterion=criterion, ignore=ignore).run(program, evidence)
     assert result.modified
     report = check_oracle(program, result, images(program))
     assert report.exact and report.passed

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunec.calibration import collect_evidence
 from prunec.passes import PruneFilters, analyse, check_oracle
-from prunec.passes.criteria import Evidence, Seen, sensitivity
+from prunec.passes.criteria import Seen, sensitivity
 from prunec.passes.criteria.provable import Provable, Variant
 from prunec.passes.criteria.sampling import certain_units, draw, draw_beside_certain, expected_units, shares
 from prunec.passes.criteria.sensitivity import InputSensitivity, Sensitivities
@@ -27,7 +27,7 @@ VARIANTS: tuple[Variant, ...] = ("deterministic", "sampled", "hybrid")
 
 
 def by_definition(rows: Tensor, weight: Tensor) -> list[float]:
-    """The largest share of each channel in any sum of one sign, of rows (rows, positions * C) and a weight (K, C, ...)."""
+    """The largest share of each channel in a sum of one sign: rows (rows, positions * C), a weight (K, C, ...)."""
     filters, channels = weight.shape[:2]
     inputs = rows.unflatten(1, (-1, channels)).tolist()
     weights = weight.reshape(filters, channels, -1).tolist()
@@ -238,17 +238,33 @@ def test_units_that_nothing_reads_have_no_sensitivity() -> None:
         PruneFilters(ratio=0.5, criterion=Provable()).run(program, evidence)
 
 
-def test_a_transformer_is_pruned_beside_its_heads() -> None:
+def test_a_transformer_is_pruned() -> None:
     program = captured(ViT(8, 4, 8, 1, 2, 5), normal(2, 3, 8, 8))
+    options = PruneFilters(ratio=0.5, criterion=Provable("hybrid"))
+    evidence = collect_evidence(program, [options.criterion], data(1), policy=options.policy)
+    result = options.run(program, evidence)
+    assert result.program.parameter_count() < program.parameter_count()
+    assert check_oracle(program, result, images(program)).passed
 
-    def run(attention: Any) -> Program:
-        options = PruneFilters(ratio=0.5, criterion=Provable(), attention=attention)
-        evidence: Evidence = collect_evidence(program, [Provable()], data(1), policy=options.policy)
-        return options.run(program, evidence).program
 
-    assert run("none").parameter_count() < program.parameter_count()
-    with pytest.raises(UsageError, match="provable is not defined for the group blocks.0.qkv"):
-        run("head_dim")
+def test_queries_that_no_layer_reads_have_no_sensitivity() -> None:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (f(tokens).unflatten(2, (2, 4)).transpose(1, 2) for f in (s.q, s.k, s.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return s.out(s.inner(y).relu()).mean(1)  # type: ignore[no-any-return]
+
+    layers = {name: nn.Linear(3, 8) for name in "qkv"}
+    network = Net(forward, **layers, inner=nn.Linear(8, 6), out=nn.Linear(6, 5))
+    program = captured(network, normal(2, 3, 8, 8))
+    for attention, message in (("head_dim", "group q:.*\n.*attention=none"), ("none", "")):
+        options = PruneFilters(ratio=0.5, criterion=Provable(), attention=attention)  # type: ignore[arg-type]
+        evidence = collect_evidence(program, [Provable()], data(1), policy=options.policy)
+        if message:
+            with pytest.raises(UsageError, match=message):
+                options.run(program, evidence)
+        else:
+            assert options.run(program, evidence).modified
 
 
 def test_groups_without_any_signal_are_pruned_without_a_division_by_zero() -> None:
