@@ -45,7 +45,7 @@ def test_moments_give_the_energy_of_the_outputs(name: str) -> None:
     weight = program.tensors()[weight_name].detach()
     rows = to_rows(weight)
     assert torch.equal(from_rows(rows, weight), weight)
-    moments = measure_inputs(call, [x], [InputMoments()])[InputMoments()]
+    moments = measure_inputs(call, weight, [x], [InputMoments()])[InputMoments()]
     energy = ((rows @ moments.raw) * rows).sum()
     outputs = layer(x).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).detach()
     torch.testing.assert_close(energy, outputs.square().sum())
@@ -250,9 +250,10 @@ def test_masking_a_deep_network_leaves_its_spread(criterion: str) -> None:
 
 def test_moments_keep_small_deviations_from_large_means() -> None:
     program = capture(nn.Linear(4, 2), (torch.randn(2, 4),))
-    call, _ = weighted_calls(program.graph)[0]
+    call, name = weighted_calls(program.graph)[0]
+    weight = program.tensors()[name]
     x = 1000 + 0.01 * torch.randn(5000, 4)
-    centred = measure_inputs(call, [x], [InputMoments()])[InputMoments()].centred
+    centred = measure_inputs(call, weight, [x], [InputMoments()])[InputMoments()].centred
     exact = (x.double() - x.double().mean(0)).T @ (x.double() - x.double().mean(0))
     torch.testing.assert_close(centred, exact, rtol=1e-3, atol=1e-3)
 
