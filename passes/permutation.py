@@ -18,7 +18,7 @@ from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.reorder import reorder, unmoved
 from prunec.passes.tensors import doubled
-from prunec.passes.two_four import eligibility
+from prunec.passes.patterns.eligibility import eligibility
 
 #: Work that a slow machine does in a second; from it follows what is searched, so that options alone decide on it.
 _EXCHANGED_ROWS_PER_SECOND = 4e8

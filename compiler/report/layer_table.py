@@ -13,7 +13,7 @@ from prunec.passes.cost import Layer
 from prunec.passes.costs.counting import work_of
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
-from prunec.passes.two_four import LayerEligibility, eligibility
+from prunec.passes.patterns.eligibility import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.roofline import Prediction, roofline_costs, weights_in_float
 from prunec.runtime.onnx_sparsity import LayerSparsity
