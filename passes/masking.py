@@ -73,7 +73,8 @@ class Masking:
             evidence: What each is masked by.
 
         Raises:
-            UsageError: The criterion gives something else than scores of a weight's shape, or weights where it is masked.
+            UsageError: The criterion gives something else than scores of a weight's shape, or weights where
+                it is masked.
         """
         seen = {name: replace(each, layer=name, pattern=self.rule.pattern) for name, each in evidence.items()}
         masks = self.of_scores({name: _scored(self.criterion, weights[name], seen[name]) for name in weights})

@@ -41,7 +41,7 @@ def wanda_scores(weight: Tensor, moments: Tensor) -> Tensor:
 def sparse_gpt_scores(weight: Tensor, moments: Tensor, damping: float, pattern: Pattern) -> Tensor:
     """Cost of masking each weight (`criteria.elements.SparseGPT`).
 
-    Of N:M it is that of the moment when SparseGPT masks the weight's group, of other patterns that before any is masked.
+    Of N:M it is that of the moment when SparseGPT masks the weight's group, else that before any is masked.
 
     Args:
         weight: Weight (K, C, ...); of N:M C is a multiple of M.

@@ -17,6 +17,7 @@ from prunec.passes.permutation_search import Order, compile_kernels, efficacy, r
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.reorder import reorder, unmoved
+from prunec.passes.roles import expand_roles
 from prunec.passes.tensors import doubled
 from prunec.passes.patterns.eligibility import eligibility
 
@@ -36,7 +37,7 @@ _NOT_PRESERVED = "another order of its channels changes what the network compute
 
 def permute(program: Program, seconds: float, ignore: Sequence[str] = (), seed: int = 0) -> PassResult:
     """Do what `Permute.run` does, with the errors that it raises."""
-    check_globs(ignore, [layer.name for layer in program.layers()], "ignore")
+    check_globs(expand_roles(program.graph, ignore), [layer.name for layer in program.layers()], "ignore")
     coupling = analyse(program)
     weights = {e.weight: e.layer for e in eligibility(program, ignore) if e.eligible}
     readers = [_Readers.of(group, program, weights) for group in coupling.groups]

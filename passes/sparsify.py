@@ -14,6 +14,7 @@ from prunec.passes.seeds import check_seed
 
 if TYPE_CHECKING:
     from prunec.passes.base import PassResult
+    from prunec.passes.patterns.eligibility import LayerEligibility
     from prunec.passes.program import Program
 
 
@@ -39,7 +40,8 @@ class Sparsify:
             layers together, by one threshold.
         samples: Training samples that criteria look at which need any.
         ignore: Globs of layers, or "stem" or "classifier", to leave dense; by default none.
-        seed: Seed of the criterion's random choices; None for the seed of the run, which is 0 where the pass runs alone.
+        seed: Seed of the criterion's random choices; None for the seed of the run, which is 0 where the pass runs
+            alone.
     """
 
     pattern: str = TWO_FOUR
@@ -79,6 +81,12 @@ class Sparsify:
         """
         return "inputs" in self.needs and self.allocation == "layer"
 
+    def layers(self, program: "Program") -> "list[LayerEligibility]":
+        """Every weighted layer of a program, with the reason where it isn't masked."""
+        from prunec.passes.patterns.eligibility import eligibility
+
+        return eligibility(program, self.ignore, self.rule.pattern, by_inputs="inputs" in self.needs)
+
     def run(self, program: "Program", evidence: Evidence | None = None) -> "PassResult":
         """Mask a program; other weights are shared with it.
 
@@ -88,8 +96,8 @@ class Sparsify:
                 `sparsify_by_inputs` collects that of inputs as the layers masked before yield them.
 
         Raises:
-            UsageError: A glob of ``ignore`` matches no layer, the criterion needs evidence and there is none, or a layer
-                is masked by another pattern already.
+            UsageError: A glob of ``ignore`` matches no layer, the criterion needs evidence and there is none, or a
+                layer is masked by another pattern already.
         """
         from prunec.passes.masking import mask_layers
 

@@ -32,9 +32,9 @@ _KNOWN = (TWO_FOUR, "1:4", "4:8", *_WHOLE_UNITS, "block:4x4")
 class Pattern:
     """The units whose weights are masked together.
 
-    A weight (K, C, ...) is read as the matrix K x CRS by which a convolution multiplies its unfolded input (im2col): a
-    row is a filter, a column one position (c, r, s) of all filters, and the RS consecutive columns of one c are an input
-    channel. A linear layer's is its weight, where columns are channels.
+    A weight (K, C, ...) is read as the matrix K x CRS by which a convolution multiplies its unfolded input (im2col):
+    a row is a filter, a column one position (c, r, s) of all filters, and the RS consecutive columns of one c are an
+    input channel. A linear layer's is its weight, where columns are channels.
 
     >>> Pattern.parse("block:4x4").block
     (4, 4)
@@ -64,7 +64,7 @@ class Pattern:
             kept, group = int(match[1]), int(match[2])
             if kept < group:
                 return cls(text, n_of_m=(kept, group))
-            raise UsageError(f"The sparsity pattern {text!r} masks nothing.", hint="N of N:M is less than M, as in 2:4.")
+            raise UsageError(f"The pattern {text!r} masks nothing.", hint="N of N:M is less than M, as in 2:4.")
         if match := _BLOCK.fullmatch(text):
             return cls(text, block=(int(match[1]), int(match[2])))
         raise UsageError(f"Unknown sparsity pattern {text!r}.", hint=did_you_mean(text, _KNOWN))

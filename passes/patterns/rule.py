@@ -36,7 +36,8 @@ class MaskRule:
     def __post_init__(self) -> None:
         if self.allocation not in (known := get_args(MaskAllocation)):
             raise UsageError(
-                f"sparsify: allocation = {self.allocation!r} is unknown.", hint=did_you_mean(str(self.allocation), known)
+                f"sparsify: allocation = {self.allocation!r} is unknown.",
+                hint=did_you_mean(str(self.allocation), known),
             )
         shares = {name: getattr(self, name) for name in ("ratio", "ratio_of_rest", "until")}
         given = {name: share for name, share in shares.items() if share is not None}

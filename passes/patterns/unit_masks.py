@@ -101,9 +101,11 @@ def masks_of(rule: MaskRule, scores: Mapping[str, Tensor], before: Mapping[str, 
     units = {name: Units.of(pattern, each, before.get(name)) for name, each in scores.items()}
     if rule.allocation == "layer":
         masked = [each.lowest(rule.wanted, most=len(each.sizes) - 1) for each in units.values()]
-    else:
+    elif units:
         counts = [len(each.sizes) for each in units.values()]
-        masked = list(Units.joined(units.values()).lowest(rule.wanted, most=sum(counts)).split(counts)) if counts else []
+        masked = list(Units.joined(units.values()).lowest(rule.wanted, most=sum(counts)).split(counts))
+    else:
+        masked = []
     return {
         name: ~gone[unit_numbers(pattern, scores[name].shape).to(gone.device)]
         for name, gone in zip(units, masked, strict=True)
