@@ -90,6 +90,7 @@ class _Collection:
         self.outputs = outputs(self.program) if self.looking_at("outputs") else {}
         gradients: tuple[Source, ...] = ("weight gradients", "gate gradients")
         self.needs = {per: any(self.looking_at(source, per) for source in gradients) for per in ("batch", "sample")}
+        self.sees_batches = any(statistic.per == "batch" for statistic in statistics)
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(
                 "Gradients of samples are asked for, and the network runs at one batch size only.",
@@ -103,8 +104,8 @@ class _Collection:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Passes over each sample, forward and backward: gradients of samples take both once more."""
-        return 1 + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
+        """Passes over each sample, forward and backward: gradients of samples take one of both of their own."""
+        return self.sees_batches + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
 
     def add(self, source: Source, where: str, seen: Seen, per: Per | None = None) -> None:
         for statistic in self.looking_at(source, per):
@@ -113,6 +114,13 @@ class _Collection:
 
     def see(self, inputs: BatchInputs, labels: Any) -> None:
         """Update all statistics with a batch."""
+        if self.sees_batches:
+            self._see_whole(inputs, labels)
+        for position in stoppable(range(sample_count(inputs))) if self.needs["sample"] else ():
+            one, label = part_of((inputs, labels), slice(position, position + 1))
+            self._add_gradients("sample", feed(self.program, one), label)
+
+    def _see_whole(self, inputs: BatchInputs, labels: Any) -> None:
         codegen: Any = self.program.graph._codegen
         with torch.set_grad_enabled(self.needs["batch"]):
             given = flat_inputs(self.program.graph, *bound(self.program, inputs))
@@ -121,9 +129,6 @@ class _Collection:
             result = codegen.process_outputs(leaves)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)
-        for position in stoppable(range(sample_count(inputs))) if self.needs["sample"] else ():
-            one, label = part_of((inputs, labels), slice(position, position + 1))
-            self._add_gradients("sample", feed(self.program, one), label)
 
     def _add_gradients(self, per: Per, result: Any, labels: Any) -> None:
         gradients = self._gradients(result, labels)

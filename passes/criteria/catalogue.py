@@ -28,6 +28,8 @@ CRITERIA = Catalogue(
         "magnitude": "prunec.passes.criteria.elements:Magnitude",
         "wanda": "prunec.passes.criteria.elements:Wanda",
         "sparsegpt": "prunec.passes.criteria.elements:SparseGPT",
+        "obd": "prunec.passes.criteria.obd:OBD",
+        "obs": "prunec.passes.criteria.obs:OBS",
     },
 )
 
