@@ -28,6 +28,7 @@ class OBD:
     """
 
     name: ClassVar[str] = "obd"
+    paper: ClassVar[str] = "LeCun, Denker and Solla, Optimal Brain Damage, NIPS 1989"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     statistics: ClassVar[tuple[Statistic, ...]] = (_FISHER,)
 

@@ -115,6 +115,7 @@ class OBS:
     whole_layer: int = 4096
 
     name: ClassVar[str] = "obs"
+    paper: ClassVar[str] = "Hassibi and Stork, Second Order Derivatives for Network Pruning, NIPS 1992"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     places: ClassVar[Mapping[str, str]] = {"images": PRUNING, "alpha": METHOD, "whole_layer": METHOD}
 
