@@ -13,13 +13,13 @@ from prunec.passes.base import PassResult
 from prunec.passes.coupling import Coupling, Group, analyse
 from prunec.passes.errors import NumericMismatchError
 from prunec.passes.oracle import TOLERANCE, relative_error
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.permutation_search import Order, compile_kernels, efficacy, retained_magnitude, search
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.reorder import reorder, unmoved
 from prunec.passes.roles import expand_roles
 from prunec.passes.tensors import doubled
-from prunec.passes.patterns.eligibility import eligibility
 
 #: Work that a slow machine does in a second; from it follows what is searched, so that options alone decide on it.
 _EXCHANGED_ROWS_PER_SECOND = 4e8

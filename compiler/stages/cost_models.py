@@ -13,10 +13,10 @@ from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.layers import check_dense
 from prunec.passes.errors import UsageError
-from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.sparsify import Sparsify
 from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.cost_file import check_key, read_costs
 from prunec.runtime.costs.measuring import measure_costs

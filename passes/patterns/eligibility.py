@@ -75,23 +75,25 @@ def with_weights(layers: Sequence[LayerEligibility], program: Program) -> list[L
 
 
 def _reason(layer: Layer, parameters: Mapping[str, nn.Parameter], ignore: Sequence[str], pattern: Pattern) -> str:
-    channels = layer.shape[1] if len(layer.shape) > 1 else 0
     if layer.weight not in parameters:
         return "the weight is computed, not a parameter"
     if matches([layer.name], ignore):
         return "left dense by the option ignore"
-    kind = WEIGHTED.get(layer.operator)
-    if kind is None:
+    if layer.operator not in WEIGHTED:
         return f"{layer.operator}: only weights (filters, inputs) of convolutions and linear layers are masked"
-    if pattern.text == ELEMENTS:
-        return ""
-    if kind.is_transposed:
+    return "" if pattern.text == ELEMENTS else _without_units(layer, pattern)
+
+
+def _without_units(layer: Layer, pattern: Pattern) -> str:
+    """Why a weight isn't made of whole units of a pattern; empty where it is."""
+    if WEIGHTED[layer.operator].is_transposed:
         return f"{layer.operator} has no sparse kernels" if pattern.n_of_m else f"{layer.operator}: no im2col matrix"
     if layer.groups != 1 and pattern.text != "rows":
         return f"grouped convolution ({layer.groups} groups)"
-    if pattern.n_of_m and channels % pattern.n_of_m[1]:
-        return f"{channels} {_NO_MULTIPLE} {pattern.n_of_m[1]}"
+    if pattern.n_of_m and layer.shape[1] % pattern.n_of_m[1]:
+        return f"{layer.shape[1]} {_NO_MULTIPLE} {pattern.n_of_m[1]}"
     return ""
+
 
 def _unseen(layer: Layer) -> str:
     """Why the inputs of a layer that can be masked aren't looked at; empty where they are."""

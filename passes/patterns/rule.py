@@ -48,7 +48,7 @@ class MaskRule:
         elif ("ratio" in given) == ("ratio_of_rest" in given):
             raise UsageError(
                 f"sparsify: the pattern {self.pattern.text} needs a share of the weights, "
-                f"and {'two are given' if given else 'none is given'}.",
+                f"and {'two are given' if 'ratio' in given else 'none is given'}.",
                 hint="Give ratio=0.9 for that share of all weights, or ratio_of_rest=0.2 for one of those left.",
             )
         elif "until" in given and "ratio" in given:

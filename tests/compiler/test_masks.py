@@ -1,6 +1,7 @@
-"""Masks of any pattern through a whole compile: they hold, the report tells of them, and what makes no sense is refused."""
+"""Masks of any pattern through a whole compile: they hold, the report tells of them, what makes no sense is refused."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,9 @@ def test_the_report_tells_what_was_masked_and_that_nothing_is_faster(compiled: t
     (warning,) = known(report.warnings) or ()
     assert "masks of elements make nothing faster on cpu, their gain is theoretical: kernels multiply" in warning
     assert "but: masks of elements" in report_line(report)
-    assert any(label == "Masks" and value.startswith("elements by magnitude: 70") for label, value in summary_rows(report))
+    assert any(
+        label == "Masks" and value.startswith("elements by magnitude: 70") for label, value in summary_rows(report)
+    )
     assert report_card(report, "a").structure == "elements"
     assert judged(report, [], allow_unknown=False, strict=True).exit_code == SparsityGateError.exit_code
     assert Report.from_json(report.to_json()) == report
@@ -118,7 +121,9 @@ def test_a_compile_that_is_strict_is_refused_before_any_work(tmp_path: Path) -> 
 @pytest.mark.parametrize("pattern", ["rows", "channels", "columns", "block:4x4"])
 def test_every_pattern_compiles(pattern: str, tmp_path: Path) -> None:
     pipeline = f"sparsify{{pattern={pattern},ratio=0.5}}"
-    report = compile_model(network(), "a100-dense", pipeline, None, tmp_path / "b", settings=replace(FAST, build_engine=False))
+    report = compile_model(
+        network(), "a100-dense", pipeline, None, tmp_path / "b", settings=replace(FAST, build_engine=False)
+    )
     assert report.passed
     (part,) = known(report.masking) or ()
     assert part.masked_share == pytest.approx(0.5, abs=0.1)
@@ -166,7 +171,7 @@ def test_masks_hold_on_grids(data: Data, tmp_path: Path) -> None:
 
 
 def test_a_lottery_ticket_is_a_pipeline(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Levels of a fifth of what is left, each trained from the early weights: survivors start from these bit for bit."""
+    """Levels of a fifth of what is left, each trained from the early weights: survivors start from them bit for bit."""
     early, started = network(seed=3), []
     train = recover_step._recover
 
@@ -192,7 +197,7 @@ def test_a_lottery_ticket_is_a_pipeline(data: Data, tmp_path: Path, monkeypatch:
             mask = program.masks.get(name)
             assert torch.equal(tensor, values[name] if mask is None else values[name] * mask), name
     masks = [program.masks for program in started]
-    for before, after in zip(masks, masks[1:], strict=False):
+    for before, after in pairwise(masks):
         assert all(not (after[name] & ~before[name]).any() for name in after)
     saved = Program.load(tmp_path / "b" / "model.pt2")
     for name, mask in saved.masks.items():

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunec.passes.errors import UsageError
-from prunec.passes.sparsify import Sparsify
 from prunec.passes.patterns.eligibility import eligibility
+from prunec.passes.sparsify import Sparsify
 from prunec.passes.two_four import is_two_four, two_four_mask
 from tests.passes.checks import Net, captured, normal
 

@@ -27,7 +27,7 @@ def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def quadratic(seed: int = 0) -> tuple[Any, Tensor, Tensor]:
-    """A linear layer at the minimum of its loss, whose residuals are 1 and -1: squares of gradients are those of inputs.
+    """A linear layer at the minimum of its loss; its residuals are 1 and -1: squares of gradients are those of inputs.
 
     Every input comes twice, once with each residual, so that the mean gradient is zero and the mean of g g^T is exactly
     the matrix of second derivatives, the mean of x x^T.
@@ -193,7 +193,9 @@ def test_they_mask_a_network(criterion: str, pattern: str) -> None:
     tensors, before = result.program.tensors(), program.tensors()
     for name, mask in result.program.masks.items():
         assert not tensors[name][~mask].any()
-        assert torch.equal(tensors[name], before[name] * mask) == (criterion == "obd")
+        # Of a filter that goes as a whole nothing is left in its block to make up for it.
+        is_plain = criterion == "obd" or ("64" in criterion and pattern == "rows")
+        assert torch.equal(tensors[name], before[name] * mask) == is_plain
     with pytest.raises(UsageError, match="needs gradients and labels on data"):
         options.run(program)
 
