@@ -106,6 +106,7 @@ class _Collection:
             for source in _OUTPUTS
         }
         self.needs = {per: bool(self.looking_at_gradients(per)) for per in ("batch", "sample")}
+        self.sees_batches = any(statistic.per == "batch" for statistic in statistics)
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(
                 "Gradients of samples are asked for, and the network runs at one batch size only.",
@@ -122,8 +123,8 @@ class _Collection:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Passes over each sample, forward and backward: gradients of samples take both once more."""
-        return 1 + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
+        """Passes over each sample, forward and backward: gradients of samples take one of both of their own."""
+        return self.sees_batches + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
 
     @property
     def is_done(self) -> bool:
@@ -158,6 +159,14 @@ class _Collection:
     def see(self, inputs: BatchInputs, labels: Any) -> None:
         """Update all statistics with a batch."""
         self.batch = sample_count(inputs)
+        if self.sees_batches:
+            self._see_whole(inputs, labels)
+        for position in stoppable(range(max(map(self.left, self.looking_at_gradients("sample")), default=0))):
+            one, label = part_of((inputs, labels), slice(position, position + 1))
+            self._add_gradients("sample", feed(self.program, one), label, position)
+        self.seen += self.batch
+
+    def _see_whole(self, inputs: BatchInputs, labels: Any) -> None:
         codegen: Any = self.program.graph._codegen
         with torch.set_grad_enabled(self.needs["batch"]):
             given = flat_inputs(self.program.graph, *bound(self.program, inputs))
@@ -166,10 +175,6 @@ class _Collection:
             result = codegen.process_outputs(leaves)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)
-        for position in stoppable(range(max(map(self.left, self.looking_at_gradients("sample")), default=0))):
-            one, label = part_of((inputs, labels), slice(position, position + 1))
-            self._add_gradients("sample", feed(self.program, one), label, position)
-        self.seen += self.batch
 
     def _add_gradients(self, per: Per, result: Any, labels: Any, position: int = 0) -> None:
         gradients = self._gradients(result, labels)

@@ -36,6 +36,8 @@ CRITERIA = Catalogue(
         "magnitude-activation": "prunec.passes.criteria.magnitude_activation:MagnitudeActivation",
         "magnitude-gradient": "prunec.passes.criteria.magnitude_gradient:MagnitudeGradient",
         "max": "prunec.passes.criteria.max:LargestWeight",
+        "obd": "prunec.passes.criteria.obd:OBD",
+        "obs": "prunec.passes.criteria.obs:OBS",
         "provable": "prunec.passes.criteria.provable:Provable",
         "skeletonization": "prunec.passes.criteria.skeletonization:Skeletonization",
         "snip": "prunec.passes.criteria.snip:Snip",

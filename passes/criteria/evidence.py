@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunec.passes.criteria.protocol import Criterion, Statistic
 from prunec.passes.errors import UsageError
+from prunec.passes.patterns.pattern import TWO_FOUR, Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from prunec.passes.program import Program
 
 _T = TypeVar("_T")
+_TWO_FOUR = Pattern.parse(TWO_FOUR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class Evidence:
         samples: Number of samples that were looked at.
         seed: Seed of random choices.
         layer: Name of the weight whose elements are scored.
+        pattern: The pattern that they are masked to.
         mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
             deviations of its inputs from their mean count.
         passes: Passes of the network over each sample: forward, and backward.
@@ -40,6 +43,7 @@ class Evidence:
     samples: int = 0
     seed: int = 0
     layer: str | None = None
+    pattern: Pattern = _TWO_FOUR
     mean_restored: bool = False
     passes: tuple[int, int] = (0, 0)
     decisions: Mapping[str, object] = field(default_factory=dict)

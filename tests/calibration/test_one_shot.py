@@ -19,6 +19,7 @@ from prunec.passes.criteria.statistics import Moments
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.one_shot import from_rows, output_error, sparse_gpt_scores, sparse_gpt_weights, to_rows, wanda_scores
+from prunec.passes.patterns.pattern import Pattern
 from prunec.passes.program import Program
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.two_four import is_two_four, two_four_mask
@@ -65,7 +66,7 @@ def test_sparse_gpt_moves_what_is_lost_onto_what_is_kept() -> None:
     base = torch.randn(500, 2, generator=generator, dtype=torch.float64)
     x = torch.cat([base, base], 1) + 0.01 * torch.randn(500, 4, generator=generator, dtype=torch.float64)
     weight = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=torch.float64)
-    mask = two_four_mask(sparse_gpt_scores(weight, x.T @ x, damping=0.01))
+    mask = two_four_mask(sparse_gpt_scores(weight, x.T @ x, 0.01, Pattern.parse("2:4")))
     new = sparse_gpt_weights(weight, x.T @ x, 0.01, mask)
     assert mask.sum() == 2
     torch.testing.assert_close(new[mask].abs(), torch.full((2,), 2.0, dtype=torch.float64), rtol=0.1, atol=0)
