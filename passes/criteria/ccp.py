@@ -71,6 +71,11 @@ class CCP:
     per: Per = "batch"
 
     name: ClassVar[str] = "ccp"
+    paper: ClassVar[str] = "Peng et al., Collaborative Channel Pruning for Deep Networks, ICML 2019"
+    reading: ClassVar[str] = (
+        "as read by prunec: the mean product of gate gradients stands for the second derivatives; greedy from "
+        "both ends, then exchanges of two"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     places: ClassVar[Mapping[str, str]] = {"per": METHOD}
 

@@ -79,6 +79,11 @@ class HRank:
     images: int = 640
 
     name: ClassVar[str] = "hrank"
+    paper: ClassVar[str] = "Lin et al., HRank, CVPR 2020"
+    reading: ClassVar[str] = (
+        "as read by prunec: maps are those behind the batch norm and the activation that alone follow a "
+        "layer; a unit has the mean of its filters' ranks"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"outputs"})
     places: ClassVar[Mapping[str, str]] = {"images": PRUNING}
 

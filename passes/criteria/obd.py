@@ -29,6 +29,9 @@ class OBD:
 
     name: ClassVar[str] = "obd"
     paper: ClassVar[str] = "LeCun, Denker and Solla, Optimal Brain Damage, NIPS 1989"
+    reading: ClassVar[str] = (
+        "as read by prunec: the mean square of each sample's gradient stands for the diagonal of second derivatives"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     statistics: ClassVar[tuple[Statistic, ...]] = (_FISHER,)
 

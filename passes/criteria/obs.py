@@ -116,6 +116,10 @@ class OBS:
 
     name: ClassVar[str] = "obs"
     paper: ClassVar[str] = "Hassibi and Stork, Second Order Derivatives for Network Pruning, NIPS 1992"
+    reading: ClassVar[str] = (
+        "as read by prunec: all weights of a mask are chosen by what each would cost alone, then the others "
+        "of their block make up for all of them together; H is block-diagonal by filter"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     places: ClassVar[Mapping[str, str]] = {"images": PRUNING, "alpha": METHOD, "whole_layer": METHOD}
 

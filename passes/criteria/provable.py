@@ -54,6 +54,11 @@ class Provable:
     delta: float = 1e-16
 
     name: ClassVar[str] = "provable"
+    paper: ClassVar[str] = "Liebenwein et al., Provable Filter Pruning for Efficient Neural Networks, ICLR 2020"
+    reading: ClassVar[str] = (
+        "as read by prunec: a unit has the largest sensitivity of the layers that read it, and the bound's "
+        "constant is 1"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
     places: ClassVar[Mapping[str, str]] = {"variant": METHOD, "images": PRUNING, "delta": METHOD}
 
