@@ -31,28 +31,42 @@ def input_channels(program: Program) -> dict[Node, tuple[str, int]]:
     }
 
 
-def outputs(program: Program) -> dict[Node, tuple[str, int]]:
+def outputs(program: Program, *, joined: bool = False) -> dict[Node, list[tuple[str, int]]]:
     """The nodes whose outputs stand for those of every layer: the batch norm and the pointwise operator that follow.
 
+    With ``joined`` these are those behind the sum with other outputs that a layer's alone go into, where there is one.
+
     Returns:
-        Node -> name of the layer's weight, and the axis that its filters are along.
+        Node -> names of the layers' weights, each with the axis that its filters are along.
     """
     tensors = program.tensors()
-    return {
-        _behind(call): (weight, 1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1)
-        for call, weight in weighted_calls(program.graph)
-        if weight in tensors
-    }
+    found: dict[Node, list[tuple[str, int]]] = {}
+    for call, weight in weighted_calls(program.graph):
+        if weight in tensors:
+            axis = 1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1
+            found.setdefault(_behind(call, joined), []).append((weight, axis))
+    return found
 
 
-def _behind(call: Node) -> Node:
-    """The call itself, the batch norm that alone uses it, and the pointwise operator that alone uses that."""
+def _behind(call: Node, joined: bool) -> Node:
+    """The call itself, the batch norm that alone uses it, and the pointwise operator that alone uses that.
+
+    With ``joined`` the sum that alone uses the layer or its batch norm stands between.
+    """
     node = call
-    for follows in (_is_batch_norm, _is_pointwise):
+    for follows in (_is_batch_norm, _is_sum, _is_pointwise) if joined else (_is_batch_norm, _is_pointwise):
         user = next(iter(node.users), None)
         if user is not None and len(node.users) == 1 and follows(user, node):
             node = user
     return node
+
+
+def _is_sum(node: Node, source: Node) -> bool:
+    """Whether a node adds another activation of the same shape to its source."""
+    if node.op != "call_function" or operator_name(node.target).rstrip("_") != "add":
+        return False
+    others = [other for other in node.all_input_nodes if other is not source and other.op != "get_attr"]
+    return len(others) == 1 and others[0].meta["shapes"] == source.meta["shapes"]
 
 
 def _is_batch_norm(node: Node, source: Node) -> bool:
@@ -134,9 +148,13 @@ def _positions(group: Group, places: Container[tuple[str, int]], parameters: Map
     return tuple(different(group, found, parameters))
 
 
+def norm_behind(call: Node) -> Node | None:
+    """The batch norm that alone uses a call; None where there is none."""
+    user = next(iter(call.users), None)
+    return user if user is not None and len(call.users) == 1 and _is_batch_norm(user, call) else None
+
+
 def _affine_norm(call: Node) -> tuple[str, ...]:
     """Names of the scale and shift of the batch norm that alone uses a call; empty where there is none."""
-    user = next(iter(call.users), None)
-    if user is None or len(call.users) > 1 or not _is_batch_norm(user, call):
-        return ()
-    return tensor_names(user, "weight", "bias")
+    norm = norm_behind(call)
+    return () if norm is None else tensor_names(norm, "weight", "bias")

@@ -98,7 +98,8 @@ def _by_goals(
 ) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
     fixed = None if sizes is None else allocator.scope.widths_of(sizes)
-    allocated = allocator.allocate(options.goals, options.allocation, fixed)
+    goals = allocator.as_fast_as(options.ratio) if isinstance(options.ratio, int | float) else options.goals
+    allocated = allocator.allocate(goals, options.allocation, fixed)
     told = {"allocation": allocated.told()}
     return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
 
@@ -131,23 +132,8 @@ def prune_filters(
     """Do what `PruneFilters.run` does, with the errors that it raises."""
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
-    if options.depth:
-        chosen = _by_depth(program, options, costs, sizes)
-    elif options.goals.given:
-        chosen = _by_goals(program, options, evidence, costs, sizes)
-    elif sizes is not None:
-        chosen = _by_sizes(program, options, sizes)
-    else:
-        assert options.ratio is not None, "PruneFilters has a ratio, goals or a plan"
-        chosen = _by_ratio(program, options.ratio, options)
-    if chosen.branches:
-        evidence = replace(evidence, tensors=chosen.program.tensors())
-    coupling = chosen.scope.coupling
-    kept = [
-        (group, kept_units(criterion, group, evidence, int(width), chosen.scores.get(position)))
-        for position, (group, width) in enumerate(zip(coupling.groups, chosen.widths, strict=True))
-        if width < group.count
-    ]
+    chosen = _chosen(program, options, evidence, costs, sizes)
+    coupling, kept = chosen.scope.coupling, _kept(criterion, chosen, evidence)
     removed = np.zeros(len(coupling.roots), dtype=bool)
     for group, stays in kept:
         removed[np.delete(coupling.units(group), stays)] = True
@@ -161,6 +147,60 @@ def prune_filters(
         compensated = program.with_tensors(with_values(program.tensors(), values))
     stats = pruning_stats(program, pruned, coupling, chosen.widths) | chosen.told
     return PassResult(pruned, not plan.is_empty, stats, plan, compensated, chosen.aim)
+
+
+def kept_by(
+    program: Program, options: "PruneFilters", evidence: Evidence | None = None
+) -> tuple[Coupling, list[tuple[Group, Kept]]]:
+    """The analysis of a program, and the units that options would keep of each group that loses any.
+
+    Nothing is removed. Goals in time, ``depth`` and plans aren't for it: they need more than a program.
+
+    Raises:
+        UsageError: The options have one of these, or what `PruneFilters.run` raises.
+    """
+    check_countable(options)
+    criterion = unit_criterion(options.criterion, options.name)
+    evidence = evidence_for(criterion, program, evidence, options.seed or 0)
+    chosen = _chosen(program, options, evidence, None, None)
+    return chosen.scope.coupling, _kept(criterion, chosen, evidence)
+
+
+def check_countable(options: "PruneFilters") -> None:
+    """Refuse options by which it takes more than a program to tell which units stay.
+
+    Raises:
+        UsageError: They have a goal in time, ``depth`` or a plan.
+    """
+    if options.plan or options.depth or options.needs_costs:
+        what = "a plan" if options.plan else "depth" if options.depth else "a goal in time"
+        raise UsageError(
+            f"A training that chooses filters works towards a ratio or MACs, and prune-filters has {what}.",
+            hint="Give prune-filters a ratio, or a goal such as speedup=2.0 or parameters=1000000.",
+        )
+
+
+def _chosen(
+    program: Program, options: "PruneFilters", evidence: Evidence, costs: CostModel | None, sizes: ChosenSizes | None
+) -> _Chosen:
+    if options.depth:
+        return _by_depth(program, options, costs, sizes)
+    if options.chooses_widths:
+        return _by_goals(program, options, evidence, costs, sizes)
+    if sizes is not None:
+        return _by_sizes(program, options, sizes)
+    assert options.ratio is not None, "PruneFilters has a ratio, goals or a plan"
+    return _by_ratio(program, options.ratio, options)
+
+
+def _kept(criterion: ScoresUnits | SelectsUnits, chosen: _Chosen, evidence: Evidence) -> list[tuple[Group, Kept]]:
+    """The units that stay of each group that loses any."""
+    evidence = replace(evidence, tensors=chosen.program.tensors()) if chosen.branches else evidence
+    return [
+        (group, kept_units(criterion, group, evidence, int(width), chosen.scores.get(position)))
+        for position, (group, width) in enumerate(zip(chosen.scope.coupling.groups, chosen.widths, strict=True))
+        if width < group.count
+    ]
 
 
 def kept_units(

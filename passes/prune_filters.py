@@ -29,7 +29,8 @@ class PruneFilters:
 
     Attributes:
         ratio: Fraction of filters removed in every group, or by glob over module paths (the last match counts;
-            what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic.
+            what none matches keeps all). ``n_pruned = min(ceil(ratio n), n - 1)``, in exact arithmetic. With an
+            ``allocation`` that chooses widths, one ratio asks for the MACs that it would leave in every group.
         speedup: A goal instead of ratios: dense MACs over pruned MACs, at least. Of several goals all are met.
         latency_speedup: A goal: dense milliseconds over pruned milliseconds, at least, by a cost model's word.
         latency_ms: A goal: milliseconds of one inference, at most, by a cost model's word.
@@ -37,9 +38,10 @@ class PruneFilters:
         size_mb: A goal: size of the trained scalars in float32, at most, in megabytes of 10^6 bytes.
         allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
-            importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. "auto"
-            is "balanced" with ``depth``, and where latency is a goal and the criterion scores units, else "uniform".
-            Groups are compared by scores over their Euclidean norm.
+            importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. By
+            "provable" every group has the units that the criterion says it needs for one error. "auto" is "balanced"
+            with ``depth``, "provable" with such a criterion, "balanced" where latency is a goal and the criterion
+            scores units, else "uniform". Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
         depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
@@ -96,10 +98,10 @@ class PruneFilters:
             raise UsageError(
                 f"allocation is {self.allocation!r}.", hint=did_you_mean(str(self.allocation), ALLOCATIONS)
             )
-        if self.ratio is not None and self.allocation not in ("auto", "uniform"):
+        if isinstance(self.ratio, Mapping) and self.allocation not in ("auto", "uniform"):
             raise UsageError(
-                f"allocation={self.allocation} chooses widths for goals, and a ratio gives them.",
-                hint="Leave out one of the two.",
+                f"allocation={self.allocation} chooses widths, and ratios by layer give them.",
+                hint="Leave out one of the two, or give one ratio: widths are then chosen for the MACs that it leaves.",
             )
         if self.depth and (not self.goals.given or self.allocation == "uniform"):
             raise UsageError(
@@ -120,6 +122,17 @@ class PruneFilters:
     def goals(self) -> Goals:
         """The goals; none is given beside a ratio."""
         return Goals(self.speedup, self.latency_speedup, self.latency_ms, self.parameters, self.size_mb)
+
+    @property
+    def chooses_widths(self) -> bool:
+        """Whether widths are chosen for goals, or for the MACs that one ratio would leave."""
+        is_allocated = self.ratio is not None and self.allocation not in ("auto", "uniform")
+        return bool(self.goals.given) or is_allocated
+
+    @property
+    def ratio_everywhere(self) -> float | None:
+        """The ratio that every group is pruned by; None where ratios differ or widths are chosen."""
+        return self.ratio if isinstance(self.ratio, int | float) and not self.chooses_widths else None
 
     @property
     def rounding(self) -> Rounding:

@@ -43,6 +43,10 @@ def compile_(
             "--pipeline", metavar="TEXT", help=f"All steps as text: {', '.join(OWN_STEPS)}, and those of plug-ins."
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        _recipe("--method", metavar="NAME", help="A published method in place of the recipe's steps: prunec methods."),
+    ] = None,
     latency_speedup: goal_options.LatencySpeedup = None,
     latency_ms: goal_options.LatencyMs = None,
     speedup: goal_options.Speedup = None,
@@ -218,6 +222,7 @@ def compile_(
 
         recipe = RecipeOptions(
             pipeline=pipeline,
+            method=method,
             speedup=speedup,
             latency_speedup=latency_speedup,
             latency_ms=latency_ms,

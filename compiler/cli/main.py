@@ -22,6 +22,7 @@ from prunec.compiler.cli.ending import leave
 from prunec.compiler.cli.evaluate import eval_
 from prunec.compiler.cli.inspect import inspect
 from prunec.compiler.cli.measure_costs import measure_costs
+from prunec.compiler.cli.methods import methods
 from prunec.compiler.cli.output import echo
 from prunec.compiler.cli.plan import plan
 from prunec.compiler.cli.profile import profile
@@ -63,6 +64,7 @@ for _command in (
     build,
     schedule,
     compare,
+    methods,
     targets,
     doctor,
 ):

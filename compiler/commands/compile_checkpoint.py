@@ -24,9 +24,11 @@ from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_needs,
+    check_patterns,
     check_precision,
     check_pruning_files,
     check_recoveries,
+    check_trained_choices,
 )
 from prunec.passes.errors import EnvironmentFailure, UsageError
 from prunec.passes.interruption import endable_anywhere
@@ -108,8 +110,10 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()
     functions = frozenset(name for name in optimizers if ":" in name)
     early = tuple(sorted({options.early for options in recoveries} - {""}))
+    check_patterns(pipeline, job.target)
     check_precision(pipeline, job.target)
     check_needs(pipeline, config.data is not None)
+    check_trained_choices(pipeline)
     check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)
     check_controls(pipeline, settings, config.data is not None, functions)

@@ -126,8 +126,8 @@ def _pruning(report: Report) -> Iterator[Claim]:
     if prunings:
         options = prunings[-1]
         by_group = {group.name: 1 - group.kept / group.width for group in pruning.groups if group.width}
-        ratio = options.ratio if isinstance(options.ratio, float) else by_group
-        yield Claim("pruning.ratio", pruning.ratio, ratio)
+        ratio = options.ratio_everywhere
+        yield Claim("pruning.ratio", pruning.ratio, by_group if ratio is None else ratio)
         yield Claim("pruning.criterion", pruning.criterion, options.decided_by)
         yield Claim("pruning.round_to", pruning.round_to, options.round_to)
         rounds = len(prunings)

@@ -175,6 +175,7 @@ class StepInput:
         costs: The cost model for goals in time; None where no step has one, and no file of one was given.
         planned: The sizes that the run's prunings must prune to, in their order: control arms and further seeds take
             those of the compile itself. Empty for that one.
+        ahead: The steps after this one.
     """
 
     program: Program
@@ -185,6 +186,7 @@ class StepInput:
     state_folder: Path | None = None
     costs: Costs | None = None
     planned: tuple[ChosenSizes, ...] = ()
+    ahead: tuple[Step, ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:
         """The facts of a kind that earlier steps left, in their order."""

@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from prunec.compiler.methods.catalogue import method_of
+from prunec.compiler.methods.method_steps import method_steps
 from prunec.compiler.pipeline.own_steps import CALIBRATE, DEFAULT_EPOCHS, DEFAULT_SPEEDUP
 from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
 from prunec.compiler.pipeline.recipe import LISTED, RecipeStep, recipe_steps
@@ -28,6 +30,8 @@ _DEFAULTS = {
 }
 
 
+#: The flag that makes a pipeline of a method, with which what decides its steps begins.
+METHOD_FLAG = "--method"
 #: Options of prune-filters that exclude each other as flags.
 _EXCLUDING = (*product(GOALS, ("ratio", "plan")), ("ratio", "plan"))
 
@@ -38,6 +42,7 @@ class RecipeOptions:
 
     Attributes:
         pipeline: The whole pipeline as text.
+        method: Name of a published method, which the pipeline is made of.
         speedup: A goal, as the following ones: dense over compiled MACs, at least.
         latency_speedup: Dense over compiled latency, at least.
         latency_ms: Milliseconds of one inference, at most.
@@ -50,6 +55,7 @@ class RecipeOptions:
     """
 
     pipeline: str | None = None
+    method: str | None = None
     speedup: float | None = None
     latency_speedup: float | None = None
     latency_ms: float | None = None
@@ -100,6 +106,11 @@ def resolve_recipe(config: Config, options: RecipeOptions, target: Target) -> Re
     rows = [RecipeRow("", "seed", str(seed), seed_source)]
     text = options.pipeline if options.pipeline is not None else recipe.pipeline
     if text is not None:
+        if options.method is not None:
+            raise UsageError(
+                f"--method {options.method} makes a pipeline, and one is given as text.",
+                hint="Leave out one of the two.",
+            )
         _refuse_overrides(options)
         pipeline, notes = parse_pipeline(text), _overridden(config, options, target)
         source = places.of("recipe", "pipeline") if options.pipeline is None else "--pipeline"
@@ -160,7 +171,15 @@ def _composed(config: Config, options: RecipeOptions, target: Target) -> list[Re
                 f"{_flag(name)} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
             )
         _lay_over(tables.setdefault(step, {}), name, value)
-    steps = recipe_steps(tables, target, config.data is not None, listed)
+    if options.method is None:
+        steps = recipe_steps(tables, target, config.data is not None, listed)
+    elif listed is None:
+        steps = method_steps(method_of(options.method), tables, target, config.data is not None)
+    else:
+        raise UsageError(
+            f"--method {options.method} says which steps run, and so does {LISTED} of {config.path}.",
+            hint="Leave out one of the two.",
+        )
     _check_schedules(config, steps)
     return [each for each in steps if options.epochs != 0 or each.step.name != "recover"]
 
@@ -224,7 +243,7 @@ def _notes(config: Config, options: RecipeOptions, steps: list[RecipeStep]) -> t
 def _decided_by(each: RecipeStep, places: _Places) -> str:
     if each.decided_by == LISTED:
         return places.of("recipe", "steps")
-    if each.decided_by in ("default", "target"):
+    if each.decided_by in ("default", "target") or each.decided_by.startswith(METHOD_FLAG):
         return each.decided_by
     return places.of(f"recipe.{each.step.name}") or "the command line"
 

@@ -18,7 +18,21 @@ if TYPE_CHECKING:
 
 #: The hooks that can be asked for by name: prunec's own, and those of other packages.
 HOOKS = Catalogue(
-    "training hook", "prunec.training_hooks", {"quantize": "prunec.compiler.recovery.quantize_hook:Quantize"}
+    "training hook",
+    "prunec.training_hooks",
+    {
+        "cnn-fcf": "prunec.compiler.recovery.regimes.cnn_fcf:CnnFcf",
+        "dcp": "prunec.compiler.recovery.regimes.dcp:Dcp",
+        "gal": "prunec.compiler.recovery.regimes.gal:Gal",
+        "greg-1": "prunec.compiler.recovery.regimes.greg:Greg1",
+        "greg-2": "prunec.compiler.recovery.regimes.greg:Greg2",
+        "lfpc": "prunec.compiler.recovery.regimes.lfpc:Lfpc",
+        "network-slimming": "prunec.compiler.recovery.regimes.network_slimming:NetworkSlimming",
+        "quantize": "prunec.compiler.recovery.quantize_hook:Quantize",
+        "resrep": "prunec.compiler.recovery.regimes.resrep:ResRep",
+        "sfp": "prunec.compiler.recovery.regimes.sfp:Sfp",
+        "ssl": "prunec.compiler.recovery.regimes.ssl:Ssl",
+    },
 )
 
 
@@ -27,9 +41,16 @@ class TrainingHook(ABC):
     """A hook as a recipe asks for it: derive a frozen dataclass whose fields are its options.
 
     Packages register the derived class as an entry point of the group ``prunec.training_hooks``, under its ``name``.
+
+    Attributes:
+        name: Name in recipes.
+        prepares_pruning: Whether the hook readies a network for the pruning behind its training: such a training is
+            refused without one, and where it keeps other weights than those of its last step; it goes without the hook
+            where a control arm trains the dense network.
     """
 
     name: ClassVar[str]
+    prepares_pruning: ClassVar[bool] = False
 
     @property
     def held_out_fraction(self) -> float:

@@ -20,8 +20,10 @@ from prunec.compiler.recovery.trainability import trainability_accuracy
 from prunec.compiler.recovery.training import EpochProgress, Training
 from prunec.compiler.recovery.training_start import UNKNOWN_DENSE, DenseNetwork, start_training
 from prunec.passes.devices import on_device, order_memory
-from prunec.passes.options import named_text
+from prunec.passes.notation import print_item
+from prunec.passes.options import changed_options, named_text
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.tensors import fingerprint
 from prunec.passes.unknown import Unknown
 
@@ -67,7 +69,7 @@ def recover(
     with _random_numbers(seed, processes):
         training = start_training(program, options, data, processes, objective=objective, dense=dense, seed=seed)
         settings = settings_text(training.stepper.optimizer)  # before a step: some keep what they adapt among them
-        file = None if state is None else StateFile(state, _identity(training, dense.program), processes)
+        file = None if state is None else StateFile(state, _identity(training, dense), processes)
         held = None
         if file is not None and (held := file.read()) is not None:
             with file.reading():
@@ -124,9 +126,9 @@ def _random_numbers(seed: int, processes: Processes) -> Iterator[None]:
         yield
 
 
-def _identity(training: Training, teacher: Program | None) -> Identity:
+def _identity(training: Training, dense: DenseNetwork) -> Identity:
     """All that the course of a training depends on before its first step, as plain values by name."""
-    stepper, data = training.stepper, training.data
+    stepper, data, teacher = training.stepper, training.data, dense.program
     program, options = stepper.program, stepper.options
     masks = {f"{name} (mask)": mask for name, mask in program.masks.items()}
     return {
@@ -134,6 +136,7 @@ def _identity(training: Training, teacher: Program | None) -> Identity:
         "optimizer": str(options.optimizer),
         "optimizer settings": settings_text(stepper.optimizer),
         "hooks": named_text(HOOKS, *load_hooks(options.hooks)) or "none",
+        "pruning": "none" if dense.pruning is None else print_item(PruneFilters.name, changed_options(dense.pruning)),
         "learning rates": " ".join(map(repr, training.schedule.pieces(options.epochs))),
         "seed": training.seed,
         "network": fingerprint({**program.tensors(), **masks}),

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunec.calibration.data import Split
+from prunec.compiler.recovery.objective import Loss, cross_entropy
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import Schedule
 from prunec.passes.coupling import Coupling
 from prunec.passes.feeding import BatchInputs
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 
 #: Runs a network on the inputs of a batch: its outputs, and the inner values that were asked for, by name.
 Run = Callable[[BatchInputs], tuple[Any, dict[str, Tensor]]]
@@ -31,6 +33,9 @@ class TrainingContext:
         processes: This process among those that train together; it holds the device.
         seed: Seed of the training. Random numbers of torch follow it already, in each process differently.
         held_out: The part of the training data that is set aside for this hook; None where it asks for none.
+        pruning: The options by which filters are pruned after this training, with a seed; None where they aren't.
+            `coupling` is by their policy, and `prunec.passes.filter_pruning.kept_by` tells which filters would stay.
+        loss: The loss on the labels, (outputs, labels) -> scalar, labels smoothed where the recipe says so.
     """
 
     program: Program
@@ -42,6 +47,8 @@ class TrainingContext:
     processes: Processes
     seed: int
     held_out: Split | None = None
+    pruning: PruneFilters | None = None
+    loss: Loss = cross_entropy
 
 
 @dataclass(frozen=True)

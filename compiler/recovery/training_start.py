@@ -25,6 +25,7 @@ from prunec.passes.devices import on_device, order_memory
 from prunec.passes.errors import UnsupportedModelError, UsageError, first_line
 from prunec.passes.feeding import mapped
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class DenseNetwork:
         program: The network, as a teacher of distillation and of hooks; None where it isn't at hand.
         schedule: The schedule that it was trained with, from which others derive; None where it isn't known.
         optimizer: The optimizer that it was trained with, as recipes name it; None where it isn't known.
+        pruning: The options by which filters are pruned after the training, with a seed; None where they aren't.
     """
 
     program: Program | None = None
     schedule: Schedule | None = None
     optimizer: str | None = None
+    pruning: PruneFilters | None = None
 
 
 #: A dense network that nothing is known of.
@@ -80,16 +83,20 @@ def start_training(
     teacher = _teacher(options, dense, processes)
     form = program.with_tensors(program.tensors()).train()
     declared = load_hooks(options.hooks)
+    objective = replace(objective, loss=smoothed(objective.loss, options.label_smoothing))
     train, parts = hold_out(data.train, [hook.held_out_fraction for hook in declared], seed)
     hooks = AttachedHooks((), processes)
     if declared:
         steps = steps_per_epoch(train, options.batch_size)
-        context = TrainingContext(program, analyse(program), teacher, options, schedule, steps, processes, seed)
+        coupling = analyse(program) if dense.pruning is None else analyse(program, dense.pruning.policy)
+        context = TrainingContext(
+            program, coupling, teacher, options, schedule, steps, processes, seed, None, dense.pruning, objective.loss
+        )
         hooks = attach_hooks(declared, context, parts, form)
     stepper = Stepper(
         networks=prepare_networks(program, form, teacher, options, hooks),
         optimizer=make_optimizer(program, options, hooks),
-        objective=replace(objective, loss=smoothed(objective.loss, options.label_smoothing)),
+        objective=objective,
         hooks=hooks,
         options=options,
         processes=processes,

@@ -13,6 +13,8 @@ from pydantic_core import from_json
 from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.ledger_part import LedgerEntryPart
+from prunec.compiler.report.masking_part import MaskingPart
+from prunec.compiler.report.method_parts import SourcePart
 from prunec.compiler.report.nulls import (
     NOT_RECORDED,
     Figures,
@@ -32,7 +34,7 @@ MAX_REPORT_BYTES = 64 << 20
 class Report(Part):
     """The whole report.
 
-    `extensions` holds what steps and training hooks of other packages tell, by their names; where several of one name
+    `extensions` holds what training hooks and steps of other packages tell, by their names; where several of one name
     tell something, the second stands under ``NAME#2``, and so on. `warnings` are what speaks against the result and no
     gate covers.
     """
@@ -55,6 +57,7 @@ class Report(Part):
     latency_cpu: Maybe[engine_parts.LatencyPart] = NOT_RECORDED
     pretraining: training_parts.PretrainingPart
     pruning: Maybe[network_parts.PruningPart]
+    masking: Maybe[tuple[MaskingPart, ...]] = NOT_RECORDED
     permutation: Maybe[network_parts.PermutationPart] = NOT_RECORDED
     recovery: Maybe[training_parts.RecoveryPart]
     runs: tuple[training_parts.RunPart, ...]
@@ -72,6 +75,8 @@ class Report(Part):
     warnings: Maybe[tuple[str, ...]] = NOT_RECORDED
     calibration: Maybe[CalibrationPart] = NOT_RECORDED
     costs: Annotated[cost_parts.CostsPart | None, NullMeans("no cost model was used")] = None
+    sources: Maybe[tuple[SourcePart, ...]] = NOT_RECORDED
+    compression_groups: Maybe[tuple[str, ...]] = NOT_RECORDED
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (

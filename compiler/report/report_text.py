@@ -47,6 +47,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     """Label and value of every line of the terminal summary."""
     from prunec.compiler.report import headline_figures as figures
     from prunec.compiler.report.cost_words import cost_rows
+    from prunec.compiler.report.masking_words import masking_rows
     from prunec.compiler.report.precision_words import precision_rows
 
     rows = [("Target", report.target), ("Status", f"{report.status} (exit code {report.exit_code})")]
@@ -61,16 +62,28 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     ]
     rows += precision_rows(report)
     rows += cost_rows(report)
+    rows += masking_rows(report)
     rows += figures.depth_rows(report)
     rows += figures.retraining_rows(report)
     if (engine := known(report.engine)) is not None:
         place = "ran on the device" if engine.run_on_device else "not run on the device"
         rows.append(("Engine", f"{engine.path}, {engine.kind}, {place}"))
+    rows += method_rows(report)
     rows += extension_rows(report)
     rows += [(f"Gate {gate.verdict}", figures.gate_words(gate)) for gate in report.gates]
     rows += [("But", warning) for warning in known(report.warnings) or ()]
     rows += [("Not known", f"{', '.join(paths)}: {reason}") for reason, paths in figures.unknowns(report)]
     return [(label, value.translate(_ASCII)) for label, value in rows]
+
+
+def method_rows(report: "Report") -> list[tuple[str, str]]:
+    """The groups of compression, and the papers, a line for each."""
+    groups = known(report.compression_groups) or ()
+    rows = [("Compression", ", ".join(groups))] if groups else []
+    return rows + [
+        (f"After ({source.name})", source.paper + (f"; {source.reading}" if source.reading else ""))
+        for source in known(report.sources) or ()
+    ]
 
 
 def extension_rows(report: "Report") -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from prunec.compiler.facts.pass_facts import Pruned
 from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
+from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.booking import untrained_entry
@@ -84,7 +85,7 @@ def _arm(name: str, main: StepInput) -> _Arm:
     request = main.request
     followed = tuple(retraining.options for retraining in main.before(Retraining))
     if name == "dense":
-        steps = _followed(request.pipeline, followed).steps
+        steps = _followed(request.pipeline, map(_without_preparation, followed)).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
         return _Arm(request.dense, _at_random(_followed(request.pipeline, followed)))
@@ -105,6 +106,11 @@ def _scratch_epochs(main: StepInput, *, of_operations: bool) -> float:
 def _total(entry: LedgerEntry) -> float:
     macs = known(entry.macs_per_sample)
     return 0.0 if macs is None else sum(astuple(macs))
+
+
+def _without_preparation(options: Recover) -> Recover:
+    """A training without the hooks that ready a network for a pruning that doesn't come."""
+    return replace(options, hooks=tuple(hook for hook in load_hooks(options.hooks) if not hook.prepares_pruning))
 
 
 def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
@@ -141,6 +147,7 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
     if program is None:
         program = reinitialised_program(compiled, main.seed)
     program.masks = {name: mask.clone() for name, mask in compiled.masks.items()}
+    program.patterns = dict(compiled.patterns)
     program.apply_masks()
     return program, note
 

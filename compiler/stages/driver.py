@@ -34,9 +34,11 @@ from prunec.compiler.stages.request_checks import (
     check_controls,
     check_limit,
     check_needs,
+    check_patterns,
     check_precision,
     check_pruning_files,
     check_recoveries,
+    check_trained_choices,
 )
 from prunec.compiler.stages.step_runs import dense_fact, run_steps
 from prunec.passes.costs.fitted import FittedCosts
@@ -153,6 +155,8 @@ def _check(request: Request) -> None:
     OutputForm.of(request.dense.graph).check()
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
+    check_trained_choices(request.pipeline)
+    check_patterns(request.pipeline, request.target)
     check_precision(request.pipeline, request.target)
     check_limit(request.pipeline, 0 if request.data is None else len(request.data.validation))
     check_pruning_files(request.pipeline, settings)

@@ -14,7 +14,7 @@ from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.pass_facts import Permuted, Pruned, Sparsified
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
-from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
+from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.time_goals import sizes_in_time
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.criteria.catalogue import criterion_text
@@ -23,17 +23,18 @@ from prunec.passes.errors import NumericMismatchError, SparsityGateError, Unsupp
 from prunec.passes.feeding import sample_count
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
+from prunec.passes.patterns.unit_masks import holds_mask
 from prunec.passes.permute import Permute
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import is_two_four
 
 #: Samples per batch where gradients are taken.
 _BATCH = 64
 _BY_PLAN = "the plan {} says which filters stay: no criterion was asked."
 _NOTHING_TO_FOLD = "no weight of the network is computed: nothing was folded."
 _NO_BETTER_ORDER = "no order of channels was found in which 2:4 keeps more magnitude: all keep theirs."
+_EMPTIED = "no weight is left in {}: what reaches the layers behind no longer depends on the input there."
 _NO_BATCH_NORMS = "the network has no batch norm with running statistics: nothing was measured."
 
 
@@ -49,7 +50,7 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     given.request.settings.progress.stage("prune filters")
     options = replace(options, seed=given.seed if options.seed is None else options.seed)
     before = given.program
-    evidence = evidence_of(options, given) if options.needs else None
+    evidence = _evidence(options, given)
     sizes, timed = _sizes(options, given, evidence)
     result = options.run(before, evidence, None if given.costs is None else given.costs.model, sizes)
     assert result.plan is not None
@@ -86,20 +87,24 @@ def permute(options: Permute, given: StepInput) -> StepOutput:
 
 
 def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
-    """Mask to 2:4."""
+    """Mask weights to a pattern."""
     criterion = criterion_text(options.criterion)
     given.request.settings.progress.stage(f"sparsify to {options.pattern} by {criterion}")
-    evidence = evidence_of(options, given) if options.needs - {"inputs"} else None
-    if "inputs" in options.needs:
+    options = replace(options, seed=given.seed if options.seed is None else options.seed)
+    measured_first = options.needs - ({"inputs"} if options.is_sequential else set())
+    evidence = evidence_of(options, given) if measured_first else None
+    if options.is_sequential:
         inputs = calibration_inputs(given.batches(options.samples), options.samples)
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), sample_count(inputs)
     else:
         result, samples = options.run(given.program, evidence), 0
     cost = _evidence_cost(given.program, evidence, samples)
     check_masks(result.program)
-    layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
-    fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
-    return StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim)
+    stats, emptied = result.stats, ", ".join(result.stats["emptied"])
+    retained = {layer["layer"]: layer["retained_magnitude"] for layer in stats["layers"] if layer["eligible"]}
+    fact = Sparsified(options, retained, stats["weights"], stats["masked"], stats["wanted"])
+    output = StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim, options=options)
+    return replace(output, note=_EMPTIED.format(emptied) if emptied else "")
 
 
 def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
@@ -110,6 +115,17 @@ def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
     inputs = calibration_inputs(given.batches(options.samples), options.samples)
     result = reestimate_batchnorm(given.program, inputs)
     return StepOutput(result.program, result.modified, cost=StepCost(samples=sample_count(inputs)))
+
+
+def _evidence(options: PruneFilters, given: StepInput) -> Evidence | None:
+    """What the criterion looks at beyond the weights: statistics on data, and what the last training decided."""
+    measured = evidence_of(options, given) if options.needs - {"decisions"} else None
+    if "decisions" not in options.needs:
+        return measured
+    trainings = given.before(Retraining)
+    hooks = trainings[-1].hooks if trainings else ()
+    decisions = {name: value for hook in hooks for name, value in hook.decided.items()}
+    return replace(measured or Evidence({}), decisions=decisions)
 
 
 def evidence_of(options: PruneFilters | Sparsify, given: StepInput) -> Evidence:
@@ -130,12 +146,14 @@ def _evidence_cost(program: Program, evidence: Evidence | None, run_through: int
 
 
 def check_masks(program: Program) -> None:
-    """Raise `SparsityGateError` where a masked weight isn't 2:4."""
+    """Raise `SparsityGateError` where a masked weight doesn't hold its mask, or that its pattern."""
     parameters = program.parameters()
-    for name in program.masks:
-        if not is_two_four(parameters[name]):
+    for name, mask in program.masks.items():
+        pattern = program.pattern_of(name)
+        if not holds_mask(parameters[name], mask, pattern):
             raise SparsityGateError(
-                f"{name} was masked to 2:4 and isn't any more.", hint="This is a bug of prunec; please report it."
+                f"{name} was masked to {pattern.text} and isn't any more.",
+                hint="This is a bug of prunec; please report it.",
             )
 
 

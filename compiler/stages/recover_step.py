@@ -24,6 +24,7 @@ from prunec.compiler.stages.request_checks import check_optimizer_given
 from prunec.passes.base import Aim
 from prunec.passes.errors import PrunecError, TrainingDivergedError, UsageError
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
 
 
@@ -113,7 +114,8 @@ def _state_options(given: StepInput) -> StateOptions | None:
 def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:
     request, settings = given.request, given.request.settings
     assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
-    dense = DenseNetwork(request.dense if options.distill or options.hooks else None, settings.pretraining)
+    teacher = request.dense if options.distill or options.hooks else None
+    dense = DenseNetwork(teacher, settings.pretraining, pruning=_next_pruning(given) if options.hooks else None)
     with ExitStack() as stack:
         folder = settings.tensorboard if state is not None and not given.arm else None
         scalars = stack.enter_context(Scalars(folder)) if folder is not None else None
@@ -134,6 +136,14 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
             state=state,
             progress=report,
         )
+
+
+def _next_pruning(given: StepInput) -> PruneFilters | None:
+    """The options of the next step that prunes filters, with the seed that it will have."""
+    for step in given.ahead:
+        if isinstance(step.options, PruneFilters):
+            return replace(step.options, seed=given.seed if step.options.seed is None else step.options.seed)
+    return None
 
 
 def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:

@@ -13,13 +13,17 @@ from prunec.compiler.pipeline.own_steps import CALIBRATE, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.step_kind import Needs
 from prunec.compiler.recovery.default_schedule import choose_schedule
+from prunec.compiler.recovery.hooks import TrainingHook, load_hooks
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import InputError, UsageError, did_you_mean
+from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.sparsify import Sparsify
 from prunec.runtime.costs.cost_file import read_costs
 from prunec.runtime.target import Target
 
@@ -46,6 +50,33 @@ def check_needs(pipeline: Pipeline, has_data: bool) -> None:
                 f"The pipeline's step {step} needs {what}, and there is no training data.",
                 hint=f"Name it under [data] in prunec.toml, or leave {step.name} out of the pipeline.",
             )
+
+
+def check_trained_choices(pipeline: Pipeline) -> None:
+    """Refuse before any work choices by a training that isn't there, and trainings that ready a network for nothing.
+
+    Raises:
+        UsageError: A criterion looks at what hooks decided, and no training before it has hooks; or a hook prepares a
+            pruning, and nothing is pruned behind it.
+    """
+    steps = pipeline.steps
+    for place, step in enumerate(steps):
+        if "decisions" in getattr(step.options, "needs", ()) and not any(_hooks(other) for other in steps[:place]):
+            raise UsageError(
+                f"The pipeline's step {step} looks at what training hooks decided, and none stands before it.",
+                hint="Put a recover step with hooks=... that choose filters before it.",
+            )
+        idle = [hook.name for hook in _hooks(step) if hook.prepares_pruning]
+        if idle and not any(isinstance(other.options, PruneFilters | Sparsify) for other in steps[place + 1 :]):
+            raise UsageError(
+                f"The training hook {idle[0]} prepares a network for pruning, and nothing is pruned behind "
+                f"{step.name}.",
+                hint="Put prune-filters or sparsify behind it.",
+            )
+
+
+def _hooks(step: Step) -> tuple[TrainingHook, ...]:
+    return load_hooks(step.options.hooks) if isinstance(step.options, Recover) else ()
 
 
 def check_precision(pipeline: Pipeline, target: Target) -> None:
@@ -79,6 +110,34 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         raise UsageError(
             f"Target {target} computes on grids, and the pipeline has no {CALIBRATE}.",
             hint=f"Add {CALIBRATE} as its last step, or compile for another precision.",
+        )
+
+
+def check_patterns(pipeline: Pipeline, target: Target) -> None:
+    """Refuse before any work masks and orders of channels that no kernel of the target would read.
+
+    Raises:
+        UsageError: Weights are masked to 2:4 and the device has no sparse tensor cores, the target asks for 2:4 and all
+            masks are of other patterns, or channels are put in an order for such.
+    """
+    patterns = [options.pattern for options in pipeline.of(Sparsify)]
+    if TWO_FOUR in patterns and not target.info.sparse_tensor_cores:
+        raise UsageError(
+            f"The pipeline masks weights to 2:4, and {target.info.title} has no sparse tensor cores.",
+            hint="Compile for a device that has them (prunec targets), or mask without a gain in time, as by "
+            "sparsify{pattern=elements,ratio=0.5}.",
+        )
+    if not patterns or TWO_FOUR in patterns:
+        return
+    if target.sparse:
+        raise UsageError(
+            f"Target {target} asks for 2:4, and the pipeline masks to {patterns[0]} alone.",
+            hint=f"Use pattern=2:4, or compile for {target.device}-dense-{target.precision}.",
+        )
+    if pipeline.of(Permute):
+        raise UsageError(
+            f"permute puts channels in an order for 2:4, and the pipeline masks to {patterns[0]} alone.",
+            hint="Leave permute out.",
         )
 
 

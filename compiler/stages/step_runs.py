@@ -41,7 +41,7 @@ def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
     steps = pipeline.steps
     for place, step in enumerate(stoppable(steps), start=1):
         tried = preflight(given, steps[place:]) if isinstance(step.options, Recover) else None
-        output = _run_step(step, given)
+        output = _run_step(step, replace(given, ahead=steps[place:]))
         weights = weights_sha256(output.program)
         entries = step_entries(step, given, output, weights)
         fact = replace(_fact(given.request, step, output, weights, entries), preflight=tried)

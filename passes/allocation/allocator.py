@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunec.passes.allocation.budgets import Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.budgets import MACS, Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.by_error import Needs, by_error, needs_of
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
@@ -24,9 +25,9 @@ from prunec.passes.costs.counting import workload_of
 from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits, SizesUnits
 from prunec.passes.program import Program
-from prunec.passes.ratios import Rounding
+from prunec.passes.ratios import Rounding, exact
 
 if TYPE_CHECKING:
     from prunec.passes.prune_filters import PruneFilters
@@ -37,7 +38,7 @@ class Allocated:
     """Widths that were chosen for goals.
 
     Attributes:
-        allocation: How they were chosen: "uniform", "global", "greedy" or "balanced".
+        allocation: How they were chosen: "uniform", "global", "greedy", "balanced" or "provable".
         widths: Units kept in each prunable group, int64 (groups,).
         importance_lost: Share of the importance of all units that is lost; None where the criterion only selects, or
             gives scores that are not finite.
@@ -84,6 +85,7 @@ class Allocator:
         costs: The cost model; None where only MACs and parameters count.
         criterion: The criterion.
         scores: Its scores of the groups that are pruned, by their position; none where it only selects.
+        needs: The units that these groups need for an error; none where the criterion doesn't say.
     """
 
     scope: Scope
@@ -92,6 +94,7 @@ class Allocator:
     costs: CostModel | None
     criterion: Criterion
     scores: Scores
+    needs: Needs
 
     @classmethod
     def of(
@@ -107,11 +110,14 @@ class Allocator:
         criterion = unit_criterion(options.criterion, options.name)
         evidence = evidence_for(criterion, program, evidence, options.seed or 0)
         scope = Scope.of(program, options)
+        groups = dict(zip(scope.positions, scope.groups, strict=True))
         scores: Scores = {}
+        needs: Needs = {}
         if isinstance(criterion, ScoresUnits):
-            groups = zip(scope.positions, scope.groups, strict=True)
-            scores = {position: scores_of(criterion, group, evidence) for position, group in groups}
-        return cls(scope, options.rounding, workload_of(program, scope.coupling), costs, criterion, scores)
+            scores = {position: scores_of(criterion, group, evidence) for position, group in groups.items()}
+        if isinstance(criterion, SizesUnits):
+            needs = {position: needs_of(criterion, group, evidence) for position, group in groups.items()}
+        return cls(scope, options.rounding, workload_of(program, scope.coupling), costs, criterion, scores, needs)
 
     @cached_property
     def importance(self) -> Importance:
@@ -153,12 +159,32 @@ class Allocator:
         time = latency(self.costs)
         return figures | {time.name: self.figures(fastest(space, time))[time.name]}
 
+    def as_fast_as(self, ratio: float) -> Goals:
+        """The goal of the MACs that a ratio would leave in every group.
+
+        Raises:
+            UsageError: The ratio is outside [0, 1).
+        """
+        macs = self.figures(self._space(()).at(exact(ratio)))[MACS.name]
+        return Goals(speedup=max(1.0, self.dense[MACS.name] / macs))
+
+    def space(self, goals: Goals) -> Space:
+        """The widths that may be chosen for goals, with the budgets that they must keep.
+
+        Raises:
+            OutOfReachError: No widths keep them.
+            UsageError: A goal needs a cost model and there is none.
+        """
+        space = self._space(budgets_of(goals, self.costs, self.workload.at(self.dense_widths)))
+        self._reach(space)
+        return space
+
     def allocate(self, goals: Goals, allocation: Allocation = "auto", widths: Widths | None = None) -> Allocated:
         """Choose widths that meet all goals, or take those that were chosen for them before.
 
         Raises:
             UsageError: A goal is out of reach, or needs a cost model and there is none, or the allocation compares
-                groups by scores that the criterion doesn't give.
+                groups by scores that the criterion doesn't give, or asks for numbers of units that it doesn't tell.
             InputError: The cost model gives the network no time that could be saved.
         """
         check_compares(allocation, self.criterion)
@@ -183,6 +209,8 @@ class Allocator:
         return Space(self.scope.coupling.groups, self.scope.positions, self.rounding, workload, budgets)
 
     def _auto(self, goals: Goals) -> Allocation:
+        if self.needs:
+            return "provable"
         return "balanced" if goals.needs_costs and self.scores else "uniform"
 
     def _widths(self, space: Space, allocation: Allocation) -> Widths:
@@ -191,6 +219,8 @@ class Allocator:
             widths = uniform(space, reach)
         elif allocation == "global":
             widths = global_ranking(space, self.importance, reach)
+        elif allocation == "provable":
+            widths = by_error(space, self.needs, reach)
         else:
             in_sum = allocation == "greedy"
             widths = greedy(space, self.importance.in_sum if in_sum else self.importance.in_product, reach)

@@ -1,7 +1,8 @@
 """Scores of units, and what of the importance of all of them is lost at some widths.
 
 Groups are compared by their scores over the scores' Euclidean norm, so that neither a layer's scale nor how a criterion
-grows with a layer's size decides. Scores of a group of which some are negative count from the least one.
+grows with a layer's size decides. Scores of a group of which some are negative count from the least one. Criteria whose
+scores are in one unit (`compares_groups`) are compared as they are, from the least one of all groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import blame
 from prunec.passes.criteria.evidence import Evidence
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits, compares_groups
 from prunec.passes.errors import UsageError
 from prunec.passes.groups import Group
 
@@ -96,10 +97,10 @@ class Importance:
         Raises:
             UsageError: A score is not finite, so that it can't be compared with those of other groups.
         """
-        ranked = {}
         for position, values in scores.items():
             check_finite(criterion, groups[position], values)
-            ranked[position] = np.sort(normalised(values.astype(np.float64)))
+        numbers = {position: np.sort(values.astype(np.float64)) for position, values in scores.items()}
+        ranked = _from_the_least(numbers) if compares_groups(criterion) else _each_normalised(numbers)
         counts = np.array([group.count for group in groups], dtype=np.int64)
         return cls(counts, layer_counts(groups, workload), ranked)
 
@@ -165,6 +166,16 @@ def layer_counts(groups: Sequence[Group], workload: Workload) -> NDArray[np.int6
     grouped = {operation.weight for operation in workload.operations if operation.is_grouped}
     names = ([group.members[position].parameter for position in group.producers] for group in groups)
     return np.array([max(sum(name not in grouped for name in each), 1) for each in names], dtype=np.int64)
+
+
+def _each_normalised(scores: Scores) -> dict[int, NDArray[np.float64]]:
+    return {position: normalised(values) for position, values in scores.items()}
+
+
+def _from_the_least(scores: Scores) -> dict[int, NDArray[np.float64]]:
+    """Scores in one unit, from the least of all where some are negative."""
+    least = min((float(values.min(initial=0.0)) for values in scores.values()), default=0.0)
+    return {position: values - least for position, values in scores.items()}
 
 
 def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ class Magnitude:
     """The largest magnitudes stay."""
 
     name: ClassVar[str] = "magnitude"
+    paper: ClassVar[str] = "Han et al., Learning both Weights and Connections, NIPS 2015"
     needs: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
@@ -38,6 +39,7 @@ class Wanda:
     """
 
     name: ClassVar[str] = "wanda"
+    paper: ClassVar[str] = "Sun et al., A Simple and Effective Pruning Approach for Large Language Models, ICLR 2024"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
     statistics: ClassVar[tuple[Statistic, ...]] = (InputMoments(),)
 
@@ -65,6 +67,7 @@ class SparseGPT:
     damping: float = 0.01
 
     name: ClassVar[str] = "sparsegpt"
+    paper: ClassVar[str] = "Frantar and Alistarh, SparseGPT, ICML 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "inputs"})
     statistics: ClassVar[tuple[Statistic, ...]] = (InputMoments(),)
     places: ClassVar[Mapping[str, str]] = {"damping": METHOD}
@@ -74,10 +77,10 @@ class SparseGPT:
             raise UsageError(f"sparsegpt: damping is {self.damping}.", hint="It is a positive number, as 0.01.")
 
     def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
-        """Costs, which every four of columns has when those before it are masked."""
+        """Costs: of N:M those that every group of M columns has when those before it are masked, else before any is."""
         from prunec.passes.one_shot import sparse_gpt_scores
 
-        return sparse_gpt_scores(weight, self._moments(evidence), self.damping)
+        return sparse_gpt_scores(weight, self._moments(evidence), self.damping, evidence.pattern)
 
     def compensate_elements(self, weight: "Tensor", evidence: "Evidence", mask: "Tensor") -> "Tensor":
         """Weights that make up for those masked before them."""

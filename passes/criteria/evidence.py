@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunec.passes.criteria.protocol import Criterion, Statistic
 from prunec.passes.errors import UsageError
+from prunec.passes.patterns.pattern import TWO_FOUR, Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from prunec.passes.program import Program
 
 _T = TypeVar("_T")
+_TWO_FOUR = Pattern.parse(TWO_FOUR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +29,11 @@ class Evidence:
         samples: Number of samples that were looked at.
         seed: Seed of random choices.
         layer: Name of the weight whose elements are scored.
+        pattern: The pattern that they are masked to.
         mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
             deviations of its inputs from their mean count.
         passes: Passes of the network over each sample: forward, and backward.
+        decisions: What the training hooks of the last training decided, plain values and tensors by name.
         batch_norm_scales: Names of the parameters and buffers by which batch norms scale their channels.
         made: What `once` made of the evidence.
     """
@@ -39,8 +43,10 @@ class Evidence:
     samples: int = 0
     seed: int = 0
     layer: str | None = None
+    pattern: Pattern = _TWO_FOUR
     mean_restored: bool = False
     passes: tuple[int, int] = (0, 0)
+    decisions: Mapping[str, object] = field(default_factory=dict)
     batch_norm_scales: frozenset[str] = frozenset()
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -94,6 +100,11 @@ def evidence_for(
     from prunec.passes.graphs import batch_norm_tensors
 
     needs = needs_beyond_weights(criterion) - measured_later
+    if "decisions" in needs and (given is None or not given.decisions):
+        raise UsageError(
+            f"The criterion {criterion.name} looks at what training hooks decided, and none did.",
+            hint="Put a recover step with such a hook before it; in Python, Evidence(..., decisions=hook.decided).",
+        )
     if needs and given is None:
         raise UsageError(
             f"The criterion {criterion.name} needs {' and '.join(sorted(needs))} on data, beyond the weights.",

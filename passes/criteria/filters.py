@@ -23,6 +23,7 @@ class L1(_ByWeights):
     """Sum of absolute weights (Li et al., ICLR 2017)."""
 
     name: ClassVar[str] = "l1"
+    paper: ClassVar[str] = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017"
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
         """Mean of the norms of the filters that go with a unit."""
@@ -36,6 +37,7 @@ class L2(_ByWeights):
     """Euclidean norm of the weights (He et al., IJCAI 2018)."""
 
     name: ClassVar[str] = "l2"
+    paper: ClassVar[str] = "He et al., Soft Filter Pruning, IJCAI 2018"
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
         """Mean of the norms of the filters that go with a unit."""
@@ -49,6 +51,7 @@ class Random(_ByWeights):
     """Chance: the control for every other criterion. It draws for each group, or weight, from its name and the seed."""
 
     name: ClassVar[str] = "random"
+    paper: ClassVar[str] = "the control of every criterion"
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
         """The same numbers for a group whatever else is pruned."""

@@ -410,3 +410,81 @@ def test_filters_of_a_member_are_rows() -> None:
             rows = as_filters(program.tensors()[member.parameter], member)
             assert len(rows) > slices.max()
     assert all(a != b for a, b in pairwise([InputMoments(), WeightGradient(), GateGradient(), Activation()]))  # type: ignore[comparison-overlap]
+
+
+@dataclass(frozen=True)
+class Some:
+    """A statistic of another one, of so many samples."""
+
+    statistic: Statistic
+    images: int | None
+
+    @property
+    def looks_at(self) -> Any:
+        return self.statistic.looks_at
+
+    @property
+    def per(self) -> Any:
+        return self.statistic.per
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        assert (seen.weight is not None) == (self.looks_at == "inputs")
+        return self.statistic.update(state, seen)
+
+    def result(self, state: Any) -> Any:
+        return self.statistic.result(state)
+
+
+LIMITED = (
+    (InputMoments(), "b.weight"), (Activation(), "stem.weight"), (WeightGradient(per="sample"), "a.weight"),
+    (GateGradient(per="sample"), "stem"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("statistic", "place"), LIMITED)
+@pytest.mark.parametrize("images", [1, 4, 6, 100])
+def test_a_statistic_looks_at_so_many_samples(statistic: Statistic, place: str, images: int) -> None:
+    """Beside another that looks at all of them."""
+    program, all_data = residual(), data()
+    x, y = (torch.cat(each)[:images] for each in zip(*all_data, strict=True))
+    evidence = measured(program, Some(statistic, images), Some(statistic, None), Activation("zeros"))
+    few, whole = (measured(program, statistic, batches=each).of(statistic, place) for each in ([(x, y)], data()))
+    for limit, expected in ((images, few), (None, whole)):
+        found = evidence.of(Some(statistic, limit), place)
+        if isinstance(expected, Tensor):
+            torch.testing.assert_close(found, expected)
+        else:
+            assert found.count == expected.count
+            torch.testing.assert_close((found.mean, found.centred), (expected.mean, expected.centred))
+    assert evidence.samples == 12
+
+
+@pytest.mark.parametrize(("images", "read"), [(1, 1), (4, 1), (5, 2), (12, 3), (99, 3)])
+def test_no_batch_is_read_beyond_the_samples_that_are_looked_at(images: int, read: int) -> None:
+    batches = iter(data())
+    wanted = Measures((Some(Activation(), images), Some(InputMoments(), 1)))
+    evidence = collect_evidence(residual(), [wanted], batches, cross_entropy)
+    assert len(list(batches)) == 3 - read
+    assert evidence.samples == 4 * read
+
+
+def test_gradients_of_whole_batches_are_taken_until_there_are_so_many_samples() -> None:
+    statistic = WeightGradient("mean")
+    evidence = measured(residual(), Some(statistic, 6), Activation())
+    expected = measured(residual(), statistic, batches=data(2))
+    torch.testing.assert_close(evidence.of(Some(statistic, 6), "a.weight"), expected.of(statistic, "a.weight"))
+
+
+def test_layers_that_see_several_places_of_each_sample_are_cut_with_the_samples() -> None:
+    """Tokens of all images one after the other; and a tensor that is of no sample."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        rows = s.a(x.flatten(2).transpose(1, 2).flatten(0, 1)).relu()
+        return rows.unflatten(0, (-1, 36)).mean(1) + s.b(s.constant).mean(0)  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(3, 5), "b": nn.Linear(3, 5), "constant": normal(7, 3)}
+    program = captured(Net(forward, **layers), normal(2, 3, 6, 6))
+    batches = [(x, y) for x, y in data()]
+    evidence = measured(program, Some(InputMoments(), 3), batches=batches)
+    assert evidence.of(Some(InputMoments(), 3), "a.weight").count == 3 * 36
+    assert evidence.of(Some(InputMoments(), 3), "b.weight").count == 7

@@ -1,0 +1,71 @@
+"""A method of pruning as a declaration. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prunec.compiler.recovery.hooks import load_hooks
+from prunec.passes.allocation.goals import Allocation
+from prunec.passes.criteria.catalogue import resolve
+
+#: Weights that a method begins with.
+Base = Literal["trained", "random", "early"]
+#: The unit that a method removes or masks.
+Structure = Literal["filters", "weights"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method, told by the steps that prunec makes it of; all but the name and the criterion has a default.
+
+    Attributes:
+        name: Name on the command line.
+        summary: What it scores and how it chooses, in a few words.
+        criterion: Text of the criterion that chooses.
+        structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
+        allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
+            one ranking.
+        hooks: Training hooks of its regime, which trains before it prunes; empty for none.
+        regime_share: Share of the epochs that the regime has; the rest retrains what is left.
+        regime_schedule: Learning rate of the regime.
+        regime_cost: Length of the regime in the paper, in words.
+    """
+
+    name: str
+    summary: str
+    criterion: str
+    structure: Structure = "filters"
+    allocation: Allocation = "auto"
+    hooks: str = ""
+    regime_share: float = 1 / 3
+    regime_schedule: str = "constant:1e-3"
+    regime_cost: str = ""
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """The papers that it is from: its regime's, and its criterion's where that isn't what a regime decided."""
+        sources = [*load_hooks(self.hooks), resolve(self.criterion)]
+        return tuple(dict.fromkeys(paper for source in sources if (paper := getattr(source, "paper", ""))))
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """Our reading of what the papers leave open, a sentence each."""
+        sources = [*load_hooks(self.hooks), resolve(self.criterion)]
+        return tuple(dict.fromkeys(reading for source in sources if (reading := getattr(source, "reading", ""))))
+
+    @property
+    def needs(self) -> str:
+        """The data that it takes: "labels", "inputs" or "nothing"."""
+        needs = frozenset(resolve(self.criterion).needs)
+        if self.hooks or needs & {"labels", "gradients"}:
+            return "labels"
+        return "inputs" if needs & {"inputs", "outputs"} else "nothing"
+
+    @property
+    def cost(self) -> str:
+        """What choosing costs beside the retraining, in words."""
+        if self.hooks:
+            return f"{self.regime_share:.0%} of the epochs; {self.regime_cost}" if self.regime_cost else "a training"
+        needs = frozenset(resolve(self.criterion).needs)
+        if "gradients" in needs:
+            return "forward and backward passes over the samples"
+        return "forward passes over the samples" if needs & {"inputs", "outputs"} else "none"

@@ -1,0 +1,57 @@
+"""The training hook "sfp": soft filter pruning. Imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from prunec.compiler.recovery.hooks import TrainingHook
+from prunec.passes.criteria.catalogue import CRITERIA, unit_criterion
+from prunec.passes.criteria.evidence import needs_beyond_weights
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.errors import UsageError
+from prunec.passes.options import CATALOGUE
+from prunec.passes.places import METHOD
+
+if TYPE_CHECKING:
+    from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+
+
+@dataclass(frozen=True)
+class Sfp(TrainingHook):
+    """Zero after every epoch the filters that pruning would take, and let them grow again (He et al., IJCAI 2018).
+
+    The paper trains for 100 epochs on ImageNet; here it is as long as the recipe says, and which share goes is what the
+    prune-filters behind the training asks for. With ``criterion=fpgm`` it is the same loop by distances between filters
+    (He et al., CVPR 2019).
+
+    After the paper as read by prunec: of a unit of coupled filters all filters become zero together. As in the paper
+    nothing but their weights does. Biases, norms and what an optimizer remembers stay, since a filter behind a norm
+    whose scale is zero, or before a ReLU without its bias, would get no gradient and never grow again. What constant
+    they leave goes with the pruning.
+
+    Attributes:
+        criterion: A criterion that scores units by weights alone; the least go.
+    """
+
+    criterion: str | Criterion = field(default="l2", metadata={CATALOGUE: CRITERIA})
+
+    name: ClassVar[str] = "sfp"
+    paper: ClassVar[str] = "He et al., Soft Filter Pruning, IJCAI 2018"
+    reading: ClassVar[str] = "as read by prunec: coupled filters become zero together, their weights alone"
+    prepares_pruning: ClassVar[bool] = True
+    places: ClassVar[Mapping[str, str]] = {"criterion": METHOD}
+
+    def __post_init__(self) -> None:
+        criterion = unit_criterion(self.criterion, self.name)
+        if not isinstance(criterion, ScoresUnits) or needs_beyond_weights(criterion):
+            raise UsageError(
+                f"sfp: the criterion {criterion.name} doesn't score units by their weights alone, and after every "
+                "epoch nothing else is known.",
+                hint="For example criterion=l2, l1 or fpgm.",
+            )
+
+    def start(self, training: "TrainingContext") -> "RunningHook":
+        """The hook at work in one training."""
+        from prunec.compiler.recovery.regimes.running_sfp import RunningSfp
+
+        return RunningSfp(training, self.criterion)

@@ -1,0 +1,69 @@
+"""Soft masks that an L1 penalty draws to zero, by FISTA (Beck and Teboulle, 2009). All arrays are float64."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
+
+Values = NDArray[np.float64]
+#: The least mask of a unit that stays.
+LEAST = 1e-3
+
+
+def soft_threshold(values: Values, threshold: float) -> Values:
+    """The values nearer to zero by a threshold, zero within it: the proximal step of an L1 penalty."""
+    nearer: Values = np.sign(values) * np.maximum(np.abs(values) - threshold, 0)
+    return nearer
+
+
+@dataclass
+class SoftMasks:
+    """Masks of the units of some groups.
+
+    Attributes:
+        masks: The masks of each group, (count,).
+        ahead: The points, ahead of the masks by their last movement, at which gradients are taken.
+        momentum: FISTA's sequence t, 1 at first.
+    """
+
+    masks: list[Values]
+    ahead: list[Values]
+    momentum: float = 1.0
+
+    @classmethod
+    def ones(cls, counts: Sequence[int]) -> "SoftMasks":
+        """Masks that change nothing."""
+        return cls([np.ones(count) for count in counts], [np.ones(count) for count in counts])
+
+    def step(
+        self, gradients: Sequence[Values], rate: float, sparsity: float, budget: FilterBudget, *, last: bool
+    ) -> list[NDArray[np.bool_]]:
+        """One step of FISTA, with no more zeros than keep the budget, and in the last step with so many.
+
+        Returns:
+            The units of each group that the penalty alone would have set to zero.
+        """
+        moved = [point - rate * gradient for point, gradient in zip(self.ahead, gradients, strict=True)]
+        gone = budget.lowest(moved)
+        enough = max((float(values[go].max()) for values, go in zip(moved, gone, strict=True) if go.any()), default=0.0)
+        penalty = rate * sparsity
+        threshold = max(0.0, enough if last else min(penalty, enough))
+        masks = [_masks(values, threshold, go) for values, go in zip(moved, gone, strict=True)]
+        following = (1 + np.sqrt(1 + 4 * self.momentum**2)) / 2
+        share = 0.0 if last else (self.momentum - 1) / following
+        self.ahead = [
+            np.where(new > 0, np.maximum(new + share * (new - old), LEAST), 0.0)
+            for new, old in zip(masks, self.masks, strict=True)
+        ]
+        self.masks, self.momentum = masks, following
+        return [soft_threshold(values, penalty) <= 0 for values in moved]
+
+
+def _masks(moved: Values, threshold: float, gone: NDArray[np.bool_]) -> Values:
+    """The masks by a threshold: zero for those within it that may go, a thousandth at least for the others."""
+    is_zero = gone & (moved <= threshold)
+    masks: Values = np.where(is_zero, 0.0, np.maximum(soft_threshold(moved, threshold), LEAST))
+    return masks

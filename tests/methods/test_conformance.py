@@ -1,0 +1,115 @@
+"""Every method on a toy network: its budget, the oracle, determinism, what is booked, resuming, and its plan."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prunec.calibration.data import Data
+from prunec.compiler.facts.progress import Silent
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.methods.catalogue import METHODS
+from prunec.compiler.methods.method import Method
+from prunec.compiler.methods.method_steps import method_steps
+from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
+from prunec.compiler.report.report import Report
+from prunec.compiler.stages.driver import compile_model
+from prunec.passes import Program, PruneFilters
+from prunec.passes.plan import PruningPlan
+from prunec.passes.unknown import known
+from prunec.runtime.target import Target
+from tests.methods.toy import quarters, toy
+
+pytestmark = pytest.mark.long
+CPU = Target.parse("cpu")
+SETTINGS = Settings(latency_runs=3, build_engine=False)
+RATIO = 0.5
+#: Share of the dense MACs, or of the weights, that a method may miss its budget by.
+NEAR = 0.02
+EPOCHS = 3
+EVERY = [pytest.param(method, id=name) for name, method in METHODS.items()]
+TRAINING = [pytest.param(method, id=name) for name, method in METHODS.items() if method.hooks]
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return toy()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return quarters(tmp_path_factory.mktemp("quarters"))
+
+
+def pipeline_of(method: Method) -> Pipeline:
+    tables = {
+        "prune-filters": {
+            "ratio": RATIO,
+            **({"round_to": 1, "min_channels": 2} if method.structure == "filters" else {}),
+        },
+        "recover": {"epochs": EPOCHS, "batch_size": 32, "probe": 0},
+    }
+    return Pipeline(tuple(each.step for each in method_steps(method, tables, CPU, has_data=True)))
+
+
+def compiled(program: Program, method: Method, data: Data, folder: Path, settings: Settings = SETTINGS) -> Report:
+    return compile_model(program, CPU, pipeline_of(method), data, folder, settings=settings, force=True)
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_a_method_does_what_it_says(method: Method, program: Program, data: Data, tmp_path: Path) -> None:
+    pipeline = pipeline_of(method)
+    assert parse_pipeline(str(pipeline)) == pipeline
+    report = compiled(program, method, data, tmp_path / "first")
+    assert report.passed
+    again = compiled(program, method, data, tmp_path / "second")
+    assert report.deterministic_part() == again.deterministic_part()
+    plan = (tmp_path / "first" / "plan.json").read_text()
+    assert PruningPlan.from_json(plan).to_json() == plan
+    if method.structure == "filters":
+        oracle = known(report.oracle)
+        assert oracle is not None
+        assert oracle.passed
+        uniform = PruneFilters(ratio=RATIO, min_channels=2).run(program).program
+        asked, got, dense = uniform.macs(), report.macs.compiled, report.macs.dense
+        assert got <= asked * (1 + 1e-9)
+        assert asked - got <= NEAR * dense + _one_step(program)
+    else:
+        weights = sum(layer.shape[0] * layer.shape[1] for layer in report.layers) and report.parameters
+        assert weights.zero_fraction == pytest.approx(RATIO, abs=0.05)
+    ledger = known(report.ledger)
+    assert ledger is not None
+    trained = [known(entry.epochs) for entry in ledger if entry.stage == "recover"]
+    assert sum(filter(None, trained)) == EPOCHS
+    if method.needs != "nothing" and not method.hooks:
+        looked_at = [known(entry.samples) for entry in ledger if entry.stage in ("prune-filters", "sparsify")]
+        assert any(looked_at)
+
+
+def _one_step(program: Program) -> int:
+    """The most MACs that one unit of a group takes: no width can come nearer to a budget than that."""
+    dense = program.macs()
+    groups = PruneFilters(ratio=0.0).run(program).stats["groups"]
+    return max(dense * 2 // group["width"] // len(groups) for group in groups)
+
+
+class Stopping(Silent):
+    """Stops a compile behind its second epoch of training."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def step(self, done: int, total: int, note: str) -> None:
+        if note.startswith("loss"):
+            self.epochs += 1
+            if self.epochs == 2:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", TRAINING)
+def test_a_regime_resumes_to_the_bit(method: Method, program: Program, data: Data, tmp_path: Path) -> None:
+    whole = compiled(program, method, data, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        compiled(program, method, data, tmp_path / "stopped", replace(SETTINGS, progress=Stopping()))
+    resumed = compiled(program, method, data, tmp_path / "stopped", replace(SETTINGS, resume=True))
+    assert resumed.model.compiled_sha256 == whole.model.compiled_sha256

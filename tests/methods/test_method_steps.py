@@ -1,0 +1,72 @@
+"""Methods as pipelines: what a name expands to, and what is refused."""
+
+import json
+
+import pytest
+
+from prunec.compiler.cli.main import run
+from prunec.compiler.methods.catalogue import METHODS, method_of
+from prunec.compiler.methods.method_steps import method_steps
+from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
+from prunec.passes.errors import UsageError
+from prunec.runtime.target import Target
+
+CPU, SPARSE = Target.parse("cpu"), Target.parse("a100-2:4")
+
+
+def pipeline(name: str, target: Target = CPU, **tables: dict[str, object]) -> str:
+    given = {key.replace("_", "-"): table for key, table in tables.items()}
+    return str(Pipeline(tuple(each.step for each in method_steps(method_of(name), given, target, has_data=True))))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_pipeline_that_can_be_read_and_edited(name: str) -> None:
+    text = pipeline(name, prune_filters={"ratio": 0.5}, recover={"epochs": 9})
+    assert str(parse_pipeline(text)) == text
+    assert METHODS[name].name == name
+    assert METHODS[name].papers, "a method says where it is from"
+
+
+def test_a_criterion_is_one_pruning_and_its_retraining() -> None:
+    text = pipeline("l2", prune_filters={"ratio": 0.5}, recover={"epochs": 9})
+    assert text.startswith("prune-filters{ratio=0.5,criterion=l2")
+    assert text.endswith("recover{epochs=9}")
+    assert "sparsify" not in text
+
+
+def test_a_target_of_2_4_gets_it_behind_the_filters() -> None:
+    assert [step.name for step in parse_pipeline(pipeline("l1", SPARSE)).steps] == [
+        "prune-filters", "permute", "sparsify", "recover",
+    ]  # fmt: skip
+
+
+def test_options_of_the_project_go_before_those_of_the_method() -> None:
+    text = pipeline(
+        "l2", prune_filters={"criterion": "random", "speedup": 3.0}, recover={"epochs": 2, "batch_size": 64}
+    )
+    assert "criterion=random" in text
+    assert "speedup=3.0" in text
+    assert "batch_size=64" in text
+
+
+def test_a_mask_has_no_goal_in_macs() -> None:
+    with pytest.raises(UsageError, match="masks weights, and speedup is asked for"):
+        pipeline("magnitude", prune_filters={"speedup": 2.0})
+    with pytest.raises(UsageError, match="masks half of the weights"):
+        pipeline("magnitude", SPARSE, prune_filters={"ratio": 0.3})
+    assert "pattern=2:4" in pipeline("magnitude", SPARSE) or "sparsify" in pipeline("magnitude", SPARSE)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="no method 'l3'") as caught:
+        method_of("l3")
+    assert "l1" in str(caught.value)
+
+
+def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["method"] for each in listed] == list(METHODS)
+    assert all(each["papers"] and each["cost"] for each in listed)
+    assert run(["methods"]) == 0
+    assert "random" in capsys.readouterr().out
