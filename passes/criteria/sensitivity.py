@@ -10,7 +10,7 @@ from prunec.passes.interruption import stoppable
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Inputs, rows of them, and their products with weights that are worked on at a time: as a processor's cache holds them.
+#: Inputs, rows of them, and products with weights that are worked on at a time, as a processor's cache holds them.
 _INPUTS, _ROWS, _PRODUCTS = 2**20, 64, 2**19
 
 

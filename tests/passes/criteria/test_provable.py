@@ -18,7 +18,6 @@ from prunec.passes.criteria.provable import Provable, Variant
 from prunec.passes.criteria.sampling import certain_units, draw, draw_beside_certain, expected_units, shares
 from prunec.passes.criteria.sensitivity import InputSensitivity, Sensitivities
 from prunec.passes.errors import NumericMismatchError, UsageError
-from prunec.passes.program import Program
 from tests.architectures.vit import ViT
 from tests.passes.checks import Net, captured, images, normal
 from tests.passes.criteria.networks import data, evidence_for, grouped, residual
