@@ -43,7 +43,7 @@ mean = [0.2]
 std = [0.25]
 augment = ["flip"]
 [recipe]
-pipeline = "prune-filters{ratio=0.25} sparsify{criterion=wanda} re-estimate-batchnorm recover{RECOVER}"
+pipeline = "prune-filters{ratio=0.25} sparsify{criterion=wanda,pattern=elements,ratio=0.5} re-estimate-batchnorm recover{RECOVER}"
 """
 _RECOVER = 'epochs=4,schedule=\\"cosine:0.05\\",batch_size=50,ema=0.9'
 
