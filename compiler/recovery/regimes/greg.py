@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive, check_share
+from prunec.compiler.recovery.regimes.ranges import check_above, check_share
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ class Greg1(TrainingHook):
     name: ClassVar[str] = "greg-1"
     paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
     reading: ClassVar[str] = (
-        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
-        "step, and is rescaled to the training's length"
+        "after GReg as read by prunec: the penalty acts on biases and norms of pruned filters too, beside the "
+        "optimizer's step, and the sum of learning rate times penalty is the paper's at any length"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "stabilise", "ratio_limit"), METHOD)
 
     def __post_init__(self) -> None:
-        check_positive(self, "total", "ratio_limit")
-        check_share(self, "stabilise")
+        check_above(self.name, total=self.total, ratio_limit=self.ratio_limit)
+        check_share(self.name, stabilise=self.stabilise)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""
@@ -87,15 +87,16 @@ class Greg2(TrainingHook):
     name: ClassVar[str] = "greg-2"
     paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
     reading: ClassVar[str] = (
-        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
-        "step, and is rescaled to the training's length"
+        "after GReg as read by prunec: the penalty acts on biases and norms of pruned filters too, beside the "
+        "optimizer's step, and the sum of learning rate times penalty is the paper's at any length; that of kept "
+        "filters falls to 0"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "pick", "stabilise", "ratio_limit"), METHOD)
 
     def __post_init__(self) -> None:
-        check_positive(self, "total", "ratio_limit")
-        check_share(self, "pick", "stabilise")
+        check_above(self.name, total=self.total, ratio_limit=self.ratio_limit, pick=self.pick)
+        check_share(self.name, stabilise=self.stabilise, pick=self.pick)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.ranges import check_above
 from prunec.passes.places import METHOD, without_effect
 
 if TYPE_CHECKING:
@@ -33,14 +33,16 @@ class NetworkSlimming(TrainingHook):
 
     name: ClassVar[str] = "network-slimming"
     paper: ClassVar[str] = "Liu et al., Network Slimming, ICCV 2017"
-    reading: ClassVar[str] = "as read by prunec: a unit that several batch norms scale counts the mean of its scales"
+    reading: ClassVar[str] = (
+        "after network slimming as read by prunec: a unit that several batch norms scale counts the mean of its scales"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {
         "penalty": METHOD, "near_zero": without_effect("it only counts, for the report")
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_positive(self, "penalty", "near_zero")
+        check_above(self.name, penalty=self.penalty, near_zero=self.near_zero)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

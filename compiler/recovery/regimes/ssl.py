@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.ranges import check_above
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.places import METHOD, without_effect
 
@@ -43,9 +43,10 @@ class Ssl(TrainingHook):
     near_zero: float = 1e-3
 
     name: ClassVar[str] = "ssl"
-    paper: ClassVar[str] = "Wen et al., Structured Sparsity Learning, NIPS 2016"
+    paper: ClassVar[str] = "Wen et al., Learning Structured Sparsity, NeurIPS 2016"
     reading: ClassVar[str] = (
-        "as read by prunec: biases and norms belong to a filter's group, and groups count by their root mean square"
+        "after SSL as read by prunec: the bias of a filter and scale and shift of the norm behind it belong to its "
+        "group, coupled filters are one group, and groups are compared by the root mean square of their weights"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {
@@ -57,7 +58,7 @@ class Ssl(TrainingHook):
             raise UsageError(
                 f"ssl: structure is {self.structure!r}.", hint=did_you_mean(self.structure, get_args(Structure))
             )
-        check_positive(self, "penalty", "near_zero")
+        check_above(self.name, penalty=self.penalty, near_zero=self.near_zero)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""
