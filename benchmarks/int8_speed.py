@@ -70,7 +70,7 @@ def run(name: str, pipeline: str, folder: Path, runs: int, *, prune_first: bool)
     dense = capture(network, inputs)
     export_onnx(dense, folder / "dense.onnx")
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (20, 224, 224, 3), dtype=np.uint8), rng.integers(0, 1000, 20)
+    images, labels = rng.integers(0, 256, (20, 3, 224, 224), dtype=np.uint8), rng.integers(0, 1000, 20)
     arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     np.savez(folder / "data.npz", **arrays)
     data = load_data(DataConfig(train="npz:data.npz", test="npz:data.npz"), folder, seed=0)
@@ -79,7 +79,7 @@ def run(name: str, pipeline: str, folder: Path, runs: int, *, prune_first: bool)
     if prune_first:
         prune, _, pipeline = pipeline.partition("} ")
         compile_model(dense, "cpu", f"{prune}}}", None, folder / "pruned.bundle", settings=settings)
-        program = type(dense).load(folder / "pruned.bundle" / "model.pt2")
+        program = type(dense).load(folder / "pruned.bundle" / "model.pt2", trust=True)
     compile_model(program, "cpu-int8", pipeline, data, folder / "int8.bundle", settings=settings)
     paths = folder / "dense.onnx", folder / "int8.bundle" / "model.onnx"
     inputs_of = random_inputs(dense, 1, 0)

@@ -3,10 +3,11 @@
     python -m benchmarks.methods [--only NAME ...] [--ratios 0.5 0.9] [--images 2000] [--table]
 
 Each method of `prunec methods` compiles the example's checkpoint for the CPU at the MACs of
-`prune-filters{ratio=R, round_to=1, min_channels=2, residual_streams=false}`, masks at a share R of zeros, and retrains 10
-epochs by one schedule; what trains before it prunes has 5 epochs for that. `random` runs with three seeds, and once from
-scratch. Every row goes into benchmarks/methods.csv at once, and a row that stands there isn't run again. `--table` prints
-the file as docs/methods.md has it. A method more than one point below the mean of `random` at all ratios fails it.
+`prune-filters{ratio=R, round_to=1, min_channels=2, residual_streams=false}`, masks at a share R of zeros, and retrains
+10 epochs by one schedule; what trains before it prunes has 5 epochs for that. `random` runs with three seeds, and once
+from scratch. Every row goes into benchmarks/methods.csv at once, and a row that stands there isn't run again. `--table`
+prints the file as docs/methods.md has it. A method more than one point below the mean of `random` at all ratios fails
+it.
 """
 
 import argparse
@@ -115,7 +116,8 @@ def judge(rows: Sequence[Row]) -> list[str]:
     """What differs from the budget, and what is worse than chance at all ratios."""
     missed, control = [], [row for row in rows if row.method == CONTROL]
     means = {
-        ratio: statistics.mean(row.after for row in control if row.ratio == ratio) for ratio in {r.ratio for r in control}
+        ratio: statistics.mean(row.after for row in control if row.ratio == ratio)
+        for ratio in {r.ratio for r in control}
     }
     macs = {row.ratio: row.macs for row in control}
     for name in dict.fromkeys(row.method for row in rows):
@@ -153,9 +155,7 @@ def main() -> None:
         print_table(read_rows())
         return
     file = "npz:fashion_mnist.npz"
-    config = DataConfig(
-        file, file, (0.2860,), (0.3530,), augment=("flip", "shift:1"), limit_train=options.images
-    )
+    config = DataConfig(file, file, (0.2860,), (0.3530,), augment=("flip", "shift:1"), limit_train=options.images)
     data = load_data(config, EXAMPLE, seed=0)
     with tempfile.TemporaryDirectory() as scratch:
         for ratio in options.ratios:

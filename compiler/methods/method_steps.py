@@ -49,7 +49,9 @@ def method_steps(method: Method, tables: Tables, target: Target, has_data: bool)
     before, after = _epochs(method, given)
     steps = [*_regime(method, before, given), *parts]
     if has_data and after:
-        steps.append(_Part(_TRAIN, {"epochs": after}, {k: v for k, v in given.get(_TRAIN, {}).items() if k != "epochs"}))
+        steps.append(
+            _Part(_TRAIN, {"epochs": after}, {k: v for k, v in given.get(_TRAIN, {}).items() if k != "epochs"})
+        )
     if target.on_grids:
         steps.append(_Part(CALIBRATE, table=given.get(CALIBRATE, {})))
     return [_made(part, method, tables, target) for part in steps]
@@ -61,7 +63,7 @@ def _epochs(method: Method, given: Mapping[str, Mapping[str, Any]]) -> tuple[int
     epochs = int(asked) if str(asked).isdecimal() else DEFAULT_EPOCHS  # what is wrong shows where the step is made
     if not method.hooks:
         return 0, epochs
-    if epochs < 2:  # noqa: PLR2004 - one for each of the two
+    if epochs < 2:
         raise UsageError(
             f"The method {method.name} trains before it prunes and after: {epochs} epochs can't be shared.",
             hint="Give --epochs 2 or more.",

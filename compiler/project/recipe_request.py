@@ -108,7 +108,8 @@ def resolve_recipe(config: Config, options: RecipeOptions, target: Target) -> Re
     if text is not None:
         if options.method is not None:
             raise UsageError(
-                f"--method {options.method} makes a pipeline, and one is given as text.", hint="Leave out one of the two."
+                f"--method {options.method} makes a pipeline, and one is given as text.",
+                hint="Leave out one of the two.",
             )
         _refuse_overrides(options)
         pipeline, notes = parse_pipeline(text), _overridden(config, options, target)

@@ -21,12 +21,17 @@ HOOKS = Catalogue(
     "training hook",
     "prunec.training_hooks",
     {
+        "cnn-fcf": "prunec.compiler.recovery.regimes.cnn_fcf:CnnFcf",
+        "dcp": "prunec.compiler.recovery.regimes.dcp:Dcp",
+        "gal": "prunec.compiler.recovery.regimes.gal:Gal",
+        "greg-1": "prunec.compiler.recovery.regimes.greg:Greg1",
+        "greg-2": "prunec.compiler.recovery.regimes.greg:Greg2",
+        "lfpc": "prunec.compiler.recovery.regimes.lfpc:Lfpc",
+        "network-slimming": "prunec.compiler.recovery.regimes.network_slimming:NetworkSlimming",
         "quantize": "prunec.compiler.recovery.quantize_hook:Quantize",
         "resrep": "prunec.compiler.recovery.regimes.resrep:ResRep",
-        "cnn-fcf": "prunec.compiler.recovery.regimes.cnn_fcf:CnnFcf",
-        "lfpc": "prunec.compiler.recovery.regimes.lfpc:Lfpc",
-        "gal": "prunec.compiler.recovery.regimes.gal:Gal",
-        "dcp": "prunec.compiler.recovery.regimes.dcp:Dcp",
+        "sfp": "prunec.compiler.recovery.regimes.sfp:Sfp",
+        "ssl": "prunec.compiler.recovery.regimes.ssl:Ssl",
     },
 )
 
@@ -40,13 +45,12 @@ class TrainingHook(ABC):
     Attributes:
         name: Name in recipes.
         prepares_pruning: Whether the hook readies a network for the pruning behind its training: such a training is
-            refused without one, and goes without the hook where a control arm trains the dense network.
-        needs_last: Whether what the hook does is whole at the end of the training only, so that the last epoch is kept.
+            refused without one, and where it keeps other weights than those of its last step; it goes without the hook
+            where a control arm trains the dense network.
     """
 
     name: ClassVar[str]
     prepares_pruning: ClassVar[bool] = False
-    needs_last: ClassVar[bool] = False
 
     @property
     def held_out_fraction(self) -> float:
@@ -83,18 +87,3 @@ def load_hooks(hooks: str | tuple[TrainingHook, ...]) -> tuple[TrainingHook, ...
                 "0 and below 1."
             )
     return tuple(loaded)
-
-
-def check_kept(hooks: tuple[TrainingHook, ...], keep: str) -> None:
-    """Refuse to keep another epoch than the last where a hook is done at the end only.
-
-    Raises:
-        UsageError: `keep` is another than "last".
-    """
-    unfinished = [hook.name for hook in hooks if hook.needs_last]
-    if unfinished and keep != "last":
-        raise UsageError(
-            f"recover: the training hook {unfinished[0]} is done at the end of the training, and keep={keep} may keep "
-            "an epoch before that.",
-            hint="Give recover keep=last.",
-        )

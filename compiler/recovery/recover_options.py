@@ -131,9 +131,19 @@ class Recover:
         if self.schedule != AUTO:
             with contextlib.suppress(OriginalUnknownError):  # it is known when the training starts
                 parse_schedule(self.schedule, epochs=self.epochs)
-        load_hooks(self.hooks)
+        self._check_preparation()
         if self.optimizer != AUTO:
             self._check_optimizer()
+
+    def _check_preparation(self) -> None:
+        """Refuse hooks that can't take part, and other weights than the last where a hook readies these for pruning."""
+        preparing = [hook.name for hook in load_hooks(self.hooks) if hook.prepares_pruning]
+        if preparing and (self.keep != "last" or self.ema):
+            raise UsageError(
+                f"recover: the training hook {preparing[0]} readies the weights of the last step for pruning, and "
+                "others are kept.",
+                hint="Add keep=last, and leave ema out.",
+            )
 
     def _check_optimizer(self) -> None:
         if isinstance(self.optimizer, str):

@@ -8,7 +8,7 @@ from prunec.calibration.data import Data
 from prunec.calibration.splits import steps_per_epoch
 from prunec.compiler.recovery.attached_hooks import AttachedHooks, attach_hooks
 from prunec.compiler.recovery.held_out import hold_out
-from prunec.compiler.recovery.hooks import check_kept, load_hooks
+from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.networks import prepare_networks
 from prunec.compiler.recovery.objective import Objective, smoothed
 from prunec.compiler.recovery.optimizers import make_optimizer
@@ -83,7 +83,6 @@ def start_training(
     teacher = _teacher(options, dense, processes)
     form = program.with_tensors(program.tensors()).train()
     declared = load_hooks(options.hooks)
-    check_kept(declared, options.keep)
     objective = replace(objective, loss=smoothed(objective.loss, options.label_smoothing))
     train, parts = hold_out(data.train, [hook.held_out_fraction for hook in declared], seed)
     hooks = AttachedHooks((), processes)

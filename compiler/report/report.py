@@ -33,7 +33,7 @@ MAX_REPORT_BYTES = 64 << 20
 class Report(Part):
     """The whole report.
 
-    `extensions` holds what steps and training hooks of other packages tell, by their names; where several of one name
+    `extensions` holds what training hooks and steps of other packages tell, by their names; where several of one name
     tell something, the second stands under ``NAME#2``, and so on. `warnings` are what speaks against the result and no
     gate covers.
     """

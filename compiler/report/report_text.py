@@ -78,9 +78,10 @@ def method_rows(report: "Report") -> list[tuple[str, str]]:
     """The groups of compression, and the papers, a line for each."""
     groups = known(report.compression_groups) or ()
     rows = [("Compression", ", ".join(groups))] if groups else []
-    for source in known(report.sources) or ():
-        rows.append((f"After ({source.name})", f"{source.paper}{f', {source.reading}' if source.reading else ''}"))
-    return rows
+    return rows + [
+        (f"After ({source.name})", source.paper + (f"; {source.reading}" if source.reading else ""))
+        for source in known(report.sources) or ()
+    ]
 
 
 def extension_rows(report: "Report") -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from prunec.compiler.pipeline.own_steps import CALIBRATE, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.step_kind import Needs
 from prunec.compiler.recovery.default_schedule import choose_schedule
-from prunec.compiler.recovery.hooks import TrainingHook, check_kept, load_hooks
+from prunec.compiler.recovery.hooks import TrainingHook, load_hooks
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
 from prunec.compiler.recovery.recover_options import Recover
@@ -55,7 +55,7 @@ def check_trained_choices(pipeline: Pipeline) -> None:
 
     Raises:
         UsageError: A criterion looks at what hooks decided, and no training before it has hooks; or a hook prepares a
-            pruning, and nothing is pruned behind it; or a hook is done at the end, and another epoch may be kept.
+            pruning, and nothing is pruned.
     """
     steps = pipeline.steps
     for place, step in enumerate(steps):
@@ -64,12 +64,11 @@ def check_trained_choices(pipeline: Pipeline) -> None:
                 f"The pipeline's step {step} looks at what training hooks decided, and none stands before it.",
                 hint="Put a recover step with hooks=... that choose filters before it.",
             )
-        if isinstance(step.options, Recover):
-            check_kept(_hooks(step), step.options.keep)
         idle = [hook.name for hook in _hooks(step) if hook.prepares_pruning]
         if idle and not any(isinstance(other.options, PruneFilters | Sparsify) for other in steps[place + 1 :]):
             raise UsageError(
-                f"The training hook {idle[0]} prepares a network for pruning, and nothing is pruned behind {step.name}.",
+                f"The training hook {idle[0]} prepares a network for pruning, and nothing is pruned behind "
+                f"{step.name}.",
                 hint="Put prune-filters or sparsify behind it.",
             )
 

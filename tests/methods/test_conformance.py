@@ -43,7 +43,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 def pipeline_of(method: Method) -> Pipeline:
     tables = {
-        "prune-filters": {"ratio": RATIO, **({"round_to": 1, "min_channels": 2} if method.structure == "filters" else {})},
+        "prune-filters": {
+            "ratio": RATIO,
+            **({"round_to": 1, "min_channels": 2} if method.structure == "filters" else {}),
+        },
         "recover": {"epochs": EPOCHS, "batch_size": 32, "probe": 0},
     }
     return Pipeline(tuple(each.step for each in method_steps(method, tables, CPU, has_data=True)))
@@ -99,7 +102,7 @@ class Stopping(Silent):
     def step(self, done: int, total: int, note: str) -> None:
         if note.startswith("loss"):
             self.epochs += 1
-            if self.epochs == 2:  # noqa: PLR2004
+            if self.epochs == 2:
                 raise KeyboardInterrupt
 
 

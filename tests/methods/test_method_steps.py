@@ -41,7 +41,9 @@ def test_a_target_of_2_4_gets_it_behind_the_filters() -> None:
 
 
 def test_options_of_the_project_go_before_those_of_the_method() -> None:
-    text = pipeline("l2", prune_filters={"criterion": "random", "speedup": 3.0}, recover={"epochs": 2, "batch_size": 64})
+    text = pipeline(
+        "l2", prune_filters={"criterion": "random", "speedup": 3.0}, recover={"epochs": 2, "batch_size": 64}
+    )
     assert "criterion=random" in text
     assert "speedup=3.0" in text
     assert "batch_size=64" in text

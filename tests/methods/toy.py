@@ -30,7 +30,9 @@ def toy() -> Program:
     """A network of two blocks on images of one channel, 8 x 8, and four classes; its norms have been in training."""
     torch.manual_seed(0)
     stem = (nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU())
-    network = nn.Sequential(*stem, Block(12, 16), Block(12, 20), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 4))
+    network = nn.Sequential(
+        *stem, Block(12, 16), Block(12, 20), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 4)
+    )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

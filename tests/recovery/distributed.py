@@ -21,6 +21,7 @@ from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover import Recover, StateOptions
 from prunec.passes.frontend import capture
 from prunec.passes.interruption import Stopped, ask_to_stop
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.evaluate import top1
 from tests.recovery import toy_hooks
@@ -52,6 +53,7 @@ def main() -> None:
     others: dict[str, Any] = {"state": StateOptions(Path(state[0]), resume=True)} if state else {}
     given = json.loads(options)
     hooks = tuple(getattr(toy_hooks, name)() for name in given["hooks"]) or given["options"].pop("hooks", "")
+    others["pruning"] = PruneFilters(ratio=0.5, criterion="learned", seed=0)
     if given["ask"]:
         others["metric"] = asking(*given["ask"])
     try:

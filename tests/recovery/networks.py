@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.recover import DenseNetwork, Objective, Recover, Recovered, recover
 from prunec.passes.program import Program
+from prunec.passes.prune_filters import PruneFilters
 
 OPTIONS = Recover(epochs=3, schedule="constant:0.05", batch_size=32)
 
@@ -26,10 +27,18 @@ def network(dropout: float = 0.1, norm: bool = True) -> nn.Module:
     )
 
 
-def run(program: Program, data: Data, options: Recover, teacher: Program | None = None, **others: Any) -> Recovered:
-    """Train with some of the objective's fields and of the arguments of `recover` changed."""
+def run(
+    program: Program,
+    data: Data,
+    options: Recover,
+    teacher: Program | None = None,
+    pruning: PruneFilters | None = None,
+    **others: Any,
+) -> Recovered:
+    """Train with some of the fields of objective and dense network, and of the arguments of `recover`, changed."""
+    dense = DenseNetwork(teacher, pruning=pruning)
     objective = Objective(**{name: others.pop(name) for name in ("loss", "metric") if name in others})
-    return recover(program, options, data, objective=objective, dense=DenseNetwork(teacher), **others)
+    return recover(program, options, data, objective=objective, dense=dense, **others)
 
 
 def state(program: Program) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.optim import SGD
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.recovery.regimes.compactor_sites import compactor_sites
 from prunec.compiler.recovery.regimes.course import all_steps, rates, steps_done
-from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
+from prunec.compiler.recovery.regimes.filter_budget import FilterBudget
 from prunec.compiler.recovery.running_hook import Attachment, HookCost, Moment, RunningHook
 from prunec.passes.criteria.learned import UNITS
 from prunec.passes.program import Program

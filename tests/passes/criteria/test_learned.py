@@ -39,7 +39,9 @@ class ScaleWithin(Scale):
 @pytest.fixture
 def program() -> Program:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4))
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)
+    )
     with torch.no_grad():
         network[2].weight.mul_(100)  # its scores are a hundred times the others'
     return capture(network.eval(), (torch.randn(2, 1, 8, 8),))
