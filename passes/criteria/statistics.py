@@ -132,15 +132,38 @@ class GateGradient(_MeanGradient):
 
 
 @dataclass(frozen=True)
-class Activation(_Mean):
-    """Mean of each filter's outputs over samples and places, float64 (K,); "zeros" is APoZ (Hu et al., "Network
-    Trimming", 2016).
+class BatchNormGate(_MeanGradient):
+    """Mean derivative of the loss by a factor 1 behind all batch norms whose channels are a group's units, float64
+    (group.count,): gamma dL/dgamma + beta dL/dbeta of their scales and shifts (Molchanov et al., CVPR 2019).
+
+    Groups without a batch norm have none.
     """
+
+    looks_at: ClassVar[Source] = "batch norm gates"
+
+
+@dataclass(frozen=True)
+class _MeanActivation(_Mean):
+    """A mean over samples and places of the channels of values (N, C, ...)."""
 
     moment: Moment = "mean"
     per: Per = field(default="batch", init=False)
 
-    looks_at: ClassVar[Source] = "outputs"
-
     def _rows(self, value: "Tensor") -> "Tensor":
         return value.movedim(1, -1).flatten(0, -2)
+
+
+@dataclass(frozen=True)
+class Activation(_MeanActivation):
+    """Mean of each filter's outputs over samples and places, float64 (K,); "zeros" is APoZ (Hu et al., "Network
+    Trimming", 2016).
+    """
+
+    looks_at: ClassVar[Source] = "outputs"
+
+
+@dataclass(frozen=True)
+class InputActivation(_MeanActivation):
+    """Mean of each channel that a convolution or linear layer reads over samples and places, float64 (C,)."""
+
+    looks_at: ClassVar[Source] = "input channels"

@@ -21,7 +21,7 @@ from prunec.passes.one_shot import to_rows
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
 from tests.passes.checks import Net, captured, images, normal
-from tests.passes.criteria.plugins import Apoz, Snip, Taylor
+from tests.passes.criteria.plugins import Apoz, FirstOrder, Snip
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -228,23 +228,23 @@ def test_evidence_does_not_grow_with_the_data() -> None:
 
 def test_batches_are_read_once() -> None:
     batches = iter(data())
-    criteria = [Taylor(), Apoz(), Snip(), "wanda"]
+    criteria = [FirstOrder(), Apoz(), Snip(), "wanda"]
     evidence = collect_evidence(residual(), criteria, batches, cross_entropy)
     assert next(batches, None) is None
     assert {statistic for statistic, _ in evidence.measured} == {
-        *Taylor().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
+        *FirstOrder().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
     }  # fmt: skip
 
 
 def test_what_is_collected_serves_the_passes() -> None:
     program = residual()
     before = {name: tensor.clone() for name, tensor in program.tensors().items()}
-    evidence = collect_evidence(program, [Taylor(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
-    for criterion in (Taylor(), Apoz()):
+    evidence = collect_evidence(program, [FirstOrder(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
+    for criterion in (FirstOrder(), Apoz()):
         result = PruneFilters(ratio=0.5, criterion=criterion).run(program, evidence)
         assert check_oracle(program, result, images(program)).passed
     gates_of_a = evidence.of(GateGradient(), "a")
-    plan = PruneFilters(ratio={"a": 0.5}, criterion=Taylor()).run(program, evidence).plan
+    plan = PruneFilters(ratio={"a": 0.5}, criterion=FirstOrder()).run(program, evidence).plan
     assert plan is not None
     assert plan.kept["b.weight"][1] == sorted(gates_of_a.argsort()[2:].tolist())
     masks = Sparsify(criterion=Snip()).run(program, evidence).program.masks
@@ -266,11 +266,11 @@ def test_groups_are_those_of_the_policy() -> None:
     layers = {name: nn.Linear(6, 8) for name in "qkv"}
     program = captured(Net(forward, **layers, out=nn.Linear(8, 5)), normal(2, 3, 6))
     batches = [(normal(4, 3, 6, seed=3), torch.arange(4))]
-    options = PruneFilters(ratio=0.5, criterion=Taylor(), attention="heads")
-    by_heads = collect_evidence(program, [Taylor()], batches, cross_entropy, policy=options.policy)
+    options = PruneFilters(ratio=0.5, criterion=FirstOrder(), attention="heads")
+    by_heads = collect_evidence(program, [FirstOrder()], batches, cross_entropy, policy=options.policy)
     assert options.run(program, by_heads).modified
     assert options.policy == Policy("heads")
-    by_default = collect_evidence(program, [Taylor()], batches, cross_entropy)
+    by_default = collect_evidence(program, [FirstOrder()], batches, cross_entropy)
     with pytest.raises(UsageError, match=r"units|measured"):
         options.run(program, by_default)
 
@@ -382,3 +382,81 @@ def test_filters_of_a_member_are_rows() -> None:
             rows = as_filters(program.tensors()[member.parameter], member)
             assert len(rows) > slices.max()
     assert all(a != b for a, b in pairwise([InputMoments(), WeightGradient(), GateGradient(), Activation()]))  # type: ignore[comparison-overlap]
+
+
+@dataclass(frozen=True)
+class Some:
+    """A statistic of another one, of so many samples."""
+
+    statistic: Statistic
+    images: int | None
+
+    @property
+    def looks_at(self) -> Any:
+        return self.statistic.looks_at
+
+    @property
+    def per(self) -> Any:
+        return self.statistic.per
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        assert (seen.weight is not None) == (self.looks_at == "inputs")
+        return self.statistic.update(state, seen)
+
+    def result(self, state: Any) -> Any:
+        return self.statistic.result(state)
+
+
+LIMITED = (
+    (InputMoments(), "b.weight"), (Activation(), "stem.weight"), (WeightGradient(per="sample"), "a.weight"),
+    (GateGradient(per="sample"), "stem"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("statistic", "place"), LIMITED)
+@pytest.mark.parametrize("images", [1, 4, 6, 100])
+def test_a_statistic_looks_at_so_many_samples(statistic: Statistic, place: str, images: int) -> None:
+    """Beside another that looks at all of them."""
+    program, all_data = residual(), data()
+    x, y = (torch.cat(each)[:images] for each in zip(*all_data, strict=True))
+    evidence = measured(program, Some(statistic, images), Some(statistic, None), Activation("zeros"))
+    few, whole = (measured(program, statistic, batches=each).of(statistic, place) for each in ([(x, y)], data()))
+    for limit, expected in ((images, few), (None, whole)):
+        found = evidence.of(Some(statistic, limit), place)
+        if isinstance(expected, Tensor):
+            torch.testing.assert_close(found, expected)
+        else:
+            assert found.count == expected.count
+            torch.testing.assert_close((found.mean, found.centred), (expected.mean, expected.centred))
+    assert evidence.samples == 12
+
+
+@pytest.mark.parametrize(("images", "read"), [(1, 1), (4, 1), (5, 2), (12, 3), (99, 3)])
+def test_no_batch_is_read_beyond_the_samples_that_are_looked_at(images: int, read: int) -> None:
+    batches = iter(data())
+    wanted = Measures((Some(Activation(), images), Some(InputMoments(), 1)))
+    evidence = collect_evidence(residual(), [wanted], batches, cross_entropy)
+    assert len(list(batches)) == 3 - read
+    assert evidence.samples == 4 * read
+
+
+def test_gradients_of_whole_batches_are_taken_until_there_are_so_many_samples() -> None:
+    statistic = WeightGradient("mean")
+    evidence = measured(residual(), Some(statistic, 6), Activation())
+    expected = measured(residual(), statistic, batches=data(2))
+    torch.testing.assert_close(evidence.of(Some(statistic, 6), "a.weight"), expected.of(statistic, "a.weight"))
+
+
+def test_layers_that_see_several_places_of_each_sample_are_cut_with_the_samples() -> None:
+    """Tokens of all images one after the other; and a tensor that is of no sample."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        rows = s.a(x.flatten(2).transpose(1, 2).flatten(0, 1)).relu()
+        return rows.unflatten(0, (-1, 36)).mean(1) + s.b(s.constant).mean(0)  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(3, 5), "b": nn.Linear(3, 5), "constant": normal(7, 3)}
+    program = captured(Net(forward, **layers), normal(2, 3, 6, 6))
+    batches = [(x, y) for x, y in data()]
+    evidence = measured(program, Some(InputMoments(), 3), batches=batches)
+    assert evidence.of(Some(InputMoments(), 3), "a.weight").count == 3 * 36
+    assert evidence.of(Some(InputMoments(), 3), "b.weight").count == 7

@@ -41,6 +41,11 @@ class Greg1(TrainingHook):
     ratio_limit: float = 1000.0
 
     name: ClassVar[str] = "greg-1"
+    paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
+    reading: ClassVar[str] = (
+        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
+        "step, and is rescaled to the training's length"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "stabilise", "ratio_limit"), METHOD)
 
@@ -80,6 +85,11 @@ class Greg2(TrainingHook):
     ratio_limit: float = 1000.0
 
     name: ClassVar[str] = "greg-2"
+    paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
+    reading: ClassVar[str] = (
+        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
+        "step, and is rescaled to the training's length"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "pick", "stabilise", "ratio_limit"), METHOD)
 

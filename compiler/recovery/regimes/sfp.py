@@ -35,6 +35,8 @@ class Sfp(TrainingHook):
     criterion: str | Criterion = field(default="l2", metadata={CATALOGUE: CRITERIA})
 
     name: ClassVar[str] = "sfp"
+    paper: ClassVar[str] = "He et al., Soft Filter Pruning, IJCAI 2018"
+    reading: ClassVar[str] = "as read by prunec: coupled filters become zero together, their weights alone"
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {"criterion": METHOD}
 

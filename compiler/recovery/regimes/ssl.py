@@ -43,6 +43,10 @@ class Ssl(TrainingHook):
     near_zero: float = 1e-3
 
     name: ClassVar[str] = "ssl"
+    paper: ClassVar[str] = "Wen et al., Structured Sparsity Learning, NIPS 2016"
+    reading: ClassVar[str] = (
+        "as read by prunec: biases and norms belong to a filter's group, and groups count by their root mean square"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {
         "structure": METHOD, "penalty": METHOD, "near_zero": without_effect("it only counts, for the report")
