@@ -24,6 +24,7 @@ class Method:
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
             one ranking.
+        pattern: What is masked together, of methods that mask, where the target asks for no 2:4.
         hooks: Training hooks of its regime, which trains before it prunes; empty for none.
         regime_share: Share of the epochs that the regime has; the rest retrains what is left.
         regime_schedule: Learning rate of the regime.
@@ -39,6 +40,7 @@ class Method:
     criterion: str
     structure: Structure = "filters"
     allocation: Allocation = "auto"
+    pattern: str = "elements"
     hooks: str = ""
     regime_share: float = 1 / 3
     regime_schedule: str = "constant:1e-3"

@@ -130,7 +130,7 @@ def _weight_parts(method: Method, given: Mapping[str, Mapping[str, object]], tar
                 hint=f"Leave it out, or compile for {target.device}-dense-{target.precision}.",
             )
         return [_Part(_MASK, own | {"pattern": _TWO_FOUR}, given.get(_MASK, {}))]
-    own |= {"pattern": "elements", "ratio": goals.get("ratio", DEFAULT_SHARE)}
+    own |= {"pattern": method.pattern, "ratio": goals.get("ratio", DEFAULT_SHARE)}
     own |= {} if method.allocation == "auto" else {"allocation": method.allocation}
     return [_Part(_MASK, own, given.get(_MASK, {}))]
 
