@@ -87,7 +87,8 @@ def _regime(method: Method, epochs: int, given: Mapping[str, Mapping[str, object
 
 def _levels(method: Method, mask: _Part, epochs: int, given: Mapping[str, Mapping[str, Any]]) -> list[_Part]:
     """The levels of iterative masking, each with its training; the last masks what is left of the share."""
-    table, own = given.get(_TRAIN, {}), {"epochs": epochs}
+    table = given.get(_TRAIN, {})
+    own: dict[str, object] = {"epochs": epochs}
     if method.level_schedule:
         own["schedule"] = method.level_schedule
     if method.level_schedule == WEIGHT_REWINDING and not table.get("early"):

@@ -45,4 +45,4 @@ class FPGM:
             parts.append(as_filters(evidence.tensors[member.parameter], member).cpu().double()[rows].flatten(1))
         units = torch.cat(parts, dim=1)
         units = units - units.mean(0)  # distances stay, and lose fewer digits where they are small beside the norms
-        return torch.cat([torch.cdist(some, units).sum(1) for some in units.split(_ROWS)]).numpy()
+        return torch.cat([torch.cdist(some, units).sum(1) for some in torch.split(units, _ROWS)]).numpy()

@@ -34,7 +34,8 @@ class LossModel:
 
     def steps(self, gone: Gone) -> Floats:
         """What each unit adds when it goes beside those that are gone, (n,); of these, what it adds once more."""
-        return self.hessian.diagonal() / 2 - self.gradient + self.hessian[:, gone].sum(axis=1)
+        steps: Floats = self.hessian.diagonal() / 2 - self.gradient + self.hessian[:, gone].sum(axis=1)
+        return steps
 
 
 def removal_order(model: LossModel, most: int | None = None) -> tuple[NDArray[np.int64], Floats]:
