@@ -21,7 +21,7 @@ from prunec.calibration import collect_evidence
 from prunec.passes import Program, capture
 
 #: Criteria whose evidence is collected together.
-CRITERIA = ("taylor", "taylor-bn", "snip", "skeletonization", "magnitude-gradient", "magnitude-activation")
+CRITERIA = ("taylor", "taylor-bn", "snip", "skeletonization", "magnitude-gradient", "magnitude-activation", "ccp")
 #: Time of the collection over that of the passes that it needs, at most.
 MOST_TIME = 1.5
 _CLASSES = 1000
