@@ -243,7 +243,7 @@ class Program:
         torch.export pickles example inputs, so they stand in prunec's own part of it.
         """
         inputs = self.example_args, self.example_kwargs
-        described = {"network_inputs": [each.to_json() for each in self.inputs]}
+        described: dict[str, Any] = {"network_inputs": [each.to_json() for each in self.inputs]}
         described["outputs"] = OutputForm.of(self.graph).to_json()
         patterns = {name: self.patterns[name] for name in self.masks if name in self.patterns}
         described |= {"patterns": patterns} if patterns else {}

@@ -57,8 +57,7 @@ def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
         return None
     started, request = time.perf_counter(), given.request
     program = _foreseen(given.program, later, form_of(request.target))
-    patterns = sorted((name, program.pattern_of(name).text) for name in program.masks)
-    structure = f"{architecture_sha256(program)} {patterns}"
+    structure = f"{architecture_sha256(program)} {sorted(program.masks)}"
     if any(fact.preflight is not None and fact.preflight.structure == structure for fact in given.history):
         return None
     request.settings.progress.stage("preflight: export and run the network that the steps will leave")

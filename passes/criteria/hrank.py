@@ -64,11 +64,13 @@ class MapRanks:
 class HRank:
     """Mean rank of a filter's feature maps (Lin et al., "HRank", CVPR 2020).
 
-    After HRank as read by prunec: maps are those behind the batch norm and the activation that alone follow a layer,
-    and a unit has the mean of the filters that go with it, in a residual stream those of all layers that add to it. The
-    rank is numerical: it counts singular values above the largest times max(H, W) times the number type's precision. A
-    map of one pixel has rank 1 where it isn't zero, so that behind a ReLU the score is the share of images on which a
-    filter is active. Filters without maps, as those of linear layers behind a flattening, have no score: `ignore` them.
+    After HRank as read by prunec: maps are those behind the batch norm and the activation that alone follow a layer; of
+    a layer that a residual block ends in, behind the block's sum. A unit has the mean of the filters that go with it,
+    in a residual stream those of all layers that add to it. The rank is numerical: it counts singular values above the
+    largest times max(H, W) times the number type's precision. Without an activation that cuts values off nearly all
+    maps are of full rank, which tells filters little apart: linear bottlenecks are better left out. A map of one pixel
+    has rank 1 where it isn't zero, so that behind a ReLU the score is the share of images on which a filter is active.
+    Filters without maps, as those of linear layers behind a flattening, have no score: `ignore` them.
 
     It is unlabelled. The paper looks at 640 images. For the cost of each see `MapRanks`.
 

@@ -103,7 +103,8 @@ def masks_of(rule: MaskRule, scores: Mapping[str, Tensor], before: Mapping[str, 
         masked = [each.lowest(rule.wanted, most=len(each.sizes) - 1) for each in units.values()]
     elif units:
         counts = [len(each.sizes) for each in units.values()]
-        masked = list(Units.joined(units.values()).lowest(rule.wanted, most=sum(counts)).split(counts))
+        gone_of_all = Units.joined(units.values()).lowest(rule.wanted, most=sum(counts))
+        masked = list(torch.split(gone_of_all, counts))
     else:
         masked = []
     return {

@@ -13,7 +13,17 @@ from torch.nn.functional import cross_entropy
 
 from prunec.calibration import collect_evidence
 from prunec.passes import PruneFilters, Sparsify, analyse, check_oracle
-from prunec.passes.criteria import Activation, Evidence, GateGradient, InputMoments, Seen, Statistic, WeightGradient
+from prunec.passes.criteria import (
+    Activation,
+    Evidence,
+    GateGradient,
+    InputActivation,
+    InputMoments,
+    Seen,
+    Statistic,
+    WeightGradient,
+)
+from prunec.passes.criteria.protocol import Source
 from prunec.passes.criteria.units import as_filters
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.groups import Group
@@ -184,6 +194,25 @@ def test_activations_are_those_behind_the_norm_and_the_activation() -> None:
         for name, outputs in places.items():
             expected = function(outputs.detach()).transpose(0, 1).flatten(1).mean(1)
             torch.testing.assert_close(evidence.of(Activation(kind), f"{name}.weight"), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 7), (2, 3, 120, 120)])
+def test_activations_of_any_type_are_averaged_over_all_but_the_channels(dtype: torch.dtype, shape: Any) -> None:
+    values = [normal(*shape, seed=seed).relu().to(dtype) for seed in (1, 2)]
+    every = torch.cat([value.double().transpose(0, 1).flatten(1) for value in values], dim=1)
+    for statistic, expected in ((Activation(), every), (InputActivation("zeros"), (every == 0).double())):
+        state = statistic.update(None, Seen(values[0]))
+        found = statistic.result(statistic.update(state, Seen(values[1])))
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected.mean(1), rtol=1e-6, atol=1e-9)
+
+
+def test_statistics_leave_what_they_see_as_it_is() -> None:
+    for statistic, value in ((WeightGradient("mean"), normal(3, 2)), (GateGradient("mean"), normal(3))):
+        before = value.clone()
+        statistic.update(statistic.update(None, Seen(value)), Seen(value))
+        assert torch.equal(value, before)
 
 
 def test_input_moments_of_batches_are_those_of_all_inputs() -> None:
@@ -460,3 +489,35 @@ def test_layers_that_see_several_places_of_each_sample_are_cut_with_the_samples(
     evidence = measured(program, Some(InputMoments(), 3), batches=batches)
     assert evidence.of(Some(InputMoments(), 3), "a.weight").count == 3 * 36
     assert evidence.of(Some(InputMoments(), 3), "b.weight").count == 7
+
+
+@dataclass(frozen=True)
+class Joined(Activation):
+    """`Activation` behind the sums of residual blocks."""
+
+    looks_at: ClassVar[Source] = "joined outputs"
+
+
+def test_joined_outputs_are_those_behind_the_sum_of_a_block() -> None:
+    program = residual()
+    evidence = measured(program, Joined(), Activation())
+    for name in ("stem", "a", "depthwise", "head"):
+        one, other = (evidence.of(statistic, f"{name}.weight") for statistic in (Joined(), Activation()))
+        assert torch.equal(one, other)
+
+    def block(s: Net, x: Tensor) -> Tensor:
+        y = (s.norm(s.a(x)) + s.b(x)).relu()
+        z = y + s.c(y)
+        return s.head(z.mean((2, 3)) + z.amax((2, 3)) + s.shift)  # type: ignore[no-any-return]
+
+    layers = {name: nn.Conv2d(*sizes, 1) for name, sizes in {"a": (3, 4), "b": (3, 4), "c": (4, 4)}.items()}
+    network = Net(block, **layers, norm=nn.BatchNorm2d(4), head=nn.Linear(4, 5), shift=normal(4))
+    program = captured(network, normal(2, 3, 6, 6))
+    evidence, t = measured(program, Joined()), program.tensors()
+    x = torch.cat([inputs for inputs, _ in data()])
+    a, b = (nn.functional.conv2d(x, t[f"{name}.weight"], t[f"{name}.bias"]) for name in "ab")
+    norm = (t["norm.running_mean"], t["norm.running_var"], t["norm.weight"], t["norm.bias"])
+    y = (nn.functional.batch_norm(a, *norm) + b).relu()
+    z = y + nn.functional.conv2d(y, t["c.weight"], t["c.bias"])
+    for name, maps in {"a": y, "b": y, "c": z}.items():
+        torch.testing.assert_close(evidence.of(Joined(), f"{name}.weight"), maps.detach().mean((0, 2, 3)))

@@ -43,8 +43,8 @@ class Greg1(TrainingHook):
     name: ClassVar[str] = "greg-1"
     paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
     reading: ClassVar[str] = (
-        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
-        "step, and is rescaled to the training's length"
+        "after GReg as read by prunec: the penalty acts on biases and norms of pruned filters too, beside the "
+        "optimizer's step, and the sum of learning rate times penalty is the paper's at any length"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "stabilise", "ratio_limit"), METHOD)
@@ -87,15 +87,16 @@ class Greg2(TrainingHook):
     name: ClassVar[str] = "greg-2"
     paper: ClassVar[str] = "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021"
     reading: ClassVar[str] = (
-        "as read by prunec: the penalty acts on biases and norms of a pruned unit too, beside the optimizer's "
-        "step, and is rescaled to the training's length"
+        "after GReg as read by prunec: the penalty acts on biases and norms of pruned filters too, beside the "
+        "optimizer's step, and the sum of learning rate times penalty is the paper's at any length; that of kept "
+        "filters falls to 0"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "pick", "stabilise", "ratio_limit"), METHOD)
 
     def __post_init__(self) -> None:
         check_positive(self, "total", "ratio_limit")
-        check_share(self, "pick", "stabilise")
+        check_share(self, "stabilise", "pick")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

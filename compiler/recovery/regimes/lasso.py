@@ -1,5 +1,6 @@
 """The group lasso: Euclidean norms of groups of weights, and their subgradients."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -89,7 +90,7 @@ class Lasso:
 
     def root_mean_squares(self) -> Tensor:
         """Root mean square of each group's weights, float64 (groups,)."""
-        return self.norms() / float(sum(part.weights for part in self.parts)) ** 0.5
+        return self.norms() / math.sqrt(sum(part.weights for part in self.parts))
 
     @torch.no_grad()
     def add_subgradient(self, factor: float) -> None:

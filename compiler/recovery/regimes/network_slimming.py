@@ -33,7 +33,9 @@ class NetworkSlimming(TrainingHook):
 
     name: ClassVar[str] = "network-slimming"
     paper: ClassVar[str] = "Liu et al., Network Slimming, ICCV 2017"
-    reading: ClassVar[str] = "as read by prunec: a unit that several batch norms scale counts the mean of its scales"
+    reading: ClassVar[str] = (
+        "after network slimming as read by prunec: a unit that several batch norms scale counts the mean of its scales"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {
         "penalty": METHOD, "near_zero": without_effect("it only counts, for the report")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prunec.compiler.recovery.hooks import TrainingHook
+from prunec.compiler.recovery.regimes.course import rates
 from prunec.compiler.recovery.running_hook import TrainingContext
 from prunec.passes.errors import UsageError
 
@@ -49,31 +50,33 @@ class PenaltyCourse:
         Raises:
             UsageError: The training has too few steps.
         """
-        steps, epochs = training.steps_per_epoch, training.options.epochs
-        times = (epoch + step / steps for epoch in range(epochs) for step in range(steps))
-        rates = [training.schedule.learning_rate(time) for time in times]
-        if len(rates) < 3:
+        of_steps = rates(training)
+        if len(of_steps) < 3:
             raise UsageError(
                 f"recover: {hook.name} needs at least 3 steps, for its penalty to grow and to stay, and the training "
-                f"has {len(rates)}.",
+                f"has {len(of_steps)}.",
                 hint="Train for more epochs, or in smaller batches.",
             )
-        return cls.over(rates, total, stabilise=stabilise, pick=pick)
+        return cls.over(of_steps, total, stabilise=stabilise, pick=pick)
 
     @classmethod
-    def over(cls, rates: Sequence[float], total: float, *, stabilise: float, pick: float = 0.0) -> "PenaltyCourse":
-        """The course over steps of these learning rates whose sum of rate times penalty is ``total``.
+    def over(
+        cls, learning_rates: Sequence[float], total: float, *, stabilise: float, pick: float = 0.0
+    ) -> "PenaltyCourse":
+        """The course over steps of some learning rates whose sum of rate times penalty is ``total``.
 
         Args:
-            rates: Learning rates, of at least 3 steps.
+            learning_rates: The learning rate of each of at least 3 steps.
             total: The sum.
             stabilise: Share of the steps at the full penalty.
             pick: Share of the steps before filters are chosen; 0 where they are chosen first.
         """
-        steps = len(rates)
+        steps = len(learning_rates)
         picking = max(1, round(pick * steps)) if pick else 0
         course = cls(picking, max(1, steps - picking - max(1, round(stabilise * steps))), 1.0)
-        return replace(course, scale=total / math.fsum(rate * course.at(step) for step, rate in enumerate(rates)))
+        return replace(
+            course, scale=total / math.fsum(rate * course.at(step) for step, rate in enumerate(learning_rates))
+        )
 
 
 def _grown(step: int, steps: int, increments: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunec.compiler.recovery.regimes.course import steps_done
 from prunec.compiler.recovery.regimes.filter_choice import Chooser, FilterChoice
 from prunec.compiler.recovery.regimes.penalty_course import PenaltyCourse
 from prunec.compiler.recovery.regimes.unit_parts import UnitParts, UnitSlices
@@ -48,7 +49,7 @@ class RunningGreg(RunningHook):
 
     @torch.no_grad()
     def after_update(self, moment: Moment) -> None:
-        step = (moment.epoch - 1) * self.training.steps_per_epoch + moment.step
+        step = steps_done(self.training, moment) - 1
         if step < self.course.picking:
             share = self._share(moment, self.course.at(step))
             for parts in self.parts:

@@ -36,7 +36,10 @@ class Sfp(TrainingHook):
 
     name: ClassVar[str] = "sfp"
     paper: ClassVar[str] = "He et al., Soft Filter Pruning, IJCAI 2018"
-    reading: ClassVar[str] = "as read by prunec: coupled filters become zero together, their weights alone"
+    reading: ClassVar[str] = (
+        "after SFP as read by prunec: all filters of a coupled unit become zero together, and nothing but their "
+        "weights does: biases, norms and what an optimizer remembers stay, so that filters can grow again"
+    )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {"criterion": METHOD}
 

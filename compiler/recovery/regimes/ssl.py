@@ -43,9 +43,10 @@ class Ssl(TrainingHook):
     near_zero: float = 1e-3
 
     name: ClassVar[str] = "ssl"
-    paper: ClassVar[str] = "Wen et al., Structured Sparsity Learning, NIPS 2016"
+    paper: ClassVar[str] = "Wen et al., Learning Structured Sparsity, NeurIPS 2016"
     reading: ClassVar[str] = (
-        "as read by prunec: biases and norms belong to a filter's group, and groups count by their root mean square"
+        "after SSL as read by prunec: the bias of a filter and scale and shift of the norm behind it belong to its "
+        "group, coupled filters are one group, and groups are compared by the root mean square of their weights"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {

@@ -66,11 +66,16 @@ def test_scores_are_means_over_images_and_over_the_layers_of_a_stream() -> None:
     y = behind_the_stem(program, x)
     stem = torch.tensor([[float(torch.linalg.matrix_rank(m)) for m in maps] for maps in y.detach()]).double().mean(0)
     torch.testing.assert_close(evidence.of(statistic, "stem.weight"), stem)
-    stream, inner = analyse(program).groups
+    t = program.tensors()
+    inner = nn.functional.conv2d(y, t["a.weight"], t["a.bias"])
+    inner = nn.functional.conv2d(inner, t["depthwise.weight"], t["depthwise.bias"], padding=1, groups=6).relu()
+    joined = (y + nn.functional.conv2d(inner, t["b.weight"], t["b.bias"])).relu().detach()
+    torch.testing.assert_close(evidence.of(statistic, "b.weight"), torch.linalg.matrix_rank(joined).double().mean(0))
+    stream, other = analyse(program).groups
     scores = HRank().score(stream, evidence)
     np.testing.assert_allclose(scores, (stem + evidence.of(statistic, "b.weight")).numpy() / 2)
     of_both = (evidence.of(statistic, "a.weight") + evidence.of(statistic, "depthwise.weight")) / 2
-    np.testing.assert_allclose(HRank().score(inner, evidence), of_both.numpy())
+    np.testing.assert_allclose(HRank().score(other, evidence), of_both.numpy())
     plan = PruneFilters(ratio={"stem": 0.5, "b": 0.5}, criterion=HRank()).run(program, evidence).plan
     assert plan is not None
     assert plan.kept["stem.weight"][0] == np.sort(np.argsort(scores, kind="stable")[4:]).tolist()

@@ -52,14 +52,17 @@ def test_sensitivities_are_shares_in_sums_of_one_sign(filters: int, channels: in
     assert ((found.channels >= 0) & (found.channels <= 1)).all()
     assert (found.looked_at, found.filters) == (5, filters)
     twice = statistic.update(statistic.update(None, Seen(rows[:2], weight=weight)), Seen(rows[2:], weight=weight))
-    assert torch.equal(twice.channels, found.channels) and twice.looked_at == 5
+    torch.testing.assert_close(twice.channels, found.channels)
+    assert twice.looked_at == 5
 
 
 def test_parts_of_bounded_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, rows = torch.randn(7, 5, 3, 3), torch.randn(11, 45).relu()
     whole = InputSensitivity(9).update(None, Seen(rows, weight=weight))
     for size in (1, 12, 70):
-        monkeypatch.setattr(sensitivity, "_CHUNK", size)
+        monkeypatch.setattr(sensitivity, "_PRODUCTS", size)
+        monkeypatch.setattr(sensitivity, "_INPUTS", 10 * size)
+        monkeypatch.setattr(sensitivity, "_ROWS", 3)
         parts = InputSensitivity(9).update(None, Seen(rows, weight=weight))
         torch.testing.assert_close(parts.channels, whole.channels)
 
