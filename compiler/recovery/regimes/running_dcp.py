@@ -18,7 +18,7 @@ from prunec.compiler.recovery.regimes.channel_choice import ChannelChoice
 from prunec.compiler.recovery.regimes.class_scores import class_count
 from prunec.compiler.recovery.regimes.course import all_steps, steps_done
 from prunec.compiler.recovery.regimes.filter_choice import Chooser
-from prunec.compiler.recovery.regimes.input_channels import Reader, readers_of
+from prunec.compiler.recovery.regimes.input_channels import UnitReader, readers_of
 from prunec.compiler.recovery.regimes.pivot_head import PivotHead
 from prunec.compiler.recovery.regimes.shared_copy import shared_copy
 from prunec.compiler.recovery.running_hook import Attachment, Batch, HookCost, Moment, OwnParameters, RunningHook
@@ -38,7 +38,7 @@ class _Stage:
     """The groups of a stage with their readers, and the node and the head of its pivot, if it has one."""
 
     groups: tuple[Group, ...]
-    readers: tuple[tuple[Reader, ...], ...]
+    readers: tuple[tuple[UnitReader, ...], ...]
     pivot: str = ""
     head: PivotHead | None = None
 
@@ -75,7 +75,7 @@ class RunningDcp(RunningHook):
         parameters = (OwnParameters(tuple(heads)),) if heads else ()
         return Attachment(parameters, inner=tuple(stage.pivot for stage in self.stages if stage.pivot))
 
-    def _stages(self, pruned: Sequence[Group], readers: Sequence[tuple[Reader, ...]]) -> list[_Stage]:
+    def _stages(self, pruned: Sequence[Group], readers: Sequence[tuple[UnitReader, ...]]) -> list[_Stage]:
         program, device = self.training.program, self.training.processes.device
         classes = class_count(program, self.options.name)
         order = {node.name: (place, node) for place, node in enumerate(program.graph.nodes)}
@@ -137,7 +137,7 @@ class RunningDcp(RunningHook):
     def _objective(
         self,
         stage: _Stage,
-        readers: Sequence[Reader],
+        readers: Sequence[UnitReader],
         inputs: BatchInputs,
         labels: Tensor,
         wanted: Mapping[str, Tensor],
