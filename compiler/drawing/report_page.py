@@ -14,7 +14,7 @@ from prunec.compiler.report.masking_words import masking_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.precision_words import precision_rows
 from prunec.compiler.report.report import Report
-from prunec.compiler.report.report_text import extension_rows
+from prunec.compiler.report.report_text import extension_rows, method_rows
 from prunec.passes.two_four_words import two_four_state
 from prunec.passes.unknown import known
 
@@ -49,6 +49,7 @@ def render_html(report: Report) -> str:
         precisions=precision_rows(report),
         choice=layer_choice(report),
         ledger=ledger_rows(report),
+        methods=method_rows(report),
         extensions=extension_rows(report),
         warnings=known(report.warnings) or (),
         two_four=two_four_words,
