@@ -20,18 +20,15 @@ def unit_numbers(pattern: Pattern, shape: Sequence[int]) -> Tensor:
     The units of N:M aren't numbered, since they are no set of weights that go together.
     """
     rows, columns, positions = shape[0], math.prod(shape[1:]), math.prod(shape[2:])
-    row, column = torch.arange(rows)[:, None], torch.arange(columns)[None]
+    row, column = torch.arange(rows)[:, None], torch.arange(columns)
     if pattern.block is not None:
         height, width = pattern.block
         numbers = row // height * math.ceil(columns / width) + column // width
+    elif pattern.text == ELEMENTS:
+        numbers = row * columns + column
     else:
-        numbers = {
-            ELEMENTS: row * columns + column,
-            "rows": row + 0 * column,
-            "channels": column // positions + 0 * row,
-            "columns": column + 0 * row,
-        }[pattern.text]
-    return numbers.reshape(tuple(shape))
+        numbers = {"rows": row, "channels": column // positions, "columns": column}[pattern.text]
+    return numbers.expand(rows, columns).reshape(tuple(shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,7 @@
 """Masks of any pattern through a whole compile: they hold, the report tells of them, what makes no sense is refused."""
 
+import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,10 @@ from torch import nn
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
+from prunec.compiler.bundle.bundle_reader import bundle_program, read_bundle
+from prunec.compiler.bundle.manifest import describe_folder
 from prunec.compiler.commands.verify_bundle import verify_bundle
+from prunec.compiler.commands.verify_masks import mask_claims
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.fairness import report_card
 from prunec.compiler.gates.judging import judged
@@ -109,6 +114,24 @@ def test_the_report_tells_what_was_masked_and_that_nothing_is_faster(compiled: t
 def test_verify_counts_the_masks_again(compiled: tuple[Report, Path]) -> None:
     found = verify_bundle(compiled[1], source=None, config=None, model=ModelOptions())
     assert {check.name: check.verdict for check in found.checks if check.verdict == "failed"} == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("masked", 1), ("masked_share", 0.5), ("asked_share", 0.5), ("pattern", "rows"), ("speed", "sparse tensor cores")],
+)
+def test_verify_sees_what_is_told_otherwise(
+    compiled: tuple[Report, Path], tmp_path: Path, field: str, value: object
+) -> None:
+    folder = shutil.copytree(compiled[1], tmp_path / "b")
+    document = json.loads((folder / "report.json").read_text())
+    document["masking"][0][field] = value
+    (folder / "report.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(describe_folder(folder, 0).to_json())
+    bundle = read_bundle(folder)
+    claims = list(mask_claims(bundle.report, bundle_program(folder)))
+    assert any(not claim.holds for claim in claims)
+    assert all(claim.holds for claim in mask_claims(compiled[0], bundle_program(folder)))
 
 
 def test_a_compile_that_is_strict_is_refused_before_any_work(tmp_path: Path) -> None:
