@@ -1,22 +1,23 @@
 """Collect what criteria need to know of a program on data, in one pass over the data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from prunec.calibration.places import gates, outputs
+from prunec.calibration.places import GatePlace, batch_norm_gates, gates, input_channels, outputs
 from prunec.calibration.unfold import can_unfold, unfolded
 from prunec.passes.cost import weighted_calls
 from prunec.passes.coupling import analyse
 from prunec.passes.criteria.catalogue import blame, resolve, statistics_of
 from prunec.passes.criteria.evidence import Evidence
-from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic
+from prunec.passes.criteria.protocol import Criterion, Per, Seen, Source, Statistic, images_of
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, bound, feed, flat_inputs, part_of, sample_count, values_of_data
 from prunec.passes.graphs import arguments
+from prunec.passes.groups import Group
 from prunec.passes.interruption import stoppable
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
@@ -26,6 +27,12 @@ from prunec.runtime.evaluate import OBJECTIVE_HINT
 #: (outputs, labels) -> the loss, a scalar.
 Loss = Callable[[Any, Any], Tensor]
 _DEFAULT_POLICY = Policy()
+#: Where gates of groups stand, by the source that statistics look at.
+_GATES: Mapping[Source, Callable[[Program, Iterable[Group]], list[GatePlace]]] = {
+    "gate gradients": gates, "batch norm gates": batch_norm_gates,
+}  # fmt: skip
+_OUTPUTS: tuple[Source, ...] = ("outputs", "joined outputs")
+_GRADIENTS: tuple[Source, ...] = ("weight gradients", *_GATES)
 
 
 def collect_evidence(
@@ -38,7 +45,8 @@ def collect_evidence(
 ) -> Evidence:
     """Measure every statistic that criteria need, in one pass over the batches; equal statistics are measured once.
 
-    The network runs in its inference form. Gradients are those of the weights as they are; no weight is changed.
+    The network runs in its inference form. Gradients are those of the weights as they are; no weight is changed. Where
+    every statistic names a number of samples, no batch is read beyond these.
 
     Args:
         program: Any program.
@@ -61,15 +69,15 @@ def collect_evidence(
     if loss is None and any(c.needs & {"gradients"} for c in resolved):
         raise UsageError(f"The criterion {needs_labels[0]} needs gradients, and there is no loss to take them of.")
     collection = _Collection(program, statistics, loss, policy)
-    samples = 0
     for inputs, labels in stoppable(batches):
         if labels is None and needs_labels:
             raise UsageError(f"The criterion {needs_labels[0]} needs labels, and the data have none.")
         collection.see(inputs, labels)
-        samples += sample_count(inputs)
-    if not samples:
+        if collection.is_done:
+            break
+    if not collection.seen:
         raise UsageError("There is no batch to collect evidence on.", hint="Give inputs and labels.")
-    return Evidence(program.tensors(), collection.results(), samples, passes=collection.passes)
+    return Evidence(program.tensors(), collection.results(), collection.seen, passes=collection.passes)
 
 
 class _Collection:
@@ -78,18 +86,27 @@ class _Collection:
     def __init__(self, program: Program, statistics: tuple[Statistic, ...], loss: Loss | None, policy: Policy) -> None:
         self.statistics, self.loss = statistics, loss
         self.states: dict[tuple[Statistic, str], Any] = {}
+        #: Samples seen before the current batch, and those of it.
+        self.seen, self.batch = 0, 0
         self.program = program.clone().eval()
+        self.tensors = self.program.tensors()
         first: dict[int, str] = {}
         #: First name of each tensor, by every name of a parameter or buffer.
-        self.names = {name: first.setdefault(id(tensor), name) for name, tensor in self.program.tensors().items()}
+        self.names = {name: first.setdefault(id(tensor), name) for name, tensor in self.tensors.items()}
         self.parameters = {n: p for n, p in self.program.parameters().items() if p.is_floating_point()}
-        looks_at_gates = bool(self.looking_at("gate gradients"))
-        self.gates = gates(self.program, analyse(self.program, policy).groups) if looks_at_gates else []
+        wanted = {source: place for source, place in _GATES.items() if self.looking_at(source)}
+        groups = analyse(self.program, policy).groups if wanted else []
+        #: The gates that are looked at, by source.
+        self.gates = {source: place(self.program, groups) for source, place in wanted.items()}
         calls = weighted_calls(self.program.graph) if self.looking_at("inputs") else []
         self.inputs = {call: weight for call, weight in calls if weight in self.names and can_unfold(call)}
-        self.outputs = outputs(self.program) if self.looking_at("outputs") else {}
-        gradients: tuple[Source, ...] = ("weight gradients", "gate gradients")
-        self.needs = {per: any(self.looking_at(source, per) for source in gradients) for per in ("batch", "sample")}
+        self.channels = input_channels(self.program) if self.looking_at("input channels") else {}
+        self.outputs = {
+            source: outputs(self.program, joined=source == "joined outputs") if self.looking_at(source) else {}
+            for source in _OUTPUTS
+        }
+        self.needs = {per: bool(self.looking_at_gradients(per)) for per in ("batch", "sample")}
+        self.sees_batches = any(statistic.per == "batch" for statistic in statistics)
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(
                 "Gradients of samples are asked for, and the network runs at one batch size only.",
@@ -101,18 +118,55 @@ class _Collection:
     def looking_at(self, source: Source, per: Per | None = None) -> list[Statistic]:
         return [s for s in self.statistics if s.looks_at == source and per in (None, s.per)]
 
+    def looking_at_gradients(self, per: Per) -> list[Statistic]:
+        return [statistic for source in _GRADIENTS for statistic in self.looking_at(source, per)]
+
     @property
     def passes(self) -> tuple[int, int]:
-        """Passes over each sample, forward and backward: gradients of samples take both once more."""
-        return 1 + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
+        """Passes over each sample, forward and backward: gradients of samples take one of both of their own."""
+        return self.sees_batches + self.needs["sample"], self.needs["batch"] + self.needs["sample"]
 
-    def add(self, source: Source, where: str, seen: Seen, per: Per | None = None) -> None:
-        for statistic in self.looking_at(source, per):
+    @property
+    def is_done(self) -> bool:
+        """Whether every statistic has seen as many samples as it looks at."""
+        limits = [images_of(statistic) for statistic in self.statistics]
+        return all(limit is not None and limit <= self.seen for limit in limits)
+
+    def left(self, statistic: Statistic) -> int:
+        """The samples of the current batch that a statistic still looks at."""
+        limit = images_of(statistic)
+        return self.batch if limit is None else min(max(limit - self.seen, 0), self.batch)
+
+    def shares(self, source: Source) -> Iterator[tuple[int, list[Statistic]]]:
+        """How many of the first samples of the batch are looked at, and by which statistics of a source."""
+        statistics = self.looking_at(source)
+        for count in sorted({self.left(each) for each in statistics} - {0}):
+            yield count, [each for each in statistics if self.left(each) == count]
+
+    def first(self, count: int, value: Tensor) -> Tensor:
+        """The part of a value that is of the first samples of the batch.
+
+        A value whose first axis doesn't count samples, or several places of each, comes as a whole.
+        """
+        is_cut = count < self.batch and value.ndim > 1 and len(value) % self.batch == 0
+        return value[: len(value) // self.batch * count] if is_cut else value
+
+    def add(self, statistics: Iterable[Statistic], where: str, seen: Seen) -> None:
+        for statistic in statistics:
             with blame(statistic):
                 self.states[statistic, where] = statistic.update(self.states.get((statistic, where)), seen)
 
     def see(self, inputs: BatchInputs, labels: Any) -> None:
         """Update all statistics with a batch."""
+        self.batch = sample_count(inputs)
+        if self.sees_batches:
+            self._see_whole(inputs, labels)
+        for position in stoppable(range(max(map(self.left, self.looking_at_gradients("sample")), default=0))):
+            one, label = part_of((inputs, labels), slice(position, position + 1))
+            self._add_gradients("sample", feed(self.program, one), label, position)
+        self.seen += self.batch
+
+    def _see_whole(self, inputs: BatchInputs, labels: Any) -> None:
         codegen: Any = self.program.graph._codegen
         with torch.set_grad_enabled(self.needs["batch"]):
             given = flat_inputs(self.program.graph, *bound(self.program, inputs))
@@ -121,18 +175,20 @@ class _Collection:
             result = codegen.process_outputs(leaves)
         if self.needs["batch"]:
             self._add_gradients("batch", result, labels)
-        for position in stoppable(range(sample_count(inputs))) if self.needs["sample"] else ():
-            one, label = part_of((inputs, labels), slice(position, position + 1))
-            self._add_gradients("sample", feed(self.program, one), label)
 
-    def _add_gradients(self, per: Per, result: Any, labels: Any) -> None:
+    def _add_gradients(self, per: Per, result: Any, labels: Any, position: int = 0) -> None:
         gradients = self._gradients(result, labels)
+        statistics = [each for each in self.looking_at_gradients(per) if self.left(each) > position]
+
+        def of(source: Source) -> list[Statistic]:
+            return [each for each in statistics if each.looks_at == source]
+
         for name, gradient in gradients.items():
             if name == self.names[name]:
-                self.add("weight gradients", name, Seen(gradient, labels), per)
-        for gate in self.gates:
-            seen = Seen(gate.gradient(self.parameters, gradients), labels)
-            self.add("gate gradients", gate.group.name, seen, per)
+                self.add(of("weight gradients"), name, Seen(gradient, labels))
+        for source, places in self.gates.items():
+            for gate in places:
+                self.add(of(source), gate.group.name, Seen(gate.gradient(self.parameters, gradients), labels))
 
     def _gradients(self, result: Any, labels: Any) -> dict[str, Tensor]:
         """Derivatives of the loss by every parameter; names of one tensor share them."""
@@ -178,10 +234,20 @@ class _Observing(Interpreter):
         collection, names = self.collection, self.collection.names
         if n in collection.inputs:
             x = self.env[next(iter(arguments(n).values()))].detach()
-            for rows in unfolded(n, x):
-                collection.add("inputs", names[collection.inputs[n]], Seen(rows))
+            weight = collection.inputs[n]
+            tensor = collection.tensors[weight].detach()
+            for count, statistics in collection.shares("inputs"):
+                for rows in unfolded(n, collection.first(count, x)):
+                    collection.add(statistics, names[weight], Seen(rows, weight=tensor))
+        if n in collection.channels:
+            weight, axis = collection.channels[n]
+            x = self.env[arguments(n)["input"]].detach().movedim(axis, 1)
+            for count, statistics in collection.shares("input channels"):
+                collection.add(statistics, names[weight], Seen(collection.first(count, x)))
         result = super().run_node(n)
-        if n in collection.outputs:
-            weight, axis = collection.outputs[n]
-            collection.add("outputs", names[weight], Seen(result.detach().movedim(axis, 1), self.labels))
+        for source in _OUTPUTS:
+            for weight, axis in collection.outputs[source].get(n, ()):
+                for count, statistics in collection.shares(source):
+                    value = collection.first(count, result.detach().movedim(axis, 1))
+                    collection.add(statistics, names[weight], Seen(value, part_of(self.labels, slice(count))))
         return result

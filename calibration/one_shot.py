@@ -1,4 +1,4 @@
-"""Sparsify to 2:4 by the layers' inputs, as the layers masked before yield them."""
+"""Mask layers by their inputs, as the layers masked before yield them."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,10 @@ from prunec.passes.dimensions import batch_size
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, joined, part_of, sample_count
 from prunec.passes.interruption import stoppable
-from prunec.passes.masking import masked
+from prunec.passes.masking import Masking
 from prunec.passes.one_shot import mean_shift, output_error
 from prunec.passes.program import Program
-from prunec.passes.ratios import check_globs
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import eligibility, layer_stats, two_four_aim, two_four_mask
 
 #: Share of the inputs that no weight is chosen by.
 _HELD_BACK = 0.25
@@ -41,44 +39,37 @@ def sparsify_by_inputs(
         evidence: Evidence that the criterion needs besides statistics of inputs, from `collect_evidence`.
 
     Raises:
-        UsageError: A glob matches no layer, or evidence is needed and not given.
+        UsageError: A glob matches no layer, evidence is needed and not given, or a layer has a mask of another pattern.
         NumericMismatchError: A layer's inputs are not finite.
     """
-    check_globs(options.ignore, [layer.name for layer in program.layers()], "ignore")
     criterion = element_criterion(options.criterion, options.name)
     samples, batch = sample_count(inputs), 1 if program.batch_is_dynamic else batch_size(program.example_inputs)
     if samples < 2 * batch:
         raise UsageError(f"sparsify by {criterion.name} needs at least {2 * batch} calibration inputs, got {samples}.")
-    layers = eligibility(program, options.ignore)
-    copy = program.clone().eval()
-    known = evidence_for(criterion, copy, evidence, measured_later=frozenset({"inputs"}))
-    masks: dict[str, Tensor] = {}
+    masking, copy = Masking(program, options.rule, options.ignore, criterion), program.clone().eval()
+    known = evidence_for(criterion, copy, evidence, options.seed or 0, measured_later=frozenset({"inputs"}))
     errors: dict[str, dict[str, float]] = {}
 
     def solve(name: str, weight: Tensor, seen: LayerInputs) -> tuple[Tensor, Tensor | None]:
         if not (seen.moments.centred.isfinite().all() and seen.moments.mean.isfinite().all()):
             raise NumericMismatchError(f"The inputs of the layer with {name} are not finite on the calibration data.")
         measured = {**known.measured, **{(statistic, name): result for statistic, result in seen.measured.items()}}
-        here = replace(known, measured=measured, layer=name, mean_restored=seen.shiftable)
-        new, masks[name] = masked(criterion, weight, here)
-        errors[name], shift = _output_errors(weight, new, seen)
+        here = replace(known, measured=measured, mean_restored=seen.shiftable)
+        new = masking.mask({name: weight}, {name: here})[name]
+        by_magnitude = weight * masking.of_scores({name: weight.abs()})[name]
+        errors[name], shift = _output_errors(weight, new, by_magnitude, seen)
         return new, shift
 
-    weights = frozenset(layer.weight for layer in layers if layer.eligible)
     statistics = tuple(s for s in statistics_of([criterion]) if s.looks_at == "inputs")
     held_back = max(batch, int(_HELD_BACK * samples) // batch * batch)
-    reconstruct(copy, inputs, held_back, weights, statistics, solve)
-    before = program.tensors()
-    result = replace(copy.train() if program.training else copy, masks={**program.masks, **masks})
-    stats: list[dict[str, Any]] = [
-        {**layer_stats(layer, before, masks), **errors.get(layer.weight, {})} for layer in layers
-    ]
-    return PassResult(result, bool(masks), {"layers": stats}, aim=two_four_aim(layers))
+    reconstruct(copy, inputs, held_back, frozenset(masking.weights), statistics, solve)
+    return masking.result(copy.train() if program.training else copy, errors)
 
 
-def _output_errors(weight: Tensor, new: Tensor, seen: LayerInputs) -> tuple[dict[str, float], Tensor | None]:
+def _output_errors(
+    weight: Tensor, new: Tensor, by_magnitude: Tensor, seen: LayerInputs
+) -> tuple[dict[str, float], Tensor | None]:
     """Errors on the inputs held back, and what is to be added to the new weight's outputs."""
-    by_magnitude = weight * two_four_mask(weight.abs())
     shift, shift_by_magnitude = (
         mean_shift(weight, changed, seen.moments.mean) if seen.shiftable else None for changed in (new, by_magnitude)
     )

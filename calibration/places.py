@@ -1,6 +1,6 @@
-"""Places in a graph that statistics look at: layers' inputs, their outputs behind the activation, units' gates."""
+"""Places in a graph that statistics look at: layers' inputs, their outputs behind the activation, gates of units."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from prunec.passes.cost import weighted_calls
-from prunec.passes.criteria.units import as_filters
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.criteria.units import as_filters, different
+from prunec.passes.graphs import arguments, batch_norm_tensors, operator_name, tensor_names
 from prunec.passes.groups import Group
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
@@ -17,28 +17,56 @@ from prunec.passes.rules.lookup import find_rule
 from prunec.passes.rules.pointwise import broadcast
 
 
-def outputs(program: Program) -> dict[Node, tuple[str, int]]:
-    """The nodes whose outputs stand for those of every layer: the batch norm and the pointwise operator that follow.
+def input_channels(program: Program) -> dict[Node, tuple[str, int]]:
+    """The calls that multiply their input with a weight.
 
     Returns:
-        Node -> name of the layer's weight, and the axis that its filters are along.
+        Node -> name of the layer's weight, and the axis of its input, from the end, that the channels are along.
     """
     tensors = program.tensors()
     return {
-        _behind(call): (weight, 1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1)
+        call: (weight, -1 - WEIGHTED[operator_name(call.target)].spatial_dims)
         for call, weight in weighted_calls(program.graph)
         if weight in tensors
     }
 
 
-def _behind(call: Node) -> Node:
-    """The call itself, the batch norm that alone uses it, and the pointwise operator that alone uses that."""
+def outputs(program: Program, *, joined: bool = False) -> dict[Node, list[tuple[str, int]]]:
+    """The nodes whose outputs stand for those of every layer: the batch norm and the pointwise operator that follow.
+
+    With ``joined`` these are those behind the sum with other outputs that a layer's alone go into, where there is one.
+
+    Returns:
+        Node -> names of the layers' weights, each with the axis that its filters are along.
+    """
+    tensors = program.tensors()
+    found: dict[Node, list[tuple[str, int]]] = {}
+    for call, weight in weighted_calls(program.graph):
+        if weight in tensors:
+            axis = 1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1
+            found.setdefault(_behind(call, joined), []).append((weight, axis))
+    return found
+
+
+def _behind(call: Node, joined: bool) -> Node:
+    """The call itself, the batch norm that alone uses it, and the pointwise operator that alone uses that.
+
+    With ``joined`` the sum that alone uses the layer or its batch norm stands between.
+    """
     node = call
-    for follows in (_is_batch_norm, _is_pointwise):
+    for follows in (_is_batch_norm, _is_sum, _is_pointwise) if joined else (_is_batch_norm, _is_pointwise):
         user = next(iter(node.users), None)
         if user is not None and len(node.users) == 1 and follows(user, node):
             node = user
     return node
+
+
+def _is_sum(node: Node, source: Node) -> bool:
+    """Whether a node adds another activation of the same shape to its source."""
+    if node.op != "call_function" or operator_name(node.target).rstrip("_") != "add":
+        return False
+    others = [other for other in node.all_input_nodes if other is not source and other.op != "get_attr"]
+    return len(others) == 1 and others[0].meta["shapes"] == source.meta["shapes"]
 
 
 def _is_batch_norm(node: Node, source: Node) -> bool:
@@ -88,10 +116,19 @@ def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
     for call, weight in weighted_calls(program.graph):
         calls.setdefault(weight, []).append(call)
     parameters = program.parameters()
-    return [GatePlace(group, _gated(group, calls, parameters)) for group in groups]
+    return [GatePlace(group, _positions(group, _made_by(group, calls), parameters)) for group in groups]
 
 
-def _gated(group: Group, calls: Mapping[str, list[Node]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
+def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
+    """The gates behind all batch norms whose channels are a group's units; a group without batch norms has none."""
+    places = {(name, 0) for name in batch_norm_tensors(program.graph, "weight", "bias")}
+    parameters = program.parameters()
+    found = (GatePlace(group, _positions(group, places, parameters)) for group in groups)
+    return [gate for gate in found if gate.members]
+
+
+def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, int]]:
+    """Names and dimensions of the tensors that a factor on the units stands on, from the calls by their weights."""
     places: set[tuple[str, int]] = set()
     for position in group.producers:
         member = group.members[position]
@@ -102,11 +139,13 @@ def _gated(group: Group, calls: Mapping[str, list[Node]], parameters: Mapping[st
         else:
             places.add((member.parameter, member.dim))
             places |= {(name, 0) for call in users for name in tensor_names(call, "bias")}
-    positions: dict[tuple[int, int], int] = {}  # a tensor with two names counts once
-    for position, member in enumerate(group.members):
-        if (member.parameter, member.dim) in places and member.parameter in parameters:
-            positions.setdefault((id(parameters[member.parameter]), member.dim), position)
-    return tuple(positions.values())
+    return places
+
+
+def _positions(group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Positions of the group's members at these names and dimensions; a tensor with two names counts once."""
+    found = [p for p, m in enumerate(group.members) if (m.parameter, m.dim) in places and m.parameter in parameters]
+    return tuple(different(group, found, parameters))
 
 
 def norm_behind(call: Node) -> Node | None:
@@ -119,9 +158,3 @@ def _affine_norm(call: Node) -> tuple[str, ...]:
     """Names of the scale and shift of the batch norm that alone uses a call; empty where there is none."""
     norm = norm_behind(call)
     return () if norm is None else tensor_names(norm, "weight", "bias")
-
-
-def tensor_names(node: Node, *options: str) -> tuple[str, ...]:
-    """Names of the parameters and buffers that these arguments of a call are; the others are left out."""
-    values = (arguments(node).get(option) for option in options)
-    return tuple(str(value.target) for value in values if isinstance(value, Node) and value.op == "get_attr")

@@ -91,8 +91,8 @@ def reconstruct(
             left.remove(name)
             read = next(iter(arguments(node).values()))
             calibration, judging = ([run.env[read] for run in part] for part in runs)
-            measured = measure_inputs(node, calibration, (InputMoments(), *statistics))
-            judged = measure_inputs(node, judging, (InputMoments(),))[InputMoments()]
+            measured = measure_inputs(node, tensors[name], calibration, (InputMoments(), *statistics))
+            judged = measure_inputs(node, tensors[name], judging, (InputMoments(),))[InputMoments()]
             bias = _own_bias(node)
             calls = (call for call, weight in names.items() if weight == name)
             shiftable = bias is not None or all(len(c.users) == 1 and next(iter(c.users)) in norms for c in calls)
@@ -133,13 +133,15 @@ class ProgramRun(Interpreter):
             del self.env[used]
 
 
-def measure_inputs(call: Node, parts: Iterable[Tensor], statistics: Iterable[Statistic]) -> dict[Statistic, Any]:
-    """Results of statistics of what a call that `can_unfold` accepts read, in one part or several."""
+def measure_inputs(
+    call: Node, weight: Tensor, parts: Iterable[Tensor], statistics: Iterable[Statistic]
+) -> dict[Statistic, Any]:
+    """Results of statistics of what a call that `can_unfold` accepts read, in one part or several: of all of it."""
     states: dict[Statistic, Any] = dict.fromkeys(statistics)
     for rows in chain.from_iterable(unfolded(call, part) for part in parts):
         for statistic, state in states.items():
             with blame(statistic):
-                states[statistic] = statistic.update(state, Seen(rows))
+                states[statistic] = statistic.update(state, Seen(rows, weight=weight))
     for statistic, state in states.items():
         with blame(statistic):
             states[statistic] = statistic.result(state)

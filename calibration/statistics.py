@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from prunec.calibration.places import tensor_names
 from prunec.passes.base import PassResult
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, bound, flat_inputs, sample_count, values_of_data
-from prunec.passes.graphs import arguments, calls
+from prunec.passes.graphs import arguments, calls, tensor_names
 from prunec.passes.interruption import stop_if_asked
 from prunec.passes.program import Program
 

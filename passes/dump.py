@@ -9,8 +9,8 @@ from torch.fx import Node
 from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.graphs import LARGEST_SIZE, Shapes, operator_name, symbol_primes
 from prunec.passes.labels import Atoms, axes, parts
+from prunec.passes.patterns.unit_masks import has_pattern
 from prunec.passes.program import Program
-from prunec.passes.two_four import is_two_four
 
 _BATCH = next(symbol_primes())
 
@@ -59,7 +59,8 @@ class _Writer:
     def _tensor(self, node: Node) -> str:
         name = str(node.target)
         mask = self.program.masks.get(name)
-        sparsity = "" if mask is None else " (2:4)" if is_two_four(mask) else " (masked)"
+        pattern = self.program.pattern_of(name)
+        sparsity = "" if mask is None else f" ({pattern.text})" if has_pattern(pattern, mask) else " (masked)"
         return f"{name} {_output(node)}{sparsity}"
 
     def _groups(self, node: Node) -> str:

@@ -108,3 +108,14 @@ def note(node: Node, name: str, text: str) -> None:
     """Write a note of prunec's own, whose name says so, on a node."""
     # A new dict: copies of a graph share the values of their metadata.
     node.meta["custom"] = notes(node) | {name: text}
+
+
+def tensor_names(node: Node, *options: str) -> tuple[str, ...]:
+    """Names of the parameters and buffers that these arguments of a call are; the others are left out."""
+    values = (arguments(node).get(option) for option in options)
+    return tuple(str(value.target) for value in values if isinstance(value, Node) and value.op == "get_attr")
+
+
+def batch_norm_tensors(graph: Graph, *options: str) -> frozenset[str]:
+    """Names of the parameters and buffers that these arguments of the graph's batch norms are."""
+    return frozenset(name for node in calls(graph, "batch_norm") for name in tensor_names(node, *options))

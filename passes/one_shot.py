@@ -1,6 +1,6 @@
-"""2:4 masks by a layer's inputs: scores of Wanda and SparseGPT, SparseGPT's weight update, and the cost of a mask.
+"""Masks by a layer's inputs: scores of Wanda and SparseGPT, SparseGPT's weight update, and the cost of a mask.
 
-They work on weights as rows of (position, input channel): the fours of 2:4 run along the input channels at one kernel
+They work on weights as rows of (position, input channel): the groups of N:M run along the input channels at one kernel
 position, as sparse tensor cores read them, and not along kernel positions.
 """
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from prunec.passes.criteria.statistics import Moments
-from prunec.passes.two_four import two_four_mask
+from prunec.passes.patterns.pattern import Pattern
+from prunec.passes.patterns.unit_masks import n_of_m_mask
 
 #: Columns updated together before the rest of the weight is.
 _BLOCK = 128
@@ -37,25 +38,31 @@ def wanda_scores(weight: Tensor, moments: Tensor) -> Tensor:
     return from_rows(to_rows(weight).abs() * norms, weight)
 
 
-def sparse_gpt_scores(weight: Tensor, moments: Tensor, damping: float) -> Tensor:
-    """Cost of masking each weight, at the moment when SparseGPT masks its four (`criteria.elements.SparseGPT`).
+def sparse_gpt_scores(weight: Tensor, moments: Tensor, damping: float, pattern: Pattern) -> Tensor:
+    """Cost of masking each weight (`criteria.elements.SparseGPT`).
+
+    Of N:M it is that of the moment when SparseGPT masks the weight's group, else that before any is masked.
 
     Args:
-        weight: Weight (K, C, ...), C a multiple of 4.
+        weight: Weight (K, C, ...); of N:M C is a multiple of M.
         moments: Sum over the inputs of x x^T, or of their deviations from the mean, (positions * C, positions * C).
         damping: Number that is added to their diagonal, as a share of its mean.
+        pattern: The pattern that is masked by the scores.
 
     Returns:
         Scores of the weight's shape, float64.
     """
-    rows = to_rows(weight).double().clone()
+    rows, factor = to_rows(weight).double().clone(), _inverse_factor(moments, damping)
+    if pattern.n_of_m is None:
+        return from_rows(rows.square() / factor.diagonal().square(), weight)
+    n, m = pattern.n_of_m
     scores = torch.zeros_like(rows)
 
-    def best_two(column: int, costs: Tensor) -> Tensor:
-        scores[:, column : column + 4] = costs
-        return two_four_mask(costs)
+    def best(column: int, costs: Tensor) -> Tensor:
+        scores[:, column : column + m] = costs
+        return n_of_m_mask(costs, n, m)
 
-    _sweep(rows, _inverse_factor(moments, damping), best_two)
+    _sweep(rows, factor, best, m)
     return from_rows(scores, weight)
 
 
@@ -66,7 +73,7 @@ def sparse_gpt_weights(weight: Tensor, moments: Tensor, damping: float, mask: Te
     `sparse_gpt_scores`.
     """
     rows, kept = to_rows(weight).double().clone(), to_rows(mask)
-    _sweep(rows, _inverse_factor(moments, damping), lambda column, _: kept[:, column : column + 4])
+    _sweep(rows, _inverse_factor(moments, damping), lambda column, _: kept[:, column : column + 1], 1)
     return from_rows(rows.to(weight.dtype), weight)
 
 
@@ -79,23 +86,25 @@ def _inverse_factor(moments: Tensor, damping: float) -> Tensor:
     return factor
 
 
-def _sweep(rows: Tensor, factor: Tensor, keep: Callable[[int, Tensor], Tensor]) -> None:
+def _sweep(rows: Tensor, factor: Tensor, keep: Callable[[int, Tensor], Tensor], group: int) -> None:
     """Go through the columns once, masking them and making up for it, in place.
 
     Args:
         rows: The weight as rows (K, columns), float64.
         factor: `_inverse_factor` of the inputs' moments.
-        keep: Function of the first column of a four and the costs of masking its weights (K, 4) that gives the weights
-            that stay, bool (K, 4).
+        keep: Function of the first column of a group and the costs of masking its weights (K, group) that gives the
+            weights that stay, bool (K, group).
+        group: Number of columns that are chosen among together.
     """
     mask = torch.zeros_like(rows, dtype=torch.bool)
-    for start in range(0, rows.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, rows.shape[1])
+    block = max(1, _BLOCK // group) * group
+    for start in range(0, rows.shape[1], block):
+        stop = min(start + block, rows.shape[1])
         errors = torch.zeros_like(rows[:, start:stop])
         for column in range(start, stop):
-            if column % 4 == 0:
-                four = slice(column, column + 4)
-                mask[:, four] = keep(column, rows[:, four].square() / factor.diagonal()[four].square())
+            if column % group == 0:
+                chosen = slice(column, column + group)
+                mask[:, chosen] = keep(column, rows[:, chosen].square() / factor.diagonal()[chosen].square())
             kept = rows[:, column] * mask[:, column]
             error = (rows[:, column] - kept) / factor[column, column]
             rows[:, column + 1 : stop] -= error[:, None] * factor[column, column + 1 : stop]

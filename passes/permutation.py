@@ -13,12 +13,13 @@ from prunec.passes.base import PassResult
 from prunec.passes.coupling import Coupling, Group, analyse
 from prunec.passes.errors import NumericMismatchError
 from prunec.passes.oracle import TOLERANCE, relative_error
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.permutation_search import Order, compile_kernels, efficacy, retained_magnitude, search
 from prunec.passes.program import Program
 from prunec.passes.ratios import check_globs
 from prunec.passes.reorder import reorder, unmoved
+from prunec.passes.roles import expand_roles
 from prunec.passes.tensors import doubled
-from prunec.passes.two_four import eligibility
 
 #: Work that a slow machine does in a second; from it follows what is searched, so that options alone decide on it.
 _EXCHANGED_ROWS_PER_SECOND = 4e8
@@ -36,7 +37,7 @@ _NOT_PRESERVED = "another order of its channels changes what the network compute
 
 def permute(program: Program, seconds: float, ignore: Sequence[str] = (), seed: int = 0) -> PassResult:
     """Do what `Permute.run` does, with the errors that it raises."""
-    check_globs(ignore, [layer.name for layer in program.layers()], "ignore")
+    check_globs(expand_roles(program.graph, ignore), [layer.name for layer in program.layers()], "ignore")
     coupling = analyse(program)
     weights = {e.weight: e.layer for e in eligibility(program, ignore) if e.eligible}
     readers = [_Readers.of(group, program, weights) for group in coupling.groups]

@@ -20,7 +20,7 @@ class Permute:
 
     Attributes:
         seconds: Wall-clock time for all searches; what can't be finished in it is cut short and reported so.
-        ignore: Globs of layers that will be left dense.
+        ignore: Globs of layers, or "stem" or "classifier", that will be left dense.
         seed: Seed of the searches; None for the seed of the run, which is 0 where the pass runs alone.
     """
 

@@ -32,8 +32,9 @@ from prunec.passes.graphs import arguments, calls, copied_graph, notes, operator
 from prunec.passes.network_inputs import NetworkInput
 from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.outputs import OutputForm, plain_outputs, take_form
+from prunec.passes.patterns.pattern import TWO_FOUR, Pattern
 from prunec.passes.pt2_archive import check_plain, unreadable
-from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, write_note
+from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, read_patterns, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
 from prunec.passes.training import switch
 
@@ -54,6 +55,7 @@ class Program:
             whether its outputs depend on it or not (`prunec.passes.identity.weights_sha256` leaves those out); empty
             where it was captured from a module.
         masks: Bool tensor by parameter name, of the parameter's shape, True where the weight is kept.
+        patterns: Name of the pattern that a mask was made by, by parameter name, where that isn't 2:4.
         lost_in_capture: Operators that the network runs in training and this graph doesn't.
         capture_notes: Sentences on what fixes or bounds the batch, and what else capture had to do; since they name
             files, they are kept in memory only.
@@ -70,6 +72,7 @@ class Program:
     dynamic_shapes: DynamicDims | None = None
     origin: str = ""
     masks: dict[str, Tensor] = field(default_factory=dict)
+    patterns: dict[str, str] = field(default_factory=dict)
     lost_in_capture: tuple[str, ...] = ()
     capture_notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
@@ -166,6 +169,14 @@ class Program:
         """Number of samples that the graph's shapes stand for: 1, or the batch where it is fixed."""
         return 1 if self.batch_is_dynamic else batch_size(self.example_inputs)
 
+    def pattern_of(self, parameter: str) -> Pattern:
+        """The pattern that a parameter's mask was made by."""
+        return Pattern.parse(self.patterns.get(parameter, TWO_FOUR))
+
+    def masked_to(self, pattern: str) -> frozenset[str]:
+        """Names of the parameters with a mask of a pattern, by its name."""
+        return frozenset(name for name in self.masks if self.patterns.get(name, TWO_FOUR) == pattern)
+
     @torch.no_grad()
     def apply_masks(self) -> None:
         """Multiply the masks into their parameters, in place: after each optimizer step."""
@@ -176,7 +187,7 @@ class Program:
     def with_tensors(self, tensors: Mapping[str, Tensor], graph: Graph | None = None) -> "Program":
         """A program with other tensors under the same names, over a given graph or else a copy of this program's."""
         module = GraphModule(dict(tensors), graph or copied_graph(self.graph))
-        return replace(self, module=module, masks=dict(self.masks))
+        return replace(self, module=module, masks=dict(self.masks), patterns=dict(self.patterns))
 
     def clone(self) -> "Program":
         """A copy that shares nothing with this program; ties between tensors are kept."""
@@ -232,8 +243,10 @@ class Program:
         torch.export pickles example inputs, so they stand in prunec's own part of it.
         """
         inputs = self.example_args, self.example_kwargs
-        described = {"network_inputs": [each.to_json() for each in self.inputs]}
+        described: dict[str, Any] = {"network_inputs": [each.to_json() for each in self.inputs]}
         described["outputs"] = OutputForm.of(self.graph).to_json()
+        patterns = {name: self.patterns[name] for name in self.masks if name in self.patterns}
+        described |= {"patterns": patterns} if patterns else {}
         note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS} | described)
         exported = self.export()
         exported.example_inputs = None
@@ -270,7 +283,7 @@ class Program:
 
     def _take_note(self, note: Mapping[str, Any]) -> None:
         """Take over what `save` noted beside the graph."""
-        self.masks = read_masks(note)
+        self.masks, self.patterns = read_masks(note), read_patterns(note)
         parameters = self.parameters()
         for name, mask in self.masks.items():
             if name not in parameters or mask.shape != parameters[name].shape:

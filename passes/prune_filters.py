@@ -38,9 +38,10 @@ class PruneFilters:
         size_mb: A goal: size of the trained scalars in float32, at most, in megabytes of 10^6 bytes.
         allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
-            importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. "auto"
-            is "balanced" with ``depth``, and where latency is a goal and the criterion scores units, else "uniform".
-            Groups are compared by scores over their Euclidean norm.
+            importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. By
+            "provable" every group has the units that the criterion says it needs for one error. "auto" is "balanced"
+            with ``depth``, "provable" with such a criterion, "balanced" where latency is a goal and the criterion
+            scores units, else "uniform". Groups are compared by scores over their Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
         depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from prunec.passes.boundary import shortened
+from prunec.passes.errors import UsageError
+from prunec.passes.patterns.pattern import Pattern
 from prunec.passes.pt2_archive import is_plain_structure
 from prunec.passes.tensors import Inputs
 
@@ -36,6 +39,23 @@ def read_masks(note: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: Shape and bits of one don't fit.
     """
     return {name: _unpacked(mask["shape"], bytes.fromhex(mask["bits"])) for name, mask in note.get("masks", {}).items()}
+
+
+def read_patterns(note: Mapping[str, Any]) -> dict[str, str]:
+    """The names of patterns in a note, by the name of what is masked.
+
+    Raises:
+        ValueError: It isn't masked, or there is no such pattern.
+    """
+    patterns = note.get("patterns", {})
+    for name, pattern in patterns.items():
+        if name not in note.get("masks", {}):
+            raise ValueError(f"it has a pattern for {shortened(name)}, and no mask")
+        try:
+            Pattern.parse(pattern)
+        except (UsageError, TypeError) as error:
+            raise ValueError(f"the pattern of {shortened(name)} isn't known") from error
+    return dict(patterns)
 
 
 def read_inputs(note: Mapping[str, Any]) -> Inputs | None:

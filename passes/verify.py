@@ -10,9 +10,9 @@ from torch.utils import _pytree as pytree
 from prunec.passes.base import PassResult
 from prunec.passes.errors import InputError, NumericMismatchError, SparsityGateError, first_line
 from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
+from prunec.passes.patterns.unit_masks import has_pattern
 from prunec.passes.program import Program
 from prunec.passes.tensors import fingerprint
-from prunec.passes.two_four import is_two_four
 
 _HINT = "The pass claims otherwise, so this is a bug of it; please report it together with the architecture."
 
@@ -25,7 +25,7 @@ def verify_pass(before: Program, result: PassResult, name: str) -> OracleReport 
     2. With a plan, the program equals the one before with the removed slices zeroed (`check_oracle`). Without one,
        the parameters of both have the same shapes.
     3. Every mask is a bool tensor of its parameter's shape, and the parameter is zero where the mask is False. A mask
-       that was there before is cut and ordered as its parameter was; any other is 2:4.
+       that was there before is cut and ordered as its parameter was; any other has its pattern.
     4. Where the pass says that it modified nothing, tensors, masks and graph are the same.
 
     Messages name the pass.
@@ -60,11 +60,12 @@ def input_unchanged(program: Program, name: str) -> Iterator[None]:
         raise _mismatch(f"{name} changed the program that went into it.")
 
 
-def contents(program: Program) -> tuple[str, str, str, str, bool]:
-    """Values that equal programs share: fingerprints of tensors, masks and example inputs, code, training form."""
+def contents(program: Program) -> tuple[str, str, dict[str, str], str, str, bool]:
+    """Values that equal programs share: tensors, masks and example inputs as fingerprints, patterns, code, form."""
     inputs = {str(position): tensor for position, tensor in enumerate(program.example_inputs)}
     code = program.graph.python_code("self").src
-    return fingerprint(program.tensors()), fingerprint(program.masks), fingerprint(inputs), code, program.training
+    masks = fingerprint(program.masks), {name: program.pattern_of(name).text for name in program.masks}
+    return fingerprint(program.tensors()), *masks, fingerprint(inputs), code, program.training
 
 
 def _mismatch(text: str) -> NumericMismatchError:
@@ -136,8 +137,9 @@ def _check_masks(before: Program, result: PassResult, name: str) -> None:
         is_inherited = inherited is not None and torch.equal(mask, inherited)
         if had is not None and plan is not None and not is_inherited:
             raise _bad_mask(name, parameter, "was not cut and ordered as the plan cuts and orders its parameter")
-        if not is_inherited and not is_two_four(mask):
-            raise _bad_mask(name, parameter, "keeps more than 2 weights of 4 consecutive input channels")
+        pattern = result.program.pattern_of(parameter)
+        if not is_inherited and not has_pattern(pattern, mask):
+            raise _bad_mask(name, parameter, pattern.violation)
 
 
 def _bad_mask(name: str, parameter: str, problem: str) -> SparsityGateError:

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from prunec.compiler.cli.main import app
+from prunec.compiler.methods.catalogue import METHODS
 from prunec.runtime.devices import DEVICES, Device
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +101,11 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / name).exists(), name
     for name in re.findall(r"(?:compile|inspect|eval) (examples/\S+)", text):
         assert (ROOT / name.strip("`")).exists(), name
+
+
+def test_every_method_stands_in_its_document_with_its_papers() -> None:
+    lines = (ROOT / "docs/methods.md").read_text().splitlines()
+    rows = {line.split("`")[1]: line.replace("\\|", "|") for line in lines if line.startswith("| `")}
+    for name, method in METHODS.items():
+        assert name in rows, name
+        assert all(paper in rows[name] for paper in method.papers), name

@@ -53,14 +53,14 @@ def test_each_is_one_short_file() -> None:
 
 @pytest.mark.usefixtures("plugged")
 def test_a_criterion(project: Path, prunec: Prunec) -> None:
-    pipeline = 'prune-filters{ratio=0.5,criterion="taylor{per=sample}",samples=96}'
+    pipeline = 'prune-filters{ratio=0.5,criterion="gate-change{per=sample}",samples=96}'
     report, page = compiled(prunec, project, "-t", "cpu", "--pipeline", pipeline)
-    assert (report.pruning.criterion, report.pruning.samples) == ("taylor{per=sample}", 96)  # type: ignore[union-attr]
+    assert (report.pruning.criterion, report.pruning.samples) == ("gate-change{per=sample}", 96)  # type: ignore[union-attr]
     costs = report.ledger[1].macs_per_sample  # type: ignore[union-attr]
     # Each sample runs once more for its own gradient, which takes two runs' operations.
     assert costs.forward == costs.backward == 2 * report.macs.dense  # type: ignore[union-attr]
     assert report.pipeline == pipeline
-    assert "taylor{per=sample}" in page
+    assert "gate-change{per=sample}" in page
 
 
 @pytest.mark.usefixtures("plugged")
@@ -165,7 +165,7 @@ def test_doctor_lists_them(prunec: Prunec) -> None:
     listed: dict[str, Any] = json.loads(prunec("doctor", "--json").out)
     assert {(p["kind"], p["name"], p["package"], p["problem"]) for p in listed["plug_ins"]} == {
         ("step", "activation-sparsity", "prunec-examples", ""),
-        ("criterion", "taylor", "prunec-examples", ""),
+        ("criterion", "gate-change", "prunec-examples", ""),
         ("engine", "reference", "prunec-examples", ""),
         ("training hook", "slimming", "prunec-examples", ""),
         ("gate", "max_parameters", "prunec-examples", ""),
@@ -187,7 +187,7 @@ def test_one_that_cannot_be_imported_costs_its_own_names_only(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     plug_ins.cache_clear()
-    compiled(prunec, project, "-t", "cpu", "--pipeline", "prune-filters{ratio=0.5,criterion=taylor}")
+    compiled(prunec, project, "-t", "cpu", "--pipeline", "prune-filters{ratio=0.5,criterion=gate-change}")
     assert prunec("--help").code == prunec("doctor").code == 0
     for arguments, words in (
         (("--pipeline", "lost"), "The step 'lost' of broken can't be imported from nowhere:STEP"),

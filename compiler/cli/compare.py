@@ -107,7 +107,7 @@ def _latency(card: "RunCard") -> str:
 
 
 def _method(card: "RunCard") -> str:
-    kept = "" if card.kept_magnitude is None else f" (2:4 keeps {100 * card.kept_magnitude:.1f} % of magnitude)"
+    kept = "" if card.kept_magnitude is None else f" (masks keep {100 * card.kept_magnitude:.1f} % of magnitude)"
     return (card.method or "-") + kept
 
 

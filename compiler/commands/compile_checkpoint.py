@@ -24,6 +24,7 @@ from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_needs,
+    check_patterns,
     check_precision,
     check_pruning_files,
     check_recoveries,
@@ -109,6 +110,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()
     functions = frozenset(name for name in optimizers if ":" in name)
     early = tuple(sorted({options.early for options in recoveries} - {""}))
+    check_patterns(pipeline, job.target)
     check_precision(pipeline, job.target)
     check_needs(pipeline, config.data is not None)
     check_trained_choices(pipeline)

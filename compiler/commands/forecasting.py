@@ -31,9 +31,9 @@ from prunec.passes.branch_removal import remove_branches
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.fitted import FittedCosts
 from prunec.passes.costs.workload import Work
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.two_four import eligibility
 from prunec.passes.unknown import Unknown, reason_of
 from prunec.runtime.costs.roofline import RooflineCosts, roofline_costs
 from prunec.runtime.latency import LatencyComparison

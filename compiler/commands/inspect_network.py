@@ -11,8 +11,8 @@ from prunec.passes.cost import CONVENTION
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.group_summary import GroupSummary, macs_by_weight, summarise_group
+from prunec.passes.patterns.eligibility import LayerEligibility, eligibility, with_weights
 from prunec.passes.program import Program
-from prunec.passes.two_four import LayerEligibility, eligibility, with_weights
 from prunec.passes.whole_file import write_whole
 from prunec.runtime.target import Target
 

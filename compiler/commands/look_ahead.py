@@ -9,8 +9,8 @@ from prunec.passes.costs.counting import work_of, workload_of
 from prunec.passes.costs.workload import Work, Workload
 from prunec.passes.coupling import Coupling
 from prunec.passes.group_summary import macs_by_weight
+from prunec.passes.patterns.eligibility import LayerEligibility, eligibility
 from prunec.passes.program import Program
-from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown, reason_of
 from prunec.runtime.costs.roofline import Bound, Prediction, RooflineCosts, roofline_costs
 from prunec.runtime.target import Target

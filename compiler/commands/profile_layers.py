@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from prunec.compiler.commands.profile_subject import ProfileSubject
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import work_of
+from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import is_quantized
 from prunec.passes.unknown import Unknown
@@ -76,7 +77,7 @@ def _measured_ms(
 
 
 def _roofline(program: Program, target: Target, batch: int) -> CostModel | None:
-    masked = frozenset(program.masks) if target.sparse else frozenset[str]()
+    masked = program.masked_to(TWO_FOUR) if target.sparse else frozenset[str]()
     in_float = weights_in_float(program) if is_quantized(program.graph) else frozenset[str]()
     costs = roofline_costs(target, batch, masked, in_float)
     return None if isinstance(costs, Unknown) else costs

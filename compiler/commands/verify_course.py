@@ -31,7 +31,6 @@ _CHOSEN = ("none", "auto")
 #: What the aims of prunec's own steps count.
 _COUNTED = {
     PruneFilters.name: (*SAVED.values(), "filters removed"),
-    Sparsify.name: ("layers made 2:4",),
     Recover.name: ("epochs trained",),
     Calibrate.name: tuple(f"layers in {precision.upper()}" for precision in ON_GRIDS),
 }
@@ -147,10 +146,16 @@ def _row_claims(report: Report, stage: _Stage) -> Iterator[Claim]:
         yield rule(f"{path}.nonzero_weights <= those before", row.nonzero_weights <= before.nonzero_weights)
     if isinstance(row.aim, Unknown):
         return
-    yield Claim(f"{path}.aim is told", row.aim is not None, stage.step.name in _COUNTED)
-    if row.aim is not None and stage.step.name in _COUNTED:
-        yield rule(f"{path}.aim.what is {row.aim.what!r}", row.aim.what in _COUNTED[stage.step.name])
+    counted = _counted(stage.step)
+    yield Claim(f"{path}.aim is told", row.aim is not None, bool(counted))
+    if row.aim is not None and counted:
+        yield rule(f"{path}.aim.what is {row.aim.what!r}", row.aim.what in counted)
         yield from _aim_claims(report, stage, row.aim)
+
+
+def _counted(step: Step) -> tuple[str, ...]:
+    """What the aim of one of prunec's own steps may count; nothing where it has none."""
+    return (step.options.rule.pattern.counted,) if isinstance(step.options, Sparsify) else _COUNTED.get(step.name, ())
 
 
 def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
@@ -161,7 +166,8 @@ def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
         yield rule(f"{path}.asked is {options.epochs}, or what was trained", aim.asked in (options.epochs, aim.got))
         yield Claim(f"{path}.reason", aim.reason, "")
     if isinstance(options, Sparsify | Calibrate):
-        yield rule(f"{path}.got <= asked", aim.got <= aim.asked)
+        if not isinstance(options, Sparsify) or options.rule.pattern.n_of_m is not None:
+            yield rule(f"{path}.got <= asked", aim.got <= aim.asked)  # of weights whole units go, which may be more
         yield Claim(f"{path}.reason is told", bool(aim.reason), aim.got < aim.asked)
     pruning, pipeline = known(report.pruning), pipeline_of(report)
     is_alone = pipeline is not None and len(pipeline.of(PruneFilters)) == 1

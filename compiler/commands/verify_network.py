@@ -16,11 +16,10 @@ from prunec.passes.errors import InputError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import weights_sha256
 from prunec.passes.operators import WEIGHTED
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import is_quantized
-from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import eligibility, two_four_aim
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.onnx_sparsity import LayerSparsity, check_sparsity
 
@@ -108,12 +107,12 @@ def _branch_claims(bundle: Bundle) -> Iterator[Claim]:
     told = {row.name: row.removed_with for row in report.layers if row.removed_with is not None}
     gone = {layer_name(tensor): branch for tensor, branch in plan.gone.items()}
     yield rule("layers.*.removed_with are branches of the plan", set(told.values()) <= set(names))
-    if not _is_folded(report):
+    if not is_folded(report):
         expected = {row.name: gone[row.name] for row in report.layers if row.name in gone}
         yield Claim("layers, removed", told, expected)
 
 
-def _is_folded(report: Report) -> bool:
+def is_folded(report: Report) -> bool:
     """Whether weights may have got other names, and one to what was computed twice, as a fold gives them."""
     pipeline = pipeline_of(report)
     return pipeline is None or bool(pipeline.of(FoldParameters))
@@ -122,10 +121,10 @@ def _is_folded(report: Report) -> bool:
 def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The rows of layers: shapes, filters kept, what can be 2:4, and the nodes of the ONNX file."""
     report, layers = bundle.report, unique_layers(program)
-    rows, is_folded = report.compiled_layers, _is_folded(report)
+    rows, folded = report.compiled_layers, is_folded(report)
     found = [(layer.operator, layer.shape) for layer in layers]
     told = [(row.operator, row.compiled_shape) for row in rows]
-    if is_folded and len(rows) != len(layers):
+    if folded and len(rows) != len(layers):
         yield Claim("layers, shapes", sorted(set(told)), sorted(set(found)))
         return
     yield Claim("layers, shapes", told, found)
@@ -136,7 +135,7 @@ def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
         nodes.setdefault(node.layer, []).append(node)
     for row, layer in zip(rows, layers, strict=False):
         # Of a tied weight model.pt2 has one name, and of a computed one none.
-        if not is_folded and layer.weight in tensors and uses[layer.weight] == 1:
+        if not folded and layer.weight in tensors and uses[layer.weight] == 1:
             yield Claim(f"layer {row.name}: name", row.name, layer.name)
         yield Claim(f"layer {row.name}: kept", row.kept, layer.shape[0])
         dense_ms, sparse_ms = known(row.dense_ms), known(row.sparse_ms)
@@ -144,9 +143,8 @@ def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
             yield Claim(f"layer {row.name}: gain", row.gain, dense_ms / sparse_ms)
         if (sparsity := known(row.sparsity)) is not None:
             yield Claim(f"layer {row.name}: eligible", sparsity.eligible, can_be[layer.weight].eligible)
-        if not is_folded:
+        if not folded:
             yield from _node_claims(report, row, can_be[layer.weight].reason, nodes.get(row.name, []))
-    yield from _aims(report, program)
 
 
 def _uses(program: Program) -> dict[str, int]:
@@ -169,19 +167,6 @@ def _node_claims(report: Report, row: LayerPart, reason: str, nodes: Sequence[La
         yield Claim(f"layer {row.name}: reason", sparsity.reason, reason or ("" if node.valid else node.reason))
         yield Claim(f"layer {row.name}: likely_to_gain", sparsity.likely_to_gain, node.likely_to_gain)
         yield Claim(f"layer {row.name}: gain_rule", sparsity.gain_rule, node.gain_rule)
-
-
-def _aims(report: Report, program: Program) -> Iterator[Claim]:
-    """What masking was asked for, and reached: no step after it changes which layers can be 2:4."""
-    pipeline, rows = pipeline_of(report), known(report.steps) or ()
-    if pipeline is None or not is_own(pipeline) or _is_folded(report) or len(rows) != len(pipeline.steps) + 1:
-        return
-    for number, (step, row) in enumerate(zip(pipeline.steps, rows[1:], strict=True), start=1):
-        if isinstance(step.options, Sparsify) and row.aim is not None and not isinstance(row.aim, Unknown):
-            aim = two_four_aim(eligibility(program, step.options.ignore))
-            yield Claim(f"steps.{number}.aim", (row.aim.asked, row.aim.got), (aim.asked, aim.got))
-            if is_this_version(report):
-                yield Claim(f"steps.{number}.aim.reason", row.aim.reason, aim.reason)
 
 
 def _dense_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:

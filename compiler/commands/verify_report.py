@@ -8,11 +8,13 @@ from prunec.compiler.commands.verify_calibration import calibration_claims
 from prunec.compiler.commands.verify_checks import NAMED, refuse
 from prunec.compiler.commands.verify_claims import figure_claims
 from prunec.compiler.commands.verify_course import course_claims
+from prunec.compiler.commands.verify_masks import mask_claims
 from prunec.compiler.commands.verify_network import NOT_CHECKED, names_in_program, network_claims
 from prunec.compiler.report.nulls import NOT_RECORDED
 from prunec.passes.errors import InputError, SparsityGateError
+from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.patterns.unit_masks import holds_mask
 from prunec.passes.program import Program
-from prunec.passes.two_four import is_two_four
 from prunec.passes.two_four_words import two_four_words
 from prunec.passes.unknown import Unknown, known
 from prunec.runtime.onnx_sparsity import check_sparsity, weight_states
@@ -26,7 +28,7 @@ def check_claims(bundle: Bundle, program: Program) -> str:
     """
     report = bundle.report
     claims = [*network_claims(bundle, program), *figure_claims(report), *course_claims(report)]
-    claims += calibration_claims(report, program)
+    claims += [*calibration_claims(report, program), *mask_claims(report, program)]
     told = [claim for claim in claims if not isinstance(claim.told, Unknown) and claim.found != NOT_CHECKED]
     refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if not c.holds])
     older = dict.fromkeys(claim.path for claim in claims if claim.told == NOT_RECORDED)
@@ -37,7 +39,7 @@ def check_claims(bundle: Bundle, program: Program) -> str:
 
 
 def check_two_four(bundle: Bundle, program: Program) -> str:
-    """Say that the layers that the report says are 2:4 are so in the ONNX model, and no others, and the masks hold.
+    """Say that the layers that the report says are 2:4 are so in the ONNX model, and no others, and all masks hold.
 
     Raises:
         SparsityGateError: A layer isn't 2:4 that is said to be, or a mask doesn't hold.
@@ -54,11 +56,11 @@ def check_two_four(bundle: Bundle, program: Program) -> str:
     tensors, masks = program.tensors(), program.masks
 
     def holds(name: str, weight: Tensor) -> bool:
-        return weight.shape == masks[name].shape and not bool(weight[~masks[name]].any()) and is_two_four(weight)
+        return holds_mask(weight, masks[name], program.pattern_of(name))
 
     for name, present in names_in_program(masks, program, holds).items():
         if present is None or not holds(name, tensors[present]):
             raise SparsityGateError(f"the mask of {name} in model.pt2 doesn't hold")
-    if program.masks and not claimed:
-        raise InputError(f"model.pt2 has {len(program.masks)} masks, which the report's layers don't tell of")
+    if (two_four := program.masked_to(TWO_FOUR)) and not claimed:
+        raise InputError(f"model.pt2 has {len(two_four)} masks of 2:4, which the report's layers don't tell of")
     return f"{two_four_words(weight_states(layers))}, as the report says"

@@ -11,6 +11,7 @@ from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.oracle import OracleReport
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.quantization.placement import LayerPrecision
+from prunec.passes.sparsify import Sparsify
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,21 @@ class Permuted:
 
 @dataclass(frozen=True)
 class Sparsified:
-    """The facts of a masking to 2:4: the share of its magnitude that the mask keeps, by layer."""
+    """The facts of a masking.
 
+    Attributes:
+        options: The options that were followed.
+        retained_magnitude: Share of its magnitude that the mask keeps, by layer.
+        weights: Number of weights of the layers that can carry the pattern.
+        masked: Number of those that are masked, by this step or before.
+        wanted: Number that were asked for.
+    """
+
+    options: Sparsify
     retained_magnitude: Mapping[str, float]
+    weights: int
+    masked: int
+    wanted: float
 
 
 @dataclass(frozen=True)

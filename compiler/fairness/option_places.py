@@ -58,9 +58,9 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
     "sparsify": {
         "sparsify": _STRUCTURE,
         "pattern": COMPRESSION,
-        "criterion": METHOD,
-        "ignore": METHOD,
+        **dict.fromkeys(("criterion", "ratio", "ratio_of_rest", "until", "allocation", "ignore"), METHOD),
         "samples": PRUNING,
+        "seed": _CHANCE,
     },
     "calibrate": {
         **dict.fromkeys(("calibrate", "method", "percentile", "samples", "keep"), COMPRESSION),

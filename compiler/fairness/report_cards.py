@@ -162,7 +162,7 @@ def _pattern(entry: LedgerEntryPart) -> str:
 
 
 #: Options of a method that are told in short.
-_TOLD = ("criterion", "ratio", *GOALS)
+_TOLD = ("criterion", "ratio", "ratio_of_rest", "until", *GOALS)
 
 
 def _method(stages: ChainStages) -> str | None:
@@ -178,7 +178,7 @@ def _method(stages: ChainStages) -> str | None:
 
 
 def _kept_magnitude(report: Report) -> float | None:
-    """The share of the absolute weights that 2:4 kept, in the mean over its layers."""
+    """The share of the absolute weights that masks kept, in the mean over their layers."""
     layers = [sparsity for layer in report.layers if (sparsity := known(layer.sparsity)) is not None]
     kept = [share for layer in layers if (share := known(layer.retained_magnitude)) is not None]
     return sum(kept) / len(kept) if kept else None

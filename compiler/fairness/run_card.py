@@ -125,7 +125,8 @@ class RunCard(CardPart):
         architecture_sha256: Fingerprint of it; where both runs have one it decides.
         base: Name of the dense weights; "scratch" for a network that was trained from random ones.
         base_sha256: Fingerprint of them; where both runs have one it decides.
-        structure: What was removed: "filters" where a card doesn't say otherwise, "2:4", "filters, 2:4", "none".
+        structure: What was removed: "filters" where a card doesn't say otherwise, "2:4", "elements", "filters, 2:4"
+            and the like, "none".
         compression: All options of the structure by ``STEP.OPTION``.
         base_options: All options of steps that change the dense weights, likewise.
         task_options: All options of steps that change the task, likewise.
@@ -134,7 +135,7 @@ class RunCard(CardPart):
         zero_fraction: Share of zeros among the compiled network's parameters.
         method: What is compared, in short: the criterion, and how much of what it removes.
         method_options: All options of it by ``STEP.OPTION``.
-        kept_magnitude: Share of the absolute weights that 2:4 kept, in the mean over layers.
+        kept_magnitude: Share of the absolute weights that masks kept, in the mean over layers.
         undeclared: Options that state no place in a comparison, by ``STEP.OPTION``.
         without_effect: Options that change nothing in what is compared.
         pretraining: Training of the dense network.

@@ -7,8 +7,11 @@ from typing import ClassVar
 from prunec.compiler.gates.gate import Asked, Foreseen, Gate, untimed
 from prunec.compiler.gates.own_gates import MaxDropPoints
 from prunec.compiler.report.layer_choice_words import layer_choice, loss_words
+from prunec.compiler.report.masking_words import theoretical_masks, theoretical_words
 from prunec.compiler.report.report import Report
-from prunec.passes.errors import AccuracyGateError, LatencyGateError, MissingDependencyError
+from prunec.passes.errors import AccuracyGateError, LatencyGateError, MissingDependencyError, SparsityGateError
+from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown, known
 
 #: Points of accuracy that may be lost without a word.
@@ -108,6 +111,28 @@ class VendorSupport:
 
 
 @dataclass(frozen=True)
+class MasksRunFaster:
+    """Every mask is one that the target has kernels for."""
+
+    limit: float = 1
+    name: ClassVar[str] = "masks_run_faster"
+    exit_code: ClassVar[int] = SparsityGateError.exit_code
+    label: ClassVar[str] = "masks that the target has kernels for"
+    unit: ClassVar[str] = ""
+
+    def value(self, report: Report) -> float | Unknown:
+        """1 where there is no other mask, else 0."""
+        return report.masking if isinstance(report.masking, Unknown) else float(not theoretical_masks(report))
+
+    def foreseen(self, asked: Asked) -> Foreseen | None:
+        """Whether a step masks to a pattern that no target has kernels for."""
+        others = [step.pattern for step in asked.pipeline.of(Sparsify) if step.pattern != TWO_FOUR]
+        if not others:
+            return None
+        return Foreseen(f"no target has kernels for {others[0]}.", "Leave out --strict, or mask to 2:4.", fails=True)
+
+
+@dataclass(frozen=True)
 class _Doubt:
     """A gate that is there without being asked for, names of gates that cover it, and its failure in words."""
 
@@ -154,6 +179,10 @@ def _outside(report: Report, _: float) -> str:
     return str(known(engine.outside_support)).removesuffix(".")
 
 
+def _theoretical(report: Report, _: float) -> str:
+    return "; ".join(theoretical_words(part, report.target) for part in theoretical_masks(report))
+
+
 _DOUBTS = (
     _Doubt(
         MaxDropPoints(UNASKED_DROP_POINTS),
@@ -165,6 +194,7 @@ _DOUBTS = (
     _Doubt(MaxAskedMsRatio(), frozenset({MaxAskedMsRatio.name}), _over_ms),
     _Doubt(CalibrationLimitMet(), frozenset({CalibrationLimitMet.name}), _over_limit),
     _Doubt(VendorSupport(), frozenset({VendorSupport.name}), _outside),
+    _Doubt(MasksRunFaster(), frozenset({MasksRunFaster.name}), _theoretical),
 )
 
 

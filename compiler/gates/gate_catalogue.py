@@ -7,6 +7,7 @@ from typing import Any
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.gates.doubts import (
     CalibrationLimitMet,
+    MasksRunFaster,
     MaxAskedMsRatio,
     MinAskedSpeedupPercent,
     NotSlower,
@@ -42,6 +43,7 @@ _OWN = (
     MaxAskedMsRatio,
     CalibrationLimitMet,
     VendorSupport,
+    MasksRunFaster,
 )
 #: Exit codes that a gate may have: 0 is success, 1 a bug of prunec, and shells give those above.
 _EXIT_CODES = range(2, 126)

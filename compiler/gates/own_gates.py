@@ -17,6 +17,8 @@ from prunec.passes.errors import (
     SparsityGateError,
     UsageError,
 )
+from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import Unknown, known
 
 MAX_ONNX_VS_TORCH_RELATIVE_ERROR = 1e-4
@@ -230,7 +232,9 @@ class RequireSparsePercent:
 
 
 def _may_sparsify(step: Step) -> bool:
-    return step.name == "sparsify" or step.name not in OWN_STEPS or bool(getattr(step.options, "hooks", ""))
+    if isinstance(step.options, Sparsify):
+        return step.options.pattern == TWO_FOUR
+    return step.name not in OWN_STEPS or bool(getattr(step.options, "hooks", ""))
 
 
 def _final_accuracy(report: Report) -> float | Unknown:

@@ -24,10 +24,15 @@ class Method:
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
             one ranking.
+        pattern: What is masked together, of methods that mask, where the target asks for no 2:4.
         hooks: Training hooks of its regime, which trains before it prunes; empty for none.
         regime_share: Share of the epochs that the regime has; the rest retrains what is left.
         regime_schedule: Learning rate of the regime.
         regime_cost: Length of the regime in the paper, in words.
+        level_share: Share of the weights left that each of several levels masks and trains; 0 for one level.
+        level_schedule: Learning rate of every level's training, which may go back to an earlier epoch; empty for the
+            recipe's.
+        paper: Where its order of steps is from, where that isn't its criterion's or regime's paper.
     """
 
     name: str
@@ -35,16 +40,21 @@ class Method:
     criterion: str
     structure: Structure = "filters"
     allocation: Allocation = "auto"
+    pattern: str = "elements"
     hooks: str = ""
     regime_share: float = 1 / 3
     regime_schedule: str = "constant:1e-3"
     regime_cost: str = ""
+    level_share: float = 0.0
+    level_schedule: str = ""
+    paper: str = ""
 
     @property
     def papers(self) -> tuple[str, ...]:
-        """The papers that it is from: its regime's, and its criterion's where that isn't what a regime decided."""
+        """The papers that it is from: its own, its regime's and its criterion's, where these name any."""
         sources = [*load_hooks(self.hooks), resolve(self.criterion)]
-        return tuple(dict.fromkeys(paper for source in sources if (paper := getattr(source, "paper", ""))))
+        named = [self.paper, *(getattr(source, "paper", "") for source in sources)]
+        return tuple(dict.fromkeys(filter(None, named)))
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -56,13 +66,15 @@ class Method:
     def needs(self) -> str:
         """The data that it takes: "labels", "inputs" or "nothing"."""
         needs = frozenset(resolve(self.criterion).needs)
-        if self.hooks or needs & {"labels", "gradients"}:
+        if self.hooks or self.level_share or needs & {"labels", "gradients"}:
             return "labels"
         return "inputs" if needs & {"inputs", "outputs"} else "nothing"
 
     @property
     def cost(self) -> str:
         """What choosing costs beside the retraining, in words."""
+        if self.level_share:
+            return f"a training for every {self.level_share:.0%} of the weights left"
         if self.hooks:
             return f"{self.regime_share:.0%} of the epochs; {self.regime_cost}" if self.regime_cost else "a training"
         needs = frozenset(resolve(self.criterion).needs)

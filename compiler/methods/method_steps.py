@@ -1,7 +1,8 @@
 """The steps that a method is made of, for a target and a project's recipe tables. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil, log1p
 from typing import Any
 
 from prunec.compiler.methods.method import Method
@@ -9,14 +10,18 @@ from prunec.compiler.pipeline.own_steps import CALIBRATE, DEFAULT_EPOCHS, step_k
 from prunec.compiler.pipeline.pipeline import make_step
 from prunec.compiler.pipeline.recipe import RecipeStep, underscored
 from prunec.compiler.pipeline.step_kind import Tables
+from prunec.compiler.recovery.schedules import WEIGHT_REWINDING
 from prunec.passes.allocation.goals import GOALS
 from prunec.passes.errors import UsageError
+from prunec.passes.ratios import exact
 from prunec.runtime.target import Target
 
 _PRUNE, _MASK, _TRAIN = "prune-filters", "sparsify", "recover"
 _TWO_FOUR = "2:4"
 #: Share of the weights that is masked where nothing is asked for.
 DEFAULT_SHARE = 0.5
+#: What a number of levels may exceed a whole number by.
+_NOISE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ def method_steps(method: Method, tables: Tables, target: Target, has_data: bool)
         parts += [_Part(name, table=given.get(name, {})) for name in ("permute", _MASK)]
     before, after = _epochs(method, given)
     steps = [*_regime(method, before, given), *parts]
-    if has_data and after:
+    if method.level_share:
+        steps = _levels(method, parts[0], after, given)
+    elif has_data and after:
         steps.append(
             _Part(_TRAIN, {"epochs": after}, {k: v for k, v in given.get(_TRAIN, {}).items() if k != "epochs"})
         )
@@ -78,6 +85,31 @@ def _regime(method: Method, epochs: int, given: Mapping[str, Mapping[str, object
         yield _Part(_TRAIN, own, {k: v for k, v in given.get(_TRAIN, {}).items() if k not in own})
 
 
+def _levels(method: Method, mask: _Part, epochs: int, given: Mapping[str, Mapping[str, Any]]) -> list[_Part]:
+    """The levels of iterative masking, each with its training; the last masks what is left of the share."""
+    table = given.get(_TRAIN, {})
+    own: dict[str, object] = {"epochs": epochs}
+    if method.level_schedule:
+        own["schedule"] = method.level_schedule
+    if method.level_schedule == WEIGHT_REWINDING and not table.get("early"):
+        raise UsageError(
+            f"The method {method.name} goes back to the weights of an early epoch, and no checkpoint of it is named.",
+            hint='Name it in prunec.toml: early = "epoch10.pt" under [recipe.recover].',
+        )
+    until = {**mask.options, **mask.table}.get("ratio", DEFAULT_SHARE)
+    if not isinstance(until, int | float):
+        raise UsageError(f"The method {method.name} masks one share, and the ratio is {until!r}.", hint="Say 0.9.")
+    count = max(1, ceil(log1p(-exact(until)) / log1p(-method.level_share) - _NOISE))
+    level = {"ratio_of_rest": method.level_share, "until": until}
+    masked = replace(
+        mask,
+        options={**{k: v for k, v in mask.options.items() if k != "ratio"}, **level},
+        table={k: v for k, v in mask.table.items() if k != "ratio"},
+    )
+    trained = _Part(_TRAIN, own, {k: v for k, v in table.items() if k not in own})
+    return [masked, trained] * count
+
+
 def _filter_parts(method: Method, given: Mapping[str, Mapping[str, object]]) -> list[_Part]:
     own = {"criterion": method.criterion, "allocation": method.allocation}
     return [_Part(_PRUNE, own, given.get(_PRUNE, {}))]
@@ -99,7 +131,7 @@ def _weight_parts(method: Method, given: Mapping[str, Mapping[str, object]], tar
                 hint=f"Leave it out, or compile for {target.device}-dense-{target.precision}.",
             )
         return [_Part(_MASK, own | {"pattern": _TWO_FOUR}, given.get(_MASK, {}))]
-    own |= {"pattern": "elements", "ratio": goals.get("ratio", DEFAULT_SHARE)}
+    own |= {"pattern": method.pattern, "ratio": goals.get("ratio", DEFAULT_SHARE)}
     own |= {} if method.allocation == "auto" else {"allocation": method.allocation}
     return [_Part(_MASK, own, given.get(_MASK, {}))]
 

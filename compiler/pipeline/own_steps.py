@@ -7,6 +7,7 @@ from prunec.compiler.pipeline.step_kind import After, Needs, StepKind, Tables, n
 from prunec.passes.allocation.goals import GOALS
 from prunec.passes.errors import MissingDependencyError
 from prunec.passes.notation import REPEAT, is_name
+from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.plugins import Catalogue
 from prunec.runtime.target import Target
 
@@ -18,8 +19,8 @@ DEFAULT_SPEEDUP = 2.0
 DEFAULT_EPOCHS = 20
 _LOST_FOR_GOOD = "after the last finetune cost accuracy that nothing wins back"
 _MEASURED_ON = "what it changes is what the batch norms' statistics are measured on"
-_SHIFTED = "removing channels shifts the fours of input channels that"
-_TORN = "so that it is 2:4 no more"
+_SHIFTED = "removing channels shifts the groups of input channels that"
+_TORN = "so that it has its pattern no more"
 _RANGES_OF = "ranges are those of the network that is deployed, and its grids fit no other weights"
 
 
@@ -86,10 +87,10 @@ _OWN = (
         name="sparsify",
         options="prunec.passes.sparsify:Sparsify",
         runs="prunec.compiler.stages.pass_steps:sparsify",
-        summary="mask weights to 2:4",
+        summary="mask weights: 2:4, single ones, blocks and other patterns",
         after=(
             After("prune-filters", f"{_SHIFTED} a mask was made for, {_TORN}"),
-            After("permute", f"another order of the channels tears the fours of a mask apart, {_TORN}"),
+            After("permute", f"another order of the channels tears the groups of a mask apart, {_TORN}"),
         ),
         needs=_criterion_needs,
         accuracy="sparse",
@@ -147,6 +148,11 @@ STEPS = Catalogue("step", "prunec.steps", dict.fromkeys(OWN_STEPS, f"{__name__}:
 ACCURACY_STAGES = ("dense", *(kind.accuracy for kind in _OWN if kind.accuracy), "exported", "engine")
 
 
+def _masks_anywhere(name: str, tables: Tables) -> bool:
+    """Whether a table is of masks that no target asks for, and every target takes."""
+    return name == "sparsify" and str(tables[name].get("pattern", TWO_FOUR)) != TWO_FOUR
+
+
 def step_kind(name: str) -> StepKind:
     """The kind of step of a name.
 
@@ -184,16 +190,17 @@ def _problem(name: str, kind: object) -> str:
 def steps_of_recipe(tables: Tables, target: Target, has_data: bool) -> dict[str, str]:
     """The steps that run where a recipe doesn't list them, in their order, each with what decides that.
 
-    Filters are pruned; channels are permuted and weights masked where the target asks for 2:4, and not elsewhere; the
-    network is retrained where there are data, and calibrated for a target on grids. Of other steps those with a table
-    run.
+    Filters are pruned; channels are permuted and weights masked to 2:4 where the target asks for it, and not elsewhere;
+    the network is retrained where there are data, and calibrated for a target on grids. Of other steps, and of masks of
+    other patterns, those with a table run.
     """
     order = list(_OWN)
     for kind in (step_kind(name) for name in tables if name not in OWN_STEPS):
         places = [position for position, other in enumerate(order) if other.name == kind.place]
         order.insert(places[0] if places else len(order), kind)
     by_target = (*_OF_SPARSE_TARGETS, CALIBRATE)
-    decided = {name: f"table [recipe.{name}]" for name in tables if name not in by_target}
+    by_table = [name for name in tables if name not in by_target or _masks_anywhere(name, tables)]
+    decided = {name: f"table [recipe.{name}]" for name in by_table}
     decided |= {"prune-filters": "default"} | ({"recover": "default"} if has_data else {})
     decided |= dict.fromkeys(_OF_SPARSE_TARGETS, "target") if target.sparse else {}
     decided |= {CALIBRATE: "target"} if target.on_grids else {}

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from prunec.calibration.places import tensor_names
 from prunec.compiler.recovery.attached_hooks import AttachedHooks
 from prunec.compiler.recovery.optimizer_kinds import KINDS, OwnOptimizer
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import UsageError
-from prunec.passes.graphs import calls, operator_name
+from prunec.passes.graphs import calls, operator_name, tensor_names
 from prunec.passes.program import Program
 from prunec.passes.user_calls import call_user_code
 

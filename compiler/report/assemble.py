@@ -9,7 +9,7 @@ from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.outcome import ControlRun, Outcome
-from prunec.compiler.facts.pass_facts import Calibrated, Permuted, Pruned
+from prunec.compiler.facts.pass_facts import Calibrated, Permuted, Pruned, Sparsified
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
@@ -21,6 +21,7 @@ from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.cost_report import costs_part, timed_part, with_time_asked
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
+from prunec.compiler.report.masking_part import MaskingPart
 from prunec.compiler.report.method_parts import compression_groups, source_parts
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION
@@ -60,6 +61,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         latency_cpu=Unknown("not measured yet."),
         pretraining=_pretraining(request),
         pruning=_NOTHING_PRUNED if pruned is None else _pruning(request, pruned, history, ledger),
+        masking=tuple(MaskingPart.of_fact(fact, request.target) for fact in facts_of(history, Sparsified)),
         permutation=Unknown(NOT_PERMUTED) if permuted is None else network_parts.PermutationPart.of(permuted),
         recovery=_recovery(request, history, ledger),
         runs=runs,

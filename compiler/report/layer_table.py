@@ -11,9 +11,9 @@ from prunec.passes.applying import as_rewritten
 from prunec.passes.branch_removal import branch_of_layers
 from prunec.passes.cost import Layer
 from prunec.passes.costs.counting import work_of
+from prunec.passes.patterns.eligibility import LayerEligibility, eligibility
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
-from prunec.passes.two_four import LayerEligibility, eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.roofline import Prediction, roofline_costs, weights_in_float
 from prunec.runtime.onnx_sparsity import LayerSparsity

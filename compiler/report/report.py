@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.ledger_part import LedgerEntryPart
+from prunec.compiler.report.masking_part import MaskingPart
 from prunec.compiler.report.method_parts import SourcePart
 from prunec.compiler.report.nulls import (
     NOT_RECORDED,
@@ -56,6 +57,7 @@ class Report(Part):
     latency_cpu: Maybe[engine_parts.LatencyPart] = NOT_RECORDED
     pretraining: training_parts.PretrainingPart
     pruning: Maybe[network_parts.PruningPart]
+    masking: Maybe[tuple[MaskingPart, ...]] = NOT_RECORDED
     permutation: Maybe[network_parts.PermutationPart] = NOT_RECORDED
     recovery: Maybe[training_parts.RecoveryPart]
     runs: tuple[training_parts.RunPart, ...]

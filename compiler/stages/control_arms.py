@@ -147,6 +147,7 @@ def _from_scratch(main: StepInput) -> tuple[Program, str]:
     if program is None:
         program = reinitialised_program(compiled, main.seed)
     program.masks = {name: mask.clone() for name, mask in compiled.masks.items()}
+    program.patterns = dict(compiled.patterns)
     program.apply_masks()
     return program, note
 

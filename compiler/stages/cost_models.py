@@ -13,9 +13,10 @@ from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.layers import check_dense
 from prunec.passes.errors import UsageError
+from prunec.passes.patterns.eligibility import eligibility
+from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import eligibility
 from prunec.passes.unknown import Unknown
 from prunec.runtime.costs.cost_file import check_key, read_costs
 from prunec.runtime.costs.measuring import measure_costs
@@ -79,7 +80,7 @@ def known_costs(request: Request, state_folder: Path | None = None) -> Costs | U
 def _sparse_weights(request: Request) -> frozenset[str]:
     """Names of the weights that the pipeline puts 2:4 on, at widths that can hold it."""
     steps = request.pipeline.of(Sparsify) if request.target.sparse else []
-    layers = (layer for step in steps for layer in eligibility(request.dense, step.ignore))
+    layers = (e for step in steps if step.pattern == TWO_FOUR for e in eligibility(request.dense, step.ignore))
     return frozenset(layer.weight for layer in layers if layer.asked)
 
 

@@ -34,6 +34,7 @@ from prunec.compiler.stages.request_checks import (
     check_controls,
     check_limit,
     check_needs,
+    check_patterns,
     check_precision,
     check_pruning_files,
     check_recoveries,
@@ -155,6 +156,7 @@ def _check(request: Request) -> None:
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_trained_choices(request.pipeline)
+    check_patterns(request.pipeline, request.target)
     check_precision(request.pipeline, request.target)
     check_limit(request.pipeline, 0 if request.data is None else len(request.data.validation))
     check_pruning_files(request.pipeline, settings)

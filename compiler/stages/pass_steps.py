@@ -23,17 +23,18 @@ from prunec.passes.errors import NumericMismatchError, SparsityGateError, Unsupp
 from prunec.passes.feeding import sample_count
 from prunec.passes.fold import FoldParameters
 from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
+from prunec.passes.patterns.unit_masks import holds_mask
 from prunec.passes.permute import Permute
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import is_two_four
 
 #: Samples per batch where gradients are taken.
 _BATCH = 64
 _BY_PLAN = "the plan {} says which filters stay: no criterion was asked."
 _NOTHING_TO_FOLD = "no weight of the network is computed: nothing was folded."
 _NO_BETTER_ORDER = "no order of channels was found in which 2:4 keeps more magnitude: all keep theirs."
+_EMPTIED = "no weight is left in {}: what reaches the layers behind no longer depends on the input there."
 _NO_BATCH_NORMS = "the network has no batch norm with running statistics: nothing was measured."
 
 
@@ -86,20 +87,24 @@ def permute(options: Permute, given: StepInput) -> StepOutput:
 
 
 def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
-    """Mask to 2:4."""
+    """Mask weights to a pattern."""
     criterion = criterion_text(options.criterion)
     given.request.settings.progress.stage(f"sparsify to {options.pattern} by {criterion}")
-    evidence = evidence_of(options, given) if options.needs - {"inputs"} else None
-    if "inputs" in options.needs:
+    options = replace(options, seed=given.seed if options.seed is None else options.seed)
+    measured_first = options.needs - ({"inputs"} if options.is_sequential else set())
+    evidence = evidence_of(options, given) if measured_first else None
+    if options.is_sequential:
         inputs = calibration_inputs(given.batches(options.samples), options.samples)
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), sample_count(inputs)
     else:
         result, samples = options.run(given.program, evidence), 0
     cost = _evidence_cost(given.program, evidence, samples)
     check_masks(result.program)
-    layers = [layer for layer in result.stats["layers"] if layer["eligible"]]
-    fact = Sparsified({layer["layer"]: layer["retained_magnitude"] for layer in layers})
-    return StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim)
+    stats, emptied = result.stats, ", ".join(result.stats["emptied"])
+    retained = {layer["layer"]: layer["retained_magnitude"] for layer in stats["layers"] if layer["eligible"]}
+    fact = Sparsified(options, retained, stats["weights"], stats["masked"], stats["wanted"])
+    output = StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim, options=options)
+    return replace(output, note=_EMPTIED.format(emptied) if emptied else "")
 
 
 def reestimate(options: ReestimateBatchNorm, given: StepInput) -> StepOutput:
@@ -141,12 +146,14 @@ def _evidence_cost(program: Program, evidence: Evidence | None, run_through: int
 
 
 def check_masks(program: Program) -> None:
-    """Raise `SparsityGateError` where a masked weight isn't 2:4."""
+    """Raise `SparsityGateError` where a masked weight doesn't hold its mask, or that its pattern."""
     parameters = program.parameters()
-    for name in program.masks:
-        if not is_two_four(parameters[name]):
+    for name, mask in program.masks.items():
+        pattern = program.pattern_of(name)
+        if not holds_mask(parameters[name], mask, pattern):
             raise SparsityGateError(
-                f"{name} was masked to 2:4 and isn't any more.", hint="This is a bug of prunec; please report it."
+                f"{name} was masked to {pattern.text} and isn't any more.",
+                hint="This is a bug of prunec; please report it.",
             )
 
 

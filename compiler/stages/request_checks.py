@@ -20,6 +20,8 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.errors import InputError, UsageError, did_you_mean
+from prunec.passes.patterns.pattern import TWO_FOUR
+from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
 from prunec.runtime.costs.cost_file import read_costs
@@ -108,6 +110,34 @@ def check_precision(pipeline: Pipeline, target: Target) -> None:
         raise UsageError(
             f"Target {target} computes on grids, and the pipeline has no {CALIBRATE}.",
             hint=f"Add {CALIBRATE} as its last step, or compile for another precision.",
+        )
+
+
+def check_patterns(pipeline: Pipeline, target: Target) -> None:
+    """Refuse before any work masks and orders of channels that no kernel of the target would read.
+
+    Raises:
+        UsageError: Weights are masked to 2:4 and the device has no sparse tensor cores, the target asks for 2:4 and all
+            masks are of other patterns, or channels are put in an order for such.
+    """
+    patterns = [options.pattern for options in pipeline.of(Sparsify)]
+    if TWO_FOUR in patterns and not target.info.sparse_tensor_cores:
+        raise UsageError(
+            f"The pipeline masks weights to 2:4, and {target.info.title} has no sparse tensor cores.",
+            hint="Compile for a device that has them (prunec targets), or mask without a gain in time, as by "
+            "sparsify{pattern=elements,ratio=0.5}.",
+        )
+    if not patterns or TWO_FOUR in patterns:
+        return
+    if target.sparse:
+        raise UsageError(
+            f"Target {target} asks for 2:4, and the pipeline masks to {patterns[0]} alone.",
+            hint=f"Use pattern=2:4, or compile for {target.device}-dense-{target.precision}.",
+        )
+    if pipeline.of(Permute):
+        raise UsageError(
+            f"permute puts channels in an order for 2:4, and the pipeline masks to {patterns[0]} alone.",
+            hint="Leave permute out.",
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunec.passes.allocation.budgets import MACS, Budget, budgets_of, latency, out_of_reach, quantities
+from prunec.passes.allocation.by_error import Needs, by_error, needs_of
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
@@ -24,7 +25,7 @@ from prunec.passes.costs.counting import workload_of
 from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits, SizesUnits
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, exact
 
@@ -37,7 +38,7 @@ class Allocated:
     """Widths that were chosen for goals.
 
     Attributes:
-        allocation: How they were chosen: "uniform", "global", "greedy" or "balanced".
+        allocation: How they were chosen: "uniform", "global", "greedy", "balanced" or "provable".
         widths: Units kept in each prunable group, int64 (groups,).
         importance_lost: Share of the importance of all units that is lost; None where the criterion only selects, or
             gives scores that are not finite.
@@ -84,6 +85,7 @@ class Allocator:
         costs: The cost model; None where only MACs and parameters count.
         criterion: The criterion.
         scores: Its scores of the groups that are pruned, by their position; none where it only selects.
+        needs: The units that these groups need for an error; none where the criterion doesn't say.
     """
 
     scope: Scope
@@ -92,6 +94,7 @@ class Allocator:
     costs: CostModel | None
     criterion: Criterion
     scores: Scores
+    needs: Needs
 
     @classmethod
     def of(
@@ -107,11 +110,14 @@ class Allocator:
         criterion = unit_criterion(options.criterion, options.name)
         evidence = evidence_for(criterion, program, evidence, options.seed or 0)
         scope = Scope.of(program, options)
+        groups = dict(zip(scope.positions, scope.groups, strict=True))
         scores: Scores = {}
+        needs: Needs = {}
         if isinstance(criterion, ScoresUnits):
-            groups = zip(scope.positions, scope.groups, strict=True)
-            scores = {position: scores_of(criterion, group, evidence) for position, group in groups}
-        return cls(scope, options.rounding, workload_of(program, scope.coupling), costs, criterion, scores)
+            scores = {position: scores_of(criterion, group, evidence) for position, group in groups.items()}
+        if isinstance(criterion, SizesUnits):
+            needs = {position: needs_of(criterion, group, evidence) for position, group in groups.items()}
+        return cls(scope, options.rounding, workload_of(program, scope.coupling), costs, criterion, scores, needs)
 
     @cached_property
     def importance(self) -> Importance:
@@ -178,7 +184,7 @@ class Allocator:
 
         Raises:
             UsageError: A goal is out of reach, or needs a cost model and there is none, or the allocation compares
-                groups by scores that the criterion doesn't give.
+                groups by scores that the criterion doesn't give, or asks for numbers of units that it doesn't tell.
             InputError: The cost model gives the network no time that could be saved.
         """
         check_compares(allocation, self.criterion)
@@ -203,6 +209,8 @@ class Allocator:
         return Space(self.scope.coupling.groups, self.scope.positions, self.rounding, workload, budgets)
 
     def _auto(self, goals: Goals) -> Allocation:
+        if self.needs:
+            return "provable"
         return "balanced" if goals.needs_costs and self.scores else "uniform"
 
     def _widths(self, space: Space, allocation: Allocation) -> Widths:
@@ -211,6 +219,8 @@ class Allocator:
             widths = uniform(space, reach)
         elif allocation == "global":
             widths = global_ranking(space, self.importance, reach)
+        elif allocation == "provable":
+            widths = by_error(space, self.needs, reach)
         else:
             in_sum = allocation == "greedy"
             widths = greedy(space, self.importance.in_sum if in_sum else self.importance.in_product, reach)

@@ -1,12 +1,14 @@
-"""Whether a criterion scores the units that an allocation compares across groups."""
+"""Whether a criterion tells what an allocation asks of it."""
 
 from prunec.passes.allocation.goals import Allocation
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
+from prunec.passes.criteria.protocol import Criterion, ScoresUnits, SizesUnits
 from prunec.passes.errors import UsageError
 
 
 def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool = False) -> None:
     """Refuse what compares groups, an allocation or ``depth``, with a criterion that only selects within them.
+
+    Refused is, too, the allocation that asks a criterion for numbers of units, with one that has no rule for them.
 
     Raises:
         UsageError: They don't go together.
@@ -17,4 +19,10 @@ def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool 
             f"{what} compares groups by the scores of their units, and the criterion {criterion.name} only selects "
             "within a group.",
             hint=f"Use {otherwise}, or a criterion that scores units.",
+        )
+    if allocation == "provable" and not isinstance(criterion, SizesUnits):
+        raise UsageError(
+            "allocation=provable gives every group the units that its criterion says it needs for one error, and the "
+            f"criterion {criterion.name} has no rule for how many that are.",
+            hint="Use criterion=provable, or another allocation, such as uniform.",
         )

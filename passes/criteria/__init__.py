@@ -3,9 +3,17 @@
 from prunec.passes.criteria.catalogue import CRITERIA, criterion_text
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.protocol import Criterion, Seen, Statistic
-from prunec.passes.criteria.statistics import Activation, GateGradient, InputMoments, Moments, WeightGradient
+from prunec.passes.criteria.statistics import (
+    Activation,
+    BatchNormGate,
+    GateGradient,
+    InputActivation,
+    InputMoments,
+    Moments,
+    WeightGradient,
+)
 
 __all__ = [
-    "CRITERIA", "Activation", "Criterion", "Evidence", "GateGradient", "InputMoments", "Moments", "Seen", "Statistic",
-    "WeightGradient", "criterion_text",
+    "CRITERIA", "Activation", "BatchNormGate", "Criterion", "Evidence", "GateGradient", "InputActivation",
+    "InputMoments", "Moments", "Seen", "Statistic", "WeightGradient", "criterion_text",
 ]  # fmt: skip

@@ -77,10 +77,10 @@ class SparseGPT:
             raise UsageError(f"sparsegpt: damping is {self.damping}.", hint="It is a positive number, as 0.01.")
 
     def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
-        """Costs, which every four of columns has when those before it are masked."""
+        """Costs: of N:M those that every group of M columns has when those before it are masked, else before any is."""
         from prunec.passes.one_shot import sparse_gpt_scores
 
-        return sparse_gpt_scores(weight, self._moments(evidence), self.damping)
+        return sparse_gpt_scores(weight, self._moments(evidence), self.damping, evidence.pattern)
 
     def compensate_elements(self, weight: "Tensor", evidence: "Evidence", mask: "Tensor") -> "Tensor":
         """Weights that make up for those masked before them."""

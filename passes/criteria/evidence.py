@@ -1,17 +1,21 @@
 """The evidence that criteria decide by: the weights, and the statistics that were measured."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunec.passes.criteria.protocol import Criterion, Statistic
 from prunec.passes.errors import UsageError
+from prunec.passes.patterns.pattern import TWO_FOUR, Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from prunec.passes.groups import Group
     from prunec.passes.program import Program
+
+_T = TypeVar("_T")
+_TWO_FOUR = Pattern.parse(TWO_FOUR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +29,13 @@ class Evidence:
         samples: Number of samples that were looked at.
         seed: Seed of random choices.
         layer: Name of the weight whose elements are scored.
+        pattern: The pattern that they are masked to.
         mean_restored: Whether a bias gets back afterwards what that layer's outputs lose in mean, so that only the
             deviations of its inputs from their mean count.
         passes: Passes of the network over each sample: forward, and backward.
         decisions: What the training hooks of the last training decided, plain values and tensors by name.
+        batch_norm_scales: Names of the parameters and buffers by which batch norms scale their channels.
+        made: What `once` made of the evidence.
     """
 
     tensors: "Mapping[str, Tensor]"
@@ -36,9 +43,12 @@ class Evidence:
     samples: int = 0
     seed: int = 0
     layer: str | None = None
+    pattern: Pattern = _TWO_FOUR
     mean_restored: bool = False
     passes: tuple[int, int] = (0, 0)
     decisions: Mapping[str, object] = field(default_factory=dict)
+    batch_norm_scales: frozenset[str] = frozenset()
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def of(self, statistic: Statistic, where: "str | Group | None" = None) -> Any:
         """The result of a statistic at a weight or a group; by default at the layer whose elements are scored.
@@ -60,6 +70,13 @@ class Evidence:
             )
         return result
 
+    def once(self, make: "Callable[[Evidence], _T]") -> _T:
+        """What a function makes of all the evidence, as of all layers together; it is called the first time only."""
+        if make not in self.made:
+            self.made[make] = make(self)
+        made: _T = self.made[make]
+        return made
+
 
 def needs_beyond_weights(criterion: Criterion) -> frozenset[str]:
     """The needs of a criterion beyond weights, in the words of `Criterion.needs`."""
@@ -80,6 +97,8 @@ def evidence_for(
     Raises:
         UsageError: The criterion needs more than weights and these, and no evidence is given.
     """
+    from prunec.passes.graphs import batch_norm_tensors
+
     needs = needs_beyond_weights(criterion) - measured_later
     if "decisions" in needs and (given is None or not given.decisions):
         raise UsageError(
@@ -92,4 +111,5 @@ def evidence_for(
             hint="Measure them with prunec.calibration.collect_evidence(program, [criterion], batches, loss), "
             "and pass the result to run(program, evidence).",
         )
-    return replace(given or Evidence({}), tensors=program.tensors(), seed=seed)
+    scales = batch_norm_tensors(program.graph, "weight")
+    return replace(given or Evidence({}), tensors=program.tensors(), seed=seed, batch_norm_scales=scales, made={})

@@ -1,4 +1,4 @@
-"""Criteria of filters that look at weights alone."""
+"""Criteria that look at weights alone, and chance."""
 
 import zlib
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from prunec.passes.criteria.evidence import Evidence
     from prunec.passes.groups import Group
@@ -47,13 +48,23 @@ class L2(_ByWeights):
 
 @dataclass(frozen=True)
 class Random(_ByWeights):
-    """Chance: the control for every other criterion. It draws for each group from its name and the seed."""
+    """Chance: the control for every other criterion. It draws for each group, or weight, from its name and the seed."""
 
     name: ClassVar[str] = "random"
     paper: ClassVar[str] = "the control of every criterion"
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
         """The same numbers for a group whatever else is pruned."""
-        import numpy as np
+        return _generator(evidence.seed, group.name).random(group.count)
 
-        return np.random.default_rng([evidence.seed, zlib.crc32(group.name.encode())]).random(group.count)
+    def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
+        """The same numbers for a weight whatever else is masked, drawn from its name and the seed."""
+        import torch
+
+        return torch.from_numpy(_generator(evidence.seed, evidence.layer or "").random(tuple(weight.shape)))
+
+
+def _generator(seed: int, name: str) -> "np.random.Generator":
+    import numpy as np
+
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])

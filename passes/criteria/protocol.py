@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from prunec.passes.groups import Group
 
 #: The values that a statistic looks at.
-Source = Literal["inputs", "outputs", "weight gradients", "gate gradients"]
+Source = Literal[
+    "inputs", "input channels", "outputs", "joined outputs", "weight gradients", "gate gradients", "batch norm gates",
+]  # fmt: skip
 #: Whether gradients are those of a batch's loss, or those of each sample's own loss.
 Per = Literal["batch", "sample"]
-#: The word of `Criterion.needs` for each source.
+#: The word of `Criterion.needs` for each source. Masks that are chosen by "inputs" get those that the layers masked
+#: before yield; input channels are those of the network as it is, outputs of the layers before.
 NEED_OF_SOURCE: Mapping[Source, str] = {
-    "inputs": "inputs", "outputs": "outputs", "weight gradients": "gradients", "gate gradients": "gradients",
+    "inputs": "inputs", "input channels": "outputs", "outputs": "outputs", "joined outputs": "outputs",
+    "weight gradients": "gradients", "gate gradients": "gradients", "batch norm gates": "gradients",
 }  # fmt: skip
 #: Everything that a criterion can need; "decisions" are those of the hooks of a training before the pruning.
 NEEDS = frozenset({"weights", "labels", "decisions", *NEED_OF_SOURCE.values()})
@@ -34,15 +38,19 @@ class Seen:
 
     Attributes:
         value: A tensor by the statistic's source: "inputs" (rows, kernel positions * C) that each output of a layer
-            sees, input channels consecutive, in several parts where a batch is large; "outputs" (N, K, ...), behind
-            the batch norm and the pointwise operator, such as an activation, that follow the layer directly; "weight
-            gradients", of the parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a
-            factor 1 on each unit.
+            sees, input channels consecutive, in several parts where a batch is large; "input channels" (N, C, ...),
+            what a convolution or linear layer reads; "outputs" (N, K, ...), behind the batch norm and the pointwise
+            operator, such as an activation, that follow the layer directly; "joined outputs" likewise, but behind the
+            sum with other outputs that a residual block ends in, where one stands between; "weight gradients", of the
+            parameter's shape; "gate gradients" (group.count,), the derivative of the loss by a factor 1 on each unit;
+            "batch norm gates" likewise, by one behind all batch norms whose channels are the units.
         labels: Labels of the samples; None for inputs, and where the data have none.
+        weight: For inputs the weight of the layer, (K, C, ...); None elsewhere.
     """
 
     value: "Tensor"
     labels: Any = None
+    weight: "Tensor | None" = None
 
 
 @runtime_checkable
@@ -50,7 +58,8 @@ class Statistic(Protocol):
     """A hashable value that tells what is measured; of several equal ones one is kept.
 
     Its state holds sums, never activations: it is of one size, however many batches there are. It ``looks_at`` a
-    source; gradients are ``per`` batch or per sample, other sources come batch by batch.
+    source; gradients are ``per`` batch or per sample, other sources come batch by batch. One that is slow names in
+    ``images`` how many samples it looks at, at most (`images_of`).
     """
 
     @property
@@ -66,6 +75,12 @@ class Statistic(Protocol):
     def result(self, state: Any) -> Any:
         """The result that the criterion gets."""
         ...
+
+
+def images_of(statistic: Statistic) -> int | None:
+    """The most samples that a statistic looks at, which it names in ``images``; None for all that there are."""
+    images: int | None = getattr(statistic, "images", None)
+    return images
 
 
 @runtime_checkable
@@ -104,6 +119,15 @@ class SelectsUnits(Criterion, Protocol):
 
     def select(self, group: "Group", evidence: "Evidence", count: int) -> "NDArray[np.int64]":
         """Indices of the units that stay, (count,), in any order."""
+        ...
+
+
+@runtime_checkable
+class SizesUnits(Criterion, Protocol):
+    """A criterion that says how many units a group needs for an error, for the allocation "provable"."""
+
+    def needed(self, group: "Group", evidence: "Evidence", error: float) -> float:
+        """Units that the group needs where its readers may err by so much, a number that falls as the error grows."""
         ...
 
 

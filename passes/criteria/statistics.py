@@ -88,17 +88,16 @@ class _Mean:
 
     def update(self, state: "_Sum | None", seen: Seen) -> "_Sum":
         """Add one batch or sample; the sum of the old state is reused."""
-        rows = self._rows(seen.value)
-        total = _MOMENTS[self.moment](rows).double().sum(0)
-        return (total, len(rows)) if state is None else (state[0].add_(total), state[1] + len(rows))
+        total, count = self._sum(seen.value)
+        return (total, count) if state is None else (state[0].add_(total), state[1] + count)
 
     def result(self, state: "_Sum") -> "Tensor":
         """The mean."""
         return state[0] / state[1]
 
-    def _rows(self, value: "Tensor") -> "Tensor":
-        """The values, whose first axis is averaged over."""
-        return value[None].double()
+    def _sum(self, value: "Tensor") -> "_Sum":
+        """The sum over the values of a batch or sample, float64 and a tensor of its own, and their number."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,11 @@ class _MeanGradient(_Mean):
 
     moment: Moment = "square"
     per: Per = "batch"
+
+    def _sum(self, value: "Tensor") -> "_Sum":
+        import torch
+
+        return _MOMENTS[self.moment](value.to(torch.float64, copy=True)), 1
 
 
 @dataclass(frozen=True)
@@ -132,15 +136,43 @@ class GateGradient(_MeanGradient):
 
 
 @dataclass(frozen=True)
-class Activation(_Mean):
-    """Mean of each filter's outputs over samples and places, float64 (K,); "zeros" is APoZ (Hu et al., "Network
-    Trimming", 2016).
+class BatchNormGate(_MeanGradient):
+    """Mean derivative of the loss by a factor 1 behind all batch norms whose channels are a group's units, float64
+    (group.count,): gamma dL/dgamma + beta dL/dbeta of their scales and shifts (Molchanov et al., CVPR 2019).
+
+    Groups without a batch norm have none.
     """
+
+    looks_at: ClassVar[Source] = "batch norm gates"
+
+
+@dataclass(frozen=True)
+class _MeanActivation(_Mean):
+    """A mean over samples and places of the channels of values (N, C, ...)."""
 
     moment: Moment = "mean"
     per: Per = field(default="batch", init=False)
 
+    def _sum(self, value: "Tensor") -> "_Sum":
+        import torch
+
+        values = _MOMENTS[self.moment](value[..., None]).flatten(2)  # (N, C, places)
+        # In double only over samples, which is several times as fast.
+        of_samples = values.sum(2, dtype=torch.promote_types(values.dtype, torch.float32))
+        return of_samples.double().sum(0), value.numel() // value.shape[1]
+
+
+@dataclass(frozen=True)
+class Activation(_MeanActivation):
+    """Mean of each filter's outputs over samples and places, float64 (K,); "zeros" is APoZ (Hu et al., "Network
+    Trimming", 2016).
+    """
+
     looks_at: ClassVar[Source] = "outputs"
 
-    def _rows(self, value: "Tensor") -> "Tensor":
-        return value.movedim(1, -1).flatten(0, -2)
+
+@dataclass(frozen=True)
+class InputActivation(_MeanActivation):
+    """Mean of each channel that a convolution or linear layer reads over samples and places, float64 (C,)."""
+
+    looks_at: ClassVar[Source] = "input channels"

@@ -1,6 +1,6 @@
 """Values of units from values of their filters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +16,41 @@ def as_filters(tensor: Tensor, member: Member) -> Tensor:
     return slices.reshape(len(slices), -1)
 
 
-def unit_means(group: Group, values_of: Callable[[Member], Tensor]) -> NDArray[np.float64]:
+def unit_means(
+    group: Group, values_of: Callable[[Member], Tensor], producers: Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """Mean over the filters that go with each unit, float64 (count,).
 
     A sum would not compare fairly the units of one group that cover several filters with those of another.
-    ``values_of`` gives a value for each filter of one of the group's producers, float64 (K,).
+    ``values_of`` gives a value for each filter of one of the group's producers, float64 (K,); where
+    these are named, they alone count.
+    """
+    total, counted = np.zeros(group.count), group.producers if producers is None else producers
+    for position in counted:
+        total += values_of(group.members[position]).cpu().numpy()[group.slices[position]].sum(axis=1)
+    return total / sum(group.members[position].slices_per_unit for position in counted)
+
+
+def unit_sums(
+    group: Group, tensors: Mapping[str, Tensor], values_of: Callable[[Member], Tensor]
+) -> NDArray[np.float64]:
+    """Sum over the filters of each unit, float64 (count,): what the loss changes by is the sum over all that goes.
+
+    Filters of a weight with two names count once. ``values_of`` is as of `unit_means`.
     """
     total = np.zeros(group.count)
-    for position in group.producers:
+    for position in different(group, group.producers, tensors):
         total += values_of(group.members[position]).cpu().numpy()[group.slices[position]].sum(axis=1)
-    return total / sum(group.members[position].slices_per_unit for position in group.producers)
+    return total
+
+
+def different(group: Group, positions: Sequence[int], tensors: Mapping[str, Tensor]) -> list[int]:
+    """Those of some members of a group that are different dimensions of different tensors."""
+    found: dict[tuple[int, int], int] = {}
+    for position in positions:
+        member = group.members[position]
+        found.setdefault((id(tensors[member.parameter]), member.dim), position)
+    return list(found.values())
 
 
 def mean_norms(group: Group, tensors: Mapping[str, Tensor], norms: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

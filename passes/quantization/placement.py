@@ -14,6 +14,7 @@ from torch.fx import Graph, Node
 from prunec.passes.cost import Layer, layer_calls
 from prunec.passes.graphs import arguments, calls, module_path, operator_name
 from prunec.passes.operators import RECURRENT, WEIGHTED
+from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.products import WeightProduct, products
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import BLOCKS, Form, block_of
@@ -297,7 +298,8 @@ def _operands(call: Node, graph: Graph) -> tuple[Node, Node, int | None] | None:
 
 def _masked_calls(program: Program) -> set[Node]:
     """The calls whose weights are masked to 2:4."""
-    return {call for call, layer in layer_calls(program.graph) if layer.weight in program.masks}
+    masked = program.masked_to(TWO_FOUR)
+    return {call for call, layer in layer_calls(program.graph) if layer.weight in masked}
 
 
 def from_inputs(graph: Graph) -> set[Node]:

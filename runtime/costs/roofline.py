@@ -18,6 +18,7 @@ from prunec.passes.cost import layer_calls
 from prunec.passes.costs.cost_model import CostKey, CostSource
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.workload import Work
+from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import is_quantized, precision_on_grids
 from prunec.passes.unknown import Unknown
@@ -253,11 +254,11 @@ def roofline_costs(
 
 
 def predict_program(program: Program, target: Target, batch: int) -> float | Unknown:
-    """Predicted milliseconds of a program; layers with a mask run sparse kernels where the target asks for 2:4.
+    """Predicted milliseconds of a program; layers masked to 2:4 run sparse kernels where the target asks for them.
 
     A program that has no values on grids is predicted as it runs beside them, in higher precision.
     """
-    masked = frozenset(program.masks) if target.sparse else frozenset[str]()
+    masked = program.masked_to(TWO_FOUR) if target.sparse else frozenset[str]()
     costs = roofline_costs(target, batch, masked, weights_in_float(program))
     if isinstance(costs, Unknown):
         return costs

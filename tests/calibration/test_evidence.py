@@ -13,7 +13,17 @@ from torch.nn.functional import cross_entropy
 
 from prunec.calibration import collect_evidence
 from prunec.passes import PruneFilters, Sparsify, analyse, check_oracle
-from prunec.passes.criteria import Activation, Evidence, GateGradient, InputMoments, Seen, Statistic, WeightGradient
+from prunec.passes.criteria import (
+    Activation,
+    Evidence,
+    GateGradient,
+    InputActivation,
+    InputMoments,
+    Seen,
+    Statistic,
+    WeightGradient,
+)
+from prunec.passes.criteria.protocol import Source
 from prunec.passes.criteria.units import as_filters
 from prunec.passes.errors import InputError, NumericMismatchError, UsageError
 from prunec.passes.groups import Group
@@ -21,7 +31,7 @@ from prunec.passes.one_shot import to_rows
 from prunec.passes.policy import Policy
 from prunec.passes.program import Program
 from tests.passes.checks import Net, captured, images, normal
-from tests.passes.criteria.plugins import Apoz, Snip, Taylor
+from tests.passes.criteria.plugins import Apoz, FirstOrder, Snip
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -186,6 +196,25 @@ def test_activations_are_those_behind_the_norm_and_the_activation() -> None:
             torch.testing.assert_close(evidence.of(Activation(kind), f"{name}.weight"), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 7), (2, 3, 120, 120)])
+def test_activations_of_any_type_are_averaged_over_all_but_the_channels(dtype: torch.dtype, shape: Any) -> None:
+    values = [normal(*shape, seed=seed).relu().to(dtype) for seed in (1, 2)]
+    every = torch.cat([value.double().transpose(0, 1).flatten(1) for value in values], dim=1)
+    for statistic, expected in ((Activation(), every), (InputActivation("zeros"), (every == 0).double())):
+        state = statistic.update(None, Seen(values[0]))
+        found = statistic.result(statistic.update(state, Seen(values[1])))
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected.mean(1), rtol=1e-6, atol=1e-9)
+
+
+def test_statistics_leave_what_they_see_as_it_is() -> None:
+    for statistic, value in ((WeightGradient("mean"), normal(3, 2)), (GateGradient("mean"), normal(3))):
+        before = value.clone()
+        statistic.update(statistic.update(None, Seen(value)), Seen(value))
+        assert torch.equal(value, before)
+
+
 def test_input_moments_of_batches_are_those_of_all_inputs() -> None:
     program = residual()
     evidence = measured(program, InputMoments())
@@ -228,23 +257,23 @@ def test_evidence_does_not_grow_with_the_data() -> None:
 
 def test_batches_are_read_once() -> None:
     batches = iter(data())
-    criteria = [Taylor(), Apoz(), Snip(), "wanda"]
+    criteria = [FirstOrder(), Apoz(), Snip(), "wanda"]
     evidence = collect_evidence(residual(), criteria, batches, cross_entropy)
     assert next(batches, None) is None
     assert {statistic for statistic, _ in evidence.measured} == {
-        *Taylor().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
+        *FirstOrder().statistics, *Apoz.statistics, *Snip.statistics, InputMoments(),
     }  # fmt: skip
 
 
 def test_what_is_collected_serves_the_passes() -> None:
     program = residual()
     before = {name: tensor.clone() for name, tensor in program.tensors().items()}
-    evidence = collect_evidence(program, [Taylor(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
-    for criterion in (Taylor(), Apoz()):
+    evidence = collect_evidence(program, [FirstOrder(), Apoz(), Snip(), "wanda"], data(), cross_entropy)
+    for criterion in (FirstOrder(), Apoz()):
         result = PruneFilters(ratio=0.5, criterion=criterion).run(program, evidence)
         assert check_oracle(program, result, images(program)).passed
     gates_of_a = evidence.of(GateGradient(), "a")
-    plan = PruneFilters(ratio={"a": 0.5}, criterion=Taylor()).run(program, evidence).plan
+    plan = PruneFilters(ratio={"a": 0.5}, criterion=FirstOrder()).run(program, evidence).plan
     assert plan is not None
     assert plan.kept["b.weight"][1] == sorted(gates_of_a.argsort()[2:].tolist())
     masks = Sparsify(criterion=Snip()).run(program, evidence).program.masks
@@ -266,11 +295,11 @@ def test_groups_are_those_of_the_policy() -> None:
     layers = {name: nn.Linear(6, 8) for name in "qkv"}
     program = captured(Net(forward, **layers, out=nn.Linear(8, 5)), normal(2, 3, 6))
     batches = [(normal(4, 3, 6, seed=3), torch.arange(4))]
-    options = PruneFilters(ratio=0.5, criterion=Taylor(), attention="heads")
-    by_heads = collect_evidence(program, [Taylor()], batches, cross_entropy, policy=options.policy)
+    options = PruneFilters(ratio=0.5, criterion=FirstOrder(), attention="heads")
+    by_heads = collect_evidence(program, [FirstOrder()], batches, cross_entropy, policy=options.policy)
     assert options.run(program, by_heads).modified
     assert options.policy == Policy("heads")
-    by_default = collect_evidence(program, [Taylor()], batches, cross_entropy)
+    by_default = collect_evidence(program, [FirstOrder()], batches, cross_entropy)
     with pytest.raises(UsageError, match=r"units|measured"):
         options.run(program, by_default)
 
@@ -382,3 +411,113 @@ def test_filters_of_a_member_are_rows() -> None:
             rows = as_filters(program.tensors()[member.parameter], member)
             assert len(rows) > slices.max()
     assert all(a != b for a, b in pairwise([InputMoments(), WeightGradient(), GateGradient(), Activation()]))  # type: ignore[comparison-overlap]
+
+
+@dataclass(frozen=True)
+class Some:
+    """A statistic of another one, of so many samples."""
+
+    statistic: Statistic
+    images: int | None
+
+    @property
+    def looks_at(self) -> Any:
+        return self.statistic.looks_at
+
+    @property
+    def per(self) -> Any:
+        return self.statistic.per
+
+    def update(self, state: Any, seen: Seen) -> Any:
+        assert (seen.weight is not None) == (self.looks_at == "inputs")
+        return self.statistic.update(state, seen)
+
+    def result(self, state: Any) -> Any:
+        return self.statistic.result(state)
+
+
+LIMITED = (
+    (InputMoments(), "b.weight"), (Activation(), "stem.weight"), (WeightGradient(per="sample"), "a.weight"),
+    (GateGradient(per="sample"), "stem"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("statistic", "place"), LIMITED)
+@pytest.mark.parametrize("images", [1, 4, 6, 100])
+def test_a_statistic_looks_at_so_many_samples(statistic: Statistic, place: str, images: int) -> None:
+    """Beside another that looks at all of them."""
+    program, all_data = residual(), data()
+    x, y = (torch.cat(each)[:images] for each in zip(*all_data, strict=True))
+    evidence = measured(program, Some(statistic, images), Some(statistic, None), Activation("zeros"))
+    few, whole = (measured(program, statistic, batches=each).of(statistic, place) for each in ([(x, y)], data()))
+    for limit, expected in ((images, few), (None, whole)):
+        found = evidence.of(Some(statistic, limit), place)
+        if isinstance(expected, Tensor):
+            torch.testing.assert_close(found, expected)
+        else:
+            assert found.count == expected.count
+            torch.testing.assert_close((found.mean, found.centred), (expected.mean, expected.centred))
+    assert evidence.samples == 12
+
+
+@pytest.mark.parametrize(("images", "read"), [(1, 1), (4, 1), (5, 2), (12, 3), (99, 3)])
+def test_no_batch_is_read_beyond_the_samples_that_are_looked_at(images: int, read: int) -> None:
+    batches = iter(data())
+    wanted = Measures((Some(Activation(), images), Some(InputMoments(), 1)))
+    evidence = collect_evidence(residual(), [wanted], batches, cross_entropy)
+    assert len(list(batches)) == 3 - read
+    assert evidence.samples == 4 * read
+
+
+def test_gradients_of_whole_batches_are_taken_until_there_are_so_many_samples() -> None:
+    statistic = WeightGradient("mean")
+    evidence = measured(residual(), Some(statistic, 6), Activation())
+    expected = measured(residual(), statistic, batches=data(2))
+    torch.testing.assert_close(evidence.of(Some(statistic, 6), "a.weight"), expected.of(statistic, "a.weight"))
+
+
+def test_layers_that_see_several_places_of_each_sample_are_cut_with_the_samples() -> None:
+    """Tokens of all images one after the other; and a tensor that is of no sample."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        rows = s.a(x.flatten(2).transpose(1, 2).flatten(0, 1)).relu()
+        return rows.unflatten(0, (-1, 36)).mean(1) + s.b(s.constant).mean(0)  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(3, 5), "b": nn.Linear(3, 5), "constant": normal(7, 3)}
+    program = captured(Net(forward, **layers), normal(2, 3, 6, 6))
+    batches = [(x, y) for x, y in data()]
+    evidence = measured(program, Some(InputMoments(), 3), batches=batches)
+    assert evidence.of(Some(InputMoments(), 3), "a.weight").count == 3 * 36
+    assert evidence.of(Some(InputMoments(), 3), "b.weight").count == 7
+
+
+@dataclass(frozen=True)
+class Joined(Activation):
+    """`Activation` behind the sums of residual blocks."""
+
+    looks_at: ClassVar[Source] = "joined outputs"
+
+
+def test_joined_outputs_are_those_behind_the_sum_of_a_block() -> None:
+    program = residual()
+    evidence = measured(program, Joined(), Activation())
+    for name in ("stem", "a", "depthwise", "head"):
+        one, other = (evidence.of(statistic, f"{name}.weight") for statistic in (Joined(), Activation()))
+        assert torch.equal(one, other)
+
+    def block(s: Net, x: Tensor) -> Tensor:
+        y = (s.norm(s.a(x)) + s.b(x)).relu()
+        z = y + s.c(y)
+        return s.head(z.mean((2, 3)) + z.amax((2, 3)) + s.shift)  # type: ignore[no-any-return]
+
+    layers = {name: nn.Conv2d(*sizes, 1) for name, sizes in {"a": (3, 4), "b": (3, 4), "c": (4, 4)}.items()}
+    network = Net(block, **layers, norm=nn.BatchNorm2d(4), head=nn.Linear(4, 5), shift=normal(4))
+    program = captured(network, normal(2, 3, 6, 6))
+    evidence, t = measured(program, Joined()), program.tensors()
+    x = torch.cat([inputs for inputs, _ in data()])
+    a, b = (nn.functional.conv2d(x, t[f"{name}.weight"], t[f"{name}.bias"]) for name in "ab")
+    norm = (t["norm.running_mean"], t["norm.running_var"], t["norm.weight"], t["norm.bias"])
+    y = (nn.functional.batch_norm(a, *norm) + b).relu()
+    z = y + nn.functional.conv2d(y, t["c.weight"], t["c.bias"])
+    for name, maps in {"a": y, "b": y, "c": z}.items():
+        torch.testing.assert_close(evidence.of(Joined(), f"{name}.weight"), maps.detach().mean((0, 2, 3)))

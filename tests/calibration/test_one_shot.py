@@ -19,6 +19,7 @@ from prunec.passes.criteria.statistics import Moments
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.one_shot import from_rows, output_error, sparse_gpt_scores, sparse_gpt_weights, to_rows, wanda_scores
+from prunec.passes.patterns.pattern import Pattern
 from prunec.passes.program import Program
 from prunec.passes.sparsify import Sparsify
 from prunec.passes.two_four import is_two_four, two_four_mask
@@ -45,7 +46,7 @@ def test_moments_give_the_energy_of_the_outputs(name: str) -> None:
     weight = program.tensors()[weight_name].detach()
     rows = to_rows(weight)
     assert torch.equal(from_rows(rows, weight), weight)
-    moments = measure_inputs(call, [x], [InputMoments()])[InputMoments()]
+    moments = measure_inputs(call, weight, [x], [InputMoments()])[InputMoments()]
     energy = ((rows @ moments.raw) * rows).sum()
     outputs = layer(x).movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).detach()
     torch.testing.assert_close(energy, outputs.square().sum())
@@ -65,7 +66,7 @@ def test_sparse_gpt_moves_what_is_lost_onto_what_is_kept() -> None:
     base = torch.randn(500, 2, generator=generator, dtype=torch.float64)
     x = torch.cat([base, base], 1) + 0.01 * torch.randn(500, 4, generator=generator, dtype=torch.float64)
     weight = torch.tensor([[1.0, -1.0, 1.0, -1.0]], dtype=torch.float64)
-    mask = two_four_mask(sparse_gpt_scores(weight, x.T @ x, damping=0.01))
+    mask = two_four_mask(sparse_gpt_scores(weight, x.T @ x, 0.01, Pattern.parse("2:4")))
     new = sparse_gpt_weights(weight, x.T @ x, 0.01, mask)
     assert mask.sum() == 2
     torch.testing.assert_close(new[mask].abs(), torch.full((2,), 2.0, dtype=torch.float64), rtol=0.1, atol=0)
@@ -250,9 +251,10 @@ def test_masking_a_deep_network_leaves_its_spread(criterion: str) -> None:
 
 def test_moments_keep_small_deviations_from_large_means() -> None:
     program = capture(nn.Linear(4, 2), (torch.randn(2, 4),))
-    call, _ = weighted_calls(program.graph)[0]
+    call, name = weighted_calls(program.graph)[0]
+    weight = program.tensors()[name]
     x = 1000 + 0.01 * torch.randn(5000, 4)
-    centred = measure_inputs(call, [x], [InputMoments()])[InputMoments()].centred
+    centred = measure_inputs(call, weight, [x], [InputMoments()])[InputMoments()].centred
     exact = (x.double() - x.double().mean(0)).T @ (x.double() - x.double().mean(0))
     torch.testing.assert_close(centred, exact, rtol=1e-3, atol=1e-3)
 

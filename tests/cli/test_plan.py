@@ -28,7 +28,6 @@ from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 from tests.cli.conftest import Outcome, Prunec, Refused
 from tests.passes.costs.synthetic import engine
-from tests.plugins.install import installed
 
 PLAN = ("plan", "model.pt", "--target")
 
@@ -221,12 +220,11 @@ def test_places_that_cannot_be_written_are_refused(refused: Refused) -> None:
     refused(10, "--output nowhere/plan.json", arguments=(*PLAN, "a100", "-o", "nowhere/plan.json"))
 
 
-def test_criteria_that_look_at_data_are_given_them(project: Path, prunec: Prunec, tmp_path: Path) -> None:
+def test_criteria_that_look_at_data_are_given_them(project: Path, prunec: Prunec) -> None:
     pipeline = ("--pipeline", "prune-filters{speedup=1.5,criterion=taylor}")
-    with installed(tmp_path / "plugged", "prunec.criteria", taylor="tests.passes.criteria.plugins:Taylor"):
-        found = forecast(prunec, "a100", *pipeline)
-        (project / "prunec.toml").write_text('[model]\nfactory = "model:network"\ninput = [1, 8, 8]\n')
-        without = prunec(*PLAN, "a100", *pipeline)
+    found = forecast(prunec, "a100", *pipeline)
+    (project / "prunec.toml").write_text('[model]\nfactory = "model:network"\ninput = [1, 8, 8]\n')
+    without = prunec(*PLAN, "a100", *pipeline)
     assert "taylor" in found["step"]
     assert 0 < found["importance_kept"] < 1
     assert without.code == 2

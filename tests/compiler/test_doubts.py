@@ -6,6 +6,7 @@ import pytest
 
 from prunec.compiler.gates.doubts import (
     CalibrationLimitMet,
+    MasksRunFaster,
     MaxAskedMsRatio,
     MinAskedSpeedupPercent,
     NotSlower,
@@ -101,7 +102,7 @@ def test_strict_adds_no_gate_twice() -> None:
     names = [gate.name for gate in strict_gates([MaxDropPoints(1)])]
     assert names == [
         *(NotSlower.name, MinAskedSpeedupPercent.name, MaxAskedMsRatio.name),
-        *(CalibrationLimitMet.name, VendorSupport.name),
+        *(CalibrationLimitMet.name, VendorSupport.name, MasksRunFaster.name),
     ]
 
 

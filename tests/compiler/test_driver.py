@@ -188,7 +188,9 @@ def test_this_cpu_is_not_timed_for_another_device_unless_it_is_asked_for(
 
 
 def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path: Path) -> None:
-    reports = [compile_model(program, "cpu", PIPELINE, data, tmp_path / name, settings=FAST) for name in ("a", "b")]
+    settings = replace(FAST, build_engine=False)
+    target, names = "a100-dense", ("a", "b")
+    reports = [compile_model(program, target, PIPELINE, data, tmp_path / name, settings=settings) for name in names]
     for name in ("model.onnx", "model.pt2", "plan.json", "recipe.toml"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert reports[0].deterministic_part() == reports[1].deterministic_part()
@@ -301,6 +303,19 @@ def test_masks_by_what_layers_see(program: Program, data: Data, tmp_path: Path, 
     assert all(x.sparsity.valid for x in report.layers if not isinstance(x.sparsity, Unknown) and x.sparsity.eligible)
     with pytest.raises(UsageError, match="no training data"):
         compile_model(program, "a100-2:4", pipeline, None, tmp_path / "c", settings=FAST)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "skeletonization", "snip", "magnitude-activation"])
+def test_filters_by_what_the_data_say(program: Program, data: Data, tmp_path: Path, criterion: str) -> None:
+    pipeline = f"prune-filters{{ratio=0.5,criterion={criterion},samples=64}}"
+    report = compile_model(program, "cpu", pipeline, data, tmp_path / "b", settings=FAST)
+    assert report.pruning is not None
+    assert (report.pruning.criterion, report.pruning.samples) == (criterion, 64)
+    again = compile_model(program, "cpu", pipeline, data, tmp_path / "d", settings=FAST)
+    assert again.deterministic_part() == report.deterministic_part()
+    with pytest.raises(UsageError, match=r"needs (labelled|inputs) .*no training data"):
+        compile_model(program, "cpu", pipeline, None, tmp_path / "c", settings=FAST)
+    assert not (tmp_path / "c").exists()
 
 
 def test_batch_norms_measured_anew_are_a_stage_of_their_own(program: Program, data: Data, tmp_path: Path) -> None:

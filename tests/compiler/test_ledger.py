@@ -72,9 +72,8 @@ def ledger(report: Report) -> tuple[LedgerEntryPart, ...]:
 
 
 def test_every_stage_is_booked_once_and_the_chain_joins_them(program: Program, data: Data, tmp_path: Path) -> None:
-    pipeline = (
-        f'{PRUNE} {RECOVER} sparsify{{criterion="wanda",samples=32}} re-estimate-batchnorm{{samples=24}} {RECOVER}'
-    )
+    masks = "sparsify{criterion=wanda,samples=32,pattern=elements,ratio=0.5}"
+    pipeline = f"{PRUNE} {RECOVER} {masks} re-estimate-batchnorm{{samples=24}} {RECOVER}"
     report = compiled(program, pipeline, data, tmp_path)
     entries = ledger(report)
     stages = ["pretraining", "prune-filters", "recover", "sparsify", "re-estimate-batchnorm", "recover"]

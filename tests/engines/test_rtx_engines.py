@@ -12,8 +12,8 @@ from prunec.compiler.project.model_options import ModelOptions
 from prunec.compiler.project.project import Project
 from prunec.passes import Program, Sparsify, capture
 from prunec.passes.errors import UnsupportedModelError, UsageError
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.quantization.made_up_ranges import quantized_untrained
-from prunec.passes.two_four import eligibility
 from prunec.runtime.engines import EngineOptions, SizeRange
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16

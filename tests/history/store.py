@@ -83,6 +83,10 @@ CASES = {
         whole=True,
     ),
     "int4": Case(("-t", "a100-int4", "--no-engine", "--pipeline", "calibrate"), whole=True),
+    "masks": Case(
+        ("-t", "cpu", "--pipeline", f"{_PRUNE} sparsify{{pattern=elements,ratio=0.5,allocation=global}} {_RECOVER}"),
+        whole=True,
+    ),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

@@ -21,7 +21,8 @@ def pipeline(name: str, target: Target = CPU, **tables: dict[str, object]) -> st
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_pipeline_that_can_be_read_and_edited(name: str) -> None:
-    text = pipeline(name, prune_filters={"ratio": 0.5}, recover={"epochs": 9})
+    early = {"early": "early.pt"} if name == "lottery-ticket" else {}
+    text = pipeline(name, prune_filters={"ratio": 0.5}, recover={"epochs": 9, **early})
     assert str(parse_pipeline(text)) == text
     assert METHODS[name].name == name
     assert METHODS[name].papers, "a method says where it is from"
@@ -70,3 +71,15 @@ def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(each["papers"] and each["cost"] for each in listed)
     assert run(["methods"]) == 0
     assert "random" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("share", "levels"), [(0.2, 1), (0.21, 2), (0.36, 2), (0.5, 4), (0.9, 11)])
+def test_levels_go_on_until_the_share_is_masked(share: float, levels: int) -> None:
+    steps = parse_pipeline(pipeline("iterative-magnitude", prune_filters={"ratio": share}, recover={"epochs": 2})).steps
+    assert [step.name for step in steps] == ["sparsify", "recover"] * levels
+    assert {step.options.until for step in steps[::2]} == {share}
+
+
+def test_a_ticket_needs_the_weights_that_it_goes_back_to() -> None:
+    with pytest.raises(UsageError, match="no checkpoint of it is named"):
+        pipeline("lottery-ticket")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prunec.passes.cost import layer_name
 from prunec.passes.coupling import analyse
 from prunec.passes.frontend import capture
-from prunec.passes.two_four import eligibility
+from prunec.passes.patterns.eligibility import eligibility
 from tests.passes.checks import Net, captured, macs_at, normal, random_prune
 
 

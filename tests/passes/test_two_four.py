@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunec.passes.errors import UsageError
+from prunec.passes.patterns.eligibility import eligibility
 from prunec.passes.sparsify import Sparsify
-from prunec.passes.two_four import eligibility, is_two_four, two_four_mask
+from prunec.passes.two_four import is_two_four, two_four_mask
 from tests.passes.checks import Net, captured, normal
 
 
@@ -135,7 +136,7 @@ def test_nothing_eligible_modifies_nothing() -> None:
 
 
 def test_options() -> None:
-    with pytest.raises(UsageError, match="Unknown sparsity pattern '1:4'"):
-        Sparsify(pattern="1:4")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="Unknown sparsity pattern 'two'"):
+        Sparsify(pattern="two")
     with pytest.raises(UsageError, match="ignore: no layer matches"):
         Sparsify(ignore=("nothing",)).run(captured(nn.Linear(4, 4), normal(2, 4)))

@@ -43,8 +43,9 @@ mean = [0.2]
 std = [0.25]
 augment = ["flip"]
 [recipe]
-pipeline = "prune-filters{ratio=0.25} sparsify{criterion=wanda} re-estimate-batchnorm recover{RECOVER}"
+pipeline = "prune-filters{ratio=0.25} MASKS re-estimate-batchnorm recover{RECOVER}"
 """
+_MASKS = "sparsify{criterion=wanda,pattern=elements,ratio=0.5}"
 _RECOVER = 'epochs=4,schedule=\\"cosine:0.05\\",batch_size=50,ema=0.9'
 
 
@@ -74,7 +75,7 @@ def toy(folder: Path) -> Project:
         arrays |= {f"{part}_images": images.astype(np.uint8), f"{part}_labels": labels}
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
     (folder / "network.py").write_text(_NETWORK)
-    (folder / "prunec.toml").write_text(_CONFIG.replace("RECOVER", _RECOVER))
+    (folder / "prunec.toml").write_text(_CONFIG.replace("RECOVER", _RECOVER).replace("MASKS", _MASKS))
     torch.manual_seed(0)
     torch.save(import_callable("network:network", folder)().state_dict(), folder / "model.pt")
     return Project(folder / "model.pt", ("--target", "cpu", "--save-steps", "7"))

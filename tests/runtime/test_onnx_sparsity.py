@@ -18,7 +18,7 @@ from benchmarks.polygraphy_agreement import polygraphy_says
 from prunec.passes import Sparsify, capture
 from prunec.passes.errors import InputError
 from prunec.passes.fours import at_most_two_of_four
-from prunec.passes.two_four import eligibility, with_weights
+from prunec.passes.patterns.eligibility import eligibility, with_weights
 from prunec.passes.two_four_words import two_four_state
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16

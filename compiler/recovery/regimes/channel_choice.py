@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prunec.compiler.recovery.regimes.input_channels import Reader
+from prunec.compiler.recovery.regimes.input_channels import UnitReader
 
 #: Weights by name -> the loss of the network with them in place of its own, a scalar with a gradient.
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
@@ -29,7 +29,7 @@ class ChannelChoice:
         passes: Runs of the loss forward, and backward.
     """
 
-    readers: tuple[Reader, ...]
+    readers: tuple[UnitReader, ...]
     loss: Loss
     averaged: Averaged
     weights: dict[str, Tensor]

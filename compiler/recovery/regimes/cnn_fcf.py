@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above, check_share
+from prunec.compiler.recovery.regimes.checks import check_positive, check_share
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
@@ -56,8 +56,8 @@ class CnnFcf(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_above(self.name, alpha=self.alpha, rho=self.rho, rho_most=self.rho_most, rate=self.rate)
-        check_share(self.name, alpha=self.alpha)
+        check_positive(self, "rho", "rho_most", "rate")
+        check_share(self, "alpha")
         if not 1 < self.rho_growth < float("inf"):
             raise UsageError(f"{self.name}: rho_growth must be above 1, got {self.rho_growth}.")
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn import functional
 
-from prunec.calibration.places import norm_behind, tensor_names
+from prunec.calibration.places import norm_behind
 from prunec.passes.cost import weighted_calls
 from prunec.passes.errors import UsageError
-from prunec.passes.graphs import arguments, operator_name
+from prunec.passes.graphs import arguments, operator_name, tensor_names
 from prunec.passes.groups import Group
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above
+from prunec.compiler.recovery.regimes.checks import check_positive
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
@@ -54,7 +54,7 @@ class Dcp(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_above(self.name, weight=self.weight, rate=self.rate)
+        check_positive(self, "weight", "rate")
         if self.pivots < 0 or self.rounds < 1:
             raise UsageError(f"{self.name}: pivots must be at least 0 and rounds at least 1.")
 

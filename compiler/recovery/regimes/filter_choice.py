@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from prunec.compiler.recovery.regimes.pruning_ahead import pruning_ahead
 from prunec.compiler.recovery.running_hook import TrainingContext
 from prunec.passes.allocation.importance import normalised, scores_of
 from prunec.passes.allocation.scope import Scope
@@ -14,6 +13,7 @@ from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.criteria.learned import UNITS, Learned
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits, compares_groups
+from prunec.passes.errors import UsageError
 from prunec.passes.filter_pruning import kept_by
 from prunec.passes.groups import Group
 from prunec.passes.program import Program
@@ -63,17 +63,21 @@ class Chooser:
         """The chooser of a training; ``hook`` is named in messages.
 
         Raises:
-            UsageError: What `pruning_ahead` raises, or a glob matches nothing.
+            UsageError: No filters are pruned behind the training, or a glob matches nothing.
             UnsupportedModelError: No group can be pruned.
         """
-        options = pruning_ahead(training, hook)
-        return cls(training.program, options, Scope.of(training.program, options).groups)
+        if training.pruning is None:
+            raise UsageError(
+                f"recover: the training hook {hook} readies filters for prune-filters, and none stands behind it.",
+                hint="Put prune-filters behind the training; in Python, DenseNetwork(..., pruning=PruneFilters(...)).",
+            )
+        return cls(training.program, training.pruning, Scope.of(training.program, training.pruning).groups)
 
     def choose(self, criterion: str | Criterion, units: Mapping[str, Tensor] | None = None) -> FilterChoice:
         """What it would take by a criterion of weights, or by `Learned` and these scores.
 
         Raises:
-            UsageError: The pruning can't reach its goal.
+            UsageError: The pruning works towards a goal in time, by a plan or with ``depth``, or can't reach its goal.
         """
         criterion = unit_criterion(criterion, self.pruning.name)
         assert isinstance(criterion, ScoresUnits), "hooks refuse others"

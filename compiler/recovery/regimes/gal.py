@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above
+from prunec.compiler.recovery.regimes.checks import check_positive
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Gal(TrainingHook):
     places: ClassVar[Mapping[str, str]] = {"sparsity": METHOD, "imitation": METHOD, "rate": METHOD}
 
     def __post_init__(self) -> None:
-        check_above(self.name, sparsity=self.sparsity, imitation=self.imitation, rate=self.rate)
+        check_positive(self, "sparsity", "imitation", "rate")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

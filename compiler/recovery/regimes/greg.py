@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above, check_share
+from prunec.compiler.recovery.regimes.checks import check_positive, check_share
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Greg1(TrainingHook):
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "stabilise", "ratio_limit"), METHOD)
 
     def __post_init__(self) -> None:
-        check_above(self.name, total=self.total, ratio_limit=self.ratio_limit)
-        check_share(self.name, stabilise=self.stabilise)
+        check_positive(self, "total", "ratio_limit")
+        check_share(self, "stabilise")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""
@@ -95,8 +95,8 @@ class Greg2(TrainingHook):
     places: ClassVar[Mapping[str, str]] = dict.fromkeys(("total", "pick", "stabilise", "ratio_limit"), METHOD)
 
     def __post_init__(self) -> None:
-        check_above(self.name, total=self.total, ratio_limit=self.ratio_limit, pick=self.pick)
-        check_share(self.name, stabilise=self.stabilise, pick=self.pick)
+        check_positive(self, "total", "ratio_limit")
+        check_share(self, "stabilise", "pick")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

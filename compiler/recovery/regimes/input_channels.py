@@ -14,7 +14,7 @@ from prunec.passes.program import Program
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class UnitReader:
     """A weight that reads units.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reader:
         return by_slice[self.slices].sum(1)
 
 
-def readers_of(program: Program, groups: Sequence[Group], hook: str) -> list[tuple[Reader, ...]]:
+def readers_of(program: Program, groups: Sequence[Group], hook: str) -> list[tuple[UnitReader, ...]]:
     """The weights that read each group.
 
     Raises:
@@ -61,7 +61,7 @@ def readers_of(program: Program, groups: Sequence[Group], hook: str) -> list[tup
     return readers
 
 
-def _readers(program: Program, group: Group, calls: Mapping[str, list[Node]]) -> tuple[Reader, ...]:
+def _readers(program: Program, group: Group, calls: Mapping[str, list[Node]]) -> tuple[UnitReader, ...]:
     parameters = program.parameters()
     found = []
     for position, member in enumerate(group.members):
@@ -69,5 +69,5 @@ def _readers(program: Program, group: Group, calls: Mapping[str, list[Node]]) ->
             slices = torch.from_numpy(group.slices[position]).to(parameters[member.parameter].device)
             outputs = tuple(call.name for call in calls[member.parameter])
             if parameters[member.parameter].ndim > 1:
-                found.append(Reader(member.parameter, member.dim, slices, outputs))
+                found.append(UnitReader(member.parameter, member.dim, slices, outputs))
     return tuple(found)

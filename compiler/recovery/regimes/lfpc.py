@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above, check_share
+from prunec.compiler.recovery.regimes.checks import check_positive, check_share, scores_by_weights
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
@@ -48,10 +48,12 @@ class Lfpc(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_above(self.name, held_out=self.held_out, temperature=self.temperature, travel=self.travel)
-        check_share(self.name, held_out=self.held_out)
+        check_positive(self, "temperature", "travel")
+        check_share(self, "held_out")
         if not self.criteria or len(set(self.criteria)) < len(self.criteria):
             raise UsageError(f"{self.name}: criteria must name different ones, got {list(self.criteria)}.")
+        for criterion in self.criteria:
+            scores_by_weights(self, criterion)
 
     @property
     def held_out_fraction(self) -> float:

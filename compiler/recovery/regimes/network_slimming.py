@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above
+from prunec.compiler.recovery.regimes.checks import check_positive
 from prunec.passes.places import METHOD, without_effect
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class NetworkSlimming(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_above(self.name, penalty=self.penalty, near_zero=self.near_zero)
+        check_positive(self, "penalty", "near_zero")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

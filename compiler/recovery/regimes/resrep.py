@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above, check_share
+from prunec.compiler.recovery.regimes.checks import check_positive, check_share
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
@@ -54,8 +54,10 @@ class ResRep(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        check_above(self.name, lasso=self.lasso, growth=self.growth)
-        check_share(self.name, momentum=self.momentum, begin=self.begin)
+        check_positive(self, "lasso")
+        check_share(self, "growth")
+        if not (0 <= self.momentum < 1 and 0 <= self.begin < 1):
+            raise UsageError(f"{self.name}: momentum and begin must be at least 0 and below 1.")
         if self.begin + self.growth > 1:
             raise UsageError(
                 f"{self.name}: begin and growth are shares of one training, got {self.begin + self.growth}."

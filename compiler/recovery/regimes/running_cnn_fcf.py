@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from prunec.compiler.recovery.regimes.box_and_sphere import BinaryFactors
 from prunec.compiler.recovery.regimes.course import all_steps, rates, steps_done
-from prunec.compiler.recovery.regimes.pruning_ahead import pruned_groups
+from prunec.compiler.recovery.regimes.filter_choice import Chooser
 from prunec.compiler.recovery.regimes.unit_factors import UnitFactors
 from prunec.compiler.recovery.running_hook import Attachment, Moment, RunningHook
 from prunec.passes.criteria.learned import UNITS
@@ -38,14 +38,15 @@ class RunningCnnFcf(RunningHook):
 
     def attach(self, form: Program) -> Attachment:
         training = self.training
-        self.pruned = pruned_groups(training, self.options.name)
-        self.factors = UnitFactors.on(training.program, [each.group for each in self.pruned])
+        chooser = Chooser.of(training, self.options.name)
+        stays = chooser.choose("l1").stays
+        self.factors = UnitFactors.on(training.program, chooser.groups)
         self.factors.insert(form)
         tensors = training.program.tensors()
         self.binary = {
-            each.group.name: BinaryFactors.beginning(len(each.kept), mean_norms(each.group, tensors, l1_norms))
-            for each in self.pruned
-            if len(each.kept) < each.group.count
+            group.name: BinaryFactors.beginning(int(stays[group.name].sum()), mean_norms(group, tensors, l1_norms))
+            for group in chooser.groups
+            if not bool(stays[group.name].all())
         }
         self.rho, self.highest = self.options.rho, max(rates(training))
         self._write()

@@ -17,14 +17,15 @@ from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.recovery.regimes.channel_choice import ChannelChoice
 from prunec.compiler.recovery.regimes.class_scores import class_count
 from prunec.compiler.recovery.regimes.course import all_steps, steps_done
-from prunec.compiler.recovery.regimes.input_channels import Reader, readers_of
+from prunec.compiler.recovery.regimes.filter_choice import Chooser
+from prunec.compiler.recovery.regimes.input_channels import UnitReader, readers_of
 from prunec.compiler.recovery.regimes.pivot_head import PivotHead
-from prunec.compiler.recovery.regimes.pruning_ahead import PrunedGroup, pruned_groups
 from prunec.compiler.recovery.regimes.shared_copy import shared_copy
 from prunec.compiler.recovery.running_hook import Attachment, Batch, HookCost, Moment, OwnParameters, RunningHook
 from prunec.passes.criteria.learned import UNITS
 from prunec.passes.feeding import BatchInputs, bound, sample_count
 from prunec.passes.graphs import operator_name
+from prunec.passes.groups import Group
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 class _Stage:
     """The groups of a stage with their readers, and the node and the head of its pivot, if it has one."""
 
-    pruned: tuple[PrunedGroup, ...]
-    readers: tuple[tuple[Reader, ...], ...]
+    groups: tuple[Group, ...]
+    readers: tuple[tuple[UnitReader, ...], ...]
     pivot: str = ""
     head: PivotHead | None = None
 
@@ -53,9 +54,11 @@ class RunningDcp(RunningHook):
 
     def attach(self, form: Program) -> Attachment:
         program, name = self.training.program, self.options.name
-        self.all_pruned = pruned_groups(self.training, name)
-        pruned = [each for each in self.all_pruned if len(each.kept) < each.group.count]
-        self.stages = self._stages(pruned, readers_of(program, [each.group for each in pruned], name))
+        chooser = Chooser.of(self.training, name)
+        self.groups = chooser.groups
+        self.widths = {group: int(stays.sum()) for group, stays in chooser.choose("l1").stays.items()}
+        pruned = [group for group in self.groups if self.widths[group.name] < group.count]
+        self.stages = self._stages(pruned, readers_of(program, pruned, name))
         self.stage = 0
         self.batch: tuple[BatchInputs, Tensor] | None = None
         self.ranks: dict[str, Tensor] = {}
@@ -72,7 +75,7 @@ class RunningDcp(RunningHook):
         parameters = (OwnParameters(tuple(heads)),) if heads else ()
         return Attachment(parameters, inner=tuple(stage.pivot for stage in self.stages if stage.pivot))
 
-    def _stages(self, pruned: Sequence[PrunedGroup], readers: Sequence[tuple[Reader, ...]]) -> list[_Stage]:
+    def _stages(self, pruned: Sequence[Group], readers: Sequence[tuple[UnitReader, ...]]) -> list[_Stage]:
         program, device = self.training.program, self.training.processes.device
         classes = class_count(program, self.options.name)
         order = {node.name: (place, node) for place, node in enumerate(program.graph.nodes)}
@@ -112,29 +115,29 @@ class RunningDcp(RunningHook):
         inputs, labels = self.batch
         _, wanted = self._run(self.original, {}, inputs)
         self._count(inputs, 1, 0)
-        for each, readers in zip(stage.pruned, stage.readers, strict=True):
+        for group, readers in zip(stage.groups, stage.readers, strict=True):
             objective = self._objective(stage, readers, inputs, labels, wanted)
             parameters = self.training.program.parameters()
             weights = {reader.weight: parameters[reader.weight].detach().clone() for reader in readers}
             choice = ChannelChoice(readers, objective, self._averaged, weights)
-            choice.choose(len(each.kept), self.options.rounds, self.options.rate)
-            ranks = torch.zeros(each.group.count, dtype=torch.float64)
+            choice.choose(self.widths[group.name], self.options.rounds, self.options.rate)
+            ranks = torch.zeros(group.count, dtype=torch.float64)
             ranks[choice.order] = torch.linspace(1, 1 / len(choice.order), len(choice.order), dtype=torch.float64)
-            self.ranks[each.group.name] = ranks
+            self.ranks[group.name] = ranks
             with torch.no_grad():
                 for name, weight in choice.masked(choice.weights).items():
                     parameters[name].copy_(weight)
             self._hold()
             self._count(inputs, *choice.passes)
             self.told.append({
-                "stage": self.stage + 1, "group": each.group.name, "chosen": len(choice.order),
+                "stage": self.stage + 1, "group": group.name, "chosen": len(choice.order),
                 "steps": len(choice.steps), "fallen": sum(before - after for before, after in choice.steps),
             })  # fmt: skip
 
     def _objective(
         self,
         stage: _Stage,
-        readers: Sequence[Reader],
+        readers: Sequence[UnitReader],
         inputs: BatchInputs,
         labels: Tensor,
         wanted: Mapping[str, Tensor],
@@ -174,9 +177,9 @@ class RunningDcp(RunningHook):
     def _hold(self) -> None:
         """Set everything of the units that weren't chosen to zero."""
         parameters = self.training.program.parameters()
-        for each in self.all_pruned:
-            ranks = self.ranks.get(each.group.name)
-            for member, slices in zip(each.group.members, each.group.slices, strict=True) if ranks is not None else ():
+        for group in self.groups:
+            ranks = self.ranks.get(group.name)
+            for member, slices in zip(group.members, group.slices, strict=True) if ranks is not None else ():
                 if (parameter := parameters.get(member.parameter)) is not None:
                     gone = torch.from_numpy(slices)[ranks == 0].flatten().to(parameter.device)
                     parameter.index_fill_(member.dim, gone, 0.0)
@@ -190,8 +193,8 @@ class RunningDcp(RunningHook):
         """Of each unit how early it was chosen, from 1 down; 0 where it wasn't, 1 where all stay."""
         return {
             UNITS: {
-                each.group.name: self.ranks.get(each.group.name, torch.ones(each.group.count, dtype=torch.float64))
-                for each in self.all_pruned
+                group.name: self.ranks.get(group.name, torch.ones(group.count, dtype=torch.float64))
+                for group in self.groups
             }
         }
 

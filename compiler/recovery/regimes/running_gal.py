@@ -13,7 +13,7 @@ from torch.optim import SGD
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.recovery.regimes.class_scores import class_count
 from prunec.compiler.recovery.regimes.course import all_steps, rates, steps_done
-from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
+from prunec.compiler.recovery.regimes.filter_budget import FilterBudget
 from prunec.compiler.recovery.regimes.soft_masks import SoftMasks
 from prunec.compiler.recovery.regimes.unit_factors import UnitFactors
 from prunec.compiler.recovery.running_hook import Attachment, Batch, HookCost, Moment, RunningHook

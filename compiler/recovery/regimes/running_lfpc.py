@@ -14,15 +14,12 @@ from prunec.calibration.splits import steps_per_epoch
 from prunec.compiler.recovery.objective import label_loss
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.recovery.regimes.course import all_steps
-from prunec.compiler.recovery.regimes.pruning_ahead import pruned_groups
+from prunec.compiler.recovery.regimes.filter_choice import Chooser
 from prunec.compiler.recovery.regimes.shared_copy import shared_copy
 from prunec.compiler.recovery.regimes.unit_factors import UnitFactors
 from prunec.compiler.recovery.running_hook import Attachment, Batch, HookCost, Moment, RunningHook
-from prunec.passes.allocation.importance import normalised, scores_of
-from prunec.passes.criteria.catalogue import unit_criterion
-from prunec.passes.criteria.evidence import evidence_for, needs_beyond_weights
+from prunec.passes.allocation.importance import normalised
 from prunec.passes.criteria.learned import UNITS
-from prunec.passes.criteria.protocol import ScoresUnits
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, bound, on, values_of_data
 from prunec.passes.program import Program
@@ -49,13 +46,14 @@ class RunningLfpc(RunningHook):
                 f"{training.processes.count} processes.",
                 hint="Raise its option held_out.",
             )
-        self.criteria = [_of_weights(text, options.name) for text in options.criteria]
+        self.chooser = Chooser.of(training, options.name)
+        self.groups = self.chooser.groups
         self._choose()
         self.masked = shared_copy(training.program)
         factors = UnitFactors.on(training.program, self.groups)
         self.names = factors.insert(self.masked)
         device = training.processes.device
-        self.preferences = nn.Parameter(torch.zeros(len(self.groups), len(self.criteria), device=device))
+        self.preferences = nn.Parameter(torch.zeros(len(self.groups), len(options.criteria), device=device))
         self.passes = self.samples = 0
         return Attachment(optimizers=(Adam([self.preferences], lr=options.travel / all_steps(training)),))
 
@@ -80,15 +78,9 @@ class RunningLfpc(RunningHook):
 
     def _choose(self) -> None:
         """The units that each criterion would keep now, bool (criteria, count) by the name of the group."""
-        chosen = [pruned_groups(self.training, self.options.name, criterion) for criterion in self.criteria]
-        self.groups = [each.group for each in chosen[0]]
-        self.masks = {
-            group.name: torch.zeros(len(chosen), group.count, dtype=torch.bool, device=self.training.processes.device)
-            for group in self.groups
-        }
-        for number, pruned in enumerate(chosen):
-            for each in pruned:
-                self.masks[each.group.name][number, torch.from_numpy(each.kept)] = True
+        stays = [self.chooser.choose(criterion).stays for criterion in self.options.criteria]
+        device = self.training.processes.device
+        self.masks = {group.name: torch.stack([each[group.name] for each in stays]).to(device) for group in self.groups}
 
     def _held_out(self) -> tuple[BatchInputs, Tensor]:
         """The next batch of the held-out data, as large as the part of a batch that the network trains on."""
@@ -104,13 +96,14 @@ class RunningLfpc(RunningHook):
 
     def decided(self) -> Mapping[str, object]:
         """The normalised scores by the likeliest criterion of each group."""
-        scores = {}
-        for group, best in zip(self.groups, self.preferences.argmax(1).tolist(), strict=True):
-            criterion = self.criteria[best]
-            assert self.training.pruning is not None, "checked when the hook was attached"
-            evidence = evidence_for(criterion, self.training.program, None, self.training.pruning.seed or 0)
-            scores[group.name] = torch.from_numpy(normalised(scores_of(criterion, group, evidence).astype("f8")))
-        return {UNITS: scores}
+        best = [self.options.criteria[number] for number in self.preferences.argmax(1).tolist()]
+        units = {criterion: self.chooser.choose(criterion).units for criterion in set(best)}
+        return {
+            UNITS: {
+                group.name: torch.from_numpy(normalised(units[criterion][group.name].numpy()))
+                for group, criterion in zip(self.groups, best, strict=True)
+            }
+        }
 
     def figures(self) -> Mapping[str, object]:
         """The probability of each criterion, by group."""
@@ -134,18 +127,3 @@ class RunningLfpc(RunningHook):
         self.passes, self.samples = state["passes"], state["samples"]
         for name, masks in state["masks"].items():
             self.masks[name].copy_(masks)
-
-
-def _of_weights(text: str, hook: str) -> ScoresUnits:
-    """A criterion that scores units by weights alone.
-
-    Raises:
-        UsageError: There is none of this text, or it is of another kind.
-    """
-    criterion = unit_criterion(text, hook)
-    if not isinstance(criterion, ScoresUnits) or needs_beyond_weights(criterion):
-        raise UsageError(
-            f"recover: {hook} chooses among criteria that score units by weights alone, and {text} is none.",
-            hint="For example l1, l2 and fpgm.",
-        )
-    return criterion

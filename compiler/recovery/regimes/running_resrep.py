@@ -11,7 +11,7 @@ from torch.optim import SGD
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.recovery.regimes.compactor_sites import compactor_sites
 from prunec.compiler.recovery.regimes.course import all_steps, rates, steps_done
-from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
+from prunec.compiler.recovery.regimes.filter_budget import FilterBudget
 from prunec.compiler.recovery.running_hook import Attachment, HookCost, Moment, RunningHook
 from prunec.passes.criteria.learned import UNITS
 from prunec.passes.program import Program
@@ -102,7 +102,8 @@ class RunningResRep(RunningHook):
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
         """The tensors of every layer with its compactor in them."""
-        tensors, values = program.tensors(), {}
+        tensors = program.tensors()
+        values: dict[str, Tensor] = {}
         for site, matrix in zip(self.sites, self.matrices, strict=True):
             values |= site.merged(tensors, matrix)
         return values
@@ -146,4 +147,5 @@ class RunningResRep(RunningHook):
 
 def _norms(units: Tensor) -> Tensor:
     """The Euclidean norm of each unit's rows, (count,)."""
-    return torch.linalg.vector_norm(units, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(units, dim=1)
+    return norms

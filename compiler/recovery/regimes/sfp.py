@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.passes.criteria.catalogue import CRITERIA, unit_criterion
-from prunec.passes.criteria.evidence import needs_beyond_weights
-from prunec.passes.criteria.protocol import Criterion, ScoresUnits
-from prunec.passes.errors import UsageError
+from prunec.compiler.recovery.regimes.checks import scores_by_weights
+from prunec.passes.criteria.catalogue import CRITERIA
+from prunec.passes.criteria.protocol import Criterion
 from prunec.passes.options import CATALOGUE
 from prunec.passes.places import METHOD
 
@@ -45,13 +44,7 @@ class Sfp(TrainingHook):
     places: ClassVar[Mapping[str, str]] = {"criterion": METHOD}
 
     def __post_init__(self) -> None:
-        criterion = unit_criterion(self.criterion, self.name)
-        if not isinstance(criterion, ScoresUnits) or needs_beyond_weights(criterion):
-            raise UsageError(
-                f"sfp: the criterion {criterion.name} doesn't score units by their weights alone, and after every "
-                "epoch nothing else is known.",
-                hint="For example criterion=l2, l1 or fpgm.",
-            )
+        scores_by_weights(self, self.criterion)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

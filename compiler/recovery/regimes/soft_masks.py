@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
+from prunec.compiler.recovery.regimes.filter_budget import FilterBudget
 
 Values = NDArray[np.float64]
 #: The least mask of a unit that stays.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.ranges import check_above
+from prunec.compiler.recovery.regimes.checks import check_positive
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.places import METHOD, without_effect
 
@@ -58,7 +58,7 @@ class Ssl(TrainingHook):
             raise UsageError(
                 f"ssl: structure is {self.structure!r}.", hint=did_you_mean(self.structure, get_args(Structure))
             )
-        check_above(self.name, penalty=self.penalty, near_zero=self.near_zero)
+        check_positive(self, "penalty", "near_zero")
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunec.calibration.places import tensor_names
 from prunec.passes.criteria.units import as_filters, l1_norms, l2_norms
-from prunec.passes.graphs import calls
+from prunec.passes.graphs import calls, tensor_names
 from prunec.passes.groups import Group, Member
 from prunec.passes.program import Program
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Taylor:
-    """Squared first-order change of the loss by a unit (Molchanov et al., CVPR 2019, eq. 8).
+class GateChange:
+    """Squared first-order change of the loss by a unit, of batches or of single samples (Molchanov et al., CVPR 2019).
 
     Attributes:
         per: Whether gradients are those of a batch's loss, or those of each sample's own.
@@ -25,7 +25,7 @@ class Taylor:
 
     per: Literal["batch", "sample"] = "batch"
 
-    name: ClassVar[str] = "taylor"
+    name: ClassVar[str] = "gate-change"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
     places: ClassVar[Mapping[str, str]] = {"per": METHOD}
 

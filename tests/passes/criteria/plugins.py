@@ -17,12 +17,12 @@ WEIGHTS = frozenset({"weights"})
 
 
 @dataclass(frozen=True)
-class Taylor:
+class FirstOrder:
     """Squared first-order change of the loss by a unit (Molchanov et al., CVPR 2019)."""
 
     absolute: bool = False
 
-    name: ClassVar[str] = "taylor"
+    name: ClassVar[str] = "first-order"
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradients", "labels"})
 
     @property

@@ -27,7 +27,7 @@ UNIFORM = PruneFilters(ratio=0.5, criterion="learned", seed=0)
 REGIMES = {
     "resrep": ("resrep", GLOBAL),
     "cnn-fcf": ("cnn-fcf", UNIFORM),
-    "lfpc": ("lfpc{criteria=[l1,l2]}", UNIFORM),
+    "lfpc": ("lfpc", UNIFORM),
     "gal": ("gal", GLOBAL),
     "dcp": ("dcp", UNIFORM),
 }

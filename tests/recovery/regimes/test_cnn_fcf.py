@@ -96,8 +96,8 @@ def test_the_multipliers_settle_where_the_loss_wants_it(count: int, kept: int) -
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_factors_end_at_0_and_1_with_the_widths_asked_for(data: Data, epochs: int) -> None:
     result, hook = watched(net(), data, CnnFcf(), UNIFORM, replace(LAST, epochs=epochs))
-    for name, values in hook.factors.values.items():
-        count = len(values)
+    for name, parameter in hook.factors.values.items():
+        values, count = parameter.detach(), len(parameter)
         assert float((values - values.round()).abs().max()) < 1e-3, name
         assert float(values.sum()) == pytest.approx(count / 2, abs=1e-3 * count)
     figures: Any = result.hooks[0].figures
@@ -133,7 +133,7 @@ def test_factors_are_merged_exactly_and_zero_is_gone() -> None:
 
 
 def test_what_it_can_t_do_is_refused() -> None:
-    with pytest.raises(UsageError, match="alpha must be at least 0 and below 1"):
+    with pytest.raises(UsageError, match="alpha is a share, above 0 and below 1"):
         CnnFcf(alpha=1.0)
     with pytest.raises(UsageError, match="rho_growth must be above 1"):
         CnnFcf(rho_growth=1.0)

@@ -123,10 +123,10 @@ def test_all_are_in_the_catalogue() -> None:
     assert REGIMES.keys() <= set(HOOKS.names())
 
 
-def test_another_epoch_than_the_last_is_refused_before_any_work(data: Data, tmp_path: Path) -> None:
+def test_weights_of_another_step_is_refused_before_any_work(data: Data, tmp_path: Path) -> None:
     pipeline = f'recover{{{TRAIN},hooks="resrep"}} prune-filters{{ratio=0.5,criterion=learned,allocation=global}} '
     pipeline += f"recover{{{TRAIN}}}"
-    with pytest.raises(UsageError, match="resrep is done at the end of the training, and keep=best"):
+    with pytest.raises(UsageError, match="resrep readies the weights of the last step for pruning"):
         compile_model(net(), "cpu", pipeline, data, tmp_path / "b", settings=Settings(**FAST))
     assert not (tmp_path / "b").exists()
 

@@ -9,8 +9,8 @@ import torch
 
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.recover import DenseNetwork, Objective, recover
+from prunec.compiler.recovery.regimes.filter_budget import FilterBudget
 from prunec.compiler.recovery.regimes.gal import Gal
-from prunec.compiler.recovery.regimes.pruning_ahead import FilterBudget
 from prunec.compiler.recovery.regimes.soft_masks import LEAST, SoftMasks, soft_threshold
 from prunec.passes.errors import UsageError
 from tests.recovery.networks import same, state

@@ -64,9 +64,9 @@ def held_out_loss(running: Any, choice: int) -> float:
 
 
 def test_its_default_criteria_look_at_weights_alone(data: Data) -> None:
-    with pytest.raises(UsageError, match="score units by weights alone, and learned is none"):
+    with pytest.raises(UsageError, match="learned doesn't score units by their weights alone"):
         trained(net(), data, Lfpc(criteria=("l1", "learned")), UNIFORM)
     with pytest.raises(UsageError, match="criteria must name different ones"):
         Lfpc(criteria=("l1", "l1"))
-    with pytest.raises(UsageError, match="held_out must be above 0"):
+    with pytest.raises(UsageError, match="held_out is a share, above 0 and below 1"):
         Lfpc(held_out=0.0)

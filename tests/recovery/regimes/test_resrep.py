@@ -136,13 +136,13 @@ def test_what_it_can_t_do_is_refused(data: Data) -> None:
         compactor_sites(residual, [group for group in groups if group.residual], "resrep")
     with pytest.raises(UsageError, match="can prune 2 of 3 groups, and these alone can't keep the goal"):
         trained(toy(), data, ResRep(), replace(GLOBAL, ratio=None, speedup=20.0))
-    with pytest.raises(UsageError, match="readies a network for the pruning of filters behind it, and there is none"):
+    with pytest.raises(UsageError, match="readies filters for prune-filters, and none stands behind it"):
         trained(small(), data, ResRep(), None)
     with pytest.raises(UsageError, match=r"ranks the filters of all layers together, and .* allocation=auto"):
         trained(small(), data, ResRep(), replace(GLOBAL, allocation="auto"))
-    with pytest.raises(UsageError, match="is done at the end of the training, and keep=best"):
+    with pytest.raises(UsageError, match="readies the weights of the last step"):
         trained(small(), data, ResRep(), GLOBAL, replace(LAST, keep="best"))
-    with pytest.raises(UsageError, match="momentum must be at least 0 and below 1"):
+    with pytest.raises(UsageError, match="momentum and begin must be at least 0 and below 1"):
         ResRep(momentum=1.0)
     with pytest.raises(UsageError, match="shares of one training"):
         ResRep(begin=0.8, growth=0.5)

@@ -1,67 +1,21 @@
-"""The pruning that a training readies a network for: its groups, the widths that it leaves, and the budget it keeps."""
+"""The budget that filters of all groups keep together, by the pruning behind a training."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunec.compiler.recovery.regimes.filter_choice import Chooser
 from prunec.compiler.recovery.running_hook import TrainingContext
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.budgets import MACS
-from prunec.passes.allocation.goals import Goals
-from prunec.passes.allocation.scope import Scope, layer_names
+from prunec.passes.allocation.scope import Scope
 from prunec.passes.allocation.space import Space, Widths
-from prunec.passes.criteria.protocol import Criterion
 from prunec.passes.errors import UsageError
-from prunec.passes.filter_pruning import Kept, Ratios, check_countable, kept_by
+from prunec.passes.filter_pruning import check_countable
 from prunec.passes.groups import Group
-from prunec.passes.prune_filters import PruneFilters
-from prunec.passes.ratios import check_globs
-
-
-def pruning_ahead(training: TrainingContext, hook: str, criterion: str | Criterion = "l1") -> PruneFilters:
-    """The options of the pruning behind a training, with another criterion: its own may ask what the hook decided.
-
-    Args:
-        training: The training.
-        hook: Name of the hook, for messages.
-        criterion: A criterion that looks at weights alone.
-
-    Raises:
-        UsageError: No filters are pruned behind the training, or it takes more than a program to tell how many.
-    """
-    if training.pruning is None:
-        raise UsageError(
-            f"recover: the training hook {hook} readies a network for the pruning of filters behind it, and there is "
-            "none.",
-            hint="Put prune-filters{criterion=learned,...} behind it; in Python, DenseNetwork(pruning=...).",
-        )
-    check_countable(training.pruning)
-    return replace(training.pruning, criterion=criterion)
-
-
-@dataclass(frozen=True, eq=False)
-class PrunedGroup:
-    """A group that is pruned behind a training, with the units that a criterion would keep, int64 ascending."""
-
-    group: Group
-    kept: Kept
-
-
-def pruned_groups(training: TrainingContext, hook: str, criterion: str | Criterion = "l1") -> list[PrunedGroup]:
-    """The groups that the pruning behind a training may prune, each with what a criterion of weights would keep now.
-
-    Raises:
-        UsageError: What `pruning_ahead` raises, or a goal is out of reach.
-        UnsupportedModelError: No group can be pruned.
-    """
-    options = pruning_ahead(training, hook, criterion)
-    _, kept = kept_by(training.program, options)
-    by_name = {group.name: stays for group, stays in kept}
-    groups = Scope.of(training.program, options).groups
-    return [PrunedGroup(group, by_name.get(group.name, np.arange(group.count))) for group in groups]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +37,12 @@ class FilterBudget:
         """The budget of the goals of the pruning behind a training, or of the MACs that its ratio would leave.
 
         Raises:
-            UsageError: What `pruning_ahead` raises; the pruning gives each group a width of its own; or a goal is out
-                of reach.
+            UsageError: No filters are pruned behind the training, or each group has a width of its own there; it takes
+                more than a program to tell how many go; or a goal is out of reach.
             UnsupportedModelError: No group can be pruned.
         """
-        options = pruning_ahead(training, hook)
+        options = replace(Chooser.of(training, hook).pruning, criterion="l1")
+        check_countable(options)
         if options.allocation != "global":
             raise UsageError(
                 f"recover: the training hook {hook} ranks the filters of all layers together, and prune-filters has "
@@ -95,12 +50,8 @@ class FilterBudget:
                 hint="Give prune-filters allocation=global.",
             )
         allocator = Allocator.of(training.program, options)
-        goals = options.goals
-        if options.ratio is not None:
-            if not isinstance(options.ratio, int | float):
-                check_globs(options.ratio, layer_names(training.program), "ratio")
-            widths = Ratios(options.ratio, options.rounding).widths(allocator.scope)
-            goals = Goals(speedup=max(1.0, allocator.dense[MACS.name] / allocator.figures(widths)[MACS.name]))
+        assert not isinstance(options.ratio, Mapping), "ratios by layer go with no ranking"
+        goals = options.goals if options.ratio is None else allocator.as_fast_as(options.ratio)
         return cls(allocator.scope, allocator.space(goals), allocator)
 
     def only(self, names: Collection[str], hook: str) -> "FilterBudget":
