@@ -45,8 +45,8 @@ class TrainingHook(ABC):
     Attributes:
         name: Name in recipes.
         prepares_pruning: Whether the hook readies a network for the pruning behind its training: such a training is
-            refused without one, and where it keeps other weights than those of its last step; it goes without the hook
-            where a control arm trains the dense network.
+            refused without one, and where it keeps other weights than those of its last step; control arms go without
+            the hook.
     """
 
     name: ClassVar[str]

@@ -88,7 +88,7 @@ def _arm(name: str, main: StepInput) -> _Arm:
         steps = _followed(request.pipeline, map(_without_preparation, followed)).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
-        return _Arm(request.dense, _at_random(_followed(request.pipeline, followed)))
+        return _Arm(request.dense, _at_random(_followed(request.pipeline, map(_without_preparation, followed))))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
     program, note = _from_scratch(main)
     return _Arm(program, scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
@@ -109,7 +109,7 @@ def _total(entry: LedgerEntry) -> float:
 
 
 def _without_preparation(options: Recover) -> Recover:
-    """A training without the hooks that ready a network for a pruning that doesn't come."""
+    """A training without the hooks that ready a network for a pruning that doesn't come, or comes by chance."""
     return replace(options, hooks=tuple(hook for hook in load_hooks(options.hooks) if not hook.prepares_pruning))
 
 

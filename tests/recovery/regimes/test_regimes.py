@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from prunec.calibration.data import Data
+from prunec.compiler.facts.settings import Settings
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.recover import Recover, StateOptions
+from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes.errors import InputError, UsageError
 from prunec.passes.program import Program
@@ -24,6 +26,15 @@ from tests.recovery.test_distributed import train
 REGIMES = ["greg-1", "greg-2", "network-slimming{penalty=0.01}", "sfp", "ssl{penalty=0.01}", "ssl{structure=channel}"]
 
 
+#: What a compile need not measure here.
+FAST = Settings(build_engine=False, latency_runs=3, pretraining=parse_schedule("constant:0.05", epochs=5))
+
+
+def compiled(program: Program, text: str, data: Data | None, folder: Path, settings: Settings = FAST) -> Any:
+    """The report of a pipeline."""
+    return compile_model(program, "cpu", text, data, folder / "out.bundle", settings=settings)
+
+
 def pipeline(hook: str, prune: str = "prune-filters{ratio=0.5,criterion=learned}") -> str:
     training = "schedule=constant:0.05,batch_size=32,probe=0"
     return (
@@ -34,8 +45,7 @@ def pipeline(hook: str, prune: str = "prune-filters{ratio=0.5,criterion=learned}
 
 @pytest.mark.parametrize("hook", REGIMES)
 def test_a_pipeline_trains_prunes_and_reports(hook: str, data: Data, tmp_path: Path) -> None:
-    program = plain()
-    report = compile_model(program, target="cpu", pipeline=pipeline(hook), data=data, output=tmp_path / "out.bundle")
+    report = compiled(plain(), pipeline(hook), data, tmp_path)
     assert not isinstance(report.pruning, Unknown)
     assert report.pruning.criterion == "learned"
     assert [group.kept for group in report.pruning.groups] == [4, 4]
@@ -49,14 +59,14 @@ def test_a_pipeline_trains_prunes_and_reports(hook: str, data: Data, tmp_path: P
 def test_one_ratio_with_a_global_choice_leaves_the_macs_of_that_ratio(hook: str, data: Data, tmp_path: Path) -> None:
     asked = "prune-filters{ratio=0.5,allocation=global,criterion=learned}"
     text = pipeline(hook, asked)
-    report = compile_model(plain(), target="cpu", pipeline=text, data=data, output=tmp_path / "out.bundle")
+    report = compiled(plain(), text, data, tmp_path)
     uniform = PruneFilters(ratio=0.5).run(plain()).program.macs()
     assert 0.5 * uniform < report.macs.compiled <= uniform
 
 
 def test_shrunk_branches_go_in_a_pipeline(data: Data, tmp_path: Path) -> None:
     text = pipeline("ssl{structure=depth,penalty=0.05}", "prune-filters{speedup=1.5,depth=true,criterion=l2}")
-    report = compile_model(residual(), target="cpu", pipeline=text, data=data, output=tmp_path / "out.bundle")
+    report = compiled(residual(), text, data, tmp_path)
     assert report.extensions["ssl"]["groups"] == 2
     assert report.macs.compiled <= report.macs.dense / 1.5
 
@@ -123,14 +133,14 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(text: str, words: str, data: Data, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
-        compile_model(plain(), target="cpu", pipeline=text, data=data, output=tmp_path / "out.bundle")
+        compiled(plain(), text, data, tmp_path)
 
 
 def test_without_data_there_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"step recover\S* needs labelled training data, and there is no training data"
     ):
-        compile_model(plain(), target="cpu", pipeline=pipeline("sfp"), output=tmp_path / "out.bundle")
+        compiled(plain(), pipeline("sfp"), None, tmp_path)
 
 
 @pytest.mark.parametrize("hook", [hook for hook in REGIMES if "{" not in hook])
@@ -148,3 +158,11 @@ def test_weights_of_other_steps_are_refused() -> None:
     for changes in ({"keep": "best"}, {"ema": 0.9}):
         with pytest.raises(UsageError, match="the training hook greg-1 readies the weights of the last step"):
             Recover(**{"epochs": 1, "keep": "last", "hooks": "greg-1", **changes})
+
+
+def test_control_arms_are_not_readied(data: Data, tmp_path: Path) -> None:
+    """What a regime shrank would be left in a network that is pruned by chance."""
+    settings = replace(FAST, controls=("dense", "random"))
+    report = compiled(plain(), pipeline("greg-1"), data, tmp_path, settings)
+    assert [(control.name, control.zero_fraction) for control in report.controls] == [("dense", 0.0), ("random", 0.0)]
+    assert [entry.run for entry in report.ledger if "hooks.0" in entry.options] == [""]
