@@ -61,7 +61,7 @@ class InputSensitivity:
         weight = seen.weight.reshape(filters, channels, -1).permute(1, 2, 0).contiguous()
         signs = weight.clamp(min=0), weight.clamp(max=0).neg()
         largest = torch.zeros(channels, dtype=torch.float64) if state is None else state.channels
-        for rows in stoppable(seen.value.split(max(1, _INPUTS // seen.value.shape[1]))):
+        for rows in stoppable(torch.split(seen.value, max(1, _INPUTS // seen.value.shape[1]))):
             for positive in (rows.clamp(min=0), rows.clamp(max=0).neg()):
                 if positive.any():  # behind a ReLU none is negative
                     found = [_largest_shares(positive, part) for part in signs]
@@ -93,10 +93,10 @@ def _largest_shares(rows: "Tensor", weight: "Tensor") -> "Tensor":
     inverse = totals.clamp(min=torch.finfo(totals.dtype).tiny).reciprocal()
     channels_at_once = max(1, _PRODUCTS // (_ROWS * filters))
     largest = rows.new_zeros(channels)
-    for some, over in zip(rows.split(_ROWS), inverse.split(_ROWS), strict=True):
-        inputs = some.unflatten(1, (positions, channels)).permute(2, 0, 1).split(channels_at_once)
-        parts = zip(inputs, weight.split(channels_at_once), largest.split(channels_at_once), strict=True)
-        for read, part, most in parts:
+    for some, over in zip(torch.split(rows, _ROWS), torch.split(inverse, _ROWS), strict=True):
+        inputs = some.reshape(-1, positions, channels).permute(2, 0, 1)
+        blocks = (torch.split(each, channels_at_once) for each in (inputs, weight, largest))
+        for read, part, most in zip(*blocks, strict=True):
             if positions == 1:  # an input is a factor of all its shares
                 shares = ((over * part).amax(2) * read[..., 0]).amax(1)
             else:
