@@ -94,10 +94,9 @@ def _largest_shares(rows: "Tensor", weight: "Tensor") -> "Tensor":
     channels_at_once = max(1, _PRODUCTS // (_ROWS * filters))
     largest = rows.new_zeros(channels)
     for some, over in zip(torch.split(rows, _ROWS), torch.split(inverse, _ROWS), strict=True):
-        by_channel = some.reshape(-1, positions, channels).permute(2, 0, 1)
-        inputs = torch.split(by_channel, channels_at_once)
-        parts = zip(inputs, torch.split(weight, channels_at_once), torch.split(largest, channels_at_once), strict=True)
-        for read, part, most in parts:
+        inputs = some.reshape(-1, positions, channels).permute(2, 0, 1)
+        blocks = (torch.split(each, channels_at_once) for each in (inputs, weight, largest))
+        for read, part, most in zip(*blocks, strict=True):
             if positions == 1:  # an input is a factor of all its shares
                 shares = ((over * part).amax(2) * read[..., 0]).amax(1)
             else:
