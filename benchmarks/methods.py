@@ -84,7 +84,7 @@ def pipeline_of(method: Method, ratio: float) -> Pipeline:
     rounding = {"round_to": 1, "min_channels": 2, "residual_streams": False} if method.structure == "filters" else {}
     epochs = round(EPOCHS / (1 - method.regime_share)) if method.hooks else EPOCHS
     tables = {
-        "prune-filters": {"ratio": ratio, **rounding},
+        method.step_of("ratio"): {"ratio": ratio, **rounding},
         "recover": {"epochs": epochs, "schedule": SCHEDULE, "probe": 0, "batch_size": 64},
     }
     return Pipeline(tuple(each.step for each in method_steps(method, tables, _CPU, has_data=True)))

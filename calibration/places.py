@@ -108,9 +108,9 @@ class GatePlace:
 def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
     """The gates of groups.
 
-    A gate stands on what makes the units: for each of the group's producers on the scale and shift of the batch norm
-    that alone reads its outputs, else on its filters and biases. Scaling these by a common factor is the same as
-    scaling the units' outputs there.
+    A gate stands on what makes the units: for each of the group's producers, but for grouped convolutions where others
+    are, on the scale and shift of the batch norm that alone reads its outputs, else on its filters and biases. Scaling
+    these by a common factor is the same as scaling the units' outputs there.
     """
     calls: dict[str, list[Node]] = {}
     for call, weight in weighted_calls(program.graph):
@@ -120,18 +120,30 @@ def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
 
 
 def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
-    """The gates behind all batch norms whose channels are a group's units; a group without batch norms has none."""
+    """The gates behind all batch norms whose channels are a group's units; a group without batch norms has none.
+
+    Those behind grouped convolutions count where the group has no others: these pass on what was scaled before.
+    """
     places = {(name, 0) for name in batch_norm_tensors(program.graph, "weight", "bias")}
+    grouped = [call for call, _ in weighted_calls(program.graph) if _is_grouped([call])]
+    before = places - {(name, 0) for call in grouped for name in _affine_norm(call)}
     parameters = program.parameters()
-    found = (GatePlace(group, _positions(group, places, parameters)) for group in groups)
+    found = (
+        GatePlace(group, _positions(group, before, parameters) or _positions(group, places, parameters))
+        for group in groups
+    )
     return [gate for gate in found if gate.members]
 
 
 def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, int]]:
-    """Names and dimensions of the tensors that a factor on the units stands on, from the calls by their weights."""
+    """Names and dimensions of the tensors that a factor on the units stands on, from the calls by their weights.
+
+    A grouped convolution passes on what a layer before it made: a factor on both would count a unit twice.
+    """
     places: set[tuple[str, int]] = set()
-    for position in group.producers:
-        member = group.members[position]
+    members = [group.members[position] for position in group.producers]
+    makers = [member for member in members if not _is_grouped(calls.get(member.parameter, []))]
+    for member in makers or members:
         users = calls.get(member.parameter, [])
         norms = [_affine_norm(call) for call in users]
         if norms and all(norms):
@@ -140,6 +152,10 @@ def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, in
             places.add((member.parameter, member.dim))
             places |= {(name, 0) for call in users for name in tensor_names(call, "bias")}
     return places
+
+
+def _is_grouped(calls: Iterable[Node]) -> bool:
+    return any(int(arguments(call).get("groups", 1)) > 1 for call in calls)
 
 
 def _positions(group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Literal
 from prunec.compiler.recovery.hooks import load_hooks
 from prunec.passes.allocation.goals import Allocation
 from prunec.passes.criteria.catalogue import resolve
+from prunec.passes.errors import UsageError
 
 #: Weights that a method begins with.
 Base = Literal["trained", "random", "early"]
@@ -48,6 +49,26 @@ class Method:
     level_share: float = 0.0
     level_schedule: str = ""
     paper: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option of the command line that asks for it."""
+        return f"--method {self.name}"
+
+    def step_of(self, goal: str) -> str:
+        """The step that a goal of the command line is for, such as "ratio" or "speedup".
+
+        Raises:
+            UsageError: The method masks, which makes no layer smaller.
+        """
+        if self.structure == "filters":
+            return "prune-filters"
+        if goal == "ratio":
+            return "sparsify"
+        raise UsageError(
+            f"The method {self.name} masks weights, and --{goal.replace('_', '-')} is given: no layer becomes smaller.",
+            hint="Give --ratio, the share of the weights that is masked.",
+        )
 
     @property
     def papers(self) -> tuple[str, ...]:

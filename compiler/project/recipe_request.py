@@ -163,21 +163,23 @@ def _composed(config: Config, options: RecipeOptions, target: Target) -> list[Re
         if first in options.flags and second in options.flags:
             raise UsageError(f"{_flag(first)} and {_flag(second)} exclude each other.", hint="Give one of the two.")
     listed, tables = config.recipe.steps, {name: dict(table) for name, table in config.recipe.by_step.items()}
-    for name, (step, value) in options.flags.items():
-        if (step, value) == ("recover", 0):
+    method = None if options.method is None else method_of(options.method)
+    for name, (default_step, value) in options.flags.items():
+        if (default_step, value) == ("recover", 0) and method is None:
             continue
+        step = default_step if method is None or default_step != "prune-filters" else method.step_of(name)
         if listed is not None and step not in listed:
             raise UsageError(
                 f"{_flag(name)} is for {step}, which {LISTED} of {config.path} leaves out.", hint=f"Add {step!r} to it."
             )
         _lay_over(tables.setdefault(step, {}), name, value)
-    if options.method is None:
+    if method is None:
         steps = recipe_steps(tables, target, config.data is not None, listed)
     elif listed is None:
-        steps = method_steps(method_of(options.method), tables, target, config.data is not None)
+        steps = method_steps(method, tables, target, config.data is not None)
     else:
         raise UsageError(
-            f"--method {options.method} says which steps run, and so does {LISTED} of {config.path}.",
+            f"{method.flag} says which steps run, and so does {LISTED} of {config.path}.",
             hint="Leave out one of the two.",
         )
     _check_schedules(config, steps)
@@ -254,7 +256,7 @@ def _sources(each: RecipeStep, config: Config, options: RecipeOptions, places: _
     flags = {key: _flag(key) for key, (step, _) in options.flags.items() if step == name}
     table = [key.replace("-", "_") for key in config.recipe.by_step.get(name, {})]
     given = {key: places.of(f"recipe.{name}", key) or f"[recipe.{name}]" for key in table}
-    return {**each.defaults, **given, **flags}
+    return {**given, **each.defaults, **flags}
 
 
 def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[RecipeRow]:

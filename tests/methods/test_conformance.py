@@ -45,11 +45,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def pipeline_of(method: Method) -> Pipeline:
+    ratio = {"ratio": RATIO} if method.structure == "weights" else {"ratio": RATIO, "round_to": 1, "min_channels": 2}
     tables = {
-        "prune-filters": {
-            "ratio": RATIO,
-            **({"round_to": 1, "min_channels": 2} if method.structure == "filters" else {}),
-        },
+        "sparsify" if method.structure == "weights" else "prune-filters": ratio,
         "recover": {"epochs": EPOCHS, "batch_size": 32, "probe": 0, **_EARLY.get(method.name, {})},
     }
     return Pipeline(tuple(each.step for each in method_steps(method, tables, CPU, has_data=True)))

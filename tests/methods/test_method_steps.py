@@ -22,7 +22,8 @@ def pipeline(name: str, target: Target = CPU, **tables: dict[str, object]) -> st
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_pipeline_that_can_be_read_and_edited(name: str) -> None:
     early = {"early": "early.pt"} if name == "lottery-ticket" else {}
-    text = pipeline(name, prune_filters={"ratio": 0.5}, recover={"epochs": 9, **early})
+    step = METHODS[name].step_of("ratio").replace("-", "_")
+    text = pipeline(name, **{step: {"ratio": 0.5}, "recover": {"epochs": 9, **early}})
     assert str(parse_pipeline(text)) == text
     assert METHODS[name].name == name
     assert METHODS[name].papers, "a method says where it is from"
@@ -41,21 +42,50 @@ def test_a_target_of_2_4_gets_it_behind_the_filters() -> None:
     ]  # fmt: skip
 
 
-def test_options_of_the_project_go_before_those_of_the_method() -> None:
+def test_what_a_method_is_made_of_counts_before_the_projects_tables_and_these_before_nothing() -> None:
     text = pipeline(
         "l2", prune_filters={"criterion": "random", "speedup": 3.0}, recover={"epochs": 2, "batch_size": 64}
     )
-    assert "criterion=random" in text
+    assert "criterion=l2" in text
     assert "speedup=3.0" in text
     assert "batch_size=64" in text
 
 
+def test_other_steps_of_the_project_stand_in_their_places() -> None:
+    tables = {"fold-parameters": {}, "re-estimate-batchnorm": {"samples": 64}, "sparsify": {"pattern": "1:4"}}
+    names = [step.name for step in parse_pipeline(pipeline("greg-1", **tables)).steps]
+    assert names == ["fold-parameters", "recover", "prune-filters", "sparsify", "re-estimate-batchnorm", "recover"]
+    masks = [step.name for step in parse_pipeline(pipeline("magnitude", **tables)).steps]
+    assert masks == ["fold-parameters", "sparsify", "re-estimate-batchnorm", "recover"]
+
+
+def test_a_regime_takes_over_what_any_training_can_have() -> None:
+    recover = {"epochs": 9, "batch_size": 64, "weight_decay": 1e-4, "ema": 0.99, "distill": 4.0, "warmup": 2}
+    regime, *_, last = parse_pipeline(pipeline("sfp", recover=recover)).steps
+    assert (regime.options.batch_size, regime.options.weight_decay, regime.options.ema) == (64, 1e-4, 0.0)
+    assert (regime.options.epochs, last.options.epochs) == (3, 6)
+    assert (last.options.ema, last.options.distill, last.options.warmup) == (0.99, 4.0, 2)
+
+
 def test_a_mask_has_no_goal_in_macs() -> None:
-    with pytest.raises(UsageError, match="masks weights, and speedup is asked for"):
-        pipeline("magnitude", prune_filters={"speedup": 2.0})
-    with pytest.raises(UsageError, match="masks half of the weights"):
-        pipeline("magnitude", SPARSE, prune_filters={"ratio": 0.3})
-    assert "pattern=2:4" in pipeline("magnitude", SPARSE) or "sparsify" in pipeline("magnitude", SPARSE)
+    with pytest.raises(UsageError, match="--latency-speedup is given: no layer becomes smaller"):
+        METHODS["magnitude"].step_of("latency_speedup")
+    with pytest.raises(UsageError, match="masks half of the weights at once"):
+        pipeline("magnitude", SPARSE, sparsify={"ratio": 0.3})
+    with pytest.raises(UsageError, match="masks level by level"):
+        pipeline("iterative-magnitude", SPARSE)
+    assert [step.name for step in parse_pipeline(pipeline("magnitude", SPARSE)).steps] == [
+        "permute", "sparsify", "recover",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("greg-1", 0), ("greg-1", 1), ("ssl-shape", 1), ("iterative-magnitude", 0)]
+)
+def test_methods_that_train_have_epochs_for_it(name: str, epochs: int) -> None:
+    with pytest.raises(UsageError, match=f"{epochs} epochs are too few"):
+        pipeline(name, recover={"epochs": epochs})
+    assert "recover" not in pipeline("l1", recover={"epochs": 0})
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:
@@ -75,7 +105,7 @@ def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("share", "levels"), [(0.2, 1), (0.21, 2), (0.36, 2), (0.5, 4), (0.9, 11)])
 def test_levels_go_on_until_the_share_is_masked(share: float, levels: int) -> None:
-    steps = parse_pipeline(pipeline("iterative-magnitude", prune_filters={"ratio": share}, recover={"epochs": 2})).steps
+    steps = parse_pipeline(pipeline("iterative-magnitude", sparsify={"ratio": share}, recover={"epochs": 2})).steps
     assert [step.name for step in steps] == ["sparsify", "recover"] * levels
     assert {step.options.until for step in steps[::2]} == {share}
 

@@ -125,14 +125,13 @@ def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> lis
 
 def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> CompactorSite | str:
     """The site of a group, or why it has none."""
-    # A convolution of several groups passes on, channel by channel, what the layer before it made.
-    mixing = [
-        group.members[position]
-        for position in group.producers
-        if not any(
-            int(arguments(call).get("groups", 1)) > 1 for call in calls.get(group.members[position].parameter, [])
-        )
-    ]
+    # A convolution of several groups passes on, channel by channel, what the layer before it made; what it adds, by
+    # a bias or a norm, no row that becomes zero takes away.
+    members = [group.members[position] for position in group.producers]
+    grouped = [call for member in members for call in calls.get(member.parameter, []) if _groups(call) > 1]
+    if any(tensor_names(call, "bias") or norm_behind(call) is not None for call in grouped):
+        return "has a convolution of several groups that adds a bias or a norm"
+    mixing = [member for member in members if all(_groups(call) == 1 for call in calls.get(member.parameter, []))]
     if len(mixing) != 1:
         return f"has filters of {len(mixing)} layers"
     member = mixing[0]
@@ -158,3 +157,7 @@ def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> Compa
         axis=1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1,
         filters=filters.to(device),
     )
+
+
+def _groups(call: Node) -> int:
+    return int(arguments(call).get("groups", 1))
