@@ -159,25 +159,11 @@ def kept_by(
     Raises:
         UsageError: The options have one of these, or what `PruneFilters.run` raises.
     """
-    check_countable(options)
+    options.check_countable()
     criterion = unit_criterion(options.criterion, options.name)
     evidence = evidence_for(criterion, program, evidence, options.seed or 0)
     chosen = _chosen(program, options, evidence, None, None)
     return chosen.scope.coupling, _kept(criterion, chosen, evidence)
-
-
-def check_countable(options: "PruneFilters") -> None:
-    """Refuse options by which it takes more than a program to tell which units stay.
-
-    Raises:
-        UsageError: They have a goal in time, ``depth`` or a plan.
-    """
-    if options.plan or options.depth or options.needs_costs:
-        what = "a plan" if options.plan else "depth" if options.depth else "a goal in time"
-        raise UsageError(
-            f"A training that chooses filters works towards a ratio or MACs, and prune-filters has {what}.",
-            hint="Give prune-filters a ratio, or a goal such as speedup=2.0 or parameters=1000000.",
-        )
 
 
 def _chosen(

@@ -160,6 +160,19 @@ class PruneFilters:
         """Whether a cost model must say how long a network takes."""
         return self.goals.needs_costs
 
+    def check_countable(self) -> None:
+        """Refuse options by which it takes more than a program and its weights to tell which units stay.
+
+        Raises:
+            UsageError: They have a goal in time, ``depth`` or a plan.
+        """
+        if self.plan or self.depth or self.needs_costs:
+            what = "a plan" if self.plan else "depth" if self.depth else "a goal in time"
+            raise UsageError(
+                f"A training that chooses filters works towards a ratio or MACs, and prune-filters has {what}.",
+                hint="Give prune-filters a ratio, or a goal such as speedup=2.0 or parameters=1000000.",
+            )
+
     def run(
         self,
         program: "Program",

@@ -203,6 +203,7 @@ def attach_hooks(
     """
     attached = []
     for hook, part in zip(declared, parts, strict=True):
+        _call(hook, hook.check_pruning, training.pruning)
         running = _call(hook, hook.start, replace(training, held_out=part))
         _check_type(hook, "start", running, RunningHook)
         attachment = _call(hook, running.attach, form)

@@ -15,6 +15,7 @@ from prunec.passes.plugins import Catalogue
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 #: The hooks that can be asked for by name: prunec's own, and those of other packages.
 HOOKS = Catalogue(
@@ -56,6 +57,12 @@ class TrainingHook(ABC):
     def held_out_fraction(self) -> float:
         """Share of the training data that is set aside for this hook and not trained on, from 0 to below 1."""
         return 0.0
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:  # noqa: B027 - most hooks need none
+        """Refuse, before any work, a pruning of filters that the hook can't ready a network for.
+
+        ``pruning`` is the next one behind the training; None where there is none.
+        """
 
     @abstractmethod
     def start(self, training: "TrainingContext") -> "RunningHook":

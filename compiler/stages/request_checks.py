@@ -13,7 +13,7 @@ from prunec.compiler.pipeline.own_steps import CALIBRATE, STEPS
 from prunec.compiler.pipeline.pipeline import Pipeline, Step
 from prunec.compiler.pipeline.step_kind import Needs
 from prunec.compiler.recovery.default_schedule import choose_schedule
-from prunec.compiler.recovery.hooks import TrainingHook, load_hooks
+from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
 from prunec.compiler.recovery.recover_options import Recover
@@ -57,7 +57,7 @@ def check_trained_choices(pipeline: Pipeline) -> None:
 
     Raises:
         UsageError: A criterion looks at what hooks decided, and no training before it has hooks; or a hook prepares a
-            pruning, and nothing is pruned behind it.
+            pruning, and nothing is pruned behind it, or what it can't ready a network for.
     """
     steps = pipeline.steps
     for place, step in enumerate(steps):
@@ -73,6 +73,11 @@ def check_trained_choices(pipeline: Pipeline) -> None:
                 f"{step.name}.",
                 hint="Put prune-filters or sparsify behind it.",
             )
+        behind = (other.options for other in steps[place + 1 :] if isinstance(other.options, PruneFilters))
+        pruning = next(behind, None)
+        for hook in _hooks(step):
+            with HOOKS.blame(hook.name):
+                hook.check_pruning(pruning)
 
 
 def _hooks(step: Step) -> tuple[TrainingHook, ...]:

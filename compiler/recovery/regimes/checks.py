@@ -7,6 +7,7 @@ from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import needs_beyond_weights
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits
 from prunec.passes.errors import UsageError
+from prunec.passes.prune_filters import PruneFilters
 
 
 def check_positive(hook: TrainingHook, *options: str) -> None:
@@ -39,3 +40,29 @@ def scores_by_weights(hook: TrainingHook, criterion: str | Criterion) -> ScoresU
             hint="For example l2, l1 or fpgm.",
         )
     return found
+
+
+def check_filters_ahead(hook: TrainingHook, pruning: PruneFilters | None, *, ranked: bool = False) -> None:
+    """Refuse a pruning that a hook which chooses filters can't work towards.
+
+    Args:
+        hook: The hook.
+        pruning: The pruning of filters behind its training; None where there is none.
+        ranked: Whether the hook ranks the filters of all groups together.
+
+    Raises:
+        UsageError: There is no pruning, it takes more than a network to tell which units stay, or it gives each group a
+            width of its own where filters are ranked.
+    """
+    if pruning is None:
+        raise UsageError(
+            f"recover: the training hook {hook.name} readies filters for prune-filters, and none stands behind it.",
+            hint="Put prune-filters{criterion=learned,...} behind the training.",
+        )
+    pruning.check_countable()
+    if ranked and pruning.allocation != "global":
+        raise UsageError(
+            f"recover: the training hook {hook.name} ranks the filters of all layers together, and prune-filters has "
+            f"allocation={pruning.allocation}.",
+            hint="Give prune-filters allocation=global.",
+        )

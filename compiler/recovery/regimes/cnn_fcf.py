@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive, check_share
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive, check_share
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class CnnFcf(TrainingHook):
         check_share(self, "alpha")
         if not 1 < self.rho_growth < float("inf"):
             raise UsageError(f"{self.name}: rho_growth must be above 1, got {self.rho_growth}.")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """The widths are those that L1 norms would choose."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -78,23 +78,30 @@ class CompactorSite:
     def merged(self, tensors: dict[str, Tensor], matrix: Tensor) -> dict[str, Tensor]:
         """New values of the layer's tensors and its norm's, with which the network gives what it gives with the matrix.
 
-        The norm keeps the statistics of what it reads, as far as they are known (filters count as uncorrelated), so
-        that it does in a further training about what it does in inference.
+        Filters before a norm keep their sizes, by which a learning rate counts there, and the norm has the statistics
+        of what it reads, as far as they are known (filters count as uncorrelated): a further training begins about
+        where this one ended.
         """
         old = {name: tensors[name].double() for name in (self.weight, *filter(None, (self.bias,)), *self.norm)}
-        matrix, values = matrix.double(), {}
-        mixing = matrix
+        matrix, filters = matrix.double(), old[self.weight].movedim(self.dim, 0)
+        mixing, values = matrix, {}
         if self.norm:
             scale, shift, mean, variance = (old[name] for name in self.norm)
             mixing = matrix * (scale / (variance + self.eps).sqrt())
+            mixing = mixing * (kept := _sizes(filters) / _sizes(torch.tensordot(mixing, filters, 1)))[:, None]
             spread = mixing.square() @ variance
-            new = ((spread + self.eps).sqrt(), matrix @ shift, mixing @ mean, spread)
+            new = ((spread + self.eps).sqrt() / kept, matrix @ shift, mixing @ mean, spread)
             values = dict(zip(self.norm, new, strict=True))
-        filters = old[self.weight].movedim(self.dim, 0)
         values[self.weight] = torch.tensordot(mixing, filters, 1).movedim(0, self.dim)
         if self.bias:
             values[self.bias] = mixing @ old[self.bias]
         return {name: value.to(tensors[name].dtype) for name, value in values.items()}
+
+
+def _sizes(filters: Tensor) -> Tensor:
+    """The Euclidean norm of each filter, 1 where it is zero."""
+    sizes: Tensor = torch.linalg.vector_norm(filters.flatten(1), dim=1)
+    return torch.where(sizes > 0, sizes, 1.0)
 
 
 def mixed_filters(outputs: Tensor, matrix: Tensor, axis: int) -> Tensor:

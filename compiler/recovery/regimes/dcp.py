@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Dcp(TrainingHook):
         check_positive(self, "weight", "rate")
         if self.pivots < 0 or self.rounds < 1:
             raise UsageError(f"{self.name}: pivots must be at least 0 and rounds at least 1.")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """The widths are those that L1 norms would choose."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -14,7 +14,6 @@ from prunec.passes.allocation.budgets import MACS
 from prunec.passes.allocation.scope import Scope
 from prunec.passes.allocation.space import Space, Widths
 from prunec.passes.errors import UsageError
-from prunec.passes.filter_pruning import check_countable
 from prunec.passes.groups import Group
 
 
@@ -37,20 +36,12 @@ class FilterBudget:
         """The budget of the goals of the pruning behind a training, or of the MACs that its ratio would leave.
 
         Raises:
-            UsageError: No filters are pruned behind the training, or each group has a width of its own there; it takes
-                more than a program to tell how many go; or a goal is out of reach.
+            UsageError: No filters are pruned behind the training, or a goal is out of reach.
             UnsupportedModelError: No group can be pruned.
         """
         options = replace(Chooser.of(training, hook).pruning, criterion="l1")
-        check_countable(options)
-        if options.allocation != "global":
-            raise UsageError(
-                f"recover: the training hook {hook} ranks the filters of all layers together, and prune-filters has "
-                f"allocation={options.allocation}.",
-                hint="Give prune-filters allocation=global.",
-            )
         allocator = Allocator.of(training.program, options)
-        assert not isinstance(options.ratio, Mapping), "ratios by layer go with no ranking"
+        assert not isinstance(options.ratio, Mapping), "the hook asks for one ranking"
         goals = options.goals if options.ratio is None else allocator.as_fast_as(options.ratio)
         return cls(allocator.scope, allocator.space(goals), allocator)
 

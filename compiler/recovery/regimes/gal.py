@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Gal(TrainingHook):
 
     def __post_init__(self) -> None:
         check_positive(self, "sparsity", "imitation", "rate")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """One ranking of all filters chooses the widths."""
+        check_filters_ahead(self, pruning, ranked=True)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

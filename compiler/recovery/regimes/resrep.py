@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive, check_share
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive, check_share
 from prunec.passes.errors import UsageError
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class ResRep(TrainingHook):
             raise UsageError(
                 f"{self.name}: begin and growth are shares of one training, got {self.begin + self.growth}."
             )
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """One ranking of all filters chooses the widths."""
+        check_filters_ahead(self, pruning, ranked=True)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

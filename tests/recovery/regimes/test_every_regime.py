@@ -123,6 +123,16 @@ def test_all_are_in_the_catalogue() -> None:
     assert REGIMES.keys() <= set(HOOKS.names())
 
 
+@pytest.mark.parametrize("name", ["resrep", "gal"])
+def test_widths_of_single_groups_are_refused_before_any_work(name: str, data: Data, tmp_path: Path) -> None:
+    pipeline = (
+        f"recover{{{TRAIN},keep=last,hooks={name}}} prune-filters{{ratio=0.5,criterion=learned}} recover{{{TRAIN}}}"
+    )
+    with pytest.raises(UsageError, match=f"{name} ranks the filters of all layers together"):
+        compile_model(net(), "cpu", pipeline, data, tmp_path / "b", settings=Settings(**FAST))
+    assert not (tmp_path / "b").exists()
+
+
 def test_weights_of_another_step_is_refused_before_any_work(data: Data, tmp_path: Path) -> None:
     pipeline = f'recover{{{TRAIN},hooks="resrep"}} prune-filters{{ratio=0.5,criterion=learned,allocation=global}} '
     pipeline += f"recover{{{TRAIN}}}"
