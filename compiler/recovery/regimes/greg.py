@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive, check_share
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive, check_share
 from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Greg1(TrainingHook):
     def __post_init__(self) -> None:
         check_positive(self, "total", "ratio_limit")
         check_share(self, "stabilise")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """Filters are chosen while it trains."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""
@@ -97,6 +102,10 @@ class Greg2(TrainingHook):
     def __post_init__(self) -> None:
         check_positive(self, "total", "ratio_limit")
         check_share(self, "stabilise", "pick")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """Filters are chosen while it trains."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive
 from prunec.passes.places import METHOD, without_effect
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class NetworkSlimming(TrainingHook):
 
     def __post_init__(self) -> None:
         check_positive(self, "penalty", "near_zero")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """The budget sets the threshold."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

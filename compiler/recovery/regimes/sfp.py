@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import scores_by_weights
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, scores_by_weights
 from prunec.passes.criteria.catalogue import CRITERIA
 from prunec.passes.criteria.protocol import Criterion
 from prunec.passes.options import CATALOGUE
@@ -13,6 +13,7 @@ from prunec.passes.places import METHOD
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Sfp(TrainingHook):
 
     def __post_init__(self) -> None:
         scores_by_weights(self, self.criterion)
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """Filters are chosen after every epoch."""
+        check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""

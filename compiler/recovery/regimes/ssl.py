@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prunec.compiler.recovery.hooks import TrainingHook
-from prunec.compiler.recovery.regimes.checks import check_positive
+from prunec.compiler.recovery.regimes.checks import check_filters_ahead, check_positive
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.places import METHOD, without_effect
 
 if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
+    from prunec.passes.prune_filters import PruneFilters
 
 Structure = Literal["filter", "channel", "shape", "depth"]
 
@@ -59,6 +60,11 @@ class Ssl(TrainingHook):
                 f"ssl: structure is {self.structure!r}.", hint=did_you_mean(self.structure, get_args(Structure))
             )
         check_positive(self, "penalty", "near_zero")
+
+    def check_pruning(self, pruning: "PruneFilters | None") -> None:
+        """Filters and channels are chosen by the budget; positions are masked, and branches go, by other steps."""
+        if self.structure in ("filter", "channel"):
+            check_filters_ahead(self, pruning)
 
     def start(self, training: "TrainingContext") -> "RunningHook":
         """The hook at work in one training."""
