@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
@@ -122,13 +121,20 @@ def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
 
 def _at_random(pipeline: Pipeline) -> Pipeline:
     """A pipeline that chooses filters at random; of a plan, which names them, only the widths are left (`planned`)."""
-    without_plan = {"plan": "", "ratio": {}} if any(options.plan for options in pipeline.of(PruneFilters)) else {}
-    return _changed(pipeline, PruneFilters, criterion="random", **without_plan)
+
+    def at_random(options: PruneFilters) -> PruneFilters:
+        without_plan = {"plan": "", "ratio": {}} if options.plan else {}
+        # Widths are planned: a rule that chance can't be asked by chooses none.
+        allocation = "auto" if options.allocation == "provable" else options.allocation
+        return replace(options, criterion="random", allocation=allocation, **without_plan)
+
+    steps = (replace(s, options=at_random(s.options)) if s.name == PruneFilters.name else s for s in pipeline.steps)
+    return Pipeline(tuple(steps))
 
 
-def _changed(pipeline: Pipeline, kind: type[PruneFilters | Recover], **options: Any) -> Pipeline:
-    """A pipeline with other options in its steps of a kind."""
-    steps = (replace(s, options=replace(s.options, **options)) if s.name == kind.name else s for s in pipeline.steps)
+def _unprobed(pipeline: Pipeline) -> Pipeline:
+    """A pipeline whose trainings have no probes."""
+    steps = (replace(s, options=replace(s.options, probe=0)) if s.name == Recover.name else s for s in pipeline.steps)
     return Pipeline(tuple(steps))
 
 
@@ -161,4 +167,4 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
     planned = tuple(pruned.sizes for pruned in main.before(Pruned))
     start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned)
-    return run_steps(start, _changed(arm.pipeline, Recover, probe=0))
+    return run_steps(start, _unprobed(arm.pipeline))

@@ -71,10 +71,13 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
 def _sizes(
     options: PruneFilters, given: StepInput, evidence: Evidence | None
 ) -> tuple[ChosenSizes | None, Timed | None]:
-    """The sizes that a pruning must take: those of the compile itself in further runs, or those for a goal in time."""
-    if given.arm:
+    """The sizes that a pruning must take: those of the compile itself in further runs, or those for a goal in time.
+
+    What a training decided is decided anew by the training of every run, how much of each layer goes included.
+    """
+    if given.arm and "decisions" not in options.needs:
         return (None if options.plan else given.planned[len(given.before(Pruned))]), None
-    return sizes_in_time(options, given, evidence)
+    return (None, None) if given.arm else sizes_in_time(options, given, evidence)
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:

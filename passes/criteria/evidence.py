@@ -35,6 +35,7 @@ class Evidence:
         passes: Passes of the network over each sample: forward, and backward.
         decisions: What the training hooks of the last training decided, plain values and tensors by name.
         batch_norm_scales: Names of the parameters and buffers by which batch norms scale their channels.
+        transposed: Names of the weights of transposed convolutions, which have their inputs along the first axis.
         made: What `once` made of the evidence.
     """
 
@@ -48,6 +49,7 @@ class Evidence:
     passes: tuple[int, int] = (0, 0)
     decisions: Mapping[str, object] = field(default_factory=dict)
     batch_norm_scales: frozenset[str] = frozenset()
+    transposed: frozenset[str] = frozenset()
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def of(self, statistic: Statistic, where: "str | Group | None" = None) -> Any:
@@ -97,7 +99,9 @@ def evidence_for(
     Raises:
         UsageError: The criterion needs more than weights and these, and no evidence is given.
     """
-    from prunec.passes.graphs import batch_norm_tensors
+    from prunec.passes.cost import weighted_calls
+    from prunec.passes.graphs import batch_norm_tensors, operator_name
+    from prunec.passes.operators import WEIGHTED
 
     needs = needs_beyond_weights(criterion) - measured_later
     if "decisions" in needs and (given is None or not given.decisions):
@@ -112,4 +116,10 @@ def evidence_for(
             "and pass the result to run(program, evidence).",
         )
     scales = batch_norm_tensors(program.graph, "weight")
-    return replace(given or Evidence({}), tensors=program.tensors(), seed=seed, batch_norm_scales=scales, made={})
+    transposed = frozenset(
+        weight for call, weight in weighted_calls(program.graph) if WEIGHTED[operator_name(call.target)].is_transposed
+    )
+    known = given or Evidence({})
+    return replace(
+        known, tensors=program.tensors(), seed=seed, batch_norm_scales=scales, transposed=transposed, made={}
+    )

@@ -54,7 +54,8 @@ class MagnitudeActivation:
 
     def score_elements(self, weight: "Tensor", evidence: "Evidence") -> "Tensor":
         """Magnitude of each weight times that of its input."""
-        return _scaled(weight, evidence.of(InputActivation("absolute")), 0)
+        filter_dim = 1 if evidence.layer in evidence.transposed else 0
+        return _scaled(weight, evidence.of(InputActivation("absolute")), filter_dim)
 
 
 def _scaled(weight: "Tensor", inputs: "Tensor", filter_dim: int) -> "Tensor":

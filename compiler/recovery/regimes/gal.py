@@ -22,11 +22,12 @@ class Gal(TrainingHook):
     draws masks to zero, by FISTA: a step of the gradient, soft thresholding, nothing below zero.
 
     After the paper, as read by prunec: masks stand on filters, behind their batch norm, and not on whole blocks;
-    discriminator and network both take a step on every batch. The label loss has no part, and neither has what hooks
-    before this one add to it. Masks take a step every 200 of the 39,100 steps that the paper trains on CIFAR-10; where
-    a training has fewer than their 195 steps, each is longer by as much. Where zeros keep the budget of the pruning
-    behind the training, the threshold is lowered to that; in the last step it is set to it, and the report says what
-    the penalty alone gave. Units that stay have a mask of a thousandth at least.
+    discriminator and network both take a step on every batch. The label loss has no part, and neither has what
+    hooks before this one add to it. Masks take a step every 200 of the 39,100 steps that the paper trains on
+    CIFAR-10, or as large a share of this training, and the sum of their rates is the paper's at any length and
+    schedule. Where zeros keep the budget of the pruning behind the training, the threshold is lowered to that; in
+    the last step it is set to it, and the report says what the penalty alone gave. Units that stay have a mask of a
+    thousandth at least.
 
     Attributes:
         sparsity: Strength of the penalty on masks.
@@ -42,7 +43,7 @@ class Gal(TrainingHook):
     paper: ClassVar[str] = "Lin et al., CVPR 2019"
     reading: ClassVar[str] = (
         "after GAL as read by prunec: masks on filters and not on blocks; network and discriminator take a step on "
-        "every batch; masks take 195 steps, or longer ones where there are fewer; the last threshold is set to "
+        "every batch; the rates of the masks' steps have the paper's sum at any length; the last threshold is set to "
         "the budget"
     )
     prepares_pruning: ClassVar[bool] = True
