@@ -57,7 +57,7 @@ _REGIMES = (
     Method(
         "sfp-fpgm",
         "the same by distances to the others",
-        "fpgm",
+        "learned",
         hooks="sfp{criterion=fpgm}",
         regime_schedule=_ONWARDS,
         regime_cost="100 epochs in the paper",

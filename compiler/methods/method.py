@@ -73,15 +73,20 @@ class Method:
     @property
     def papers(self) -> tuple[str, ...]:
         """The papers that it is from: its own, its regime's and its criterion's, where these name any."""
-        sources = [*load_hooks(self.hooks), resolve(self.criterion)]
-        named = [self.paper, *(getattr(source, "paper", "") for source in sources)]
+        named = [self.paper, *(getattr(source, "paper", "") for source in self._sources)]
         return tuple(dict.fromkeys(filter(None, named)))
 
     @property
     def readings(self) -> tuple[str, ...]:
         """Our reading of what the papers leave open, a sentence each."""
-        sources = [*load_hooks(self.hooks), resolve(self.criterion)]
-        return tuple(dict.fromkeys(reading for source in sources if (reading := getattr(source, "reading", ""))))
+        return tuple(dict.fromkeys(reading for source in self._sources if (reading := getattr(source, "reading", ""))))
+
+    @property
+    def _sources(self) -> list[object]:
+        """Its hooks, the criteria that these ask by, and its own."""
+        hooks = load_hooks(self.hooks)
+        asked = [hook.criterion for hook in hooks if hasattr(hook, "criterion")]
+        return [*hooks, *map(resolve, asked), resolve(self.criterion)]
 
     @property
     def needs(self) -> str:

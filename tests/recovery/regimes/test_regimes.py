@@ -71,6 +71,13 @@ def test_shrunk_branches_go_in_a_pipeline(data: Data, tmp_path: Path) -> None:
     assert report.macs.compiled <= report.macs.dense / 1.5
 
 
+def test_columns_that_were_shrunk_are_masked_in_a_pipeline(data: Data, tmp_path: Path) -> None:
+    text = pipeline("ssl{structure=shape,penalty=0.05}", "sparsify{pattern=columns,ratio=0.5}")
+    report = compiled(plain(), text, data, tmp_path)
+    assert report.extensions["ssl"]["groups"] == 9 + 72
+    assert report.parameters.zero_fraction > 0.3
+
+
 class Stopped(Exception):
     pass
 
