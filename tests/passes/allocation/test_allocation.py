@@ -394,7 +394,7 @@ def test_latency_needs_a_cost_model() -> None:
         ({"latency_speedup": True}, "latency_speedup True is not a number but a bool"),
         ({"parameters": 2.5}, "parameters 2.5 is not a whole number"),
         ({"ratio": 0.5, "size_mb": 1.0}, "either a ratio or goals"),
-        ({"ratio": 0.5, "allocation": "greedy"}, "allocation=greedy chooses widths for goals"),
+        ({"ratio": {"a": 0.5}, "allocation": "greedy"}, "allocation=greedy chooses widths, and ratios by layer"),
         ({"speedup": 2.0, "allocation": "knapsack"}, "allocation is 'knapsack'"),
     ],
 )

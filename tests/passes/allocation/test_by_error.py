@@ -97,8 +97,8 @@ def test_a_criterion_without_a_rule_is_refused(criterion: str) -> None:
         PruneFilters(speedup=2.0, criterion=criterion, allocation="provable")
     with pytest.raises(UsageError, match="has no rule"):
         prepared(criterion).allocate(Goals(speedup=2.0), "provable")
-    with pytest.raises(UsageError, match="allocation=provable chooses widths for goals"):
-        PruneFilters(ratio=0.5, criterion=Sized(), allocation="provable")
+    with pytest.raises(UsageError, match="allocation=provable chooses widths, and ratios by layer"):
+        PruneFilters(ratio={"0": 0.5}, criterion=Sized(), allocation="provable")
 
 
 @pytest.mark.parametrize("given_back", [lambda: float("nan"), lambda: float("inf"), lambda: "many"])

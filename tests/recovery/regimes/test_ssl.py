@@ -131,7 +131,7 @@ def test_a_shrunk_branch_is_what_depth_removes(data: Data) -> None:
     [
         ("depth", PRUNING, "nothing behind it removes any"),
         ("depth", DEPTH, "the network has none that can be removed"),
-        ("filter", None, "there is none"),
+        ("filter", None, "none stands behind it"),
         ("filter", DEPTH, "prune-filters has depth"),
     ],
 )
