@@ -20,7 +20,7 @@ _FILTERS = (
     ),
     Method("taylor", "what changes the loss least goes, to first order, of all layers", "taylor", allocation="global"),
     Method("taylor-bn", "the same by the derivatives of batch norms", "taylor-bn", allocation="global"),
-    Method("hrank", "filters whose maps are of the least rank go", "hrank"),
+    Method("hrank", "filters whose maps are of the least rank go", "hrank", samples=640),
     Method(
         "provable",
         "channels of the least sensitivity go, as many as one bound allows",

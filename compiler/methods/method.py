@@ -25,6 +25,7 @@ class Method:
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
             one ranking.
+        samples: Training samples that the criterion looks at, where that isn't the step's own number; 0 for that.
         pattern: What is masked together, of methods that mask, where the target asks for no 2:4.
         hooks: Training hooks of its regime, which trains before it prunes; empty for none.
         regime_share: Share of the epochs that the regime has; the rest retrains what is left.
@@ -41,6 +42,7 @@ class Method:
     criterion: str
     structure: Structure = "filters"
     allocation: Allocation = "auto"
+    samples: int = 0
     pattern: str = "elements"
     hooks: str = ""
     regime_share: float = 1 / 3

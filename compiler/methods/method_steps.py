@@ -98,7 +98,9 @@ def _epochs(method: Method, given: Mapping[str, _Options]) -> tuple[int, int]:
 
 def _choice(method: Method) -> dict[str, object]:
     """What a method decides of prune-filters."""
-    return {"criterion": method.criterion} | ({} if method.allocation == "auto" else {"allocation": method.allocation})
+    choice: dict[str, object] = {"criterion": method.criterion}
+    choice |= {} if method.allocation == "auto" else {"allocation": method.allocation}
+    return choice | ({"samples": method.samples} if method.samples else {})
 
 
 def _regime(method: Method, epochs: int, given: Mapping[str, _Options]) -> Iterator[_Part]:
