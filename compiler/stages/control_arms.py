@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
@@ -123,7 +124,7 @@ def _at_random(pipeline: Pipeline) -> Pipeline:
     """A pipeline that chooses filters at random; of a plan, which names them, only the widths are left (`planned`)."""
 
     def at_random(options: PruneFilters) -> PruneFilters:
-        without_plan = {"plan": "", "ratio": {}} if options.plan else {}
+        without_plan: dict[str, Any] = {"plan": "", "ratio": {}} if options.plan else {}
         # Widths are planned: a rule that chance can't be asked by chooses none.
         allocation = "auto" if options.allocation == "provable" else options.allocation
         return replace(options, criterion="random", allocation=allocation, **without_plan)
