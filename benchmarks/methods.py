@@ -93,7 +93,7 @@ def pipeline_of(method: Method, ratio: float) -> Pipeline:
 def run(method: Method, ratio: float, seed: int, data: Data, folder: Path) -> Iterator[Row]:
     """The row of a method; behind it that of its architecture from scratch, for the control's first seed."""
     dense = parse_schedule("cosine:0.1", epochs=12)
-    controls = ("scratch",) if method.name == CONTROL and seed == CONTROL_SEEDS[0] else ()
+    controls = ("scratch-e",) if method.name == CONTROL and seed == CONTROL_SEEDS[0] else ()
     settings = Settings(
         latency_runs=3, build_engine=False, seed=seed, pretraining=dense, pretraining_optimizer="sgd", controls=controls
     )
