@@ -275,6 +275,8 @@ def _unknown_cost(card: RunCard) -> tuple[str, ...]:
     if card.operations is not None:
         return ()
     fields = ["speedup"] if card.speedup is None else []
-    if card.distilled or any(card.pruned_at or ()):  # a teacher's work, and the network's size until then, aren't told
+    if card.distilled is not False or any(
+        card.pruned_at or ()
+    ):  # a teacher's work, and the network's size until then, aren't told
         fields.append("operations")
     return (*_unknown_epochs(card), *(f"{card.name}: {name}" for name in fields))

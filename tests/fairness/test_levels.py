@@ -1,5 +1,6 @@
 """Comparison levels: the published table, monotony, ties, families, and what YAML says."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,12 @@ def test_removing_a_field_never_raises_the_level(a: RunCard, b: RunCard, of_a: s
     assert ORDER.index(less.level) <= ORDER.index(full.level)
     assert ORDER.index(less.at_most) >= ORDER.index(less.level)
     assert set(less.tags) <= set(full.tags)
+
+
+def test_operations_of_a_teacher_that_nothing_tells_of_are_not_equal() -> None:
+    for a, b in product(RUNS, RUNS):
+        untold = compare_pair(without(a, {"distilled"}), without(b, {"distilled"}))
+        assert set(untold.tags) <= set(compare_pair(a, b).tags)
 
 
 @given(st.sampled_from(RUNS), st.sampled_from(RUNS))

@@ -27,7 +27,7 @@ NETWORKS: dict[str, nn.Module] = {
     "linear": nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.GELU(), nn.Linear(10, 4)),
     "transposed": nn.Sequential(nn.ConvTranspose2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), *POOLED, nn.Linear(6, 4)),
     "depthwise": nn.Sequential(
-        nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.ReLU6(), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.ReLU6(),
+        nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.ReLU6(), nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.ReLU6(),
         *POOLED, nn.Linear(6, 4),
     ),
     "grouped": nn.Sequential(
