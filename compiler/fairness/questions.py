@@ -275,8 +275,7 @@ def _unknown_cost(card: RunCard) -> tuple[str, ...]:
     if card.operations is not None:
         return ()
     fields = ["speedup"] if card.speedup is None else []
-    if card.distilled is not False or any(
-        card.pruned_at or ()
-    ):  # a teacher's work, and the network's size until then, aren't told
+    # A teacher's work isn't told, nor the network's size until it was pruned.
+    if card.distilled is not False or any(card.pruned_at or ()):
         fields.append("operations")
     return (*_unknown_epochs(card), *(f"{card.name}: {name}" for name in fields))

@@ -61,11 +61,14 @@ def check_trained_choices(pipeline: Pipeline) -> None:
     """
     steps = pipeline.steps
     for place, step in enumerate(steps):
-        if "decisions" in getattr(step.options, "needs", ()) and not any(_hooks(other) for other in steps[:place]):
-            raise UsageError(
-                f"The pipeline's step {step} looks at what training hooks decided, and none stands before it.",
-                hint="Put a recover step with hooks=... that choose filters before it.",
-            )
+        if "decisions" in getattr(step.options, "needs", ()):
+            trained = next((other for other in reversed(steps[:place]) if isinstance(other.options, Recover)), None)
+            if trained is None or not any(hook.prepares_pruning for hook in _hooks(trained)):
+                raise UsageError(
+                    f"The pipeline's step {step} looks at what the hooks of the training before it decided, and "
+                    f"{'there is none' if trained is None else f'{trained} has none that chooses'}.",
+                    hint="Put a recover step with hooks=... that choose filters right before it.",
+                )
         idle = [hook.name for hook in _hooks(step) if hook.prepares_pruning]
         if idle and not any(isinstance(other.options, PruneFilters | Sparsify) for other in steps[place + 1 :]):
             raise UsageError(

@@ -90,7 +90,7 @@ def _largest_shares(rows: "Tensor", weight: "Tensor") -> "Tensor":
     totals = rows @ weight.transpose(0, 1).flatten(0, 1)
     if not totals.isfinite().all():
         raise NumericMismatchError("Inputs of a layer are not finite on the data: no channel's share can be told.")
-    inverse = totals.clamp(min=torch.finfo(totals.dtype).tiny).reciprocal()
+    inverse = torch.where(totals > 0, totals.reciprocal(), 0)  # of nothing a channel has no share
     channels_at_once = max(1, _PRODUCTS // (_ROWS * filters))
     largest = rows.new_zeros(channels)
     for some, over in zip(torch.split(rows, _ROWS), torch.split(inverse, _ROWS), strict=True):

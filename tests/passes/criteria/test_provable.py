@@ -282,3 +282,13 @@ def test_groups_without_any_signal_are_pruned_without_a_division_by_zero() -> No
         assert criterion.score(group, evidence).tolist() == [0] * 6
         assert criterion.draws(group, evidence, 0.1) == 0
         assert len(criterion.select(group, evidence, 2)) == 2
+
+
+def test_a_row_of_inputs_that_is_zero_has_no_shares() -> None:
+    weight = torch.tensor([[5.0, -1.0, 2.0, 0.5]])
+    rows = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 0.5, 0.0]])
+    statistic = InputSensitivity(images=2)
+    state = statistic.update(None, Seen(rows, weight=weight))
+    shares = statistic.result(state).channels
+    assert torch.isfinite(shares).all()
+    assert shares[0] == pytest.approx(5 / (5 + 1))

@@ -133,7 +133,7 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
         (pipeline("sfp").replace("keep=last", "keep=best"), "readies the weights of the last step"),
         (
             "prune-filters{ratio=0.5,criterion=learned}",
-            "looks at what training hooks decided, and none stands before it",
+            "looks at what the hooks of the training before it decided, and",
         ),
         (pipeline("sfp{criterion=learned}"), "doesn't score units by their weights alone"),
     ],
