@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from prunec.passes.cost import weighted_calls
+from prunec.passes.cost import calls_by_weight, is_grouped, weighted_calls
 from prunec.passes.criteria.units import as_filters, different
 from prunec.passes.graphs import arguments, batch_norm_tensors, operator_name, tensor_names
-from prunec.passes.groups import Group
+from prunec.passes.groups import Group, Member
 from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.rules.lookup import find_rule
@@ -106,17 +106,21 @@ class GatePlace:
 
 
 def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
-    """The gates of groups.
+    """The gates of groups, by which a unit counts once.
 
-    A gate stands on what makes the units: for each of the group's producers, but for grouped convolutions where others
-    are, on the scale and shift of the batch norm that alone reads its outputs, else on its filters and biases. Scaling
-    these by a common factor is the same as scaling the units' outputs there.
+    A gate stands on what makes the units: on the scale and shift of the batch norm that alone reads a producer's
+    outputs, else on its filters and biases. Scaling these by a common factor is the same as scaling the units' outputs
+    there. A grouped convolution passes on what a layer before it made and has none where others are: a factor on both
+    would count a unit twice.
     """
-    calls: dict[str, list[Node]] = {}
-    for call, weight in weighted_calls(program.graph):
-        calls.setdefault(weight, []).append(call)
-    parameters = program.parameters()
-    return [GatePlace(group, _positions(group, _made_by(group, calls), parameters)) for group in groups]
+    calls, parameters = calls_by_weight(program.graph), program.parameters()
+    return [GatePlace(group, _positions(group, _made_by(_makers(group, calls), calls), parameters)) for group in groups]
+
+
+def whole_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
+    """The gates of groups, on grouped convolutions too: where one is closed, nothing is left of the unit."""
+    calls, parameters = calls_by_weight(program.graph), program.parameters()
+    return [GatePlace(group, _positions(group, _made_by(_producers(group), calls), parameters)) for group in groups]
 
 
 def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
@@ -125,7 +129,7 @@ def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlac
     Those behind grouped convolutions count where the group has no others: these pass on what was scaled before.
     """
     places = {(name, 0) for name in batch_norm_tensors(program.graph, "weight", "bias")}
-    grouped = [call for call, _ in weighted_calls(program.graph) if _is_grouped([call])]
+    grouped = [call for call, _ in weighted_calls(program.graph) if is_grouped(call)]
     before = places - {(name, 0) for call in grouped for name in _affine_norm(call)}
     parameters = program.parameters()
     found = (
@@ -135,15 +139,20 @@ def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlac
     return [gate for gate in found if gate.members]
 
 
-def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, int]]:
-    """Names and dimensions of the tensors that a factor on the units stands on, from the calls by their weights.
+def _producers(group: Group) -> list[Member]:
+    return [group.members[position] for position in group.producers]
 
-    A grouped convolution passes on what a layer before it made: a factor on both would count a unit twice.
-    """
+
+def _makers(group: Group, calls: Mapping[str, list[Node]]) -> list[Member]:
+    """The producers of a group without the grouped convolutions that pass on what others made."""
+    producers = _producers(group)
+    return [each for each in producers if not any(map(is_grouped, calls.get(each.parameter, [])))] or producers
+
+
+def _made_by(members: Iterable[Member], calls: Mapping[str, list[Node]]) -> set[tuple[str, int]]:
+    """Names and dimensions of the tensors that a factor behind some producers stands on, from the calls by weight."""
     places: set[tuple[str, int]] = set()
-    members = [group.members[position] for position in group.producers]
-    makers = [member for member in members if not _is_grouped(calls.get(member.parameter, []))]
-    for member in makers or members:
+    for member in members:
         users = calls.get(member.parameter, [])
         norms = [_affine_norm(call) for call in users]
         if norms and all(norms):
@@ -152,10 +161,6 @@ def _made_by(group: Group, calls: Mapping[str, list[Node]]) -> set[tuple[str, in
             places.add((member.parameter, member.dim))
             places |= {(name, 0) for call in users for name in tensor_names(call, "bias")}
     return places
-
-
-def _is_grouped(calls: Iterable[Node]) -> bool:
-    return any(int(arguments(call).get("groups", 1)) > 1 for call in calls)
 
 
 def _positions(group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:

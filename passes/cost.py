@@ -59,6 +59,19 @@ def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
     return [(node, str(weight.target) if weight.op == "get_attr" else weight.name) for node, weight in weights]
 
 
+def calls_by_weight(graph: Graph) -> dict[str, list[Node]]:
+    """The calls of `weighted_calls` by the name of their weight."""
+    found: dict[str, list[Node]] = {}
+    for call, weight in weighted_calls(graph):
+        found.setdefault(weight, []).append(call)
+    return found
+
+
+def is_grouped(call: Node) -> bool:
+    """Whether a call is a convolution of several groups of channels."""
+    return int(arguments(call).get("groups", 1)) > 1
+
+
 def layers(graph: Graph, samples: int = 1) -> list[Layer]:
     """The weighted layers in the order of execution; a shared module appears once per call.
 

@@ -174,6 +174,15 @@ _WEIGHTS = (
         "global",
     ),
     Method(
+        "magnitude-gradient-by-layer", "the least |weight x gradient| of each layer go", "magnitude-gradient", "weights"
+    ),
+    Method(
+        "magnitude-activation-by-layer",
+        "the least |weight| x |input| of each layer go",
+        "magnitude-activation",
+        "weights",
+    ),
+    Method(
         "iterative-magnitude",
         "a fifth of the weights left goes by one threshold, level by level, each trained on",
         "magnitude",

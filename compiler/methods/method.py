@@ -102,9 +102,13 @@ class Method:
     def cost(self) -> str:
         """What choosing costs beside the retraining, in words."""
         if self.level_share:
-            return f"a training for every {self.level_share:.0%} of the weights left"
+            return f"a training for every {100 * self.level_share:.0f} % of the weights left"
         if self.hooks:
-            return f"{self.regime_share:.0%} of the epochs; {self.regime_cost}" if self.regime_cost else "a training"
+            return (
+                f"{100 * self.regime_share:.0f} % of the epochs; {self.regime_cost}"
+                if self.regime_cost
+                else "a training"
+            )
         needs = frozenset(resolve(self.criterion).needs)
         if "gradients" in needs:
             return "forward and backward passes over the samples"

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import exp, isfinite, log
 
+import numpy as np
+
 from prunec.passes.allocation.space import Space, Widths
 from prunec.passes.allocation.uniform import step_back
 from prunec.passes.criteria.catalogue import blame
@@ -39,7 +41,8 @@ def by_error(space: Space, needs: Needs, reach: Widths) -> Widths:
     """The widths of the least error that keeps all budgets, the same error in every group.
 
     Bisection finds it; widths are rounded as by a ratio, and no group loses all units. Then groups take single steps
-    back where the budgets still hold. Where no error keeps the budgets, it begins from widths that do.
+    back, first those that a smaller error would widen, until no further one keeps the budgets. Where no error keeps
+    them, it begins from widths that do.
 
     Args:
         space: The widths that may be chosen.
@@ -51,7 +54,10 @@ def by_error(space: Space, needs: Needs, reach: Widths) -> Widths:
         middle = (low + high) / 2
         low, high = (low, middle) if space.fits(_at(space, needs, exp(middle))) else (middle, high)
     above, kept = _at(space, needs, exp(low)), _at(space, needs, exp(high))
-    return step_back(space, kept, above) if space.fits(kept) else step_back(space, reach, space.dense)
+    kept = step_back(space, kept, above) if space.fits(kept) else reach
+    while not np.array_equal(wider := step_back(space, kept, space.dense), kept):
+        kept = wider
+    return kept
 
 
 def _at(space: Space, needs: Needs, error: float) -> Widths:

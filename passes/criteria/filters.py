@@ -51,7 +51,7 @@ class Random(_ByWeights):
     """Chance: the control for every other criterion. It draws for each group, or weight, from its name and the seed."""
 
     name: ClassVar[str] = "random"
-    paper: ClassVar[str] = "the control of every criterion"
+    paper: ClassVar[str] = "Le and Hua, Network Pruning That Matters, ICLR 2021"
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":
         """The same numbers for a group whatever else is pruned."""

@@ -1,5 +1,6 @@
 """The statistics that prunec brings; a criterion may bring others."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
@@ -69,7 +70,7 @@ class InputMoments:
 
 
 @dataclass(frozen=True)
-class _Mean:
+class _Mean(ABC):
     """A mean over the values of a source, float64.
 
     Attributes:
@@ -95,9 +96,9 @@ class _Mean:
         """The mean."""
         return state[0] / state[1]
 
+    @abstractmethod
     def _sum(self, value: "Tensor") -> "_Sum":
         """The sum over the values of a batch or sample, float64 and a tensor of its own, and their number."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ class WeightGradient(_MeanGradient):
 class GateGradient(_MeanGradient):
     """Mean derivative of the loss by a factor 1 on each unit of a group, float64 (group.count,).
 
-    The factor stands on all filters of the unit: behind the batch norm where one follows the layer directly, else on
-    the layer's outputs, bias included. Its square is the first-order Taylor criterion (Molchanov et al., CVPR 2019).
+    The factor stands on what makes the unit: behind the batch norm where one follows the layer directly, else on
+    the layer's outputs, bias included; not on grouped convolutions that pass on what another layer made. Its square
+    is the first-order Taylor criterion (Molchanov et al., CVPR 2019).
     """
 
     looks_at: ClassVar[Source] = "gate gradients"

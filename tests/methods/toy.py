@@ -1,14 +1,8 @@
-"""A toy network with a residual stream, and data that it learns in seconds."""
+"""A toy network with a residual stream."""
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunec.calibration.config import DataConfig
-from prunec.calibration.data import Data, load_data
 from prunec.passes import Program, capture
 
 
@@ -38,20 +32,3 @@ def toy() -> Program:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.2, 0.2)
     return capture(network.eval(), (torch.randn(2, 1, 8, 8),))
-
-
-def quarters(folder: Path) -> Data:
-    """Noisy images of which the brightest quarter is the label: 256 to train on, 64 to test."""
-    random = np.random.default_rng(0)
-
-    def split(count: int) -> tuple[Any, Any]:
-        labels = random.integers(0, 4, count)
-        images = random.integers(0, 160, (count, 8, 8))
-        for image, label in zip(images, labels, strict=True):
-            image[4 * (label // 2) :, 4 * (label % 2) :][:4, :4] += 50
-        return images.astype(np.uint8), labels
-
-    (train, train_labels), (test, test_labels) = split(256), split(64)
-    arrays = {"train_images": train, "train_labels": train_labels, "test_images": test, "test_labels": test_labels}
-    np.savez(folder / "quarters.npz", **arrays)
-    return load_data(DataConfig("npz:quarters.npz", "npz:quarters.npz", (0.3,), (0.2,)), folder, 0)

@@ -45,7 +45,7 @@ class CnnFcf(TrainingHook):
     rate: float = 0.1
 
     name: ClassVar[str] = "cnn-fcf"
-    paper: ClassVar[str] = "Li et al., CVPR 2019"
+    paper: ClassVar[str] = "Li et al., Factorized Convolutional Filters, CVPR 2019"
     reading: ClassVar[str] = (
         "after CNN-FCF as read by prunec: factors stand behind batch norms; the multipliers take 3,488 iterations at "
         "least, in short trainings several in a step; after the last step they go on without the loss until every "

@@ -9,7 +9,7 @@ from torch.fx import Node
 from torch.nn import functional
 
 from prunec.calibration.places import norm_behind
-from prunec.passes.cost import weighted_calls
+from prunec.passes.cost import calls_by_weight, is_grouped
 from prunec.passes.errors import UsageError
 from prunec.passes.graphs import arguments, operator_name, tensor_names
 from prunec.passes.groups import Group
@@ -115,9 +115,7 @@ def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> lis
     Raises:
         UsageError: None has; ``hook`` is named in the message.
     """
-    calls: dict[str, list[Node]] = {}
-    for call, weight in weighted_calls(program.graph):
-        calls.setdefault(weight, []).append(call)
+    calls = calls_by_weight(program.graph)
     found = [(group.name, _site(group, calls, program)) for group in groups]
     sites = [site for _, site in found if isinstance(site, CompactorSite)]
     if not sites:
@@ -135,10 +133,10 @@ def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> Compa
     # A convolution of several groups passes on, channel by channel, what the layer before it made; what it adds, by
     # a bias or a norm, no row that becomes zero takes away.
     members = [group.members[position] for position in group.producers]
-    grouped = [call for member in members for call in calls.get(member.parameter, []) if _groups(call) > 1]
+    grouped = [call for member in members for call in calls.get(member.parameter, []) if is_grouped(call)]
     if any(tensor_names(call, "bias") or norm_behind(call) is not None for call in grouped):
         return "has a convolution of several groups that adds a bias or a norm"
-    mixing = [member for member in members if all(_groups(call) == 1 for call in calls.get(member.parameter, []))]
+    mixing = [member for member in members if not any(map(is_grouped, calls.get(member.parameter, [])))]
     if len(mixing) != 1:
         return f"has filters of {len(mixing)} layers"
     member = mixing[0]
@@ -164,7 +162,3 @@ def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> Compa
         axis=1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1,
         filters=filters.to(device),
     )
-
-
-def _groups(call: Node) -> int:
-    return int(arguments(call).get("groups", 1))

@@ -44,7 +44,7 @@ class Dcp(TrainingHook):
     rate: float = 1e-2
 
     name: ClassVar[str] = "dcp"
-    paper: ClassVar[str] = "Zhuang et al., NeurIPS 2018"
+    paper: ClassVar[str] = "Zhuang et al., Discrimination-aware Channel Pruning, NeurIPS 2018"
     reading: ClassVar[str] = (
         "after DCP as read by prunec: pivots divide the pruned groups into equal parts; channels are chosen on the "
         "last batch of a stage, in at most 16 rounds a layer; without the adaptive stop"

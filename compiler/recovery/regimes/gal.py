@@ -40,7 +40,7 @@ class Gal(TrainingHook):
     rate: float = 1e-2
 
     name: ClassVar[str] = "gal"
-    paper: ClassVar[str] = "Lin et al., CVPR 2019"
+    paper: ClassVar[str] = "Lin et al., Generative Adversarial Learning for Pruning, CVPR 2019"
     reading: ClassVar[str] = (
         "after GAL as read by prunec: masks on filters and not on blocks; network and discriminator take a step on "
         "every batch; the rates of the masks' steps have the paper's sum at any length; the last threshold is set to "

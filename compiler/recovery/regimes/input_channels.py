@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from prunec.passes.cost import weighted_calls
+from prunec.passes.cost import calls_by_weight
 from prunec.passes.errors import UsageError
 from prunec.passes.groups import Group
 from prunec.passes.program import Program
@@ -47,9 +47,7 @@ def readers_of(program: Program, groups: Sequence[Group], hook: str) -> list[tup
     Raises:
         UsageError: No layer reads the units of a group; ``hook`` is named in the message.
     """
-    calls: dict[str, list[Node]] = {}
-    for call, weight in weighted_calls(program.graph):
-        calls.setdefault(weight, []).append(call)
+    calls = calls_by_weight(program.graph)
     readers = [_readers(program, group, calls) for group in groups]
     unread = [group.name for group, each in zip(groups, readers, strict=True) if not each]
     if unread:

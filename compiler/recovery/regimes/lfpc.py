@@ -38,7 +38,7 @@ class Lfpc(TrainingHook):
     travel: float = 6.0
 
     name: ClassVar[str] = "lfpc"
-    paper: ClassVar[str] = "He et al., CVPR 2020"
+    paper: ClassVar[str] = "He et al., Learning Filter Pruning Criteria, CVPR 2020"
     reading: ClassVar[str] = (
         "after LFPC as read by prunec, from its abstract: the Gumbel softmax draws one criterion of weights for each "
         "group, and the sampler alone learns by the loss of the masked network on held-out data"

@@ -43,7 +43,7 @@ class ResRep(TrainingHook):
     growth: float = 0.42
 
     name: ClassVar[str] = "resrep"
-    paper: ClassVar[str] = "Ding et al., ICCV 2021"
+    paper: ClassVar[str] = "Ding et al., ResRep, ICCV 2021"
     reading: ClassVar[str] = (
         "after ResRep as read by prunec: counts of steps are shares of the training (4 of ResNet-50's 7,552 filters "
         "each 200 of 900,720 steps); masked rows move by the lasso alone, as far in a share of the training as in the "

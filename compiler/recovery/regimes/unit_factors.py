@@ -1,4 +1,4 @@
-"""Factors on the units of groups in a graph: they stand where the gates of Taylor's criterion do.
+"""Factors on the units of groups in a graph: they stand on all that makes the units or passes them on.
 
 Scaling the scale and shift of a batch norm behind a layer, else the layer's filters and biases, is scaling the units
 there, so that a factor is merged into the network's own tensors exactly. A factor between 0 and 1 counts at each layer
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunec.calibration.places import gates
+from prunec.calibration.places import whole_gates
 from prunec.passes.groups import Group
 from prunec.passes.program import Program
 
@@ -58,7 +58,7 @@ class UnitFactors:
         parameters = program.parameters()
         places: list[_Place] = []
         values: dict[str, nn.Parameter] = {}
-        for gate in gates(program, groups):
+        for gate in whole_gates(program, groups):
             group = gate.group
             for position in gate.members:
                 member = group.members[position]

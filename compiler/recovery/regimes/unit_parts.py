@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.criteria.units import as_filters, l1_norms, l2_norms
-from prunec.passes.graphs import calls, tensor_names
+from prunec.passes.graphs import batch_norm_tensors
 from prunec.passes.groups import Group, Member
 from prunec.passes.program import Program
 
@@ -76,7 +76,7 @@ class UnitParts:
         """The parts of a group in a program; a tensor of several names counts once."""
         parameters = program.parameters()
         weights = {id(parameters[name]) for name in _weights(program) & parameters.keys()}
-        scales = {id(parameters[name]) for name in _scales(program) & parameters.keys()}
+        scales = {id(parameters[name]) for name in batch_norm_tensors(program.graph, "weight") & parameters.keys()}
         found: dict[tuple[int, int], UnitSlices] = {}
         for member, rows in zip(group.members, group.slices, strict=True):
             parameter = parameters.get(member.parameter)
@@ -98,8 +98,3 @@ class UnitParts:
 def _weights(program: Program) -> set[str]:
     """Names of the weights of layers."""
     return {layer.weight for layer in program.layers()}
-
-
-def _scales(program: Program) -> set[str]:
-    """Names of the scales of batch norms."""
-    return {name for node in calls(program.graph, "batch_norm") for name in tensor_names(node, "weight")}

@@ -133,3 +133,15 @@ def test_provable_meets_the_budget_that_its_draws_are_expected_to(variant: Varia
     result = PruneFilters(speedup=speedup, criterion=criterion).run(program, evidence_for(program, criterion))
     assert [group["kept"] for group in result.stats["groups"]] == found.widths.tolist()
     assert program.macs() / result.program.macs() >= speedup
+
+
+@pytest.mark.parametrize("speedup", [1.3, 2.0, 3.0])
+def test_no_group_could_keep_one_unit_more(speedup: float) -> None:
+    allocator = prepared(Sized())
+    allocated = allocator.allocate(Goals(speedup=speedup), "provable")
+    budget = allocated.dense["macs"] / speedup
+    for position in allocator.scope.positions:
+        wider = allocated.widths.copy()
+        wider[position] += 1
+        is_possible = wider[position] <= allocator.scope.coupling.groups[position].count
+        assert not (is_possible and allocator.figures(wider)["macs"] <= budget)
