@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_type_hints
 
 from benchmarks.int8_example import EXAMPLE, example
 from benchmarks.tables import finish
@@ -66,7 +67,7 @@ class Row:
 def read_rows() -> list[Row]:
     if not FILE.exists():
         return []
-    kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Row)}
+    kinds = get_type_hints(Row)
     with FILE.open(newline="") as file:
         return [Row(**{name: kinds[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
 
