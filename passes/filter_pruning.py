@@ -105,12 +105,12 @@ def _by_goals(
 
 
 def _by_depth(program: Program, options: "PruneFilters", costs: CostModel | None, sizes: ChosenSizes | None) -> _Chosen:
-    found = choose_depth(program, options, costs, sizes)
-    allocator, allocated = found.allocator, found.allocated
+    shallower = choose_depth(program, options, costs, sizes)
+    allocator, allocated = shallower.allocator, shallower.allocated
     assert allocated is not None, "goals that nothing meets are refused"
-    told = {"allocation": allocated.told(), "branches": [branch.name for branch in found.removed]}
+    told = {"allocation": allocated.told(), "branches": [branch.name for branch in shallower.removed]}
     return _Chosen(
-        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, found.program, found.removed
+        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, shallower.program, shallower.removed
     )
 
 

@@ -311,12 +311,12 @@ class Program:
         Raises:
             ValueError: It is one of other inputs.
         """
-        for each, found, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
+        for each, own, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
             start = 1 if each.has_batch else 0
-            if each.dtype != found.dtype or not each.fits(tuple(tensor.shape[start:])):
-                raise ValueError(f"its input {found.words()} is described as {each.words()}")
-            if each.varying.keys() != found.varying.keys():
-                raise ValueError(f"the sizes of {found.words()} vary, which are described as {each.words()}")
+            if each.dtype != own.dtype or not each.fits(tuple(tensor.shape[start:])):
+                raise ValueError(f"its input {own.words()} is described as {each.words()}")
+            if each.varying.keys() != own.varying.keys():
+                raise ValueError(f"the sizes of {own.words()} vary, which are described as {each.words()}")
         self.inputs, self.dynamic_shapes = inputs, named_dims(self.dynamic_shapes, inputs)
 
 

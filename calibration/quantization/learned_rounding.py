@@ -173,11 +173,11 @@ class _Learning:
         samples, places = (len(read), math.prod(sizes[1:])) if axis else (1, math.prod(sizes))
         order = torch.rand(samples, places, generator=self.generator).argsort(1)[:, : self.options.places]
         chosen = (order.sort(1).values + places * torch.arange(samples).unsqueeze(1)).flatten()
-        found, at = [], 0
+        rows, at = [], 0
         for part in unfolded(call, read):
-            found.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
+            rows.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
             at += len(part)
-        return torch.cat(found)
+        return torch.cat(rows)
 
     def _learned(self, choice: "_Choice", rows: _Rows) -> Tensor:
         """Which weights are rounded up, bool of the weight's shape."""

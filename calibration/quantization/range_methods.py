@@ -85,8 +85,8 @@ def fallbacks(placement: Placement, histograms: Mapping[str, Histogram], form: F
 
     Their grids are those of `grid_of`: of zeros and no values a grid of any scale, of a constant one that holds it.
     """
-    found = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
-    return {family: oddity for family, oddity in found.items() if oddity}
+    oddities = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
+    return {family: oddity for family, oddity in oddities.items() if oddity}
 
 
 def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Mapping[str, str]:
@@ -97,7 +97,7 @@ def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Ma
     """
     if form == "affine":
         return {}
-    found, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
+    coarse, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
     for quantizer in quantizers(quantized.graph):
         if quantizer.source.name not in sources:
             continue
@@ -106,8 +106,8 @@ def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Ma
         if small := int((scales <= COARSE_SCALE).sum()):
             source = quantizer.source
             name = str(source.target) if source.op == "get_attr" else source.name
-            found[name] = f"weights so small that float16 has next to no scales for {small} of {scales.numel()} grids"
-    return found
+            coarse[name] = f"weights so small that float16 has next to no scales for {small} of {scales.numel()} grids"
+    return coarse
 
 
 def _families(placement: Placement, histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:

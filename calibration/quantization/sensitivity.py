@@ -53,7 +53,7 @@ def mean_over_samples(errors: Iterable[tuple[int, float]]) -> float:
     return float(sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts))
 
 
-def silent(done: int, total: int, found: str) -> None:
+def silent(done: int, total: int, words: str) -> None:
     """Progress that nobody looks at."""
 
 
@@ -125,14 +125,14 @@ def sensitivities(
     cost_of = layer_costs(program) if costs is None else costs
     expected = [feed(program, inputs) for inputs in stoppable(batches)]
     names = tuple(dict.fromkeys(row.layer for row in placement.layers if row.is_quantized))
-    found: list[LayerSensitivity] = []
+    rows: list[LayerSensitivity] = []
     for done, name in enumerate(names, start=1):
         quantized = quantize(program, alone(program, placement, name), ranges, form)
         pairs = zip(stoppable(batches), expected, strict=True)
         error = mean_over_samples((sample_count(x), error_of(feed(quantized, x), outputs)) for x, outputs in pairs)
-        found.append(LayerSensitivity(name, error, cost_of[name]))
+        rows.append(LayerSensitivity(name, error, cost_of[name]))
         progress(done, len(names), f"{name}: error {error:.2g}")
-    return tuple(found)
+    return tuple(rows)
 
 
 def layer_costs(program: Program, costs: CostModel | None = None) -> Mapping[str, float]:
@@ -140,16 +140,16 @@ def layer_costs(program: Program, costs: CostModel | None = None) -> Mapping[str
     work = work_of(program)
     values = work.macs if costs is None else costs.layer_ms(work)
     names = {layer.weight: layer.name for layer in program.layers()}
-    found: dict[str, float] = defaultdict(float)
+    by_layer: dict[str, float] = defaultdict(float)
     for operation, value in zip(work.operations, values, strict=True):
         if operation.weight in names:
-            found[names[operation.weight]] += float(value)
-    return found
+            by_layer[names[operation.weight]] += float(value)
+    return by_layer
 
 
-def worst_first(found: Sequence[LayerSensitivity]) -> tuple[str, ...]:
+def worst_first(rows: Sequence[LayerSensitivity]) -> tuple[str, ...]:
     """Layers in the order in which to leave them in higher precision: by the error that each pays for being faster."""
-    return tuple(each.layer for each in sorted(found, key=lambda each: -each.error_per_cost))
+    return tuple(each.layer for each in sorted(rows, key=lambda each: -each.error_per_cost))
 
 
 @dataclass(frozen=True)

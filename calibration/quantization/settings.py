@@ -180,8 +180,8 @@ def _kept(options: Calibrate, observed: ObservedProgram, samples: PartedSamples)
         return (), 0
     placement = observed.placement()
     batches = list(fitting(observed.program, [few(observed.program, samples.looked_at, _FOR_SENSITIVITY)]))
-    found = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
-    return most_sensitive(found, placement, options.keep_macs), (len(found) + 1) * sum(map(sample_count, batches))
+    measured = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
+    return most_sensitive(measured, placement, options.keep_macs), (len(measured) + 1) * sum(map(sample_count, batches))
 
 
 class _Trying:
@@ -195,9 +195,9 @@ class _Trying:
         self.methods = [method for method in METHODS if (form, method) != ("float8", "entropy")]
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observing = _Observing(program, form, samples)
-        found = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
-        self.observed = {equalized: observed for equalized, (observed, _) in found.items()}
-        self.channels = {equalized: channels for equalized, (_, channels) in found.items()}
+        by_way = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
+        self.observed = {equalized: observed for equalized, (observed, _) in by_way.items()}
+        self.channels = {equalized: channels for equalized, (_, channels) in by_way.items()}
         first = next(iter(self.observed.values()))
         self.judging = list(fitting(first.program, samples.held_back))
         if not self.judging:
@@ -212,15 +212,15 @@ class _Trying:
 
     def best(self) -> Settled:
         """The best settings."""
-        found = {}
+        trials = {}
         for equalized, observed in self.observed.items():
             for method in self.methods:
                 each = replace(observed, method=RangeMethod(method, self.options.percentile))
                 settings = replace(self.options, method=method, equalize=equalized)
                 words = setting_words(settings.method_text, equalized)
-                found[words] = (settings, each, self._judged(words, each.quantized(self.kept)))
+                trials[words] = (settings, each, self._judged(words, each.quantized(self.kept)))
         words = min(self.tried, key=self.tried.__getitem__)
-        settings, observed, program = found[words]
+        settings, observed, program = trials[words]
         if settings.rounding is None:
             inputs = few(observed.program, self.samples.looked_at)
             corrected = correct_biases(observed.program, program, inputs).program

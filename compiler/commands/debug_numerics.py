@@ -156,13 +156,13 @@ class _Recorder(Interpreter):
     def __init__(self, program: Program) -> None:
         super().__init__(GraphModule(program.module, program.graph))
         self.names = {call.name for call, _ in layer_calls(program.graph)}
-        self.found: dict[str, NDArray[Any]] = {}
+        self.yielded: dict[str, NDArray[Any]] = {}
 
     def run_node(self, n: Node) -> Any:
         """The value of a node, kept where it is a layer's tensor."""
         value = super().run_node(n)
         if n.name in self.names and isinstance(value, Tensor):
-            self.found[n.name] = value.numpy(force=True).copy()
+            self.yielded[n.name] = value.numpy(force=True).copy()
         return value
 
 
@@ -171,7 +171,7 @@ def _in_torch(program: Program, inputs: list[NDArray[Any]]) -> Values:
     """What the layers of a program yield, by the name of the call."""
     recorder = _Recorder(program.eval())
     recorder.run(*flat_inputs(program.graph, *as_arguments(program, inputs)))
-    return recorder.found
+    return recorder.yielded
 
 
 def _in_onnx(path: Path, layers: list[tuple[Node, Layer]], inputs: list[NDArray[Any]]) -> Values:

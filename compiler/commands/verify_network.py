@@ -122,12 +122,12 @@ def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The rows of layers: shapes, filters kept, what can be 2:4, and the nodes of the ONNX file."""
     report, layers = bundle.report, unique_layers(program)
     rows, folded = report.compiled_layers, is_folded(report)
-    found = [(layer.operator, layer.shape) for layer in layers]
+    computed = [(layer.operator, layer.shape) for layer in layers]
     told = [(row.operator, row.compiled_shape) for row in rows]
     if folded and len(rows) != len(layers):
-        yield Claim("layers, shapes", sorted(set(told)), sorted(set(found)))
+        yield Claim("layers, shapes", sorted(set(told)), sorted(set(computed)))
         return
-    yield Claim("layers, shapes", told, found)
+    yield Claim("layers, shapes", told, computed)
     uses, tensors = _uses(program), program.tensors()
     can_be = {entry.weight: entry for entry in eligibility(program)}
     nodes: dict[str, list[LayerSparsity]] = {}
@@ -226,10 +226,10 @@ def _dense_parameters(program: Program, rows: Mapping[str, LayerPart], kept: Map
     for name, parameter in parameters.values():
         shape = dict(enumerate(parameter.shape if name not in rows else rows[name].shape))
         for dim, indices in kept.get(name, {}).items() if name not in rows else ():
-            found = widths.get(tuple(indices), set())
-            if len(found) != 1:
+            before = widths.get(tuple(indices), set())
+            if len(before) != 1:
                 return NOT_CHECKED
-            shape[dim] = next(iter(found))
+            shape[dim] = next(iter(before))
         total += math.prod(shape.values())
     return total
 

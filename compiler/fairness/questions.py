@@ -171,9 +171,9 @@ def _same_known(a: RunCard, b: RunCard, part: str) -> Predicate:
 
 
 def _undeclared_are_equal(a: RunCard, b: RunCard) -> Predicate:
-    found = _same_known(a, b, "undeclared")
+    comparison = _same_known(a, b, "undeclared")
     told = "its class states no place in a comparison, so that it counts as different everywhere"
-    return Predicate(found.truth, tuple(f"{words} ({told})" for words in found.differs), found.missing)
+    return Predicate(comparison.truth, tuple(f"{words} ({told})" for words in comparison.differs), comparison.missing)
 
 
 def _no_other_accuracy(a: RunCard, b: RunCard) -> Predicate:

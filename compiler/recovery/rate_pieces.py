@@ -140,11 +140,11 @@ def cut(pieces: Sequence[RatePiece], start: float, end: float) -> Pieces:
     """The learning rates between two points in time, at those points in time; past the end the last rate stays."""
     if start >= end:
         return ()
-    found = [p.part(max(p.start, start), min(p.end, end)) for p in pieces if p.start < end and start < p.end]
+    parts = [p.part(max(p.start, start), min(p.end, end)) for p in pieces if p.start < end and start < p.end]
     reached = max(start, pieces[-1].end)
     if reached < end:
-        found.append(constant(reached, end, pieces[-1].rate(reached)))
-    return canonical(found)
+        parts.append(constant(reached, end, pieces[-1].rate(reached)))
+    return canonical(parts)
 
 
 def shifted(pieces: Iterable[RatePiece], by: float) -> Pieces:
@@ -171,10 +171,10 @@ def rest(pieces: Sequence[RatePiece], start: float, epochs: float) -> Pieces:
 
 def joined(*sequences: Sequence[RatePiece]) -> Pieces:
     """Learning rates of several trainings, one after the other."""
-    found: list[RatePiece] = []
+    appended: list[RatePiece] = []
     for pieces in sequences:
-        found.extend(shifted(pieces, found[-1].end if found else 0.0))
-    return canonical(found)
+        appended.extend(shifted(pieces, appended[-1].end if appended else 0.0))
+    return canonical(appended)
 
 
 def warmed_up(pieces: Sequence[RatePiece], epochs: float) -> Pieces:

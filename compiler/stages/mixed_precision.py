@@ -69,7 +69,7 @@ def _search(
     progress = given.request.settings.progress
     whole = finish(())
     source, costs = _costs(given, observed.program)
-    found = _sensitivities(given, observed, inputs, costs)
+    measured = _sensitivities(given, observed, inputs, costs)
     trials: dict[tuple[str, ...], Loss] = {}
 
     def lost(kept: tuple[str, ...]) -> float:
@@ -78,12 +78,12 @@ def _search(
 
     assert options.limit is not None
     progress.stage(f"layers in higher precision for {options.limit.measure}={options.limit.most:g}")
-    chosen = fewest_kept(worst_first(found), lost, options.limit.most, progress.step)
+    chosen = fewest_kept(worst_first(measured), lost, options.limit.most, progress.step)
     search = LayerSearch(
         cost_source=source,
         images=sum(map(sample_count, inputs)),
         samples=judge.samples,
-        sensitivities=found,
+        sensitivities=measured,
         trials=tuple(Trial(kept, loss) for kept, loss in trials.items()),
         kept=chosen.kept,
     )

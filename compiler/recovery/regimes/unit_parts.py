@@ -77,14 +77,14 @@ class UnitParts:
         parameters = program.parameters()
         weights = {id(parameters[name]) for name in _weights(program) & parameters.keys()}
         scales = {id(parameters[name]) for name in batch_norm_tensors(program.graph, "weight") & parameters.keys()}
-        found: dict[tuple[int, int], UnitSlices] = {}
+        by_place: dict[tuple[int, int], UnitSlices] = {}
         for member, rows in zip(group.members, group.slices, strict=True):
             parameter = parameters.get(member.parameter)
             if parameter is not None:
                 place = torch.tensor(rows, device=parameter.device)
-                found.setdefault((id(parameter), member.dim), UnitSlices(parameter, member, place))
-        filters = [s for s in found.values() if (s.member.parameter, s.member.dim) in group.filters]
-        rest = [s for s in found.values() if s not in filters]
+                by_place.setdefault((id(parameter), member.dim), UnitSlices(parameter, member, place))
+        filters = [s for s in by_place.values() if (s.member.parameter, s.member.dim) in group.filters]
+        rest = [s for s in by_place.values() if s not in filters]
         others = tuple(s for s in rest if id(s.parameter) not in weights)
         return cls(
             group,
