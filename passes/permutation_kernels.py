@@ -24,7 +24,7 @@ def compiled(function: F) -> F:
 
 
 #: The 35 ways to split eight columns into two stripes, int64 (35, 8): the first stripe, then the second.
-SPLITS: Indices = np.array(
+STRIPE_SPLITS: Indices = np.array(
     [[0, *rest, *sorted(set(range(1, 8)) - set(rest))] for rest in combinations(range(1, 8), 3)], dtype=np.int64
 )
 
@@ -39,7 +39,7 @@ def _written_out() -> str:
     def top2(a: int, b: int, c: int, d: int) -> str:
         return f"max(max(s{a}{b}, s{c}{d}), m{a}{b} + m{c}{d})"
 
-    splits, pairs = list(enumerate(SPLITS.tolist())), combinations(range(8), 2)
+    splits, pairs = list(enumerate(STRIPE_SPLITS.tolist())), combinations(range(8), 2)
     lines = [
         "def worths_of_splits(x, eight, worths):",
         *(f"    c{i} = x[eight[{i}]]" for i in range(8)),

@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.interruption import stop_if_asked, stoppable
-from prunec.passes.permutation_kernels import SPLITS, Floats, Indices, anneal, best_splits, split_stripes, stripe_worths
+from prunec.passes.permutation_kernels import (
+    STRIPE_SPLITS,
+    Floats,
+    Indices,
+    anneal,
+    best_splits,
+    split_stripes,
+    stripe_worths,
+)
 
 #: Work between two looks at the clock, in pairs of stripes times rows; it takes about a tenth of a second.
 _CHUNK = 10_000_000
@@ -137,7 +145,7 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
                 break
         gaining = np.flatnonzero(gains > _SMALLEST_GAIN * (worths[left] + worths[right]))
         gaining = gaining[np.argsort(-gains[gaining], kind="stable")]
-        touched = split_stripes(order, left[gaining], right[gaining], splits[gaining], SPLITS)
+        touched = split_stripes(order, left[gaining], right[gaining], splits[gaining], STRIPE_SPLITS)
     return order, pair_rows, in_time
 
 

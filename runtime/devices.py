@@ -3,12 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from prunec.passes.errors import UsageError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "fp8")
+DevicePrecision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8"]
+PRECISIONS: tuple[DevicePrecision, ...] = get_args(DevicePrecision)
 #: Precisions for which values are put on grids.
 ON_GRIDS = ("int8", "int4", "fp8")
+#: What a kernel takes longer for: its operations or its bytes.
+KernelBound = Literal["compute", "memory"]
 _USUAL = PRECISIONS[:4]
 #: The first compute capability whose Tensor Cores compute in FP8.
 _FP8_FROM = (8, 9)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from prunec.calibration.quantization.quantized_layers import BATCH
+from prunec.calibration.quantization.quantized_layers import LAYER_BATCH
 from prunec.calibration.reconstruction import in_batches
 from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs
@@ -28,7 +28,7 @@ def channel_maxima(program: Program, batches: Iterable[BatchInputs]) -> dict[str
     """
     axes = {reader.source: reader.axis for group in smoothable(program) for reader in group.readers}
     maxima: dict[str, Tensor] = {}
-    for run in (run for inputs in batches for run in in_batches(program, inputs, BATCH)):
+    for run in (run for inputs in batches for run in in_batches(program, inputs, LAYER_BATCH)):
         for node in stoppable(program.graph.nodes):
             run.step(node)
             if node.name in axes:

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.fx import Node
 
-from prunec.calibration.quantization.quantized_layers import BATCH, QuantizedLayer, quantized_layers
+from prunec.calibration.quantization.quantized_layers import LAYER_BATCH, QuantizedLayer, quantized_layers
 from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.calibration.unfold import unfolded
 from prunec.passes.base import PassResult
@@ -92,7 +92,7 @@ class LearnedRounding:
             if is_read_once(arguments(layer.quantizer)["self"], tensors)
         }
         with torch.no_grad():
-            runs = in_batches(changed, inputs, BATCH)
+            runs = in_batches(changed, inputs, LAYER_BATCH)
             for node in stoppable(changed.graph.nodes):
                 if node in layers:
                     learning.change(layers[node], runs)

@@ -16,7 +16,7 @@ from prunec.calibration.quantization.rounding_error import level_ends, squared_e
 from prunec.passes.graphs import arguments
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import COARSE_SCALE, Form, Range, is_too_narrow
-from prunec.passes.quantization.method_names import Method
+from prunec.passes.quantization.method_names import MethodName
 from prunec.passes.quantization.placement import Placement
 from prunec.passes.quantization.quantizers import quantizers
 
@@ -47,7 +47,7 @@ class RangeMethod:
         percentile: Share of the values by "percentile", in percent.
     """
 
-    method: Method = "mse"
+    method: MethodName = "mse"
     percentile: float = 99.99
 
     def __post_init__(self) -> None:

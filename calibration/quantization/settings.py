@@ -28,7 +28,7 @@ from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.passes.quantization.equalization import equalize
 from prunec.passes.quantization.grids import Form
-from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.smoothing import smooth, smoothable
@@ -38,7 +38,7 @@ from prunec.runtime.numerics import batch_sizes
 #: runs once for every layer, are measured on fewer.
 _TOGETHER, _FOR_SENSITIVITY = 64, 32
 #: The method whose ranges sensitivities are measured with where none is named.
-_PLAIN: Method = "mse"
+_PLAIN: MethodName = "mse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +192,7 @@ class _Trying:
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         # By entropy, ranges for FP8 are clipped far too much.
-        self.methods = [method for method in METHODS if (form, method) != ("float8", "entropy")]
+        self.methods = [method for method in RANGE_METHODS if (form, method) != ("float8", "entropy")]
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observing = _Observing(program, form, samples)
         by_way = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, TypeAlias
 
-Shape = Literal["constant", "linear", "cosine"]
+CurveShape = Literal["constant", "linear", "cosine"]
 #: Epochs, and shares of a rate, below which rates are the same.
-TOLERANCE = 1e-9
+RATE_TOLERANCE = 1e-9
 #: What rounding does to a curve where it comes near 0, as a share of its highest rate.
 _ROUNDING = 1e-12
 #: Points within an interval, or a piece, at which rates are looked at.
@@ -49,7 +49,7 @@ class RatePiece:
 
     start: float
     end: float
-    shape: Shape
+    shape: CurveShape
     first: float
     last: float
     phases: tuple[float, float] = _WHOLE
@@ -193,7 +193,7 @@ def warmed_up(pieces: Sequence[RatePiece], epochs: float) -> Pieces:
     return canonical([*ramps, *cut(pieces, epochs, end)])
 
 
-def same_rates(a: Sequence[RatePiece], b: Sequence[RatePiece], tolerance: float = TOLERANCE) -> bool:
+def same_rates(a: Sequence[RatePiece], b: Sequence[RatePiece], tolerance: float = RATE_TOLERANCE) -> bool:
     """Whether two trainings have the same length, and the same learning rate at every time.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunec.passes.allocation.budgets import MACS, Budget, budgets_of, latency, out_of_reach, quantities
-from prunec.passes.allocation.by_error import Needs, by_error, needs_of
+from prunec.passes.allocation.by_error import NeededUnits, by_error, needs_of
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
@@ -94,7 +94,7 @@ class Allocator:
     costs: CostModel | None
     criterion: Criterion
     scores: Scores
-    needs: Needs
+    needs: NeededUnits
 
     @classmethod
     def of(
@@ -112,7 +112,7 @@ class Allocator:
         scope = Scope.of(program, options)
         groups = dict(zip(scope.positions, scope.groups, strict=True))
         scores: Scores = {}
-        needs: Needs = {}
+        needs: NeededUnits = {}
         if isinstance(criterion, ScoresUnits):
             scores = {position: scores_of(criterion, group, evidence) for position, group in groups.items()}
         if isinstance(criterion, SizesUnits):

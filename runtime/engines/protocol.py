@@ -17,7 +17,7 @@ from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import Device
-from prunec.runtime.engines.options import FLAGS, EngineOptions
+from prunec.runtime.engines.options import OPTION_FLAGS, EngineOptions
 from prunec.runtime.engines.sparsity_log import BuilderSparsity
 from prunec.runtime.target import Target
 
@@ -143,10 +143,11 @@ class EngineKind(ABC):
         Raises:
             UsageError: An option doesn't fit the target.
         """
-        if useless := [flag for name, flag in FLAGS.items() if getattr(options, name) and name not in self.takes]:
+        given = (name for name in OPTION_FLAGS if getattr(options, name))
+        if useless := [OPTION_FLAGS[name] for name in given if name not in self.takes]:
             raise UsageError(
                 f"Target {target}: {self.title} takes no {', '.join(useless)}.",
-                hint=f"{', '.join(FLAGS.values())} are for engines of NVIDIA devices.",
+                hint=f"{', '.join(OPTION_FLAGS.values())} are for engines of NVIDIA devices.",
             )
 
     def unavailable(self, target: Target, options: EngineOptions) -> MissingDependencyError | None:
