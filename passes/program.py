@@ -273,7 +273,7 @@ class Program:
         try:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
-            program = _from_exported(exported, read_inputs(note))
+            program = from_exported(exported, read_inputs(note))
             program._take_note(note)
         except PrunecError:
             raise
@@ -346,18 +346,12 @@ def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> P
     """A program from an ``ExportedProgram``, with the dimensions dynamic that were exported so.
 
     Args:
-        exported: The exported network.
+        exported: The exported network, whose tensors the program takes over.
         example: Its example inputs; by default those that it holds.
 
     Raises:
         UnsupportedModelError: There are no example inputs, or a name or a nested graph that prunec can't take.
     """
-    program = _from_exported(exported, example)
-    return program.with_tensors(copied(program.tensors()))
-
-
-def _from_exported(exported: ExportedProgram, example: Inputs | None) -> Program:
-    """As `from_exported`, but the program takes over the tensors."""
     example = example or exported.example_inputs
     if example is None:
         raise UnsupportedModelError(

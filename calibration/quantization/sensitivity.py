@@ -35,13 +35,6 @@ def relative_squared_error(actual: Any, expected: Any) -> float:
     return difference / size if size else math.inf if difference else 0.0
 
 
-def kl_divergence(actual: Any, expected: Any) -> float:
-    """The mean Kullback-Leibler divergence of softmaxed logits (..., classes) from the expected ones, in nats."""
-    (a,), (b,) = (_floating(outputs) for outputs in (actual, expected))
-    log_a, log_b = (logits.reshape(-1, logits.shape[-1]).log_softmax(1) for logits in (a, b))
-    return float((log_b.exp() * (log_b - log_a)).sum(1).mean())
-
-
 def _floating(outputs: Any) -> list[Tensor]:
     leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
     return [leaf.double() for leaf in leaves if leaf.is_floating_point()]
