@@ -48,7 +48,7 @@ class LearnedRounding:
         damping: Weight of the error that inputs of equal power and without correlation would see, in that of the inputs
             seen. What few samples hardly activate is rounded to the nearest by it.
         held_back: Share of the samples, the last ones, that the outcome is judged by.
-        seed: What the choice of places follows.
+        seed: Seed of the choice of places.
     """
 
     steps: int = 1000

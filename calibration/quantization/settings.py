@@ -56,7 +56,7 @@ class Settled:
         unchanged: The same network with neither equalized nor smoothed channels; None where that is what it is.
         channels: What was done to channels.
         samples_run: Samples that ran through the network for it, repeated ones counted again, but for sensitivities.
-        samples_for_sensitivity: Those that ran to tell which layers are kept for a budget.
+        samples_for_sensitivity: Samples that ran to tell which layers are kept for a budget.
     """
 
     options: Calibrate
@@ -162,11 +162,11 @@ def rounded(
     """A quantized program with its weights rounded so.
 
     Args:
-        rounding: How.
+        rounding: Method by which weights are rounded.
         reference: The program in floating point.
         nearest: The quantized program, with weights rounded to the nearest.
         inputs: Inputs of the network; the activations of all of them are in memory at once.
-        seed: What learned rounding follows.
+        seed: Seed of learned rounding.
     """
     if rounding == "nearest":
         return PassResult(nearest, modified=False)

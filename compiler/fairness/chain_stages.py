@@ -24,8 +24,8 @@ class ChainStages:
 
     Attributes:
         pretraining: The dense network's own training; None where the entries don't lead back to it.
-        entries: All others.
-        before: Number of those up to which trainings belong to the pruning stage.
+        entries: All other entries.
+        before: Number of the first of `entries` whose trainings belong to the pruning stage.
     """
 
     pretraining: LedgerEntryPart | None

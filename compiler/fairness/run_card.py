@@ -70,7 +70,7 @@ class Accuracy(CardPart):
     """The finished network's accuracy on the test data.
 
     Attributes:
-        mean: Over the seeds.
+        mean: Mean accuracy over the seeds.
         standard_deviation: Sample deviation over the seeds.
         runs: Number of seeds.
         by_seed: Accuracy of each seed, where they are known.

@@ -46,7 +46,7 @@ class Schedule(ABC):
         """The schedule from one of its epochs on.
 
         Args:
-            start: That epoch.
+            start: The epoch of this schedule at which the rest begins.
             text: The text of the rest.
             epochs: The length of the rest, where it is known.
         """

@@ -15,7 +15,7 @@ class DenseLayer:
     """An operation of the dense network; counts are of one sample, as in `Work`.
 
     Attributes:
-        name: Its name.
+        name: Name of the layer.
         operator: ATen operator of the layer; empty before the first layer.
         kernel: Sizes of the weight behind its filters and inputs.
         in_channels: Channels that it reads.

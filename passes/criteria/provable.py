@@ -44,7 +44,7 @@ class Provable:
     It is unlabelled. The paper looks at a small held-out set; the cost by image is that of `InputSensitivity`.
 
     Attributes:
-        variant: Which units stay.
+        variant: Rule by which units are chosen: see above.
         images: The most images that are looked at, of the samples that the step looks at.
         delta: Probability with which the bound may fail.
     """

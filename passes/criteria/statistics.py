@@ -43,7 +43,7 @@ class Moments:
 
     @property
     def raw(self) -> "Tensor":
-        """Sum of x x^T."""
+        """The sum of x x^T over all rows x."""
         return self.centred + self.count * self.mean.outer(self.mean)
 
 
@@ -64,7 +64,7 @@ class InputMoments:
         return start, state[1] + len(rows), state[2].add_(total), state[3].add_(squares)
 
     def result(self, state: "_InputSums") -> Moments:
-        """The moments."""
+        """The moments of all rows."""
         start, count, total, squares = state
         return Moments(count, start.double() + total / count, squares - total.outer(total) / count)
 
@@ -93,7 +93,7 @@ class _Mean(ABC):
         return (total, count) if state is None else (state[0].add_(total), state[1] + count)
 
     def result(self, state: "_Sum") -> "Tensor":
-        """The mean."""
+        """The mean over all that was seen."""
         return state[0] / state[1]
 
     @abstractmethod

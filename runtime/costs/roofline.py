@@ -65,7 +65,7 @@ class Times:
 
     @property
     def total_ms(self) -> _Array:
-        """All of it."""
+        """The time of compute, memory and launches together."""
         total: _Array = self.compute_ms + self.memory_ms + self.launch_ms
         return total
 
@@ -82,8 +82,8 @@ class Prediction:
     """Predicted milliseconds.
 
     Attributes:
-        ms: All of them.
-        bound: What most of them go into.
+        ms: Milliseconds in all.
+        bound: What most of the time goes into.
         kernel_bound: Which takes longer, operations or bytes; launches aside.
     """
 

@@ -55,8 +55,8 @@ class UnitParts:
     Attributes:
         group: The group.
         filters: Weights of the filters that go with a unit.
-        others: What else belongs to a unit: biases, and scales and shifts of the norms behind the filters.
-        scales: Those of the others that are scales of batch norms.
+        others: Other weights of a unit: biases, and scales and shifts of the norms behind the filters.
+        scales: Scales of batch norms among the others.
         readers: Weights of other layers that read what a unit gives.
     """
 
