@@ -64,7 +64,7 @@ class NumericsComparison:
         first: The first layer that departs; None where none does.
         layers: The layers that both forms have.
         left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
-        exported: Of a network on grids, its ONNX file against the same network in torch; None for others.
+        exported: The ONNX file of a network on grids against the same network in torch; None for others.
     """
 
     bundle: str

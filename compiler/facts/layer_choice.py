@@ -62,7 +62,7 @@ class LayerChoice:
 
     Attributes:
         limit: The limit.
-        search: How they were chosen.
+        search: Search by which the layers were chosen.
         loss: What the network loses that the step leaves.
         is_judged_again: Whether that network differs from the one that was tried, in how its weights are rounded.
     """

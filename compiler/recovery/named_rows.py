@@ -61,7 +61,7 @@ def exact_epochs(number: str, text: str) -> Fraction:
     """The number of epochs that a decimal number, or a quotient of two, gives.
 
     Args:
-        number: Such as "15", "2.49" or "30/12.06".
+        number: A number such as "15", "2.49" or "30/12.06".
         text: The schedule in which it stands, for messages.
 
     Raises:
