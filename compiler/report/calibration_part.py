@@ -1,12 +1,12 @@
 """The part of report.json that tells of grids: what they follow from, and what every layer computes in."""
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from prunec.calibration.quantization.calibrate import WeightRounding
 from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
-from prunec.runtime.devices import ON_GRIDS, DevicePrecision
+from prunec.runtime.devices import ON_GRIDS, FloatPrecision, GridPrecision
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:  # imports torch, which reading reports does without
@@ -19,7 +19,7 @@ class LayerPrecisionPart(Part):
 
     layer: str
     operator: str
-    precision: DevicePrecision
+    precision: Literal[GridPrecision, FloatPrecision]
     reason: str
     macs: Count
 
