@@ -109,3 +109,16 @@ def test_the_rules_can_fail() -> None:
     assert not FRAGMENT.fullmatch("Its length in epochs.")
     assert texts(ast.parse("('a', 'b')", mode="eval").body) == {"a", "b"}
     assert dict(definitions(ast.parse("A = 1\n_B = 2\nT = TypeVar('T')\nclass C: ..."))) == {"A": "1", "C": ""}
+
+
+def test_only_devices_and_engines_ask_for_the_vendor() -> None:
+    """What differs between vendors is told by devices, or by the kinds of engines; the table of targets shows it."""
+    allowed = {ROOT / "runtime" / "devices.py", ROOT / "runtime" / "tiles.py", COMMAND_LINE / "targets.py"}
+    asking = {
+        path
+        for path, module in modules().items()
+        if path not in allowed and path.parent != ROOT / "runtime" / "engines"
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and node.attr == "compute_capability"
+    }
+    assert asking == set()

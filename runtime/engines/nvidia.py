@@ -105,6 +105,9 @@ class NvidiaEngine(EngineKind):
         """The engine, which is loaded onto the GPU when the session is entered."""
         return TensorRTSession(engine.path, self.name, engine.built_by)
 
+    def hardware(self) -> str:
+        return gpu_name() or ""
+
     def gpu_state(self) -> "GpuState | Unknown":
         from prunec.runtime import gpu_state
 
@@ -112,6 +115,9 @@ class NvidiaEngine(EngineKind):
             return gpu_state.gpu_state()
         except MissingDependencyError as error:
             return Unknown(str(error).replace("\n", " "))
+
+    def why_not_run(self, target: Target) -> str:
+        return f"needs the device ({target.info.title}), which isn't here."
 
     def why_not_timed(self, target: Target) -> str:
         return "needs the target device: kernels are chosen and timed there."
