@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.depth import choose_depth
-from prunec.passes.allocation.importance import Scores, as_array, scores_of
+from prunec.passes.allocation.importance import GroupScores, as_array, scores_of
 from prunec.passes.allocation.scope import Scope, layer_names
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
@@ -79,7 +79,7 @@ class _Chosen:
     scope: Scope
     widths: NDArray[np.int64]
     aim: Aim
-    scores: Scores
+    scores: GroupScores
     told: dict[str, Any]
     program: Program
     branches: tuple[RemovedBranch, ...] = ()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prunec.passes.interruption import stop_if_asked, stoppable
 from prunec.passes.permutation_kernels import (
     STRIPE_SPLITS,
-    Floats,
+    Array32,
     Indices,
     anneal,
     best_splits,
@@ -116,11 +116,11 @@ def compile_kernels() -> None:
     search(np.random.default_rng(0).random((4, 16)), seed=0, exchanges=16)
 
 
-def _worth(x: Floats, order: Indices) -> float:
+def _worth(x: Array32, order: Indices) -> float:
     return float(stripe_worths(x, order).sum(dtype=np.float64))
 
 
-def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, int, bool]:
+def _split_pairs(x: Array32, order: Indices, deadline: float) -> tuple[Indices, int, bool]:
     """Split pairs of stripes until none gains; returns the order, the work, and whether the time sufficed."""
     order, (left, right) = order.copy(), np.triu_indices(len(order) // 4, 1)
     gains, splits = np.zeros(len(left), dtype=np.float32), np.zeros(len(left), dtype=np.int64)
@@ -149,7 +149,7 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
     return order, pair_rows, in_time
 
 
-def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: float) -> tuple[Indices, int, bool]:
+def _anneal(x: Array32, order: Indices, seed: int, exchanges: int, deadline: float) -> tuple[Indices, int, bool]:
     """Exchange columns at random; returns the order, the exchanges that were tried, and whether the time sufficed."""
     random, order = np.random.default_rng(seed), order.copy()
     worths = stripe_worths(x, order)
@@ -171,7 +171,7 @@ def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: floa
     return order, tried, tried >= exchanges
 
 
-def _partners(x: Floats, random: np.random.Generator, count: int) -> tuple[Indices, Indices]:
+def _partners(x: Array32, random: np.random.Generator, count: int) -> tuple[Indices, Indices]:
     """Pairs of columns to exchange: any two, or two whose sizes are near in rank, at distances spread as logarithms."""
     sizes, columns = x.sum(axis=1, dtype=np.float64), len(x)
     by_size = np.argsort(sizes, kind="stable")

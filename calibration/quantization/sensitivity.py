@@ -24,7 +24,7 @@ from prunec.passes.quantization.quantizers import quantize
 #: (outputs of the quantized program, outputs of the one in floating point) -> the error on a batch.
 ErrorOf = Callable[[Any, Any], float]
 #: (rounds that are done, rounds of equal work in all, what the last one found).
-Progress = Callable[[int, int, str], None]
+TrialProgress = Callable[[int, int, str], None]
 
 
 def relative_squared_error(actual: Any, expected: Any) -> float:
@@ -93,7 +93,7 @@ def sensitivities(
     *,
     costs: Mapping[str, float] | None = None,
     error_of: ErrorOf = relative_squared_error,
-    progress: Progress = silent,
+    progress: TrialProgress = silent,
 ) -> tuple[LayerSensitivity, ...]:
     """Quantize every layer alone and compare the outputs with those in floating point.
 
@@ -163,7 +163,7 @@ class MixedPrecision:
 
 
 def fewest_kept(
-    order: Sequence[str], lost: Callable[[tuple[str, ...]], float], limit: float, progress: Progress = silent
+    order: Sequence[str], lost: Callable[[tuple[str, ...]], float], limit: float, progress: TrialProgress = silent
 ) -> MixedPrecision:
     """The fewest layers in an order that meet a limit, less those among them that aren't needed for it.
 

@@ -20,7 +20,7 @@ from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
 from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Counted, PartedSamples
 from prunec.calibration.quantization.range_methods import RangeMethod
-from prunec.calibration.quantization.sensitivity import Progress, relative_squared_error, sensitivities
+from prunec.calibration.quantization.sensitivity import TrialProgress, relative_squared_error, sensitivities
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
@@ -85,7 +85,9 @@ class ChannelChanges:
     largest_factor: float = 1.0
 
 
-def settle(options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress) -> Settled:
+def settle(
+    options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: TrialProgress
+) -> Settled:
     """Choose what the options leave open.
 
     Args:
@@ -188,7 +190,7 @@ class _Trying:
     """Trials of settings, all judged on the same samples."""
 
     def __init__(
-        self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress
+        self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: TrialProgress
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         # By entropy, ranges for FP8 are clipped far too much.

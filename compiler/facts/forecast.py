@@ -30,7 +30,7 @@ class CostFacts:
 
 
 @dataclass(frozen=True)
-class Figures:
+class UsedFigures:
     """What a network uses for one sample: MACs, parameters, and predicted milliseconds of one inference.
 
     The milliseconds are None where no times are known.
@@ -178,9 +178,9 @@ class Forecast:
     allocation: str
     cost_model: CostFacts | None
     why_no_times: str
-    dense: Figures
-    pruned: Figures
-    least: Figures
+    dense: UsedFigures
+    pruned: UsedFigures
+    least: UsedFigures
     predicted_speedup: float | None
     importance_kept: float | None
     measured: MeasuredTimes | None

@@ -209,7 +209,7 @@ def parse_schedule(text: str, *, epochs: float | None = None, original: Schedule
     | ``slr`` or ``slr:0.1,0.001,0.5,0.75`` | scaled restarting: highest and lowest rate, shares of the run at drops |
     | ``clr`` or ``clr:0.1`` | cyclic restarting in one cycle, with its highest rate |
 
-    Named rows are the rest of the published table's schedule from scratch (`named_rows.SCRATCH_SCHEDULE`) where they end
+    Named rows are the rest of the published schedule from scratch (`named_rows.SCRATCH_SCHEDULE`) where they end
     with its 120 epochs and begin at its learning rate, as P15F105,1e-1 does, and ``halving`` otherwise. The epoch of
     the pruning may be a fraction or a quotient: P2.49F90,1e-1 or P30/12.06F90,1e-1.
 

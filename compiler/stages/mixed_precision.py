@@ -12,7 +12,7 @@ from prunec.calibration.quantization.sensitivity import (
     worst_first,
 )
 from prunec.compiler.facts.choice_stages import SPLITS
-from prunec.compiler.facts.layer_choice import LayerChoice, LayerSearch, Loss, Trial
+from prunec.compiler.facts.layer_choice import LayerChoice, LayerSearch, MeasuredLoss, Trial
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
@@ -70,7 +70,7 @@ def _search(
     whole = finish(())
     source, costs = _costs(given, observed.program)
     measured = _sensitivities(given, observed, inputs, costs)
-    trials: dict[tuple[str, ...], Loss] = {}
+    trials: dict[tuple[str, ...], MeasuredLoss] = {}
 
     def lost(kept: tuple[str, ...]) -> float:
         trials[kept] = judge.loss(observed.quantized(kept) if kept else whole)

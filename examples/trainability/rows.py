@@ -7,8 +7,7 @@ at epoch x of the dense training and retrained for y epochs from learning rate r
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunec.compiler.recovery.named_rows import SCRATCH_SCHEDULE
-from prunec.compiler.recovery.named_rows import pruning_epoch, with_speedup
+from prunec.compiler.recovery.named_rows import SCRATCH_SCHEDULE, pruning_epoch, with_speedup
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule
 
 #: Epochs of the paper that one epoch here stands for.

@@ -13,7 +13,7 @@ from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
 from prunec.passes.allocation.greedy import greedy
-from prunec.passes.allocation.importance import Importance, Scores, scores_of
+from prunec.passes.allocation.importance import GroupScores, Importance, scores_of
 from prunec.passes.allocation.plateaus import widest_as_fast
 from prunec.passes.allocation.ranking import global_ranking
 from prunec.passes.allocation.scope import Scope
@@ -93,7 +93,7 @@ class Allocator:
     workload: Workload
     costs: CostModel | None
     criterion: Criterion
-    scores: Scores
+    scores: GroupScores
     needs: NeededUnits
 
     @classmethod
@@ -111,7 +111,7 @@ class Allocator:
         evidence = evidence_for(criterion, program, evidence, options.seed or 0)
         scope = Scope.of(program, options)
         groups = dict(zip(scope.positions, scope.groups, strict=True))
-        scores: Scores = {}
+        scores: GroupScores = {}
         needs: NeededUnits = {}
         if isinstance(criterion, ScoresUnits):
             scores = {position: scores_of(criterion, group, evidence) for position, group in groups.items()}

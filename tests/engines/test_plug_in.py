@@ -21,6 +21,7 @@ from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
+from prunec.runtime.processor import processor
 from prunec.runtime.target import Target, known_devices
 from tests.plugins.install import installed
 from tests.runtime.nets import small

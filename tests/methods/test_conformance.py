@@ -136,4 +136,3 @@ def _masked_share(report: Report, bundle: Path) -> float:
     tensors = Program.load(bundle / "model.pt2", trust=True).tensors()
     weights = [tensors[f"{layer.name}.weight"] for layer in report.layers]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
-
