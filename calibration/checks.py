@@ -72,13 +72,13 @@ def scan(samples: Samples, positions: Tensor, where: str, seed: int, hash_bytes:
     for indices in stoppable(torch.split(positions, _CHUNK)):
         start = int(indices[0])
         inputs, targets = samples.fetch(indices)
-        tensors, found = tensors_of(inputs), kinds_of(inputs)
+        tensors, kinds_here = tensors_of(inputs), kinds_of(inputs)
         if kinds is None:
-            kinds = found
+            kinds = kinds_here
             hash_bytes("".join(f"{k.name}{k.dtype}|{count}|{k.shape}|" for k in kinds).encode())
-        elif kinds != found:
+        elif kinds != kinds_here:
             raise InputError(
-                f"{where}: samples from {start} on have {_words(found)}; those before have {_words(kinds)}."
+                f"{where}: samples from {start} on have {_words(kinds_here)}; those before have {_words(kinds)}."
             )
         for tensor in tensors:
             _check_inputs(tensor, indices, where, alone=isinstance(inputs, Tensor))

@@ -1,7 +1,7 @@
 """Collect what criteria need to know of a program on data, in one pass over the data."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from prunec.passes.user_calls import call_user_code, defined_at
 from prunec.runtime.evaluate import OBJECTIVE_HINT
 
 #: (outputs, labels) -> the loss, a scalar.
-Loss = Callable[[Any, Any], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 _DEFAULT_POLICY = Policy()
 #: Where gates of groups stand, by the source that statistics look at.
 _GATES: Mapping[Source, Callable[[Program, Iterable[Group]], list[GatePlace]]] = {
@@ -105,7 +105,7 @@ class _Collection:
             source: outputs(self.program, joined=source == "joined outputs") if self.looking_at(source) else {}
             for source in _OUTPUTS
         }
-        self.needs = {per: bool(self.looking_at_gradients(per)) for per in ("batch", "sample")}
+        self.needs = {per: bool(self.looking_at_gradients(per)) for per in get_args(Per)}
         self.sees_batches = any(statistic.per == "batch" for statistic in statistics)
         if self.needs["sample"] and not self.program.batch_is_dynamic:
             raise UsageError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from prunec.calibration.samples import DatasetSamples, Part
+from prunec.calibration.samples import DatasetSamples, PartName
 from prunec.calibration.vision import torchvision
 from prunec.passes.errors import InputError, first_line
 
@@ -36,7 +36,7 @@ class FolderSamples(DatasetSamples):
         return [image for image, _ in items], torch.tensor([label for _, label in items])
 
 
-def open_image_folder(folder: Path, part: Part, crop: Crop) -> FolderSamples:
+def open_image_folder(folder: Path, part: PartName, crop: Crop) -> FolderSamples:
     """Images of one part, RGB uint8 (3, size, size), read when they are needed.
 
     Labels are positions of the class folders in the order of their names.
@@ -61,7 +61,7 @@ def open_image_folder(folder: Path, part: Part, crop: Crop) -> FolderSamples:
     return FolderSamples(dataset, default_collate, str(path), whole)
 
 
-def _part_folder(folder: Path, part: Part) -> Path:
+def _part_folder(folder: Path, part: PartName) -> Path:
     for name in _FOLDERS[part]:
         if (folder / name).is_dir():
             return folder / name

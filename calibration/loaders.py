@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from prunec.calibration.samples import ArraySamples, DatasetSamples, Part, Samples, batch_inputs, on_cpu, tensors_of
+from prunec.calibration.samples import ArraySamples, DatasetSamples, PartName, Samples, batch_inputs, on_cpu, tensors_of
 from prunec.calibration.user_code import import_callable
 from prunec.passes.errors import InputError
 from prunec.passes.feeding import BatchInputs, joined
@@ -50,7 +50,7 @@ def data_functions(folder: Path, seed: int) -> CallDataFunction:
     return parts_of
 
 
-def open_parts(parts: Sequence[Any], part: Part, reference: str, seed: int) -> tuple[Samples, Samples | None]:
+def open_parts(parts: Sequence[Any], part: PartName, reference: str, seed: int) -> tuple[Samples, Samples | None]:
     """Samples of a part of a data function's, and beside training data its own validation data.
 
     Each may be a map-style dataset, a ``DataLoader`` (of which the dataset and collate function are used), or

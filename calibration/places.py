@@ -40,12 +40,12 @@ def outputs(program: Program, *, joined: bool = False) -> dict[Node, list[tuple[
         Node -> names of the layers' weights, each with the axis that its filters are along.
     """
     tensors = program.tensors()
-    found: dict[Node, list[tuple[str, int]]] = {}
+    weights: dict[Node, list[tuple[str, int]]] = {}
     for call, weight in weighted_calls(program.graph):
         if weight in tensors:
             axis = 1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1
-            found.setdefault(_behind(call, joined), []).append((weight, axis))
-    return found
+            weights.setdefault(_behind(call, joined), []).append((weight, axis))
+    return weights
 
 
 def _behind(call: Node, joined: bool) -> Node:
@@ -132,11 +132,11 @@ def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlac
     grouped = [call for call, _ in weighted_calls(program.graph) if is_grouped(call)]
     before = places - {(name, 0) for call in grouped for name in _affine_norm(call)}
     parameters = program.parameters()
-    found = (
+    gates = (
         GatePlace(group, _positions(group, before, parameters) or _positions(group, places, parameters))
         for group in groups
     )
-    return [gate for gate in found if gate.members]
+    return [gate for gate in gates if gate.members]
 
 
 def _producers(group: Group) -> list[Member]:
@@ -165,8 +165,8 @@ def _made_by(members: Iterable[Member], calls: Mapping[str, list[Node]]) -> set[
 
 def _positions(group: Group, places: Container[tuple[str, int]], parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Positions of the group's members at these names and dimensions; a tensor with two names counts once."""
-    found = [p for p, m in enumerate(group.members) if (m.parameter, m.dim) in places and m.parameter in parameters]
-    return tuple(different(group, found, parameters))
+    positions = [p for p, m in enumerate(group.members) if (m.parameter, m.dim) in places and m.parameter in parameters]
+    return tuple(different(group, positions, parameters))
 
 
 def norm_behind(call: Node) -> Node | None:

@@ -59,8 +59,8 @@ def check_plausibility(program: Program, data: Data, metric: Metric = top1) -> P
         ExaminedPart.of(name, split, examiner, norm, changeable)
         for name, split in (("training", data.train), ("test", data.test))
     ]
-    found = [(part, finding) for part in parts if (finding := part.finding()) is not None]
-    return Plausibility(SAMPLES, parts[-1].distance, (*_merged(found or _of_others(parts)), *_repeated(data)))
+    mistakes = [(part, finding) for part in parts if (finding := part.finding()) is not None]
+    return Plausibility(SAMPLES, parts[-1].distance, (*_merged(mistakes or _of_others(parts)), *_repeated(data)))
 
 
 def can_be_judged(program: Program, data: Data) -> bool:
@@ -75,9 +75,9 @@ def _of_others(parts: Sequence[ExaminedPart]) -> list[tuple[ExaminedPart, Findin
 
     A network that is sure of a part of its answers and knows nothing has hardly learned.
     """
-    found = [(part, finding) for part in parts if (finding := part.labels_of_others()) is not None]
-    accused = [part for part, _ in found]
-    return found if all(part in accused or part.is_known for part in parts) else []
+    mistaken = [(part, finding) for part in parts if (finding := part.labels_of_others()) is not None]
+    accused = [part for part, _ in mistaken]
+    return mistaken if all(part in accused or part.is_known for part in parts) else []
 
 
 def _merged(findings: Sequence[tuple[ExaminedPart, Finding]]) -> list[str]:

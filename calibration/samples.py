@@ -13,7 +13,7 @@ from prunec.passes.errors import InputError
 from prunec.passes.feeding import BatchInputs, part_of, sample_count
 from prunec.passes.user_calls import call_user_code, defined_at
 
-Part = Literal["train", "test"]
+PartName = Literal["train", "test"]
 #: Samples of a dataset: beyond those of any labelled one, and few enough to number them.
 MAX_SAMPLES = 10**9
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from prunec.calibration.arrays import npz_names, read_npz_array
 from prunec.calibration.image_folder import Crop, open_image_folder
 from prunec.calibration.loaders import CallDataFunction, open_parts
-from prunec.calibration.samples import ArraySamples, Part, Samples
+from prunec.calibration.samples import ArraySamples, PartName, Samples
 from prunec.calibration.source_files import check_there
 from prunec.passes.archives import check_growth
 from prunec.passes.boundary import reading, shortened
@@ -22,7 +22,7 @@ from prunec.passes.errors import InputError
 
 
 def open_source(
-    source: str, part: Part, folder: Path, call: CallDataFunction, seed: int, crop: Crop
+    source: str, part: PartName, folder: Path, call: CallDataFunction, seed: int, crop: Crop
 ) -> tuple[Samples, Samples | None]:
     """Samples of the training or the test part of a source, and beside training data its own validation data.
 
@@ -80,7 +80,7 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array.astype(kind, copy=False))
 
 
-def _from_npz(path: Path, part: Part) -> ArraySamples:
+def _from_npz(path: Path, part: PartName) -> ArraySamples:
     """The images of an archive, or where it has none its other arrays of the part, inputs by the network's names."""
     where, prefix = f"{path} ({part})", f"{part}_"
     images, labels = f"{prefix}images", f"{prefix}labels"
@@ -108,7 +108,7 @@ def _read_npz(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     return [read_npz_array(path, name) for name in names]
 
 
-def _from_idx(folder: Path, part: Part) -> ArraySamples:
+def _from_idx(folder: Path, part: PartName) -> ArraySamples:
     prefix = "train" if part == "train" else "t10k"
     images, labels = (_read_idx(folder, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     return _in_memory(images, labels, f"{folder} ({part})")

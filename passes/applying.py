@@ -102,10 +102,10 @@ def apply_plan(
     trains = runs_in_training(pruned, inputs)
     shrink(pruned, own)
     _zero(named_tensors(pruned), zeroed)
-    found, outcomes = Trials(pruned, inputs, dense, program, constants, trains).fitting()
+    fitted, outcomes = Trials(pruned, inputs, dense, program, constants, trains).fitting()
     if outcomes[-1].words:
-        raise _refusal(module, plan, dense, [outcome.words for outcome in outcomes], found)
-    attributes = {**constants, **found}
+        raise _refusal(module, plan, dense, [outcome.words for outcome in outcomes], fitted)
+    attributes = {**constants, **fitted}
     before = {place: getattr(module.get_submodule(place[0]), place[1]) for place in attributes}
     shrink(module, own)
     _zero(named_tensors(module), zeroed)
@@ -228,14 +228,14 @@ def as_rewritten(program: Program, plan: PruningPlan) -> Program:
 def _constants(module: nn.Module, dense: Program, pruned: Program) -> Attributes:
     """Plain tensors among the module's attributes that the network's code reads, as the plan cuts them."""
     before, after = dense.tensors(), pruned.tensors()
-    found: dict[tuple[str, str], Tensor] = {}
+    values: dict[tuple[str, str], Tensor] = {}
     modules = dict(module.named_modules())
     for name in dense.constants:
         path, _, leaf = name.rpartition(".")
         is_attribute = isinstance(vars(modules.get(path, nn.Module())).get(leaf), Tensor)
         if is_attribute and not torch.equal(before[name], after[name]):
-            found[path, leaf] = after[name].detach()
-    return found
+            values[path, leaf] = after[name].detach()
+    return values
 
 
 def _refusal(

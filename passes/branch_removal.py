@@ -54,8 +54,8 @@ def without_branches(program: Program, removed: Sequence[RemovedBranch]) -> Prog
     Raises:
         InputError: The plan was made for another network: it has no such branches, or of other tensors.
     """
-    result, found = removal(program, [each.name for each in removed])
-    for ours, theirs in zip(found, removed, strict=True):
+    result, cut = removal(program, [each.name for each in removed])
+    for ours, theirs in zip(cut, removed, strict=True):
         if set(ours.tensors) != set(theirs.tensors):
             raise misfit(f"The plan doesn't fit this network: its branch {theirs.name} has other tensors here.")
     return result
@@ -87,12 +87,12 @@ def _cut(graph: Graph, program: Program, names: Sequence[str]) -> Iterator[Branc
     """Cut branches out of a graph, in place, one after the other."""
     tensors = program.tensors()
     for name in names:
-        found = list(branches_of_graph(graph, tensors))
-        branch = next((each for each in found if each.name == name), None)
+        branches = list(branches_of_graph(graph, tensors))
+        branch = next((each for each in branches if each.name == name), None)
         if branch is None:
             raise InputError(
                 f"The network has no residual branch {name} that can be removed.",
-                hint=did_you_mean(name, [each.name for each in found]) if found else "It has none at all.",
+                hint=did_you_mean(name, [each.name for each in branches]) if branches else "It has none at all.",
             )
         _replace(graph, branch)
         yield branch

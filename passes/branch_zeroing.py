@@ -45,12 +45,12 @@ def zeroing(value: Node, last: Node, own: frozenset[str]) -> tuple[str, ...]:
         last: The call of its last layer.
         own: Names of the tensors that only the branch reads.
     """
-    found = _silencing(value, own)
-    if found is None:
+    silencing = _silencing(value, own)
+    if silencing is None:
         return ()
     bound = arguments(last)
     beside = {str(x.target) for name in ("weight", "bias") if isinstance(x := bound.get(name), Node)}
-    return tuple(sorted(found | (beside & own)))
+    return tuple(sorted(silencing | (beside & own)))
 
 
 def _silencing(node: Node, own: frozenset[str]) -> _Zeroed:
@@ -58,9 +58,9 @@ def _silencing(node: Node, own: frozenset[str]) -> _Zeroed:
         return frozenset({str(node.target)}) & own or None
     if operator_name(node.target) in _FACTORS:
         return next(filter(None, (_silencing(each, own) for each in _tensors(node.all_input_nodes))), None)
-    found = [_silencing(each, own) for each in _deciding(node)]
-    zeroed = frozenset(name for names in found for name in names or ())
-    return zeroed if found and None not in found else None
+    causes = [_silencing(each, own) for each in _deciding(node)]
+    zeroed = frozenset(name for names in causes for name in names or ())
+    return zeroed if causes and None not in causes else None
 
 
 def _deciding(node: Node) -> list[Node]:

@@ -56,12 +56,12 @@ def find_branches(program: Program) -> tuple[Branch, ...]:
 
 def branches_of_graph(graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[Branch]:
     """The branches of a program's graph over its tensors."""
-    search, found = _Search(graph, tensors), list[Branch]()
+    search, branches = _Search(graph, tensors), list[Branch]()
     for node in calls(graph, "add"):
         for operand in (0, 1) if search.is_sum(node) else ():
-            branch = search.branch(node, operand, found)
+            branch = search.branch(node, operand, branches)
             if branch is not None:
-                found.append(branch)
+                branches.append(branch)
                 yield branch
 
 
@@ -185,10 +185,10 @@ def _written_memory(graph: Graph) -> set[Node]:
         for source in [*aliased_inputs(node), *([base] if base is not None else [])]:
             related.setdefault(node, set()).add(source)
             related.setdefault(source, set()).add(node)
-    found = {node for node in graph.nodes if written(node) is not None}
-    left = list(found)
+    reached = {node for node in graph.nodes if written(node) is not None}
+    left = list(reached)
     while left:
-        new = related.get(left.pop(), set()) - found
-        found |= new
+        new = related.get(left.pop(), set()) - reached
+        reached |= new
         left += new
-    return found
+    return reached

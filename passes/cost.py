@@ -61,10 +61,10 @@ def weighted_calls(graph: Graph) -> list[tuple[Node, str]]:
 
 def calls_by_weight(graph: Graph) -> dict[str, list[Node]]:
     """The calls of `weighted_calls` by the name of their weight."""
-    found: dict[str, list[Node]] = {}
+    by_weight: dict[str, list[Node]] = {}
     for call, weight in weighted_calls(graph):
-        found.setdefault(weight, []).append(call)
-    return found
+        by_weight.setdefault(weight, []).append(call)
+    return by_weight
 
 
 def is_grouped(call: Node) -> bool:

@@ -109,7 +109,7 @@ def values_of_data(inputs: BatchInputs) -> Iterator[None]:
 
 
 def runner(program: Program) -> Callable[[BatchInputs], Any]:
-    """`feed` of a program."""
+    """A function that runs a program on a batch (`feed`)."""
     return partial(feed, program)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.depth import choose_depth
-from prunec.passes.allocation.importance import Scores, as_array, scores_of
+from prunec.passes.allocation.importance import GroupScores, as_array, scores_of
 from prunec.passes.allocation.scope import Scope, layer_names
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
@@ -79,7 +79,7 @@ class _Chosen:
     scope: Scope
     widths: NDArray[np.int64]
     aim: Aim
-    scores: Scores
+    scores: GroupScores
     told: dict[str, Any]
     program: Program
     branches: tuple[RemovedBranch, ...] = ()
@@ -105,12 +105,12 @@ def _by_goals(
 
 
 def _by_depth(program: Program, options: "PruneFilters", costs: CostModel | None, sizes: ChosenSizes | None) -> _Chosen:
-    found = choose_depth(program, options, costs, sizes)
-    allocator, allocated = found.allocator, found.allocated
+    shallower = choose_depth(program, options, costs, sizes)
+    allocator, allocated = shallower.allocator, shallower.allocated
     assert allocated is not None, "goals that nothing meets are refused"
-    told = {"allocation": allocated.told(), "branches": [branch.name for branch in found.removed]}
+    told = {"allocation": allocated.told(), "branches": [branch.name for branch in shallower.removed]}
     return _Chosen(
-        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, found.program, found.removed
+        allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, shallower.program, shallower.removed
     )
 
 

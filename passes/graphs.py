@@ -100,8 +100,8 @@ def unquantized(node: Node) -> Node:
 def notes(node: Node) -> dict[str, str]:
     """Notes that prunec wrote on a node, by their names; archives of torch.export keep them."""
     custom = node.meta.get("custom")
-    found = custom.items() if isinstance(custom, dict) else ()
-    return {name: text for name, text in found if str(name).startswith(_OWN) and isinstance(text, str)}
+    items = custom.items() if isinstance(custom, dict) else ()
+    return {name: text for name, text in items if str(name).startswith(_OWN) and isinstance(text, str)}
 
 
 def note(node: Node, name: str, text: str) -> None:

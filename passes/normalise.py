@@ -70,13 +70,13 @@ def _drop_checks_of_values(graph: Graph) -> None:
 
 def _read_by(nodes: Iterable[Node]) -> set[Node]:
     """What nodes read, directly or through others."""
-    found: set[Node] = set()
+    reached: set[Node] = set()
     left = list(nodes)
     while left:
-        new = set(left.pop().all_input_nodes) - found
-        found |= new
+        new = set(left.pop().all_input_nodes) - reached
+        reached |= new
         left += new
-    return found
+    return reached
 
 
 def remove_dead_nodes(graph: Graph) -> None:

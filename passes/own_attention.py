@@ -129,4 +129,4 @@ def become_pruned(attention: nn.MultiheadAttention, kept: Mapping[str, Mapping[i
 
 
 #: Classes that `become_pruned` takes; a subclass of the user's has code of its own.
-ATTENTION = (nn.MultiheadAttention, PrunedMultiheadAttention)
+ATTENTION_LAYERS = (nn.MultiheadAttention, PrunedMultiheadAttention)

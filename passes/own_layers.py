@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
-from prunec.passes.own_attention import ATTENTION, become_pruned
+from prunec.passes.own_attention import ATTENTION_LAYERS, become_pruned
 from prunec.passes.plan import PruningPlan, misfit
 from prunec.passes.tensors import named_tensors
 
@@ -33,11 +33,11 @@ def shrink(module: nn.Module, plan: PruningPlan) -> None:
         names = ", ".join(missing[:3])
         raise misfit(f"The plan names {len(missing)} tensors that {type(module).__name__} doesn't have: {names}.")
     layers = {path: (owner, planned(path, owner, plan)) for path, owner in module.named_modules()}
-    attention = {path: owner for path, (owner, _) in layers.items() if type(owner) in ATTENTION}
+    attention = {path: owner for path, (owner, _) in layers.items() if type(owner) in ATTENTION_LAYERS}
     for path, (owner, names_by_leaf) in layers.items():
         # Its forward checks inputs against sizes that `_correct_sizes` doesn't know.
         is_torchs = type(owner).__module__.startswith("torch.nn.modules.")
-        if names_by_leaf and is_torchs and not isinstance(owner, (*SHRINKING, *ATTENTION)):
+        if names_by_leaf and is_torchs and not isinstance(owner, (*SHRINKING, *ATTENTION_LAYERS)):
             raise InputError(
                 f"The plan prunes {path}, a {type(owner).__name__}, whose sizes can't be changed in the module.",
                 hint="Train the pruned program itself, or name this layer under freeze when pruning.",

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Array32 = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +24,7 @@ def compiled(function: F) -> F:
 
 
 #: The 35 ways to split eight columns into two stripes, int64 (35, 8): the first stripe, then the second.
-SPLITS: Indices = np.array(
+STRIPE_SPLITS: Indices = np.array(
     [[0, *rest, *sorted(set(range(1, 8)) - set(rest))] for rest in combinations(range(1, 8), 3)], dtype=np.int64
 )
 
@@ -39,7 +39,7 @@ def _written_out() -> str:
     def top2(a: int, b: int, c: int, d: int) -> str:
         return f"max(max(s{a}{b}, s{c}{d}), m{a}{b} + m{c}{d})"
 
-    splits, pairs = list(enumerate(SPLITS.tolist())), combinations(range(8), 2)
+    splits, pairs = list(enumerate(STRIPE_SPLITS.tolist())), combinations(range(8), 2)
     lines = [
         "def worths_of_splits(x, eight, worths):",
         *(f"    c{i} = x[eight[{i}]]" for i in range(8)),
@@ -59,7 +59,7 @@ worths_of_splits: Callable[..., Any] = compiled(_names["worths_of_splits"])
 
 
 @compiled
-def stripe_worth(x: Floats, a: int, b: int, c: int, d: int) -> np.float32:
+def stripe_worth(x: Array32, a: int, b: int, c: int, d: int) -> np.float32:
     """Worth of the stripe of four columns."""
     xa, xb, xc, xd = x[a], x[b], x[c], x[d]
     total = np.float32(0)
@@ -70,7 +70,7 @@ def stripe_worth(x: Floats, a: int, b: int, c: int, d: int) -> np.float32:
 
 
 @compiled
-def stripe_worths(x: Floats, order: Indices) -> Floats:
+def stripe_worths(x: Array32, order: Indices) -> Array32:
     """Worth of every stripe."""
     worths = np.empty(order.size // 4, dtype=np.float32)
     for i in range(worths.size):
@@ -79,7 +79,7 @@ def stripe_worths(x: Floats, order: Indices) -> Floats:
 
 
 @compiled
-def best_splits(x: Floats, order: Indices, left: Indices, right: Indices, gains: Floats, splits: Indices) -> None:
+def best_splits(x: Array32, order: Indices, left: Indices, right: Indices, gains: Array32, splits: Indices) -> None:
     """Write the best of the 35 splits of each pair of stripes to `splits`, and its gain to `gains`.
 
     A gain is measured against the first split, which leaves both as they are: sums taken in one loop round alike.
@@ -116,7 +116,14 @@ def split_stripes(order: Indices, left: Indices, right: Indices, splits: Indices
 
 @compiled
 def anneal(
-    x: Floats, order: Indices, worths: Floats, first: Indices, second: Indices, chance: Floats, hot: float, cold: float
+    x: Array32,
+    order: Indices,
+    worths: Array32,
+    first: Indices,
+    second: Indices,
+    chance: Array32,
+    hot: float,
+    cold: float,
 ) -> None:
     """Exchange columns of two stripes, one pair after the other, also at a loss while the temperature allows it.
 

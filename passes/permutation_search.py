@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunec.passes.interruption import stop_if_asked, stoppable
-from prunec.passes.permutation_kernels import SPLITS, Floats, Indices, anneal, best_splits, split_stripes, stripe_worths
+from prunec.passes.permutation_kernels import (
+    STRIPE_SPLITS,
+    Array32,
+    Indices,
+    anneal,
+    best_splits,
+    split_stripes,
+    stripe_worths,
+)
 
 #: Work between two looks at the clock, in pairs of stripes times rows; it takes about a tenth of a second.
 _CHUNK = 10_000_000
@@ -108,11 +116,11 @@ def compile_kernels() -> None:
     search(np.random.default_rng(0).random((4, 16)), seed=0, exchanges=16)
 
 
-def _worth(x: Floats, order: Indices) -> float:
+def _worth(x: Array32, order: Indices) -> float:
     return float(stripe_worths(x, order).sum(dtype=np.float64))
 
 
-def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, int, bool]:
+def _split_pairs(x: Array32, order: Indices, deadline: float) -> tuple[Indices, int, bool]:
     """Split pairs of stripes until none gains; returns the order, the work, and whether the time sufficed."""
     order, (left, right) = order.copy(), np.triu_indices(len(order) // 4, 1)
     gains, splits = np.zeros(len(left), dtype=np.float32), np.zeros(len(left), dtype=np.int64)
@@ -137,11 +145,11 @@ def _split_pairs(x: Floats, order: Indices, deadline: float) -> tuple[Indices, i
                 break
         gaining = np.flatnonzero(gains > _SMALLEST_GAIN * (worths[left] + worths[right]))
         gaining = gaining[np.argsort(-gains[gaining], kind="stable")]
-        touched = split_stripes(order, left[gaining], right[gaining], splits[gaining], SPLITS)
+        touched = split_stripes(order, left[gaining], right[gaining], splits[gaining], STRIPE_SPLITS)
     return order, pair_rows, in_time
 
 
-def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: float) -> tuple[Indices, int, bool]:
+def _anneal(x: Array32, order: Indices, seed: int, exchanges: int, deadline: float) -> tuple[Indices, int, bool]:
     """Exchange columns at random; returns the order, the exchanges that were tried, and whether the time sufficed."""
     random, order = np.random.default_rng(seed), order.copy()
     worths = stripe_worths(x, order)
@@ -163,7 +171,7 @@ def _anneal(x: Floats, order: Indices, seed: int, exchanges: int, deadline: floa
     return order, tried, tried >= exchanges
 
 
-def _partners(x: Floats, random: np.random.Generator, count: int) -> tuple[Indices, Indices]:
+def _partners(x: Array32, random: np.random.Generator, count: int) -> tuple[Indices, Indices]:
     """Pairs of columns to exchange: any two, or two whose sizes are near in rank, at distances spread as logarithms."""
     sizes, columns = x.sum(axis=1, dtype=np.float64), len(x)
     by_size = np.argsort(sizes, kind="stable")

@@ -54,7 +54,7 @@ class WeightProduct(Product):
     """A product of an activation with a tensor that depends on no input, but for its sizes.
 
     Attributes:
-        weight: That tensor.
+        weight: The tensor that the call multiplies with.
         term: Letters of its axes.
         name: Name of the parameter that it is, or a transposed form of; the name of its node where it is computed.
         tensor: The node that reads the parameter; ``weight`` where it is computed.

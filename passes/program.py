@@ -273,7 +273,7 @@ class Program:
         try:
             exported, text = _load_trusted(str(path)) if trust else _load_plain(str(path))
             note = json.loads(text) if text else {}
-            program = _from_exported(exported, read_inputs(note))
+            program = from_exported(exported, read_inputs(note))
             program._take_note(note)
         except PrunecError:
             raise
@@ -311,12 +311,12 @@ class Program:
         Raises:
             ValueError: It is one of other inputs.
         """
-        for each, found, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
+        for each, own, tensor in zip(inputs, self.inputs, self.example_inputs, strict=True):
             start = 1 if each.has_batch else 0
-            if each.dtype != found.dtype or not each.fits(tuple(tensor.shape[start:])):
-                raise ValueError(f"its input {found.words()} is described as {each.words()}")
-            if each.varying.keys() != found.varying.keys():
-                raise ValueError(f"the sizes of {found.words()} vary, which are described as {each.words()}")
+            if each.dtype != own.dtype or not each.fits(tuple(tensor.shape[start:])):
+                raise ValueError(f"its input {own.words()} is described as {each.words()}")
+            if each.varying.keys() != own.varying.keys():
+                raise ValueError(f"the sizes of {own.words()} vary, which are described as {each.words()}")
         self.inputs, self.dynamic_shapes = inputs, named_dims(self.dynamic_shapes, inputs)
 
 
@@ -346,18 +346,12 @@ def from_exported(exported: ExportedProgram, example: Inputs | None = None) -> P
     """A program from an ``ExportedProgram``, with the dimensions dynamic that were exported so.
 
     Args:
-        exported: The exported network.
+        exported: The exported network, whose tensors the program takes over.
         example: Its example inputs; by default those that it holds.
 
     Raises:
         UnsupportedModelError: There are no example inputs, or a name or a nested graph that prunec can't take.
     """
-    program = _from_exported(exported, example)
-    return program.with_tensors(copied(program.tensors()))
-
-
-def _from_exported(exported: ExportedProgram, example: Inputs | None) -> Program:
-    """As `from_exported`, but the program takes over the tensors."""
     example = example or exported.example_inputs
     if example is None:
         raise UnsupportedModelError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.goals import ALLOCATIONS, GOALS, Allocation, Goals
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from prunec.passes.base import PassResult
     from prunec.passes.costs.cost_model import CostModel
     from prunec.passes.program import Program
+
+#: What becomes of groups under operators that mix channels.
+InexactGroups = Literal["prune", "freeze"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class PruneFilters:
     round_to: int = 1
     min_channels: int = 1
     residual_streams: bool = True
-    inexact_groups: Literal["prune", "freeze"] = "prune"
+    inexact_groups: InexactGroups = "prune"
     attention: Attention = "head_dim"
     grouped: Grouped = "auto"
     for_module: bool = False
@@ -112,7 +115,7 @@ class PruneFilters:
             exact(ratio)
         if self.round_to < 1 or self.min_channels < 1 or self.samples < 1:
             raise UsageError("round_to, min_channels and samples must be at least 1.")
-        if self.inexact_groups not in ("prune", "freeze"):
+        if self.inexact_groups not in get_args(InexactGroups):
             raise UsageError(f"inexact_groups is {self.inexact_groups!r}.", hint='Expected "prune" or "freeze".')
         check_seed(self.name, self.seed)
         check_compares(self.allocation, unit_criterion(self.criterion, self.name), depth=self.depth)

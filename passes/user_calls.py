@@ -224,7 +224,7 @@ _DIRECTORY = _Directory()
 
 
 def _working_directory() -> Path | None:
-    """None where it was removed."""
+    """The working directory; None where it was removed."""
     try:
         return Path.cwd()
     except OSError:

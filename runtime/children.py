@@ -28,7 +28,6 @@ _HEADER_BYTES = 8
 _END_SECONDS = 5
 #: Ctrl-C in a terminal goes to the parent's group alone.
 _OWN_GROUP: dict[str, Any] = {"creationflags": 0x200} if sys.platform == "win32" else {"process_group": 0}
-_LIVING: "weakref.WeakSet[Child]" = weakref.WeakSet()
 _of_thread = threading.local()
 
 
@@ -45,7 +44,7 @@ def call(
 
     Raises:
         NativeCrashError: The child died; the message holds the signal and the stage.
-        KeyboardInterrupt: `terminate_children` or a request to stop ended it.
+        KeyboardInterrupt: A request to stop ended it.
         Exception: What the function raises, as the child raised it.
     """
     return child().call(stage, function, *args, **kwargs)
@@ -62,12 +61,6 @@ def child() -> "Child":
 def restart() -> None:
     """Let this thread's next call start a child of its own: with other addresses, caches and threads."""
     _of_thread.child = None
-
-
-def terminate_children() -> None:
-    """End all children at once; a call that waits for one raises KeyboardInterrupt. Signal handlers may call it."""
-    for living in tuple(_LIVING):
-        living.terminate()
 
 
 class Child:
@@ -87,7 +80,6 @@ class Child:
         )
         self._owner = os.getpid()
         weakref.finalize(self, _end, self._process, self._said, self._owner)
-        _LIVING.add(self)
 
     def is_alive(self) -> bool:
         """Whether it lives, and was started by this process and not by the one that this one was forked from."""

@@ -3,12 +3,17 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from prunec.passes.errors import UsageError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "fp8")
+FloatPrecision = Literal["fp32", "fp16", "bf16"]
 #: Precisions for which values are put on grids.
-ON_GRIDS = ("int8", "int4", "fp8")
+GridPrecision = Literal["int8", "int4", "fp8"]
+ON_GRIDS: tuple[GridPrecision, ...] = get_args(GridPrecision)
+PRECISIONS = (*get_args(FloatPrecision), *ON_GRIDS)
+#: What a kernel takes longer for: its operations or its bytes.
+KernelBound = Literal["compute", "memory"]
 _USUAL = PRECISIONS[:4]
 #: The first compute capability whose Tensor Cores compute in FP8.
 _FP8_FROM = (8, 9)

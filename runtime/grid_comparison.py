@@ -70,8 +70,8 @@ def difference_between_grids(program: Program, onnx_path: Path, runs: list[Argum
                     (torch.from_numpy(np.asarray(value)), recorder.values[each.source.name])
                     for value, own in between for each in own
                 ]  # fmt: skip
-                found, computed = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-                worst = max(worst, *relative_errors((actual, found), (outputs, computed)))
+                values, computed = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+                worst = max(worst, *relative_errors((actual, values), (outputs, computed)))
     return worst
 
 
@@ -81,10 +81,10 @@ def _grids(model: onnx.ModelProto) -> list[tuple[float, float]]:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
     nodes = [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    found = [tuple(numpy_helper.to_array(constants[name]) for name in node.input[1:3]) for node in nodes]
-    if any(each.ndim for grid in found for each in grid):
+    grids = [tuple(numpy_helper.to_array(constants[name]) for name in node.input[1:3]) for node in nodes]
+    if any(each.ndim for grid in grids for each in grid):
         raise NumericMismatchError("The ONNX file has grids of channels that belong to no stored weight.")
-    return [(float(scale), float(zero_point)) for scale, zero_point in found]
+    return [(float(scale), float(zero_point)) for scale, zero_point in grids]
 
 
 def _aligned(recorder: "_Recorder", grids: list[tuple[float, float]]) -> list[list[Quantizer]]:

@@ -208,7 +208,7 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
     stored |= {
         n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in model.graph.node if n.op_type == "Constant"
     }
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for node in model.graph.node:
         name = node.input[0] if node.op_type == "DequantizeLinear" else ""
         if name in stored and name in weights:
@@ -220,10 +220,10 @@ def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]
                 scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)])
             steps = _float8_steps(numbers) if stored[name].dtype == ml_dtypes.float8_e4m3fn else 1
             orders = [each for each in (weights[name], weights[name].T) if each.shape == numbers.shape]
-            found[name] = min(
+            errors[name] = min(
                 (float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf
             )
-    return found
+    return errors
 
 
 def _float8_steps(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

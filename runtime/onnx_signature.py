@@ -124,8 +124,8 @@ def signature_of(model: ModelProto, where: str) -> Signature:
         values = [value for value in model.graph.input if value.name not in constants]
         noted = {entry.key: entry.value for entry in model.metadata_props}
         inputs = tuple(NetworkInput.from_json(each) for each in _noted(noted, _INPUTS) or ())
-        found = tuple(map(_input, values))
-        if inputs and [(each.name, each.dtype) for each in inputs] != [(each.name, each.dtype) for each in found]:
+        declared = tuple(map(_input, values))
+        if inputs and [(each.name, each.dtype) for each in inputs] != [(each.name, each.dtype) for each in declared]:
             raise ValueError("what its metadata tell of its inputs isn't true of its graph")
         outputs = _noted(noted, _OUTPUTS)
         form = tuple_form(len(model.graph.output)) if outputs is None else OutputForm.from_json(outputs)
@@ -133,7 +133,7 @@ def signature_of(model: ModelProto, where: str) -> Signature:
             raise ValueError("what its metadata tell of its outputs isn't true of its graph")
         first = next((value.type.tensor_type.shape.dim for value in values), ())
         batch = int(first[0].dim_value) if first and first[0].HasField("dim_value") else None
-        return Signature(inputs or found, form, batch)
+        return Signature(inputs or declared, form, batch)
 
 
 def _noted(noted: Mapping[str, str], key: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunec.calibration.quantization.quantized_layers import BATCH, QuantizedLayer, quantized_layers
+from prunec.calibration.quantization.quantized_layers import LAYER_BATCH, QuantizedLayer, quantized_layers
 from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.passes.base import PassResult
 from prunec.passes.feeding import BatchInputs
@@ -44,7 +44,7 @@ def correct_biases(reference: Program, quantized: Program, inputs: BatchInputs) 
     changed = _with_biases(quantized)
     tensors, exact, facts = changed.tensors(), reference.tensors(), list[dict[str, Any]]()
     layers = {layer.call: layer for layer in quantized_layers(changed.graph)}
-    runs = in_batches(changed, inputs, BATCH)
+    runs = in_batches(changed, inputs, LAYER_BATCH)
     for node in stoppable(changed.graph.nodes):
         if node in layers and is_read_once(bias := arguments(node)["bias"], tensors):
             shift, relative = _shift(layers[node], exact[layers[node].weight], runs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, get_args
 
 from prunec.passes.errors import UsageError
-from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 
 #: "nearest"; "corrected", whose biases make up for the mean error; or "learned" (AdaRound).
 WeightRounding = Literal["nearest", "corrected", "learned"]
@@ -57,7 +57,7 @@ class Calibrate:
             which needs no labels.
     """
 
-    method: Method | Literal["auto"] = "mse"
+    method: MethodName | Literal["auto"] = "mse"
     percentile: float = 99.99
     samples: int = 256
     keep: tuple[str, ...] = ()
@@ -83,8 +83,8 @@ class Calibrate:
         return None if self.max_output_error is None else LossLimit("max_output_error", self.max_output_error)
 
     def __post_init__(self) -> None:
-        if self.method not in (AUTO, *METHODS):
-            known = ", ".join((AUTO, *METHODS))
+        if self.method not in (AUTO, *RANGE_METHODS):
+            known = ", ".join((AUTO, *RANGE_METHODS))
             raise UsageError(f"calibrate: unknown method {self.method!r}.", hint=f"Known: {known}.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"calibrate: percentile must be above 50 and at most 100, got {self.percentile}.")

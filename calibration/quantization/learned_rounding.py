@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.fx import Node
 
-from prunec.calibration.quantization.quantized_layers import BATCH, QuantizedLayer, quantized_layers
+from prunec.calibration.quantization.quantized_layers import LAYER_BATCH, QuantizedLayer, quantized_layers
 from prunec.calibration.reconstruction import ProgramRun, in_batches
 from prunec.calibration.unfold import unfolded
 from prunec.passes.base import PassResult
@@ -48,7 +48,7 @@ class LearnedRounding:
         damping: Weight of the error that inputs of equal power and without correlation would see, in that of the inputs
             seen. What few samples hardly activate is rounded to the nearest by it.
         held_back: Share of the samples, the last ones, that the outcome is judged by.
-        seed: What the choice of places follows.
+        seed: Seed of the choice of places.
     """
 
     steps: int = 1000
@@ -92,7 +92,7 @@ class LearnedRounding:
             if is_read_once(arguments(layer.quantizer)["self"], tensors)
         }
         with torch.no_grad():
-            runs = in_batches(changed, inputs, BATCH)
+            runs = in_batches(changed, inputs, LAYER_BATCH)
             for node in stoppable(changed.graph.nodes):
                 if node in layers:
                     learning.change(layers[node], runs)
@@ -173,11 +173,11 @@ class _Learning:
         samples, places = (len(read), math.prod(sizes[1:])) if axis else (1, math.prod(sizes))
         order = torch.rand(samples, places, generator=self.generator).argsort(1)[:, : self.options.places]
         chosen = (order.sort(1).values + places * torch.arange(samples).unsqueeze(1)).flatten()
-        found, at = [], 0
+        rows, at = [], 0
         for part in unfolded(call, read):
-            found.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
+            rows.append(part[chosen[(chosen >= at) & (chosen < at + len(part))] - at])
             at += len(part)
-        return torch.cat(found)
+        return torch.cat(rows)
 
     def _learned(self, choice: "_Choice", rows: _Rows) -> Tensor:
         """Which weights are rounded up, bool of the weight's shape."""

@@ -6,13 +6,13 @@ from prunec.calibration.quantization.sensitivity import LayerSensitivity, worst_
 from prunec.passes.quantization.placement import Placement
 
 
-def most_sensitive(found: Sequence[LayerSensitivity], placement: Placement, share: float) -> tuple[str, ...]:
+def most_sensitive(sensitivities: Sequence[LayerSensitivity], placement: Placement, share: float) -> tuple[str, ...]:
     """The layers by the error that each alone brings for its multiply-accumulates, as many as a budget holds.
 
     A layer that doesn't fit is left out, and later ones that do are taken.
 
     Args:
-        found: The sensitivities of the layers on grids.
+        sensitivities: The sensitivities of the layers on grids.
         placement: The placement that they were measured in; what stays in higher precision there counts.
         share: Share of all multiply-accumulates that may be computed in higher precision.
     """
@@ -21,7 +21,7 @@ def most_sensitive(found: Sequence[LayerSensitivity], placement: Placement, shar
         macs[row.layer] = macs.get(row.layer, 0) + row.macs
     budget = share * sum(macs.values()) - sum(row.macs for row in placement.layers if not row.is_quantized)
     kept = []
-    for layer in worst_first([each for each in found if each.error > 0]):
+    for layer in worst_first([each for each in sensitivities if each.error > 0]):
         if macs[layer] <= budget:
             budget -= macs[layer]
             kept.append(layer)

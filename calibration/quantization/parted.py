@@ -16,8 +16,8 @@ class PartedSamples:
     """Batches of inputs that can be read more than once.
 
     Attributes:
-        looked_at: Those that ranges, biases and weights are made by.
-        held_back: Those that nothing is made by, and that settings are judged on.
+        looked_at: Inputs by which ranges, biases and weights are made.
+        held_back: Inputs by which nothing is made, and on which settings are judged.
     """
 
     looked_at: Iterable[BatchInputs]

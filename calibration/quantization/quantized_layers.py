@@ -11,7 +11,7 @@ from prunec.passes.operators import WEIGHTED
 from prunec.passes.quantization.quantizers import quantizers
 
 #: Samples that run at once: kernels are fastest on what fits into caches.
-BATCH = 16
+LAYER_BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)

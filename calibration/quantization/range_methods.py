@@ -16,7 +16,7 @@ from prunec.calibration.quantization.rounding_error import level_ends, squared_e
 from prunec.passes.graphs import arguments
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import COARSE_SCALE, Form, Range, is_too_narrow
-from prunec.passes.quantization.method_names import Method
+from prunec.passes.quantization.method_names import MethodName
 from prunec.passes.quantization.placement import Placement
 from prunec.passes.quantization.quantizers import quantizers
 
@@ -47,7 +47,7 @@ class RangeMethod:
         percentile: Share of the values by "percentile", in percent.
     """
 
-    method: Method = "mse"
+    method: MethodName = "mse"
     percentile: float = 99.99
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ def fallbacks(placement: Placement, histograms: Mapping[str, Histogram], form: F
 
     Their grids are those of `grid_of`: of zeros and no values a grid of any scale, of a constant one that holds it.
     """
-    found = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
-    return {family: oddity for family, oddity in found.items() if oddity}
+    oddities = {family: _oddity(each, form) for family, each in _families(placement, histograms).items()}
+    return {family: oddity for family, oddity in oddities.items() if oddity}
 
 
 def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Mapping[str, str]:
@@ -97,7 +97,7 @@ def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Ma
     """
     if form == "affine":
         return {}
-    found, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
+    coarse, tensors, sources = dict[str, str](), quantized.tensors(), {each.source for each in placement.weights}
     for quantizer in quantizers(quantized.graph):
         if quantizer.source.name not in sources:
             continue
@@ -106,8 +106,8 @@ def weight_fallbacks(placement: Placement, quantized: Program, form: Form) -> Ma
         if small := int((scales <= COARSE_SCALE).sum()):
             source = quantizer.source
             name = str(source.target) if source.op == "get_attr" else source.name
-            found[name] = f"weights so small that float16 has next to no scales for {small} of {scales.numel()} grids"
-    return found
+            coarse[name] = f"weights so small that float16 has next to no scales for {small} of {scales.numel()} grids"
+    return coarse
 
 
 def _families(placement: Placement, histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:

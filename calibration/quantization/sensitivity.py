@@ -24,7 +24,7 @@ from prunec.passes.quantization.quantizers import quantize
 #: (outputs of the quantized program, outputs of the one in floating point) -> the error on a batch.
 ErrorOf = Callable[[Any, Any], float]
 #: (rounds that are done, rounds of equal work in all, what the last one found).
-Progress = Callable[[int, int, str], None]
+TrialProgress = Callable[[int, int, str], None]
 
 
 def relative_squared_error(actual: Any, expected: Any) -> float:
@@ -33,13 +33,6 @@ def relative_squared_error(actual: Any, expected: Any) -> float:
     difference = sum(float((a - b).square().sum()) for a, b in pairs)
     size = sum(float(b.square().sum()) for _, b in pairs)
     return difference / size if size else math.inf if difference else 0.0
-
-
-def kl_divergence(actual: Any, expected: Any) -> float:
-    """The mean Kullback-Leibler divergence of softmaxed logits (..., classes) from the expected ones, in nats."""
-    (a,), (b,) = (_floating(outputs) for outputs in (actual, expected))
-    log_a, log_b = (logits.reshape(-1, logits.shape[-1]).log_softmax(1) for logits in (a, b))
-    return float((log_b.exp() * (log_b - log_a)).sum(1).mean())
 
 
 def _floating(outputs: Any) -> list[Tensor]:
@@ -53,7 +46,7 @@ def mean_over_samples(errors: Iterable[tuple[int, float]]) -> float:
     return float(sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts))
 
 
-def silent(done: int, total: int, found: str) -> None:
+def silent(done: int, total: int, words: str) -> None:
     """Progress that nobody looks at."""
 
 
@@ -100,7 +93,7 @@ def sensitivities(
     *,
     costs: Mapping[str, float] | None = None,
     error_of: ErrorOf = relative_squared_error,
-    progress: Progress = silent,
+    progress: TrialProgress = silent,
 ) -> tuple[LayerSensitivity, ...]:
     """Quantize every layer alone and compare the outputs with those in floating point.
 
@@ -125,14 +118,14 @@ def sensitivities(
     cost_of = layer_costs(program) if costs is None else costs
     expected = [feed(program, inputs) for inputs in stoppable(batches)]
     names = tuple(dict.fromkeys(row.layer for row in placement.layers if row.is_quantized))
-    found: list[LayerSensitivity] = []
+    rows: list[LayerSensitivity] = []
     for done, name in enumerate(names, start=1):
         quantized = quantize(program, alone(program, placement, name), ranges, form)
         pairs = zip(stoppable(batches), expected, strict=True)
         error = mean_over_samples((sample_count(x), error_of(feed(quantized, x), outputs)) for x, outputs in pairs)
-        found.append(LayerSensitivity(name, error, cost_of[name]))
+        rows.append(LayerSensitivity(name, error, cost_of[name]))
         progress(done, len(names), f"{name}: error {error:.2g}")
-    return tuple(found)
+    return tuple(rows)
 
 
 def layer_costs(program: Program, costs: CostModel | None = None) -> Mapping[str, float]:
@@ -140,16 +133,16 @@ def layer_costs(program: Program, costs: CostModel | None = None) -> Mapping[str
     work = work_of(program)
     values = work.macs if costs is None else costs.layer_ms(work)
     names = {layer.weight: layer.name for layer in program.layers()}
-    found: dict[str, float] = defaultdict(float)
+    by_layer: dict[str, float] = defaultdict(float)
     for operation, value in zip(work.operations, values, strict=True):
         if operation.weight in names:
-            found[names[operation.weight]] += float(value)
-    return found
+            by_layer[names[operation.weight]] += float(value)
+    return by_layer
 
 
-def worst_first(found: Sequence[LayerSensitivity]) -> tuple[str, ...]:
+def worst_first(rows: Sequence[LayerSensitivity]) -> tuple[str, ...]:
     """Layers in the order in which to leave them in higher precision: by the error that each pays for being faster."""
-    return tuple(each.layer for each in sorted(found, key=lambda each: -each.error_per_cost))
+    return tuple(each.layer for each in sorted(rows, key=lambda each: -each.error_per_cost))
 
 
 @dataclass(frozen=True)
@@ -170,7 +163,7 @@ class MixedPrecision:
 
 
 def fewest_kept(
-    order: Sequence[str], lost: Callable[[tuple[str, ...]], float], limit: float, progress: Progress = silent
+    order: Sequence[str], lost: Callable[[tuple[str, ...]], float], limit: float, progress: TrialProgress = silent
 ) -> MixedPrecision:
     """The fewest layers in an order that meet a limit, less those among them that aren't needed for it.
 

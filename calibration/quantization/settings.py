@@ -20,7 +20,7 @@ from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
 from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Counted, PartedSamples
 from prunec.calibration.quantization.range_methods import RangeMethod
-from prunec.calibration.quantization.sensitivity import Progress, relative_squared_error, sensitivities
+from prunec.calibration.quantization.sensitivity import TrialProgress, relative_squared_error, sensitivities
 from prunec.passes.base import PassResult
 from prunec.passes.errors import UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
@@ -28,7 +28,7 @@ from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.passes.quantization.equalization import equalize
 from prunec.passes.quantization.grids import Form
-from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 from prunec.passes.quantization.placement import place
 from prunec.passes.quantization.preparation import prepared
 from prunec.passes.quantization.smoothing import smooth, smoothable
@@ -38,7 +38,7 @@ from prunec.runtime.numerics import batch_sizes
 #: runs once for every layer, are measured on fewer.
 _TOGETHER, _FOR_SENSITIVITY = 64, 32
 #: The method whose ranges sensitivities are measured with where none is named.
-_PLAIN: Method = "mse"
+_PLAIN: MethodName = "mse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Settled:
         unchanged: The same network with neither equalized nor smoothed channels; None where that is what it is.
         channels: What was done to channels.
         samples_run: Samples that ran through the network for it, repeated ones counted again, but for sensitivities.
-        samples_for_sensitivity: Those that ran to tell which layers are kept for a budget.
+        samples_for_sensitivity: Samples that ran to tell which layers are kept for a budget.
     """
 
     options: Calibrate
@@ -85,7 +85,9 @@ class ChannelChanges:
     largest_factor: float = 1.0
 
 
-def settle(options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress) -> Settled:
+def settle(
+    options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: TrialProgress
+) -> Settled:
     """Choose what the options leave open.
 
     Args:
@@ -162,11 +164,11 @@ def rounded(
     """A quantized program with its weights rounded so.
 
     Args:
-        rounding: How.
+        rounding: Method by which weights are rounded.
         reference: The program in floating point.
         nearest: The quantized program, with weights rounded to the nearest.
         inputs: Inputs of the network; the activations of all of them are in memory at once.
-        seed: What learned rounding follows.
+        seed: Seed of learned rounding.
     """
     if rounding == "nearest":
         return PassResult(nearest, modified=False)
@@ -180,24 +182,24 @@ def _kept(options: Calibrate, observed: ObservedProgram, samples: PartedSamples)
         return (), 0
     placement = observed.placement()
     batches = list(fitting(observed.program, [few(observed.program, samples.looked_at, _FOR_SENSITIVITY)]))
-    found = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
-    return most_sensitive(found, placement, options.keep_macs), (len(found) + 1) * sum(map(sample_count, batches))
+    measured = sensitivities(observed.program, placement, observed.ranges(placement), observed.form, batches)
+    return most_sensitive(measured, placement, options.keep_macs), (len(measured) + 1) * sum(map(sample_count, batches))
 
 
 class _Trying:
     """Trials of settings, all judged on the same samples."""
 
     def __init__(
-        self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: Progress
+        self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: TrialProgress
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
         # By entropy, ranges for FP8 are clipped far too much.
-        self.methods = [method for method in METHODS if (form, method) != ("float8", "entropy")]
+        self.methods = [method for method in RANGE_METHODS if (form, method) != ("float8", "entropy")]
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observing = _Observing(program, form, samples)
-        found = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
-        self.observed = {equalized: observed for equalized, (observed, _) in found.items()}
-        self.channels = {equalized: channels for equalized, (_, channels) in found.items()}
+        by_way = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
+        self.observed = {equalized: observed for equalized, (observed, _) in by_way.items()}
+        self.channels = {equalized: channels for equalized, (_, channels) in by_way.items()}
         first = next(iter(self.observed.values()))
         self.judging = list(fitting(first.program, samples.held_back))
         if not self.judging:
@@ -212,15 +214,15 @@ class _Trying:
 
     def best(self) -> Settled:
         """The best settings."""
-        found = {}
+        trials = {}
         for equalized, observed in self.observed.items():
             for method in self.methods:
                 each = replace(observed, method=RangeMethod(method, self.options.percentile))
                 settings = replace(self.options, method=method, equalize=equalized)
                 words = setting_words(settings.method_text, equalized)
-                found[words] = (settings, each, self._judged(words, each.quantized(self.kept)))
+                trials[words] = (settings, each, self._judged(words, each.quantized(self.kept)))
         words = min(self.tried, key=self.tried.__getitem__)
-        settings, observed, program = found[words]
+        settings, observed, program = trials[words]
         if settings.rounding is None:
             inputs = few(observed.program, self.samples.looked_at)
             corrected = correct_biases(observed.program, program, inputs).program

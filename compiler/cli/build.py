@@ -31,13 +31,13 @@ def build(
     weights: options.Weights = "",
 ) -> int:
     """Build the engine of a bundle on this machine, which has the device or a builder for it."""
-    from prunec.compiler.commands.build_bundle import Source, build_bundle
+    from prunec.compiler.commands.build_bundle import DenseCheckpoint, build_bundle
     from prunec.compiler.project.project import Project
 
     dense = None
     if source is not None:
         Project.find(source, config, note)  # says whose code runs, before anything else
-        dense = Source(source, config, options.model_options(model, input_, trust, weights))
+        dense = DenseCheckpoint(source, config, options.model_options(model, input_, trust, weights))
     with showing_progress() as progress:
         report = build_bundle(bundle, source=dense, timing_cache=timing_cache, progress=progress)
     print_report(report, bundle, context.obj)

@@ -143,11 +143,11 @@ def _difference(pair: "Pair") -> str:
     """The difference of the accuracies, at levels at which a ranking may be made."""
     from prunec.compiler.fairness.comparison_levels import may_be_ranked
 
-    found = pair.difference
-    if found is None or not may_be_ranked(pair.level.level):
+    gap = pair.difference
+    if gap is None or not may_be_ranked(pair.level.level):
         return "-"
-    margin = "deviation not known" if found.margin is None else f"+- {100 * found.margin:.2f}, {found.kind}"
-    return f"{100 * found.value:+.2f} points ({margin})"
+    margin = "deviation not known" if gap.margin is None else f"+- {100 * gap.margin:.2f}, {gap.kind}"
+    return f"{100 * gap.value:+.2f} points ({margin})"
 
 
 def _missing(fields: Sequence[str]) -> str:

@@ -33,16 +33,16 @@ def numerics(
     """Compare a bundle's network layer by layer: the ONNX file with torch, and INT8 with float32."""
     from prunec.compiler.commands.debug_numerics import debug_numerics
 
-    found = debug_numerics(Path(bundle), seed=seed, threshold=threshold)
+    comparison = debug_numerics(Path(bundle), seed=seed, threshold=threshold)
     if as_json:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
         return
-    for each in (found, found.exported):
+    for each in (comparison, comparison.exported):
         if each is not None:
             _print(each)
 
 
-def _print(found: "NumericsComparison") -> None:
+def _print(comparison: "NumericsComparison") -> None:
     rows = [
         (
             row.layer,
@@ -50,12 +50,12 @@ def _print(found: "NumericsComparison") -> None:
             "not finite" if row.relative_error is None else f"{row.relative_error:.2e}",
             "departs" if row.departs else "",
         )
-        for row in found.layers
+        for row in comparison.layers
     ]
-    print_table(f"{found.bundle}: {found.compared}", ("layer", "operator", "relative error", ""), rows)
-    if found.left_out:
-        echo(f"Not compared, since the ONNX file computes them otherwise: {', '.join(found.left_out)}.")
-    if found.first is None:
-        echo(f"No layer departs by more than {found.threshold:g}.")
+    print_table(f"{comparison.bundle}: {comparison.compared}", ("layer", "operator", "relative error", ""), rows)
+    if comparison.left_out:
+        echo(f"Not compared, since the ONNX file computes them otherwise: {', '.join(comparison.left_out)}.")
+    if comparison.first is None:
+        echo(f"No layer departs by more than {comparison.threshold:g}.")
     else:
-        echo(f"The first layer that departs by more than {found.threshold:g} is {found.first}.")
+        echo(f"The first layer that departs by more than {comparison.threshold:g} is {comparison.first}.")

@@ -121,13 +121,13 @@ def _words(combination: "Combination") -> str:
 
 def _trust(combination: "Combination") -> tuple[str, str, str]:
     """Warm-up, drift and outliers in words."""
-    found, warm = combination.steadiness, combination.warm_up
+    steadiness, warm = combination.steadiness, combination.warm_up
     cold = "" if all(each.settled for each in warm) else ", still falling"
-    drift = f"{100 * abs(found.drift):.1f} % {'slower' if found.drift > 0 else 'faster'} from start to end"
+    drift = f"{100 * abs(steadiness.drift):.1f} % {'slower' if steadiness.drift > 0 else 'faster'} from start to end"
     return (
         f"{max(each.runs for each in warm)} runs{cold}",
-        drift if found.drifts else "none",
-        f"{100 * found.outliers:.1f} %",
+        drift if steadiness.drifts else "none",
+        f"{100 * steadiness.outliers:.1f} %",
     )
 
 

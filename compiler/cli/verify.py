@@ -1,7 +1,7 @@
 """``prunec verify``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -31,6 +31,7 @@ def verify(
 ) -> int:
     """Check a bundle: hashes, 2:4, ONNX against torch, and the engine where it runs."""
     from prunec.compiler.commands.verify_bundle import verify_bundle
+    from prunec.compiler.commands.verify_checks import CheckVerdict
     from prunec.compiler.report.last_line import result_line
 
     loading = options.model_options(model, input_, trust, weights)
@@ -40,7 +41,7 @@ def verify(
         return result.exit_code
     rows = [(check.name, check.verdict, check.detail) for check in result.checks]
     print_table(f"Bundle {result.bundle}", ("check", "verdict", "detail"), rows)
-    counts = {v: sum(check.verdict == v for check in result.checks) for v in ("passed", "failed", "skipped")}
+    counts = {v: sum(check.verdict == v for check in result.checks) for v in get_args(CheckVerdict)}
     figures = [f"{count} checks {verdict}" for verdict, count in counts.items() if count]
     echo(result_line(result.exit_code == 0, figures, context.obj))
     return result.exit_code

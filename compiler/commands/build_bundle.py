@@ -40,7 +40,7 @@ from prunec.runtime.target import Target
 
 
 @dataclass(frozen=True)
-class Source:
+class DenseCheckpoint:
     """The dense checkpoint that a bundle was compiled from; its project file is by default the one beside it."""
 
     checkpoint: Path
@@ -49,7 +49,7 @@ class Source:
 
 
 def build_bundle(
-    path: Path, *, source: Source | None = None, timing_cache: Path | None = None, progress: Progress
+    path: Path, *, source: DenseCheckpoint | None = None, timing_cache: Path | None = None, progress: Progress
 ) -> Report:
     """Build the engine and write it and the new report into the bundle, as a whole or not at all.
 
@@ -97,7 +97,7 @@ def _measured(
     program: Program,
     engine: EngineInfo,
     options: EngineOptions,
-    source: Source | None,
+    source: DenseCheckpoint | None,
     progress: Progress,
     scratch: Path,
 ) -> OnTarget:

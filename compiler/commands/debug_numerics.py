@@ -32,7 +32,7 @@ GRIDS_THRESHOLD, EXPORT_THRESHOLD, GRIDS_EXPORT_THRESHOLD = 0.1, 1e-4, 0.02
 _EXPORTED = f"{MODEL_ONNX} under ONNX Runtime against {MODEL_PT2} in torch"
 _ON_GRIDS = "values on grids against float32, in torch"
 _BATCH = 2
-Values = Mapping[str, NDArray[Any]]
+LayerValues = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class NumericsComparison:
         first: The first layer that departs; None where none does.
         layers: The layers that both forms have.
         left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
-        exported: Of a network on grids, its ONNX file against the same network in torch; None for others.
+        exported: The ONNX file of a network on grids against the same network in torch; None for others.
     """
 
     bundle: str
@@ -113,7 +113,7 @@ def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None)
 
 
 def _comparison(
-    path: Path, compared: str, layers: list[tuple[Node, Layer]], values: tuple[Values, Values], limit: float
+    path: Path, compared: str, layers: list[tuple[Node, Layer]], values: tuple[LayerValues, LayerValues], limit: float
 ) -> NumericsComparison:
     """What the layers of two forms yield, compared."""
     got, expected = values
@@ -129,7 +129,7 @@ def _comparison(
 
 
 def _differences(
-    layers: list[tuple[Node, Layer]], got: Values, expected: Values, limit: float
+    layers: list[tuple[Node, Layer]], got: LayerValues, expected: LayerValues, limit: float
 ) -> Iterator[LayerDifference]:
     for call, layer in layers:
         if _can_compare(call.name, got, expected):
@@ -137,7 +137,7 @@ def _differences(
             yield LayerDifference(layer.name, layer.operator, error, error is None or error > limit)
 
 
-def _can_compare(name: str, got: Values, expected: Values) -> bool:
+def _can_compare(name: str, got: LayerValues, expected: LayerValues) -> bool:
     return name in got and name in expected and got[name].shape == expected[name].shape
 
 
@@ -156,25 +156,25 @@ class _Recorder(Interpreter):
     def __init__(self, program: Program) -> None:
         super().__init__(GraphModule(program.module, program.graph))
         self.names = {call.name for call, _ in layer_calls(program.graph)}
-        self.found: dict[str, NDArray[Any]] = {}
+        self.yielded: dict[str, NDArray[Any]] = {}
 
     def run_node(self, n: Node) -> Any:
         """The value of a node, kept where it is a layer's tensor."""
         value = super().run_node(n)
         if n.name in self.names and isinstance(value, Tensor):
-            self.found[n.name] = value.numpy(force=True).copy()
+            self.yielded[n.name] = value.numpy(force=True).copy()
         return value
 
 
 @torch.no_grad()
-def _in_torch(program: Program, inputs: list[NDArray[Any]]) -> Values:
+def _in_torch(program: Program, inputs: list[NDArray[Any]]) -> LayerValues:
     """What the layers of a program yield, by the name of the call."""
     recorder = _Recorder(program.eval())
     recorder.run(*flat_inputs(program.graph, *as_arguments(program, inputs)))
-    return recorder.found
+    return recorder.yielded
 
 
-def _in_onnx(path: Path, layers: list[tuple[Node, Layer]], inputs: list[NDArray[Any]]) -> Values:
+def _in_onnx(path: Path, layers: list[tuple[Node, Layer]], inputs: list[NDArray[Any]]) -> LayerValues:
     """What the layers of an ONNX file yield, by the name of the call in the program."""
     model = onnx.load(path)
     calls: dict[str, list[str]] = {}

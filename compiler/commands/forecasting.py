@@ -13,12 +13,12 @@ from prunec.compiler.facts.costs import Costs
 from prunec.compiler.facts.forecast import (
     CostFacts,
     CurvePoint,
-    Figures,
     Forecast,
     GroupForecast,
     LayerForecast,
     MeasuredTimes,
     TwoFourGain,
+    UsedFigures,
 )
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.passes.allocation.allocator import Allocated, Allocator
@@ -151,9 +151,9 @@ def _rounded(model: CostModel | None) -> Callable[[float], float]:
     return _significant if model is not None and model.source == "roofline" else float
 
 
-def _figures(figures: Mapping[str, float], rounded: Callable[[float], float]) -> Figures:
+def _figures(figures: Mapping[str, float], rounded: Callable[[float], float]) -> UsedFigures:
     ms = figures.get("latency_ms")
-    return Figures(int(figures["macs"]), int(figures["parameters"]), None if ms is None else rounded(ms))
+    return UsedFigures(int(figures["macs"]), int(figures["parameters"]), None if ms is None else rounded(ms))
 
 
 def _measured_times(latency: LatencyComparison) -> MeasuredTimes:

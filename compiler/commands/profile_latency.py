@@ -151,9 +151,9 @@ def profile_path(
             children.restart()
             for each in taken:
                 _measure(subject, each, runs, rows)
-        found = tuple(_combination(subject, each, costs) for each in taken)
+        profiled = tuple(_combination(subject, each, costs) for each in taken)
         states = {row.layer: two_four_state(row.eligible, row.valid) for row in rows if row.weight}
-        first = found[0]
+        first = profiled[0]
         return Profile(
             path=str(path),
             engine=subject.title,
@@ -161,7 +161,7 @@ def profile_path(
             settings=first.settings,
             latency_ms=first.latency_ms,
             operators=first.operators,
-            combinations=found,
+            combinations=profiled,
             two_four=states,
             two_four_words=two_four_words(weight_states(rows)),
         )
@@ -202,13 +202,13 @@ def _measure(subject: ProfileSubject, taken: _Taken, runs: int, rows: Sequence[L
         told = None if subject.is_onnx else session.node_times_ms(taken.inputs, [row.name for row in rows], runs)
     if told is None:
         stage, path = f"ONNX Runtime profiled {subject.onnx_path.name}", subject.onnx_path.absolute()
-        found: list[KernelTimes] | Unknown = children.call(stage, kernel_times, path, taken.inputs, threads, runs)
+        kernels: list[KernelTimes] | Unknown = children.call(stage, kernel_times, path, taken.inputs, threads, runs)
     else:
-        found = told if isinstance(told, Unknown) else [_of_nodes(told, rows)]
-    if isinstance(found, Unknown) or isinstance(taken.kernels, Unknown):
-        taken.kernels = found
+        kernels = told if isinstance(told, Unknown) else [_of_nodes(told, rows)]
+    if isinstance(kernels, Unknown) or isinstance(taken.kernels, Unknown):
+        taken.kernels = kernels
     else:
-        taken.kernels += found
+        taken.kernels += kernels
 
 
 def _of_nodes(told: Mapping[str, float], rows: Sequence[LayerSparsity]) -> KernelTimes:

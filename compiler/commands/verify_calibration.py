@@ -46,9 +46,9 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
     except (UsageError, MissingDependencyError):
         return
     calls = layer_calls(program.graph, program.samples_of_shapes)
-    found = [(layer.operator, precision_on_grids(call) or higher, layer.macs) for call, layer in calls]
+    computed = [(layer.operator, precision_on_grids(call) or higher, layer.macs) for call, layer in calls]
     layers = [(layer.operator, layer.precision, layer.macs) for layer in told.layers]
-    yield Claim("calibration.layers", layers, found)
+    yield Claim("calibration.layers", layers, computed)
 
 
 def _setting_claims(told: CalibrationPart, options: Calibrate) -> Iterator[Claim]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from prunec.passes.errors import InputError, PrunecError
 
+CheckVerdict = Literal["passed", "failed", "skipped"]
 #: Problems that a message names.
 NAMED = 3
 
@@ -15,7 +16,7 @@ class Check:
     """One question that verify asks; `exit_code` is 0 unless it failed."""
 
     name: str
-    verdict: Literal["passed", "failed", "skipped"]
+    verdict: CheckVerdict
     detail: str
     exit_code: int = 0
 

@@ -31,20 +31,20 @@ class Claim:
 
     path: str
     told: object
-    found: object
+    computed: object
 
     @property
     def holds(self) -> bool:
         """Whether they are equal, floating-point numbers but for rounding."""
-        return _equal(self.told, self.found)
+        return _equal(self.told, self.computed)
 
 
-def _equal(told: object, found: object) -> bool:
-    if isinstance(told, float) and isinstance(found, float):
-        return math.isclose(told, found, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
-    if isinstance(told, Mapping) and isinstance(found, Mapping):
-        return told.keys() == found.keys() and all(_equal(told[key], found[key]) for key in told)
-    return told == found
+def _equal(told: object, computed: object) -> bool:
+    if isinstance(told, float) and isinstance(computed, float):
+        return math.isclose(told, computed, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    if isinstance(told, Mapping) and isinstance(computed, Mapping):
+        return told.keys() == computed.keys() and all(_equal(told[key], computed[key]) for key in told)
+    return told == computed
 
 
 def rule(words: str, holds: bool) -> Claim:
@@ -88,8 +88,8 @@ def _latencies(report: Report) -> Iterator[Claim]:
         latency: LatencyPart | None = known(getattr(report, name))
         if latency is None:
             continue
-        found = latency.dense_ms.median / max(latency.compiled_ms.median, _LEAST_MS)
-        yield Claim(f"{name}.speedup", latency.speedup, found)
+        ratio = latency.dense_ms.median / max(latency.compiled_ms.median, _LEAST_MS)
+        yield Claim(f"{name}.speedup", latency.speedup, ratio)
         for network in ("dense_ms", "compiled_ms"):
             times = getattr(latency, network)
             yield rule(f"{name}.{network}: 0 < median <= p90 <= p99", _rises(0.0, times.median, times.p90, times.p99))

@@ -29,8 +29,8 @@ def check_costs(bundle: Bundle, program: Program) -> str:
     if told is None or not has_cost_file(told):
         return "none, as told: no measured cost model was used"
     model = read_costs(bundle.folder / COSTS)
-    found = CostsPart.of(model, from_file=told.from_file, seconds=told.seconds)
-    refuse(COSTS, [f"{REPORT} tells of {told}, the file of {found}"] if told != found else [])
+    filed = CostsPart.of(model, from_file=told.from_file, seconds=told.seconds)
+    refuse(COSTS, [f"{REPORT} tells of {told}, the file of {filed}"] if told != filed else [])
     pipeline, pruning = pipeline_of(bundle.report), known(bundle.report.pruning)
     allocation = None if pruning is None else known(pruning.allocation)
     if not isinstance(allocation, AllocationPart) or pipeline is None or len(pipeline.of(PruneFilters)) != 1:
@@ -40,5 +40,5 @@ def check_costs(bundle: Bundle, program: Program) -> str:
     except InputError as error:  # of a tied weight model.pt2 has one name, by which the model may not know its layer
         raise NotCheckedError(f"the model that the report tells of; not predicted anew: {error.message}") from error
     claim = Claim("pruning.allocation.predicted.latency_ms", allocation.predicted.get("latency_ms"), predicted)
-    refuse(REPORT, [] if claim.holds else [f"{claim.path} is {claim.told!r}, computed anew {claim.found!r}"])
+    refuse(REPORT, [] if claim.holds else [f"{claim.path} is {claim.told!r}, computed anew {claim.computed!r}"])
     return f"the cost model that the report tells of; it predicts {predicted:.3g} ms of the program, as told"

@@ -73,8 +73,8 @@ def check_gates(report: Report) -> str:
             continue
         again = judge(gate, report, row.allow_unknown)
         if (known(again.value), again.verdict, gate.limit) != (known(row.value), row.verdict, row.limit):
-            told, found = (f"{known(each.value)}, {each.verdict}" for each in (row, again))
-            raise JudgedError(gate.exit_code, f"{row.name} is told as {told}; judged again it is {found}")
+            told, anew = (f"{known(each.value)}, {each.verdict}" for each in (row, again))
+            raise JudgedError(gate.exit_code, f"{row.name} is told as {told}; judged again it is {anew}")
         worded = [name for name in ("label", "unit", "asked", "margin") if name in row.model_fields_set]
         if other := [name for name in worded if getattr(row, name) != getattr(again, name)]:
             raise InputError(f"the {other[0]} of the gate {row.name} is {getattr(row, other[0])!r}")
@@ -170,7 +170,7 @@ def _asked_gates(asked: Mapping[str, Sequence[str]]) -> tuple[list[Gate], list[s
 
 def _options(words: Sequence[str]) -> dict[str, list[str]]:
     """The options among the words of a command line, by their long or short name, each with all its values."""
-    found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     rest = iter(words)
     for word in rest:
         if word == "--":
@@ -178,7 +178,7 @@ def _options(words: Sequence[str]) -> dict[str, list[str]]:
         if not word.startswith("-") or word == "-":
             continue
         name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
-        values = found.setdefault(name, [])
+        values = options.setdefault(name, [])
         if name not in FLAGS:
             values.append(value if equals else next(rest, ""))
-    return found
+    return options

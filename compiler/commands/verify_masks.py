@@ -78,5 +78,5 @@ def _told(aim: AimPart | Unknown | None) -> AimPart | None:
 def _masks(program: Program, options: Sparsify) -> list[Tensor]:
     """The masks of the layers that a step masks; none where one isn't found: of a tied weight a file has one name."""
     weights = [layer.weight for layer in options.layers(program) if layer.eligible]
-    found = [program.masks[weight] for weight in weights if weight in program.masks]
-    return found if len(found) == len(weights) else []
+    masks = [program.masks[weight] for weight in weights if weight in program.masks]
+    return masks if len(masks) == len(weights) else []

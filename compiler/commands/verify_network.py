@@ -25,7 +25,7 @@ from prunec.runtime.onnx_sparsity import LayerSparsity, check_sparsity
 
 #: Stands where only the dense checkpoint tells a figure.
 NOT_CHECKED = Unknown("only the dense checkpoint tells it.")
-Kept = Mapping[int, Sequence[int]]
+KeptByDim = Mapping[int, Sequence[int]]
 
 
 def network_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
@@ -58,12 +58,12 @@ def names_in_program(
     }
 
 
-def is_cut(dims: Kept, tensor: Tensor) -> bool:
+def is_cut(dims: KeptByDim, tensor: Tensor) -> bool:
     """Whether a tensor has as many slices as are kept, by dimension."""
     return all(0 <= d < tensor.ndim and len(indices) == tensor.shape[d] for d, indices in dims.items())
 
 
-def kept_of(plan: PruningPlan, program: Program) -> tuple[dict[str, str | None], dict[str, Kept]]:
+def kept_of(plan: PruningPlan, program: Program) -> tuple[dict[str, str | None], dict[str, KeptByDim]]:
     """The names that a plan's tensors have in a program, and what is kept of each of the program's own by its name."""
     kept = plan.cuts.kept
     names = names_in_program(kept, program, lambda name, tensor: is_cut(kept[name], tensor))
@@ -122,12 +122,12 @@ def _layer_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The rows of layers: shapes, filters kept, what can be 2:4, and the nodes of the ONNX file."""
     report, layers = bundle.report, unique_layers(program)
     rows, folded = report.compiled_layers, is_folded(report)
-    found = [(layer.operator, layer.shape) for layer in layers]
+    computed = [(layer.operator, layer.shape) for layer in layers]
     told = [(row.operator, row.compiled_shape) for row in rows]
     if folded and len(rows) != len(layers):
-        yield Claim("layers, shapes", sorted(set(told)), sorted(set(found)))
+        yield Claim("layers, shapes", sorted(set(told)), sorted(set(computed)))
         return
-    yield Claim("layers, shapes", told, found)
+    yield Claim("layers, shapes", told, computed)
     uses, tensors = _uses(program), program.tensors()
     can_be = {entry.weight: entry for entry in eligibility(program)}
     nodes: dict[str, list[LayerSparsity]] = {}
@@ -212,7 +212,7 @@ def _dense_macs(program: Program, rows: Mapping[str, LayerPart]) -> int | Unknow
     return int(total) if total.denominator == 1 else NOT_CHECKED
 
 
-def _dense_parameters(program: Program, rows: Mapping[str, LayerPart], kept: Mapping[str, Kept]) -> int | Unknown:
+def _dense_parameters(program: Program, rows: Mapping[str, LayerPart], kept: Mapping[str, KeptByDim]) -> int | Unknown:
     """Parameters before the cuts of a plan; `NOT_CHECKED` where no layer, or several, tell the width of one of them.
 
     Tensors that are cut together keep the same channels, and the shape of a layer's weight tells how many there were.
@@ -226,10 +226,10 @@ def _dense_parameters(program: Program, rows: Mapping[str, LayerPart], kept: Map
     for name, parameter in parameters.values():
         shape = dict(enumerate(parameter.shape if name not in rows else rows[name].shape))
         for dim, indices in kept.get(name, {}).items() if name not in rows else ():
-            found = widths.get(tuple(indices), set())
-            if len(found) != 1:
+            before = widths.get(tuple(indices), set())
+            if len(before) != 1:
                 return NOT_CHECKED
-            shape[dim] = next(iter(found))
+            shape[dim] = next(iter(before))
         total += math.prod(shape.values())
     return total
 

@@ -29,10 +29,10 @@ def check_claims(bundle: Bundle, program: Program) -> str:
     report = bundle.report
     claims = [*network_claims(bundle, program), *figure_claims(report), *course_claims(report)]
     claims += [*calibration_claims(report, program), *mask_claims(report, program)]
-    told = [claim for claim in claims if not isinstance(claim.told, Unknown) and claim.found != NOT_CHECKED]
-    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.found!r}" for c in told if not c.holds])
+    told = [claim for claim in claims if not isinstance(claim.told, Unknown) and claim.computed != NOT_CHECKED]
+    refuse(REPORT, [f"{c.path} is {c.told!r}, computed anew {c.computed!r}" for c in told if not c.holds])
     older = dict.fromkeys(claim.path for claim in claims if claim.told == NOT_RECORDED)
-    open_ = dict.fromkeys(claim.path for claim in claims if claim.found == NOT_CHECKED)
+    open_ = dict.fromkeys(claim.path for claim in claims if claim.computed == NOT_CHECKED)
     lists = {"not recorded": older, "not checked, since only the dense checkpoint tells them": open_}
     words = [f"; {why}: {', '.join(paths)}" for why, paths in lists.items() if paths]
     return f"{len(told)} figures are as computed anew{''.join(words)}; not measured again: accuracies and times"

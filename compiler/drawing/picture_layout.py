@@ -12,7 +12,7 @@ from itertools import pairwise
 _SWEEPS = 6
 _LANE = 14.0
 #: A box, or the lane of a box through a layer.
-Item = tuple[int, int]
+Slot = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def lay_out(count: int, edges: Sequence[tuple[int, int]], box: tuple[float, floa
     x = _places(rows, up, down, box[0], gap[0])
     pitch = box[1] + gap[1]
 
-    def point(item: Item) -> tuple[float, float]:
+    def point(item: Slot) -> tuple[float, float]:
         return x[item], (item[1] + 0.5) * pitch
 
     centres = tuple(point((number, layer[number])) for number in range(count))
@@ -68,11 +68,11 @@ def _layers(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
 
 def _with_lanes(
     layer: list[int], edges: Sequence[tuple[int, int]]
-) -> tuple[list[list[Item]], dict[Item, list[Item]], dict[Item, list[Item]]]:
+) -> tuple[list[list[Slot]], dict[Slot, list[Slot]], dict[Slot, list[Slot]]]:
     """Boxes and lanes by layer, with the neighbours of each above and below."""
-    rows: list[list[Item]] = [[] for _ in range(max(layer, default=-1) + 1)]
-    up: dict[Item, list[Item]] = {}
-    down: dict[Item, list[Item]] = {}
+    rows: list[list[Slot]] = [[] for _ in range(max(layer, default=-1) + 1)]
+    up: dict[Slot, list[Slot]] = {}
+    down: dict[Slot, list[Slot]] = {}
     for number, row in enumerate(layer):
         rows[row].append((number, row))
     reached = list(layer)
@@ -85,12 +85,12 @@ def _with_lanes(
     return rows, up, down
 
 
-def _join(above: Item, below: Item, up: dict[Item, list[Item]], down: dict[Item, list[Item]]) -> None:
+def _join(above: Slot, below: Slot, up: dict[Slot, list[Slot]], down: dict[Slot, list[Slot]]) -> None:
     down.setdefault(above, []).append(below)
     up.setdefault(below, []).append(above)
 
 
-def _reorder(rows: list[list[Item]], neighbours: dict[Item, list[Item]], downwards: bool) -> None:
+def _reorder(rows: list[list[Slot]], neighbours: dict[Slot, list[Slot]], downwards: bool) -> None:
     """Sort each layer by the mean place of the neighbours in the layer before it; ties keep their order."""
     for before, row in pairwise(rows if downwards else reversed(rows)):
         place = {item: position for position, item in enumerate(before)}
@@ -106,13 +106,13 @@ def _mean(places: Sequence[float], default: float) -> float:
 
 
 def _places(
-    rows: list[list[Item]], up: dict[Item, list[Item]], down: dict[Item, list[Item]], width: float, gap: float
-) -> dict[Item, float]:
+    rows: list[list[Slot]], up: dict[Slot, list[Slot]], down: dict[Slot, list[Slot]], width: float, gap: float
+) -> dict[Slot, float]:
     """Horizontal centres: near the neighbours' mean, in the order of the layer, with the gap kept."""
     boxes = {(number, row) for row, items in enumerate(rows) for number, at in items if at == row}
     first = {item[0]: item[1] for items in reversed(rows) for item in items}
     half = {item: (width if first[item[0]] == item[1] else _LANE) / 2 for item in boxes}
-    x: dict[Item, float] = {}
+    x: dict[Slot, float] = {}
     for items in rows:
         position = 0.0
         for item in items:
@@ -127,13 +127,13 @@ def _places(
 
 
 def _settle(
-    items: list[Item], neighbours: dict[Item, list[Item]], x: dict[Item, float], half: dict[Item, float], gap: float
+    items: list[Slot], neighbours: dict[Slot, list[Slot]], x: dict[Slot, float], half: dict[Slot, float], gap: float
 ) -> None:
     """Move each item of a layer to the mean of its neighbours, pushing none through another.
 
     Items that want the same space become one block, which goes to the mean of what its items want.
     """
-    blocks: list[tuple[list[Item], float, float]] = []  # items, sum of wanted left edges, width
+    blocks: list[tuple[list[Slot], float, float]] = []  # items, sum of wanted left edges, width
     for item in items:
         wanted = _mean([x[other] for other in neighbours.get(item, ())], default=x[item]) - half[item]
         members, total, width = [item], wanted, 2 * half[item] + gap

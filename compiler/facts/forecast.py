@@ -30,7 +30,7 @@ class CostFacts:
 
 
 @dataclass(frozen=True)
-class Figures:
+class UsedFigures:
     """What a network uses for one sample: MACs, parameters, and predicted milliseconds of one inference.
 
     The milliseconds are None where no times are known.
@@ -48,7 +48,7 @@ class MeasuredTimes:
     Attributes:
         dense_ms: Median milliseconds of the dense network.
         pruned_ms: Median milliseconds of the pruned one, untrained.
-        speedup: Their ratio.
+        speedup: Median of the dense network over that of the pruned one.
         speedup_interval: 95 % bootstrap interval of the ratio.
         runs: Number of measurements of each.
     """
@@ -86,9 +86,9 @@ class LayerForecast:
         layer: Path of the layer, with ``#2`` for its second call; empty for what comes before the first.
         operator: ATen operator of the layer.
         dense_channels: Channels that it reads and writes in the dense network.
-        pruned_channels: The same in the pruned one.
+        pruned_channels: Channels that it reads and writes in the pruned network.
         dense_ms: Predicted milliseconds in the dense network; None where no times are known.
-        pruned_ms: The same in the pruned one.
+        pruned_ms: Predicted milliseconds in the pruned network, likewise.
         two_four_gain: What 2:4 would make of those in the pruned network, by the roofline: time without over time with
             it; None where the layer can't hold it, or the device has no kernels for it.
         bound: What most of the pruned layer's time goes into by the roofline; None by a measured cost model.
@@ -178,9 +178,9 @@ class Forecast:
     allocation: str
     cost_model: CostFacts | None
     why_no_times: str
-    dense: Figures
-    pruned: Figures
-    least: Figures
+    dense: UsedFigures
+    pruned: UsedFigures
+    least: UsedFigures
     predicted_speedup: float | None
     importance_kept: float | None
     measured: MeasuredTimes | None

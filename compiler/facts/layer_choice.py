@@ -10,7 +10,7 @@ from prunec.passes.costs.cost_model import CostSource
 
 
 @dataclass(frozen=True)
-class Loss:
+class MeasuredLoss:
     """What a quantized network loses on held-back samples.
 
     Attributes:
@@ -27,7 +27,7 @@ class Trial:
     """Layers that stayed in higher precision, and what was lost with them."""
 
     kept: tuple[str, ...]
-    loss: Loss
+    loss: MeasuredLoss
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LayerSearch:
     kept: tuple[str, ...]
 
     @property
-    def loss(self) -> Loss:
+    def loss(self) -> MeasuredLoss:
         """What was lost with them when they were tried."""
         return next(trial.loss for trial in self.trials if trial.kept == self.kept)
 
@@ -62,14 +62,14 @@ class LayerChoice:
 
     Attributes:
         limit: The limit.
-        search: How they were chosen.
+        search: Search by which the layers were chosen.
         loss: What the network loses that the step leaves.
         is_judged_again: Whether that network differs from the one that was tried, in how its weights are rounded.
     """
 
     limit: LossLimit
     search: LayerSearch
-    loss: Loss
+    loss: MeasuredLoss
     is_judged_again: bool
 
     @property

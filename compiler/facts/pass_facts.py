@@ -38,7 +38,7 @@ class Pruned:
 
     @property
     def sizes(self) -> ChosenSizes:
-        """What it pruned to."""
+        """The sizes that it pruned to."""
         return ChosenSizes({group: kept for group, _, kept in self.widths}, self.branches)
 
 
@@ -105,7 +105,7 @@ class Calibrated:
             equalized nor smoothed, where they are, with weights rounded to the nearest, and as the options ask; empty
             where all of that is the same.
         tried: Settings that were tried, in words, and the same error by them on the inputs that were held back.
-        held_back: Number of these.
+        held_back: Number of the inputs that were held back.
         choice: The layers that stay in higher precision for a limit; None where none is asked for.
         largest_factor: Largest factor of an equalized channel, or inverse of one; None where none was equalized.
     """

@@ -142,7 +142,7 @@ class StepFact:
         accuracy: Metric on the test data after it.
         entries: Its entries in the ledger; the dense network's tells of the training that it had.
         weights: Fingerprint of the network's weights after it.
-        plan: This and the next are those of `StepOutput`; no program is kept, with its weights of every step.
+        plan: The plan of its `StepOutput`, as are the fields up to `note`; its program isn't kept.
         preflight: What was tried before it trained; None where it doesn't train, or all had been tried before.
     """
 

@@ -39,11 +39,6 @@ class Difference:
             return None
         return 0 if self.value > 0 else 1
 
-    @property
-    def is_tie(self) -> bool:
-        """Whether chance may explain all of it; unlike an unknown deviation."""
-        return self.margin is not None and self.winner is None
-
 
 def difference(a: Accuracy, b: Accuracy) -> Difference | None:
     """The difference between two accuracies; None where one isn't known."""

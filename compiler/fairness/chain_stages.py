@@ -24,8 +24,8 @@ class ChainStages:
 
     Attributes:
         pretraining: The dense network's own training; None where the entries don't lead back to it.
-        entries: All others.
-        before: Number of those up to which trainings belong to the pruning stage.
+        entries: All other entries.
+        before: Number of the first of `entries` whose trainings belong to the pruning stage.
     """
 
     pretraining: LedgerEntryPart | None
@@ -78,14 +78,14 @@ class ChainStages:
         One that changes from one training to the next has all its values, with the epoch of the retraining, or of the
         pruning stage, from which on each holds.
         """
-        found: dict[str, list[tuple[float, Any]]] = {}
+        by_label: dict[str, list[tuple[float, Any]]] = {}
         for index, entry in enumerate(self.entries):
             alike = [other for other in self.entries if other.stage == entry.stage]
             options = named_options(entry, alike, self._start(index) or 0.0)
             for label, (name, value) in options.items():
                 if place_of(entry, alike, name, self._is_early(index)) == place:
-                    found.setdefault(label, []).append((self._start(index) or 0.0, value))
-        return {label: _collapsed(values) for label, values in found.items()}
+                    by_label.setdefault(label, []).append((self._start(index) or 0.0, value))
+        return {label: _collapsed(values) for label, values in by_label.items()}
 
     def _is_early(self, index: int) -> bool:
         """Whether an entry belongs to the pruning stage."""

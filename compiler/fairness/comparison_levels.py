@@ -122,10 +122,10 @@ def compare_pair(a: RunCard, b: RunCard, tolerance: float | None = None, equal: 
 
     Args:
         a: The one run.
-        b: The other.
+        b: The other run.
         tolerance: Share by which what is equal of runs that are compressed alike may differ: 0.01 of MACs, where the
             shares of weights that aren't zero count too, and 0.03 of latency by default.
-        equal: What that is: speed-up in MACs, or measured time on one target.
+        equal: The measure that is equal: speed-up in MACs, or measured time on one target.
 
     Raises:
         UsageError: The tolerance is no share, or there is no such measure.

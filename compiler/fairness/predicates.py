@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from prunec.compiler.fairness.names import same_name
 from prunec.compiler.fairness.run_card import RunCard
-from prunec.compiler.fairness.training_options import Value, in_words, is_same
+from prunec.compiler.fairness.training_options import CardValue, in_words, is_same
 
 #: Digits of a fingerprint that a reader is shown where there is no name.
 _SHOWN_DIGITS = 8
@@ -74,7 +74,7 @@ def same_identity(a: RunCard, b: RunCard, field: str) -> Predicate:
     return judged(same_name(*names), difference(field, *names))
 
 
-def no_contradiction(a: Mapping[str, Value], b: Mapping[str, Value]) -> Predicate:
+def no_contradiction(a: Mapping[str, CardValue], b: Mapping[str, CardValue]) -> Predicate:
     """Whether nothing differs that both give."""
     words = [difference(name, a[name], b[name]) for name in a if name in b and is_same(a[name], b[name]) is False]
     return judged(not words, *words)
@@ -82,7 +82,7 @@ def no_contradiction(a: Mapping[str, Value], b: Mapping[str, Value]) -> Predicat
 
 def same_options(
     cards: Sequence[RunCard],
-    options: Sequence[Mapping[str, Value | None]],
+    options: Sequence[Mapping[str, CardValue | None]],
     required: Sequence[str],
     part: str | tuple[str, str],
 ) -> Predicate:

@@ -16,7 +16,7 @@ from prunec.compiler.fairness.predicates import (
     same_options,
 )
 from prunec.compiler.fairness.run_card import RunCard
-from prunec.compiler.fairness.training_options import ABSENT, TrainingOptions, Value
+from prunec.compiler.fairness.training_options import ABSENT, CardValue, TrainingOptions
 from prunec.compiler.recovery.rate_pieces import Pieces, joined, same_rates, words
 
 #: Stages of a run's training, in their order.
@@ -138,12 +138,12 @@ def _trained_alike(card: RunCard, other: RunCard) -> Predicate:
     return all_of(dense, same_options((card, other), options, TRAINING_OPTIONS, ("pruning_options", "training")))
 
 
-def _of_dense(options: TrainingOptions) -> Mapping[str, Value | None]:
+def _of_dense(options: TrainingOptions) -> Mapping[str, CardValue | None]:
     """Options under the names that a reader is told of the dense network's training."""
     return {f"pretraining_options.{name}": value for name, value in options.given.items()}
 
 
-def _of_trainings(options: TrainingOptions) -> Mapping[str, Value | None]:
+def _of_trainings(options: TrainingOptions) -> Mapping[str, CardValue | None]:
     """Options without those of other steps."""
     return {name: value for name, value in options.given.items() if name.partition(".")[0] in TRAINING_OPTIONS}
 
@@ -171,9 +171,9 @@ def _same_known(a: RunCard, b: RunCard, part: str) -> Predicate:
 
 
 def _undeclared_are_equal(a: RunCard, b: RunCard) -> Predicate:
-    found = _same_known(a, b, "undeclared")
+    comparison = _same_known(a, b, "undeclared")
     told = "its class states no place in a comparison, so that it counts as different everywhere"
-    return Predicate(found.truth, tuple(f"{words} ({told})" for words in found.differs), found.missing)
+    return Predicate(comparison.truth, tuple(f"{words} ({told})" for words in comparison.differs), comparison.missing)
 
 
 def _no_other_accuracy(a: RunCard, b: RunCard) -> Predicate:
@@ -231,7 +231,7 @@ def _same_given(a: RunCard, b: RunCard, part: str, required: tuple[str, ...]) ->
     return same_options((a, b), (_filled(ours, theirs), _filled(theirs, ours)), required, part)
 
 
-def _filled(own: TrainingOptions, other: TrainingOptions) -> Mapping[str, Value | None]:
+def _filled(own: TrainingOptions, other: TrainingOptions) -> Mapping[str, CardValue | None]:
     """Options that are known, with those that the other run has and this one is known not to have."""
     given = own.given
     absent = {name: ABSENT if _is_absent(own, name) else None for name in other.given if name not in given}

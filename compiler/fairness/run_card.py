@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from prunec.compiler.fairness.names import same_name, told
-from prunec.compiler.fairness.training_options import CardPart, TrainingOptions, Value, in_setup
+from prunec.compiler.fairness.training_options import CardPart, CardValue, TrainingOptions, in_setup
 from prunec.compiler.recovery.bounds import MAX_EPOCHS
 from prunec.compiler.recovery.rate_fields import RatePieces
 from prunec.compiler.recovery.rate_pieces import canonical, constant
@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Epochs = Annotated[float, Field(ge=0, le=MAX_EPOCHS)]
-Options = dict[str, Value]
+Options = dict[str, CardValue]
 Name = Annotated[str | None, AfterValidator(told)]
 
 SCRATCH = "scratch"
@@ -70,7 +70,7 @@ class Accuracy(CardPart):
     """The finished network's accuracy on the test data.
 
     Attributes:
-        mean: Over the seeds.
+        mean: Mean accuracy over the seeds.
         standard_deviation: Sample deviation over the seeds.
         runs: Number of seeds.
         by_seed: Accuracy of each seed, where they are known.

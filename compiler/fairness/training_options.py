@@ -36,7 +36,7 @@ class Changing(CardPart):
 
 
 #: An option's value on a card.
-Value: TypeAlias = AsIn | Changing | JsonValue
+CardValue: TypeAlias = AsIn | Changing | JsonValue
 _Number = float | Literal["none"] | AsIn | Changing | None
 _Word = str | AsIn | Changing | None
 _Flag = StrictBool | AsIn | Changing | None
@@ -53,7 +53,7 @@ class TrainingOptions(CardPart):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Annotated[Value, Field(union_mode="left_to_right")]] = Field(init=False)
+    __pydantic_extra__: dict[str, Annotated[CardValue, Field(union_mode="left_to_right")]] = Field(init=False)
 
     optimizer: _Word = None
     momentum: _Number = None
@@ -76,7 +76,7 @@ class TrainingOptions(CardPart):
         return self
 
     @property
-    def given(self) -> dict[str, Value]:
+    def given(self) -> dict[str, CardValue]:
         """The options that are known, or said to be those of a setup, by name; None for one that can't be told."""
         named = {name: getattr(self, name) for name in type(self).model_fields if name != "is_complete"}
         return {name: value for name, value in named.items() if value is not None} | self.__pydantic_extra__
@@ -90,7 +90,7 @@ def in_setup(options: object, setup: str) -> object:
     return {**options, **{name: {"setup": setup} for name in missing}}
 
 
-def is_same(a: Value, b: Value) -> bool | None:
+def is_same(a: CardValue, b: CardValue) -> bool | None:
     """Whether two values are equal; None where that isn't known."""
     if a is None or b is None:
         return None

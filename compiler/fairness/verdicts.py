@@ -28,8 +28,8 @@ def ranking(cards: Sequence[RunCard]) -> str:
         words = " > ".join(" = ".join(card.name for card in group) for group in groups)
         return words if len(groups) == len(cards) else f"{words} {_TIE}"
     pairs = [(a, b, _between(a, b)) for a, b in combinations(ordered, 2)]
-    wins = [f"{a.name} > {b.name}" for a, b, found in pairs if found.winner is not None]
-    ties = [f"{a.name} = {b.name}" for a, b, found in pairs if found.winner is None]
+    wins = [f"{a.name} > {b.name}" for a, b, gap in pairs if gap.winner is not None]
+    ties = [f"{a.name} = {b.name}" for a, b, gap in pairs if gap.winner is None]
     return f"{'; '.join([*wins, *ties])} {_TIE}"
 
 
@@ -44,10 +44,10 @@ def cross_verdict(cards: Sequence[RunCard], alike: Alike) -> str:
     pairs = _crossed(cards, PairLevels(cards, alike))
     if pairs is None:
         return ""
-    found = [_between(a, b) for a, b in pairs]
-    if any(one.margin is None for one in found):
+    gaps = [_between(a, b) for a, b in pairs]
+    if any(one.margin is None for one in gaps):
         return _differences(sorted(cards, key=_mean, reverse=True))
-    winners = [one.winner for one in found]
+    winners = [one.winner for one in gaps]
     if winners[0] == winners[1]:
         names = [card.method for card in pairs[0]]
         return (
@@ -96,9 +96,9 @@ def _differences(ordered: Sequence[RunCard]) -> str:
 
 
 def _between(a: RunCard, b: RunCard) -> Difference:
-    found = difference(a.accuracy, b.accuracy)
-    assert found is not None, "runs without an accuracy are not ranked"
-    return found
+    gap = difference(a.accuracy, b.accuracy)
+    assert gap is not None, "runs without an accuracy are not ranked"
+    return gap
 
 
 def _mean(card: RunCard) -> float:

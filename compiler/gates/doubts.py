@@ -100,7 +100,7 @@ class VendorSupport:
     unit: ClassVar[str] = ""
 
     def value(self, report: Report) -> float | Unknown:
-        """1 or 0."""
+        """1 where the vendor supports the engine, else 0."""
         outside = report.engine if isinstance(report.engine, Unknown) else report.engine.outside_support
         return outside if isinstance(outside, Unknown) else float(not outside)
 
@@ -121,7 +121,7 @@ class MasksRunFaster:
     unit: ClassVar[str] = ""
 
     def value(self, report: Report) -> float | Unknown:
-        """1 where there is no other mask, else 0."""
+        """1 where the target has kernels for every mask, else 0."""
         return report.masking if isinstance(report.masking, Unknown) else float(not theoretical_masks(report))
 
     def foreseen(self, asked: Asked) -> Foreseen | None:

@@ -8,7 +8,7 @@ from prunec.compiler.gates.doubts import doubts, strict_gates
 from prunec.compiler.gates.gate import Gate
 from prunec.compiler.gates.gate_catalogue import GATES, gate_of
 from prunec.compiler.gates.own_gates import EngineBuilt
-from prunec.compiler.report.engine_parts import GatePart, Verdict
+from prunec.compiler.report.engine_parts import GatePart, GateVerdict
 from prunec.compiler.report.report import Report
 from prunec.passes.errors import PrunecError
 from prunec.passes.notation import Item, parse_items, print_item
@@ -59,7 +59,7 @@ def gates_of(report: Report) -> list[tuple[Gate, bool]]:
 def judge(gate: Gate, report: Report, allow_unknown: bool = False) -> GatePart:
     """A gate's verdict on a report; unknown where the gate raises an error, or gives what is no number."""
     value = _value(gate, report)
-    verdict: Verdict = "unknown"
+    verdict: GateVerdict = "unknown"
     if not isinstance(value, Unknown):
         is_within = value <= gate.limit if gate.name.startswith("max_") else value >= gate.limit
         verdict = "passed" if is_within else "failed"

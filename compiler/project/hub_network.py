@@ -37,16 +37,16 @@ def load_hub_network(folder: Path, trust: bool) -> tuple[nn.Module, tuple[str, .
         InputError: The folder can't be read, needs code that isn't trusted, or has no weights for all of the network.
         UnsupportedModelError: Its weights are quantised, or those of an adapter.
     """
-    found = read_hub_folder(folder)
-    if found.code and not trust:
-        raise untrusted(folder, f"a network whose class is code in the folder, {found.code[0]}")
+    hub = read_hub_folder(folder)
+    if hub.code and not trust:
+        raise untrusted(folder, f"a network whose class is code in the folder, {hub.code[0]}")
     transformers = _transformers()
     state: dict[str, Tensor] = {}
-    for path in found.weights:
+    for path in hub.weights:
         state |= read_safetensors(path)
     what = f"Folder {folder}"
     with reading(what, "a network of transformers"), _silent(transformers), fetching_nothing(), user_code_borders():
-        config, kind = _classes(transformers, found)
+        config, kind = _classes(transformers, hub)
         cached = bool(getattr(config, "use_cache", False))
         if cached:
             config.use_cache = False
@@ -54,7 +54,7 @@ def load_hub_network(folder: Path, trust: bool) -> tuple[nn.Module, tuple[str, .
         options = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "local_files_only": True}  # told below
         module, told = kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
     notes = ("Its cache of keys and values is off.",) if cached else ()
-    return module.eval(), (*_notes(found, state, told), *notes)
+    return module.eval(), (*_notes(hub, state, told), *notes)
 
 
 def _transformers() -> Any:
@@ -83,23 +83,23 @@ def _silent(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _classes(transformers: Any, found: HubFolder) -> tuple[Any, Any]:
+def _classes(transformers: Any, hub: HubFolder) -> tuple[Any, Any]:
     """The configuration, and the class of the network: transformers' own, or where trusted the folder's."""
-    if found.code:
+    if hub.code:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
         options = {"trust_remote_code": True, "local_files_only": True}
-        config = transformers.AutoConfig.from_pretrained(str(found.folder), **options)
-        named = [text for text in found.code if text.rpartition(".")[2] == found.architecture]
+        config = transformers.AutoConfig.from_pretrained(str(hub.folder), **options)
+        named = [text for text in hub.code if text.rpartition(".")[2] == hub.architecture]
         if named:
-            return config, get_class_from_dynamic_module(named[0], str(found.folder), local_files_only=True)
+            return config, get_class_from_dynamic_module(named[0], str(hub.folder), local_files_only=True)
     else:
-        config = transformers.AutoConfig.for_model(found.model_type)
-        config = type(config).from_dict(found.config)
-    kind = getattr(transformers, found.architecture, None)
+        config = transformers.AutoConfig.for_model(hub.model_type)
+        config = type(config).from_dict(hub.config)
+    kind = getattr(transformers, hub.architecture, None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise InputError(
-            f"{found.folder}: transformers {transformers.__version__} has no network {found.architecture}.",
+            f"{hub.folder}: transformers {transformers.__version__} has no network {hub.architecture}.",
             hint="Install the version that it was saved with, or newer.",
         )
     return config, kind
@@ -114,17 +114,17 @@ def _check_size(folder: Path, kind: Any, config: Any, state: dict[str, Tensor]) 
         raise InputError(f"{folder}: its config.json describes a network of {asked:,} values; {stored:,} are stored.")
 
 
-def _notes(found: HubFolder, state: dict[str, Tensor], told: dict[str, Any]) -> tuple[str, ...]:
+def _notes(hub: HubFolder, state: dict[str, Tensor], told: dict[str, Any]) -> tuple[str, ...]:
     """What was done to the weights, or the error that the folder doesn't hold all of them."""
     missing, other = sorted(told["missing_keys"]), [str(each[0]) for each in told["mismatched_keys"]]
     if missing or other or told.get("error_msgs"):
         words = {"missing": missing, "of another shape": other, "not read": list(told.get("error_msgs") or ())}
         problems = "; ".join(f"{len(each)} {kind}: {_first(each)}" for kind, each in words.items() if each)
         raise InputError(
-            f"{found.folder}: the weights don't fit {found.architecture}: {problems}.",
+            f"{hub.folder}: the weights don't fit {hub.architecture}: {problems}.",
             hint="transformers would draw them at random. Save the network, as it was trained, with save_pretrained().",
         )
-    notes = [f"The network is {found.architecture}, as {found.folder / HUB_CONFIG} says."]
+    notes = [f"The network is {hub.architecture}, as {hub.folder / HUB_CONFIG} says."]
     if unused := sorted(told["unexpected_keys"]):
         notes.append(f"Not the network's, and not used: {_first(unused)}.")
     types = {str(each.dtype).removeprefix("torch.") for each in state.values() if each.is_floating_point()}

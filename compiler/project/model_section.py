@@ -23,7 +23,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.network_inputs import MAX_SIZE, WHOLE, NetworkInput, VaryingSize, check_samples_size
 from prunec.passes.size_range import SizeRange
 
-Shape = tuple[StrictInt, ...]
+SampleShape = tuple[StrictInt, ...]
 #: Inputs that a network may have, and dimensions that an input may have.
 _MOST_INPUTS, _MOST_DIMENSIONS = 256, 16
 
@@ -144,7 +144,7 @@ class ModelSection(Section):
     name: str = ""
     factory: Reference | None = None
     initialise: Reference | None = None
-    input: tuple[Shape, ...] | None = None
+    input: tuple[SampleShape, ...] | None = None
     inputs: Annotated[tuple[InputSection, ...], Field(max_length=_MOST_INPUTS)] | None = None
     dims: dict[str, str] = Field(default_factory=dict)
     outputs: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ class ModelSection(Section):
 
     @field_validator("input")
     @classmethod
-    def _positive(cls, value: tuple[Shape, ...] | None) -> tuple[Shape, ...] | None:
+    def _positive(cls, value: tuple[SampleShape, ...] | None) -> tuple[SampleShape, ...] | None:
         if value == ():
             raise ValueError("expected one sample's shape, as in [3, 224, 224]")
         if value is not None and not all(1 <= size <= MAX_SIZE for shape in value for size in shape):

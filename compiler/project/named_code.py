@@ -32,24 +32,24 @@ def find_project(near: Path | None, config: Path | None, note: Callable[[str], N
         InputError: One that wasn't asked for names code, and lies in a bundle or an unpacked archive.
     """
     path = find_config(near, config)
-    found = load_config(path)
-    if path is not None and (code := named_code(found)):
+    loaded = load_config(path)
+    if path is not None and (code := named_code(loaded)):
         if config is None:
             check_place(path.absolute(), code)
         if note is not None:
             note(f"code of the project file {path} runs: {', '.join(code)}")
-    return found
+    return loaded
 
 
 def named_code(config: Config) -> tuple[str, ...]:
     """Every ``module:callable`` that stands anywhere in a project file, in the order of the file's sections."""
-    found = (
+    references = (
         match
         for text in _texts(config.model_dump())
         for match in _REFERENCE.findall(text)
         if match.partition(":")[0] not in SOURCES
     )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(references))
 
 
 def _texts(value: Any) -> Iterator[str]:

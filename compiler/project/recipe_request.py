@@ -140,14 +140,14 @@ class _Places:
 
     def of(self, table: str, key: str = "") -> str:
         """Place of a table, or of a key in it; empty where the file has neither."""
-        current, found, header = "", [], []
+        current, of_key, header = "", [], []
         for number, line in enumerate(self._lines, start=1):
             if match := re.match(r"\s*\[\s*([\w.\-\"' ]+?)\s*\]", line):
                 current = re.sub(r"[\"' ]", "", match[1])
                 header += [number] if current == table else []
             elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line.replace("-", "_")):
-                found.append(number)
-        lines = found if key else header
+                of_key.append(number)
+        lines = of_key if key else header
         if len(lines) == 1:
             return f"{self._name} line {lines[0]}"
         return f"{self._name} [{table}]" if header else ""

@@ -38,20 +38,20 @@ def load_state(module: nn.Module, content: Content, path: Path, asked: str = "")
     """
     _check_any(content, path)
     expected = list(module.state_dict())
-    found = {each.name: each for each in candidates(content, expected)}
-    names = asked_for(list(found), asked)
-    check_found(names, asked, path, list(found))
+    stored = {each.name: each for each in candidates(content, expected)}
+    names = asked_for(list(stored), asked)
+    check_found(names, asked, path, list(stored))
     for name in names:
-        _share_ties(module, found[name].state)
-    attempts = {name: _load(module, found[name].state) for name in names}
+        _share_ties(module, stored[name].state)
+    attempts = {name: _load(module, stored[name].state) for name in names}
     fitting = [name for name in names if not attempts[name].problems()]
     if not fitting:
         raise _unfit(path, module, names, attempts)
-    chosen = choose(_distinct(fitting, found), path)
+    chosen = choose(_distinct(fitting, stored), path)
     if chosen != names[-1]:  # whatever fits sets every weight
-        _load(module, found[chosen].state)
-    notes = _notes(content, found[chosen], attempts[chosen])
-    return (*notes, *choice_notes(chosen, fitting, found[chosen].is_averaged_model))
+        _load(module, stored[chosen].state)
+    notes = _notes(content, stored[chosen], attempts[chosen])
+    return (*notes, *choice_notes(chosen, fitting, stored[chosen].is_averaged_model))
 
 
 def _check_any(content: Content, path: Path) -> None:
@@ -75,11 +75,11 @@ def _share_ties(module: nn.Module, state: dict[str, Any]) -> None:
             state.update(dict.fromkeys(names, stored[0]))
 
 
-def _distinct(names: Sequence[str], found: dict[str, Candidate]) -> list[str]:
+def _distinct(names: Sequence[str], stored: dict[str, Candidate]) -> list[str]:
     """The names without those whose weights another has, too."""
     kept: list[str] = []
     for name in names:
-        if not any(_equal(found[name].state, found[other].state) for other in kept):
+        if not any(_equal(stored[name].state, stored[other].state) for other in kept):
             kept.append(name)
     return kept
 

@@ -55,7 +55,7 @@ def survey(content: object, path: Path) -> Content:
         InputError: Two tensors have one path, or there is too much of everything.
     """
     keys = tuple(map(str, content)) if isinstance(content, Mapping) else ()
-    found = Content(keys, {}, {}, {}, {})
+    surveyed = Content(keys, {}, {}, {}, {})
     left: list[tuple[str, str, int, object]] = [("", "", 0, content)]
     seen = 0
     while left:
@@ -64,17 +64,17 @@ def survey(content: object, path: Path) -> Content:
         if seen > _CONTAINERS:
             raise InputError(f"{path} holds more than {_CONTAINERS:,} objects.", hint="Save the state_dict alone.")
         if isinstance(value, Tensor) or where.endswith(_EXTRA_STATE):
-            if where in found.tensors:
+            if where in surveyed.tensors:
                 raise InputError(f"{path} holds two tensors of the name {where!r}.")
-            found.tensors[where], found.homes[where] = value, home
+            surveyed.tensors[where], surveyed.homes[where] = value, home
         elif isinstance(value, nn.Module):
-            found.networks.update({where: value} if any(True for _ in value.parameters()) else {})
+            surveyed.networks.update({where: value} if any(True for _ in value.parameters()) else {})
         elif depth < _DEPTH:
             left += [(_join(where, key), where, depth + 1, inner) for key, inner in reversed(_inside(value))]
             metadata = getattr(value, "_metadata", None)
             if isinstance(metadata, Mapping):
-                found.metadata.update({_join(where, key): version for key, version in metadata.items()})
-    return found
+                surveyed.metadata.update({_join(where, key): version for key, version in metadata.items()})
+    return surveyed
 
 
 def _inside(value: object) -> list[tuple[Any, Any]]:

@@ -72,18 +72,18 @@ def stretches(
     """
     points = 100 * np.array([accuracy(record) for record in curve], dtype=np.float64)
     if not isinstance(schedule, StepSchedule):
-        found = [_smooth(schedule, points)]
+        stretches = [_smooth(schedule, points)]
     else:
         ends = [min(len(curve), math.ceil(start)) for start, _ in schedule.stages] + [len(curve)]
-        found = [_stage(points, start, end) for start, end in pairwise(ends)]
-    return [stretch for stretch in found if stretch is not None]
+        stretches = [_stage(points, start, end) for start, end in pairwise(ends)]
+    return [stretch for stretch in stretches if stretch is not None]
 
 
-def projected_gain(found: Sequence[Stretch]) -> Estimate | Unknown:
+def projected_gain(stretches: Sequence[Stretch]) -> Estimate | Unknown:
     """The gain of the stretch that ended most clearly too early."""
-    if not found:
+    if not stretches:
         return UNFITTED
-    return max((stretch.gain for stretch in found), key=lambda gain: gain.points - 2 * gain.standard_error)
+    return max((stretch.gain for stretch in stretches), key=lambda gain: gain.points - 2 * gain.standard_error)
 
 
 def _stage(points: NDArray[np.float64], start: int, end: int) -> Stretch | None:

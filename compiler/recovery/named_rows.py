@@ -1,7 +1,8 @@
 """Retrainings by the names that the published tables give them: ``P30F90,1e-2`` and ``P30/12.06F90,1e-1``.
 
 Source: Wang, Qin, Bai, Fu, "Why is the State of Neural Network Pruning so Confusing?" (2023), tables 4 and 5 and
-appendix A: training from scratch takes 120 epochs by `SCRATCH`; rows marked S4.2 see its learning rates in all.
+appendix A: training from scratch takes 120 epochs by `SCRATCH_SCHEDULE`; rows marked S4.2 see its learning rates in
+all.
 """
 
 import re
@@ -13,7 +14,7 @@ from prunec.compiler.recovery.schedule_curves import StepSchedule
 from prunec.passes.errors import UsageError
 
 #: The schedule that the paper's networks are trained by from scratch.
-SCRATCH = StepSchedule(
+SCRATCH_SCHEDULE = StepSchedule(
     "step:0=0.1,30=0.01,60=0.001,90=1e-4,105=1e-5", 120, ((0, 0.1), (30, 0.01), (60, 0.001), (90, 1e-4), (105, 1e-5))
 )
 _ROW = re.compile(r"P([\d./]+k?)F(\d+),(.+)", re.IGNORECASE)
@@ -38,8 +39,8 @@ class NamedRow(NamedTuple):
     @property
     def is_rest_of_scratch(self) -> bool:
         """Whether it ends where training from scratch does, and begins at the learning rate that that has there."""
-        ends_there = self.pruned_at + self.epochs == SCRATCH.epochs
-        return ends_there and float(self.rate) == SCRATCH.learning_rate(float(self.pruned_at))
+        ends_there = self.pruned_at + self.epochs == SCRATCH_SCHEDULE.epochs
+        return ends_there and float(self.rate) == SCRATCH_SCHEDULE.learning_rate(float(self.pruned_at))
 
 
 def named_row(text: str) -> NamedRow | None:
@@ -60,7 +61,7 @@ def exact_epochs(number: str, text: str) -> Fraction:
     """The number of epochs that a decimal number, or a quotient of two, gives.
 
     Args:
-        number: Such as "15", "2.49" or "30/12.06".
+        number: A number such as "15", "2.49" or "30/12.06".
         text: The schedule in which it stands, for messages.
 
     Raises:

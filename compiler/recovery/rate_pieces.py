@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, TypeAlias
 
-Shape = Literal["constant", "linear", "cosine"]
+CurveShape = Literal["constant", "linear", "cosine"]
 #: Epochs, and shares of a rate, below which rates are the same.
-TOLERANCE = 1e-9
+RATE_TOLERANCE = 1e-9
 #: What rounding does to a curve where it comes near 0, as a share of its highest rate.
 _ROUNDING = 1e-12
 #: Points within an interval, or a piece, at which rates are looked at.
@@ -49,7 +49,7 @@ class RatePiece:
 
     start: float
     end: float
-    shape: Shape
+    shape: CurveShape
     first: float
     last: float
     phases: tuple[float, float] = _WHOLE
@@ -140,11 +140,11 @@ def cut(pieces: Sequence[RatePiece], start: float, end: float) -> Pieces:
     """The learning rates between two points in time, at those points in time; past the end the last rate stays."""
     if start >= end:
         return ()
-    found = [p.part(max(p.start, start), min(p.end, end)) for p in pieces if p.start < end and start < p.end]
+    parts = [p.part(max(p.start, start), min(p.end, end)) for p in pieces if p.start < end and start < p.end]
     reached = max(start, pieces[-1].end)
     if reached < end:
-        found.append(constant(reached, end, pieces[-1].rate(reached)))
-    return canonical(found)
+        parts.append(constant(reached, end, pieces[-1].rate(reached)))
+    return canonical(parts)
 
 
 def shifted(pieces: Iterable[RatePiece], by: float) -> Pieces:
@@ -171,10 +171,10 @@ def rest(pieces: Sequence[RatePiece], start: float, epochs: float) -> Pieces:
 
 def joined(*sequences: Sequence[RatePiece]) -> Pieces:
     """Learning rates of several trainings, one after the other."""
-    found: list[RatePiece] = []
+    appended: list[RatePiece] = []
     for pieces in sequences:
-        found.extend(shifted(pieces, found[-1].end if found else 0.0))
-    return canonical(found)
+        appended.extend(shifted(pieces, appended[-1].end if appended else 0.0))
+    return canonical(appended)
 
 
 def warmed_up(pieces: Sequence[RatePiece], epochs: float) -> Pieces:
@@ -193,7 +193,7 @@ def warmed_up(pieces: Sequence[RatePiece], epochs: float) -> Pieces:
     return canonical([*ramps, *cut(pieces, epochs, end)])
 
 
-def same_rates(a: Sequence[RatePiece], b: Sequence[RatePiece], tolerance: float = TOLERANCE) -> bool:
+def same_rates(a: Sequence[RatePiece], b: Sequence[RatePiece], tolerance: float = RATE_TOLERANCE) -> bool:
     """Whether two trainings have the same length, and the same learning rate at every time.
 
     Args:

@@ -18,9 +18,9 @@ from prunec.compiler.recovery.optimizer_kinds import (
 from prunec.compiler.recovery.schedules import WEIGHT_REWINDING, OriginalUnknownError, parse_schedule
 from prunec.passes.errors import UsageError, did_you_mean
 from prunec.passes.options import CATALOGUE, SEVERAL
+from prunec.runtime.devices import FloatPrecision
 
 Keep = Literal["best", "last"]
-Precision = Literal["fp32", "bf16", "fp16"]
 #: Kinds of schedules that have a learning rate of their own, which is one for SGD.
 _RATED_FOR_SGD = ("slr", "clr")
 
@@ -91,7 +91,7 @@ class Recover:
     clip_norm: float = 0.0
     ema: float = 0.0
     accumulate: int = 1
-    precision: Precision = "fp32"
+    precision: FloatPrecision = "fp32"
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = False
@@ -124,7 +124,7 @@ class Recover:
         for option, (holds, expected) in ranges.items():
             if not holds:
                 raise UsageError(f"recover: {option} must be {expected}, got {getattr(self, option)}.")
-        for option, known in (("keep", get_args(Keep)), ("precision", get_args(Precision))):
+        for option, known in (("keep", get_args(Keep)), ("precision", get_args(FloatPrecision))):
             value = getattr(self, option)
             if value not in known:
                 raise UsageError(f"recover: {option} = {value!r} is unknown.", hint=did_you_mean(value, known))

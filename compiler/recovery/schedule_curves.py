@@ -46,7 +46,7 @@ class Schedule(ABC):
         """The schedule from one of its epochs on.
 
         Args:
-            start: That epoch.
+            start: The epoch of this schedule at which the rest begins.
             text: The text of the rest.
             epochs: The length of the rest, where it is known.
         """
@@ -86,8 +86,8 @@ class StepSchedule(Schedule):
     def pieces(self, epochs: float, warmup: float = 0.0) -> Pieces:
         ends = [*(start for start, _ in self.stages[1:]), math.inf]
         stages = zip(self.stages, ends, strict=True) if epochs else ()
-        found = [constant(start, min(end, epochs), rate) for (start, rate), end in stages if start < epochs]
-        return warmed_up(found, warmup)
+        constants = [constant(start, min(end, epochs), rate) for (start, rate), end in stages if start < epochs]
+        return warmed_up(constants, warmup)
 
     def rest(self, start: float, text: str, epochs: float | None) -> "StepSchedule":
         later = [(epoch - start, rate) for epoch, rate in self.stages if epoch > start]

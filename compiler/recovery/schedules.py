@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from prunec.compiler.recovery.bounds import check_bounds
-from prunec.compiler.recovery.named_rows import SCRATCH, NamedRow, exact_epochs, named_row
+from prunec.compiler.recovery.named_rows import SCRATCH_SCHEDULE, NamedRow, exact_epochs, named_row
 from prunec.compiler.recovery.schedule_curves import CosineSchedule, OneCycle, ScaledRestart, Schedule, StepSchedule
 from prunec.passes.errors import UsageError, did_you_mean
 
@@ -176,7 +176,7 @@ def _one_cycle(written: ScheduleText) -> Schedule:
 
 
 #: Kind of schedule -> function that builds it. A new kind is a new entry.
-KINDS: dict[str, Callable[[ScheduleText], Schedule]] = {
+SCHEDULE_KINDS: dict[str, Callable[[ScheduleText], Schedule]] = {
     "step": _step,
     "cosine": _cosine,
     "constant": _constant,
@@ -209,7 +209,7 @@ def parse_schedule(text: str, *, epochs: float | None = None, original: Schedule
     | ``slr`` or ``slr:0.1,0.001,0.5,0.75`` | scaled restarting: highest and lowest rate, shares of the run at drops |
     | ``clr`` or ``clr:0.1`` | cyclic restarting in one cycle, with its highest rate |
 
-    Named rows are the rest of the schedule from scratch of the published table (`named_rows.SCRATCH`) where they end
+    Named rows are the rest of the published schedule from scratch (`named_rows.SCRATCH_SCHEDULE`) where they end
     with its 120 epochs and begin at its learning rate, as P15F105,1e-1 does, and ``halving`` otherwise. The epoch of
     the pruning may be a fraction or a quotient: P2.49F90,1e-1 or P30/12.06F90,1e-1.
 
@@ -233,11 +233,11 @@ def parse_schedule(text: str, *, epochs: float | None = None, original: Schedule
     if (row := named_row(text)) is not None:
         return _named(row, ScheduleText(text, row.rate, epochs, original))
     kind, colon, arguments = text.partition(":")
-    if kind not in KINDS:
-        raise UsageError(f"The schedule {text!r} is of an unknown kind.", hint=did_you_mean(kind, KINDS))
+    if kind not in SCHEDULE_KINDS:
+        raise UsageError(f"The schedule {text!r} is of an unknown kind.", hint=did_you_mean(kind, SCHEDULE_KINDS))
     if not arguments and (colon or kind not in _BARE):
         raise UsageError(f"The schedule {text!r} has no learning rate.", hint=f"For example {_EXAMPLES}.")
-    return KINDS[kind](ScheduleText(text, arguments, epochs, original))
+    return SCHEDULE_KINDS[kind](ScheduleText(text, arguments, epochs, original))
 
 
 def untrained() -> Schedule:
@@ -252,7 +252,7 @@ def _named(row: NamedRow, written: ScheduleText) -> Schedule:
         raise written.error(f"is of {row.epochs} epochs, and the run of {written.epochs:g}.")
     written.learning_rate(row.rate)
     if row.is_rest_of_scratch:
-        return SCRATCH.rest(float(row.pruned_at), written.text, row.epochs)
+        return SCRATCH_SCHEDULE.rest(float(row.pruned_at), written.text, row.epochs)
     return _halving(written._replace(epochs=row.epochs))
 
 

@@ -48,7 +48,7 @@ class ProbeGain:
     """The gain of a probe: a short continuation on a copy that restarts the learning rate and decays it to zero.
 
     Attributes:
-        epochs: Its length.
+        epochs: Length of the probe.
         learning_rate: Its first and highest learning rate.
         validation: Gain on the validation data; `Unknown` where it diverged.
         train: Gain on the sample of the training data, likewise.
@@ -71,7 +71,7 @@ class Signs:
         dense_validation: Accuracy of the dense network on the validation data.
         kept_validation: Accuracy of the network that was kept on them.
         missing: Accuracy of the dense network less that of the kept one on the validation data.
-        missing_train: The same on the sample of the training data.
+        missing_train: Accuracy that is missing likewise on the sample of the training data.
         probe_epochs: Length of the probe; 0 for none.
         probe_learning_rate: Its first and highest learning rate.
         probe_gain: Gain of the probe on the validation data.
@@ -79,11 +79,11 @@ class Signs:
         probe_distance: Sum of the probe's learning rates over that of the run up to the epoch that was kept.
         projected_gain: Gain on the validation data, by the learning curve, of a run of `learning_curve.LONGER` times
             the epochs whose further ones all went to the stage that ended most clearly too early.
-        projected_gain_train: The same of the accuracy in training, of a run that wasn't in stages.
+        projected_gain_train: Gain of the accuracy in training likewise, of a run that wasn't in stages.
         last_rate_share: Learning rate at the end over the highest one.
         scatter_points: Standard deviation of validation accuracy from epoch to epoch, about the learning curve.
         fallen_points: Validation accuracy of the best epoch less that of the best one in the last quarter of the run.
-        fallen_train_points: The same of the accuracy in training.
+        fallen_train_points: Accuracy in training that has fallen likewise.
     """
 
     limit_points: float

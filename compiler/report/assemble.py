@@ -116,8 +116,8 @@ def _data(data: Data | None) -> training_parts.DataPart | Unknown:
     )
 
 
-def _plausibility(found: Plausibility | Unknown) -> training_parts.PlausibilityPart | Unknown:
-    return found if isinstance(found, Unknown) else training_parts.PlausibilityPart.of(found)
+def _plausibility(plausibility: Plausibility | Unknown) -> training_parts.PlausibilityPart | Unknown:
+    return plausibility if isinstance(plausibility, Unknown) else training_parts.PlausibilityPart.of(plausibility)
 
 
 def _macs(dense: Program, compiled: Program) -> network_parts.MacsPart:

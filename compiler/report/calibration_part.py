@@ -6,14 +6,12 @@ from prunec.calibration.quantization.calibrate import WeightRounding
 from prunec.compiler.report.layer_choice_part import LayerChoicePart
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, Part, SortedDict
-from prunec.runtime.devices import ON_GRIDS
+from prunec.runtime.devices import ON_GRIDS, FloatPrecision, GridPrecision
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:  # imports torch, which reading reports does without
     from prunec.compiler.facts.pass_facts import Calibrated
     from prunec.passes.quantization.placement import LayerPrecision
-
-LayerType = Literal["int8", "int4", "fp8", "fp32", "fp16", "bf16"]
 
 
 class LayerPrecisionPart(Part):
@@ -21,7 +19,7 @@ class LayerPrecisionPart(Part):
 
     layer: str
     operator: str
-    precision: LayerType
+    precision: Literal[GridPrecision, FloatPrecision]
     reason: str
     macs: Count
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Part, SortedDict
 
-Verdict = Literal["passed", "failed", "unknown"]
+GateVerdict = Literal["passed", "failed", "unknown"]
 
 
 def _file_name(name: str) -> str:
@@ -56,7 +56,7 @@ class GatePart(Part):
     name: str
     limit: float
     value: Maybe[float]
-    verdict: Verdict
+    verdict: GateVerdict
     allow_unknown: bool = False
     label: str = ""
     unit: str = ""

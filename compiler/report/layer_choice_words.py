@@ -51,7 +51,7 @@ def _sensitivity_words(choice: LayerChoicePart) -> str:
 
 
 def order_words(choice: LayerChoicePart) -> str:
-    """In which order layers were taken."""
+    """The order in which layers were taken."""
     if choice.cost_source is None:
         return "layers kept in the order of error per MAC, for lack of a cost model"
     how = "measured" if choice.cost_source == "measured" else "predicted"
@@ -64,7 +64,7 @@ def error_words(layer: LayerSensitivityPart) -> str:
 
 
 def trial_rows(choice: LayerChoicePart) -> list[tuple[int, str, str]]:
-    """Number of layers kept, which they are, and what was lost, of every trial and the network that is left.
+    """Of every trial and the network that is left: the number of layers kept, their names, and what was lost.
 
     One less than the fewest that met the limit before are told by the layer that is missing.
     """

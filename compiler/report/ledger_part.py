@@ -66,11 +66,11 @@ def chain(ledger: Sequence[LedgerEntryPart], run: str = "") -> list[LedgerEntryP
     own = [entry for entry in ledger if entry.run == run]
     if not any(entry.stage == PRETRAINING for entry in own):
         own = [entry for entry in ledger if not entry.run and entry.stage == PRETRAINING] + own
-    found: list[LedgerEntryPart] = []
+    backwards: list[LedgerEntryPart] = []
     for entry in reversed([entry for entry in own if entry.weights_out is not None]):
-        if not found or entry.weights_out == found[-1].weights_in:
-            found.append(entry)
-    return found[::-1]
+        if not backwards or entry.weights_out == backwards[-1].weights_in:
+            backwards.append(entry)
+    return backwards[::-1]
 
 
 def trainings_before_removal(entries: Sequence[LedgerEntryPart]) -> list[LedgerEntryPart]:

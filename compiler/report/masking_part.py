@@ -1,9 +1,11 @@
 """The part of report.json on masks: what each masking asked for and reached, and what becomes faster by it."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from prunec.compiler.report.report_part import Count, Fraction, Part
 from prunec.passes.criteria.catalogue import criterion_text
+from prunec.passes.patterns.pattern import Speed
+from prunec.passes.patterns.rule import MaskAllocation
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:  # imports torch, which reading reports does without
@@ -22,12 +24,12 @@ class MaskingPart(Part):
 
     pattern: str
     criterion: str
-    allocation: Literal["layer", "global"]
+    allocation: MaskAllocation
     asked_share: Fraction
     masked_share: Fraction
     weights: Count
     masked: Count
-    speed: Literal["sparse tensor cores", "theoretical"]
+    speed: Speed
     why: str
 
     @classmethod

@@ -50,8 +50,8 @@ def source_parts(pipeline: Pipeline) -> tuple[SourcePart, ...]:
 
 def compression_groups(pipeline: Pipeline) -> tuple[str, ...]:
     """The groups of compression that prunec's own steps in a pipeline are of, in the order of `COMPRESSION_GROUPS`."""
-    found = {group for step in pipeline.steps for group in _groups(step.options)}
-    return tuple(group for group in COMPRESSION_GROUPS if group in found)
+    taken = {group for step in pipeline.steps for group in _groups(step.options)}
+    return tuple(group for group in COMPRESSION_GROUPS if group in taken)
 
 
 def _named(step: Step) -> list[Any]:

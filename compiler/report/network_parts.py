@@ -9,6 +9,7 @@ from prunec.compiler.report.cost_parts import AllocationPart, TimedPart
 from prunec.compiler.report.nulls import NOT_RECORDED, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part, SortedDict
 from prunec.passes.network_inputs import NetworkInput
+from prunec.runtime.devices import KernelBound
 
 
 class InputPart(Part):
@@ -183,7 +184,7 @@ class LayerPart(Part):
     gain: Maybe[float] = NOT_RECORDED
     predicted_dense_ms: Maybe[float] = NOT_RECORDED
     predicted_ms: Maybe[float] = NOT_RECORDED
-    predicted_bound: Maybe[Literal["compute", "memory"]] = NOT_RECORDED
+    predicted_bound: Maybe[KernelBound] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
     removed_with: Annotated[str | None, NullMeans("the layer is in the compiled network")] = None
 

@@ -1,7 +1,8 @@
 """Parts of report.json that tell of data, accuracy and training."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
+from prunec.compiler.recovery.recover_options import Keep
 from prunec.compiler.recovery.verdicts import Verdict
 from prunec.compiler.report.nulls import NOT_RECORDED, Figures, Maybe, NullMeans
 from prunec.compiler.report.report_part import Count, Fraction, LearningRates, Part
@@ -192,7 +193,7 @@ class RecoveryPart(Part):
     trainability_accuracy: Maybe[Fraction]
     trainability_epochs: Maybe[Count] = NOT_RECORDED
     diagnosis: Maybe[DiagnosisPart | str] = NOT_RECORDED
-    checkpoint: Literal["best", "last"]
+    checkpoint: Keep
     checkpoint_epoch: Count
     seconds: float
 

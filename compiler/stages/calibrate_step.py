@@ -151,7 +151,7 @@ def _judged_note(rounder: WeightRounder) -> str:
 
 
 def _unmet(choice: LayerChoice, rounding: str) -> str:
-    """That a limit isn't met, and why."""
+    """A sentence that says that a limit isn't met, and why."""
     limit, search, unit = choice.limit, choice.search, " points" * (choice.loss.margin is not None)
     lost = f"{choice.loss.value:.3g}{unit} are lost on {search.samples} held-back samples"
     why = "even with every layer in higher precision, since products of activations stay on grids"

@@ -44,23 +44,23 @@ class CalibrationImages:
                 hint=f"Give a multiple of {self.at_once}.",
             )
         least = self._program.batch_bounds[0] if self._program.batch_is_dynamic else self.at_once
-        left, found = self._samples, hashlib.sha256()
+        left, digest = self._samples, hashlib.sha256()
         for inputs, _ in stoppable(self._split.batches(self.at_once)):
             chosen = part_of(inputs, slice(left))
             if sample_count(chosen) < least:
                 break
-            self._hash(chosen, found)
+            self._hash(chosen, digest)
             left -= sample_count(chosen)
             yield chosen
             if not left:
                 break
-        self.count, self.sha256 = self._samples - left, found.hexdigest()
+        self.count, self.sha256 = self._samples - left, digest.hexdigest()
 
-    def _hash(self, inputs: BatchInputs, found: "hashlib._Hash") -> None:
+    def _hash(self, inputs: BatchInputs, digest: "hashlib._Hash") -> None:
         tensors = arranged(self._program.inputs, inputs)
         for sample in range(sample_count(inputs)):
             for tensor in tensors:
-                found.update(tensor[sample].contiguous().numpy().tobytes())
+                digest.update(tensor[sample].contiguous().numpy().tobytes())
 
 
 def _shuffled(split: Split, seed: int) -> Split:

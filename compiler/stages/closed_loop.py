@@ -43,7 +43,7 @@ class SizeChoice:
 
     @property
     def sizes(self) -> ChosenSizes:
-        """The sizes, with every group."""
+        """The chosen sizes of all groups."""
         branches = self.result.plan.removed_branches if self.result.plan is not None else ()
         widths = {group["name"]: group["kept"] for group in self.result.stats["groups"]}
         return ChosenSizes(widths, tuple(branch.name for branch in branches))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunec.calibration.quantization.calibrate import LossLimit
 from prunec.calibration.quantization.sensitivity import mean_over_samples, relative_squared_error
-from prunec.compiler.facts.layer_choice import Loss
+from prunec.compiler.facts.layer_choice import MeasuredLoss
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.recovery.scores import Estimate
 from prunec.passes.feeding import BatchInputs, feed, runner, sample_count
@@ -41,13 +41,13 @@ class Judge:
         self._reference, self.samples = reference, min(len(self._split), MOST_JUDGED)
         self._scores = self._scored(reference) if limit.measure == "max_drop_points" else None
 
-    def loss(self, program: Program) -> Loss:
+    def loss(self, program: Program) -> MeasuredLoss:
         """What a program loses."""
         if self._scores is None:
-            return Loss(self._output_error(program), None)
+            return MeasuredLoss(self._output_error(program), None)
         lost = Estimate.paired(self._scores, self._scored(program))
         # Rounded, so that 3 of 1000 are 0.3 points and not a hair more.
-        return Loss(round(lost.points, 9), lost.margin)
+        return MeasuredLoss(round(lost.points, 9), lost.margin)
 
     def _batches(self) -> Iterator[tuple[BatchInputs, Tensor]]:
         if self.samples == len(self._split):

@@ -12,7 +12,7 @@ from prunec.calibration.quantization.sensitivity import (
     worst_first,
 )
 from prunec.compiler.facts.choice_stages import SPLITS
-from prunec.compiler.facts.layer_choice import LayerChoice, LayerSearch, Loss, Trial
+from prunec.compiler.facts.layer_choice import LayerChoice, LayerSearch, MeasuredLoss, Trial
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
@@ -69,8 +69,8 @@ def _search(
     progress = given.request.settings.progress
     whole = finish(())
     source, costs = _costs(given, observed.program)
-    found = _sensitivities(given, observed, inputs, costs)
-    trials: dict[tuple[str, ...], Loss] = {}
+    measured = _sensitivities(given, observed, inputs, costs)
+    trials: dict[tuple[str, ...], MeasuredLoss] = {}
 
     def lost(kept: tuple[str, ...]) -> float:
         trials[kept] = judge.loss(observed.quantized(kept) if kept else whole)
@@ -78,12 +78,12 @@ def _search(
 
     assert options.limit is not None
     progress.stage(f"layers in higher precision for {options.limit.measure}={options.limit.most:g}")
-    chosen = fewest_kept(worst_first(found), lost, options.limit.most, progress.step)
+    chosen = fewest_kept(worst_first(measured), lost, options.limit.most, progress.step)
     search = LayerSearch(
         cost_source=source,
         images=sum(map(sample_count, inputs)),
         samples=judge.samples,
-        sensitivities=found,
+        sensitivities=measured,
         trials=tuple(Trial(kept, loss) for kept, loss in trials.items()),
         kept=chosen.kept,
     )

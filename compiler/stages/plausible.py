@@ -35,21 +35,21 @@ def check_plausible(request: Request, dense: StepFact) -> Plausibility | Unknown
         return NO_DATA
     request.settings.progress.stage("check that the data are plausible")
     _check_loss(request)
-    found = _found(request)
+    examined = _examined(request)
     findings = _stated(request, dense)
-    if not isinstance(found, Unknown):
-        findings = (*findings, *found.findings)
-        found = replace(found, findings=findings)
+    if not isinstance(examined, Unknown):
+        findings = (*findings, *examined.findings)
+        examined = replace(examined, findings=findings)
     if findings and not request.settings.allow_implausible:
         said = " ".join(f"{each[0].upper()}{each[1:]}." for each in findings)
         raise InputError(
             f"The data are implausible for this network. {said}",
             hint="Mend [data], or the checkpoint; --allow-implausible compiles nevertheless.",
         )
-    return Plausibility(0, found, findings) if isinstance(found, Unknown) and findings else found
+    return Plausibility(0, examined, findings) if isinstance(examined, Unknown) and findings else examined
 
 
-def _found(request: Request) -> Plausibility | Unknown:
+def _examined(request: Request) -> Plausibility | Unknown:
     pretraining, dense, data = request.settings.pretraining, request.dense, request.data
     assert data is not None
     if pretraining is not None and not pretraining.epochs:

@@ -16,7 +16,6 @@ from prunec.compiler.bundle.bundle_names import STORED_COSTS, STORED_LAYERS, STO
 from prunec.compiler.facts.layer_choice import LayerSearch
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepInput
-from prunec.compiler.machine.environment import find_gpus
 from prunec.compiler.machine.versions import installed_versions, tool_version
 from prunec.passes.boundary import file_bytes, reading
 from prunec.passes.costs.fitted import FittedCosts
@@ -26,7 +25,7 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.whole_file import write_whole
 from prunec.runtime.costs.cost_file import costs_json, read_costs
 from prunec.runtime.engines.catalogue import preferred_engine
-from prunec.runtime.processor import processor
+from prunec.runtime.engines.names import ENGINES
 
 #: A network of 1000 layers that are tried one by one has some 30 MB.
 _MAX_LAYERS_BYTES = 64 << 20
@@ -100,9 +99,9 @@ def read_layers(path: Path) -> LayerSearch:
 
 def hardware_and_engine(request: Request) -> tuple[str, str]:
     """What measurements of a request hold for on this machine: its processor or GPU, the engine with its version."""
-    target = request.target
-    kind = preferred_engine(target, request.settings.engine_options)
-    hardware = processor() if target.info.compute_capability is None else ", ".join(find_gpus()[:1])
+    kind = preferred_engine(request.target, request.settings.engine_options)
+    with ENGINES.blame(kind.name):
+        hardware = kind.hardware()
     return hardware, f"{kind.name} {installed_versions().get(kind.name)}"
 
 

@@ -34,11 +34,11 @@ class WeightRounder:
         self.learns_from_judged = False
 
     def __call__(self, kept: tuple[str, ...]) -> Program:
-        """The network on grids but for these layers."""
+        """Give the network on grids, without these layers."""
         return self._of(kept)[0]
 
     def errors(self, kept: tuple[str, ...]) -> Mapping[str, float]:
-        """Errors as `Calibrated` has them."""
+        """The errors of the outputs, as `Calibrated` holds them."""
         return self._of(kept)[1]
 
     @property

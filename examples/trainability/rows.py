@@ -7,8 +7,7 @@ at epoch x of the dense training and retrained for y epochs from learning rate r
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunec.compiler.recovery.named_rows import SCRATCH as PUBLISHED_SCRATCH
-from prunec.compiler.recovery.named_rows import pruning_epoch, with_speedup
+from prunec.compiler.recovery.named_rows import SCRATCH_SCHEDULE, pruning_epoch, with_speedup
 from prunec.compiler.recovery.schedules import Schedule, parse_schedule
 
 #: Epochs of the paper that one epoch here stands for.
@@ -60,7 +59,7 @@ def scaled(published: Schedule) -> tuple[int, str]:
 
 
 #: Training from scratch, which is the dense training too.
-EPOCHS, DENSE = scaled(PUBLISHED_SCRATCH)
+EPOCHS, DENSE = scaled(SCRATCH_SCHEDULE)
 
 
 def table_arms(speedups: Mapping[float, float]) -> list[Arm]:

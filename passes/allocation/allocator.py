@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunec.passes.allocation.budgets import MACS, Budget, budgets_of, latency, out_of_reach, quantities
-from prunec.passes.allocation.by_error import Needs, by_error, needs_of
+from prunec.passes.allocation.by_error import NeededUnits, by_error, needs_of
 from prunec.passes.allocation.comparability import check_compares
 from prunec.passes.allocation.fastest import fastest
 from prunec.passes.allocation.goals import Allocation, Goals
 from prunec.passes.allocation.greedy import greedy
-from prunec.passes.allocation.importance import Importance, Scores, scores_of
+from prunec.passes.allocation.importance import GroupScores, Importance, scores_of
 from prunec.passes.allocation.plateaus import widest_as_fast
 from prunec.passes.allocation.ranking import global_ranking
 from prunec.passes.allocation.scope import Scope
@@ -93,8 +93,8 @@ class Allocator:
     workload: Workload
     costs: CostModel | None
     criterion: Criterion
-    scores: Scores
-    needs: Needs
+    scores: GroupScores
+    needs: NeededUnits
 
     @classmethod
     def of(
@@ -111,8 +111,8 @@ class Allocator:
         evidence = evidence_for(criterion, program, evidence, options.seed or 0)
         scope = Scope.of(program, options)
         groups = dict(zip(scope.positions, scope.groups, strict=True))
-        scores: Scores = {}
-        needs: Needs = {}
+        scores: GroupScores = {}
+        needs: NeededUnits = {}
         if isinstance(criterion, ScoresUnits):
             scores = {position: scores_of(criterion, group, evidence) for position, group in groups.items()}
         if isinstance(criterion, SizesUnits):

@@ -70,8 +70,8 @@ class Budget:
 
     Attributes:
         goal: Name of the goal.
-        asked: Its value.
-        quantity: What is limited.
+        asked: Value that the goal asks for.
+        quantity: Quantity that the budget limits.
         dense: How much of it the network uses before it is pruned.
     """
 

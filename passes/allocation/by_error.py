@@ -15,7 +15,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.groups import Group
 
 #: The units that groups need for an error, by the position of the group.
-Needs = Mapping[int, Callable[[float], float]]
+NeededUnits = Mapping[int, Callable[[float], float]]
 #: Errors that are tried, from one that no group could keep to one that any group does.
 _LEAST_ERROR, _LARGEST_ERROR = 1e-9, 1e12
 _BISECTIONS = 80
@@ -37,7 +37,7 @@ def _needed(criterion: SizesUnits, group: Group, evidence: Evidence, error: floa
     return needed
 
 
-def by_error(space: Space, needs: Needs, reach: Widths) -> Widths:
+def by_error(space: Space, needs: NeededUnits, reach: Widths) -> Widths:
     """The widths of the least error that keeps all budgets, the same error in every group.
 
     Bisection finds it; widths are rounded as by a ratio, and no group loses all units. Then groups take single steps
@@ -60,7 +60,7 @@ def by_error(space: Space, needs: Needs, reach: Widths) -> Widths:
     return kept
 
 
-def _at(space: Space, needs: Needs, error: float) -> Widths:
+def _at(space: Space, needs: NeededUnits, error: float) -> Widths:
     """The rounded widths for an error."""
     kept = space.dense.copy()
     for position, needed in needs.items():

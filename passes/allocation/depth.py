@@ -141,14 +141,14 @@ class _Search:
     def _trials(self, state: Shallower) -> Iterator[Shallower]:
         """The states with one branch less, those first that lose the least for what they save of the budgets."""
         kept_whole = expand_roles(state.program.graph, (*self.options.ignore, *self.options.freeze))
-        before, found = self._loss(self.worth.kept(state.program)), []
+        before, trials = self._loss(self.worth.kept(state.program)), []
         for branch in removable_branches(state.program, kept_whole):
             if branch.removed.zeroed or not self.options.for_module:
                 left, removed = removal(state.program, [branch.name])
                 if (saved := self._saved(state.program, left)) > 0:
                     lost = self._loss(self.worth.kept(left)) - before
-                    found.append((lost / saved, left, removed))
-        for _, left, removed in sorted(found, key=lambda each: each[0])[:_TRIED]:
+                    trials.append((lost / saved, left, removed))
+        for _, left, removed in sorted(trials, key=lambda each: each[0])[:_TRIED]:
             try:
                 allocator = Allocator.of(left, self.options, state.allocator.costs)
             except UnsupportedModelError:

@@ -26,7 +26,7 @@ _NAMED = 4
 #: Share of a group's importance that counts as kept where its best units have none.
 _LEAST_KEPT = 1e-9
 #: The scores of each unit of groups, by the position of the group; float64 (count,).
-Scores = Mapping[int, NDArray[Any]]
+GroupScores = Mapping[int, NDArray[Any]]
 
 
 def scores_of(criterion: ScoresUnits, group: Group, evidence: Evidence) -> NDArray[Any]:
@@ -91,7 +91,7 @@ class Importance:
     ranked: Mapping[int, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, criterion: Criterion, groups: Sequence[Group], scores: Scores, workload: Workload) -> "Importance":
+    def of(cls, criterion: Criterion, groups: Sequence[Group], scores: GroupScores, workload: Workload) -> "Importance":
         """The importance by these scores.
 
         Raises:
@@ -168,11 +168,11 @@ def layer_counts(groups: Sequence[Group], workload: Workload) -> NDArray[np.int6
     return np.array([max(sum(name not in grouped for name in each), 1) for each in names], dtype=np.int64)
 
 
-def _each_normalised(scores: Scores) -> dict[int, NDArray[np.float64]]:
+def _each_normalised(scores: GroupScores) -> dict[int, NDArray[np.float64]]:
     return {position: normalised(values) for position, values in scores.items()}
 
 
-def _from_the_least(scores: Scores) -> dict[int, NDArray[np.float64]]:
+def _from_the_least(scores: GroupScores) -> dict[int, NDArray[np.float64]]:
     """Scores in one unit, from the least of all where some are negative."""
     least = min((float(values.min(initial=0.0)) for values in scores.values()), default=0.0)
     return {position: values - least for position, values in scores.items()}

@@ -13,8 +13,8 @@ _NOISE = 1e-9
 
 def widest_as_fast(space: Space, time: Quantity, kept: Widths) -> Widths:
     """Widen every group as far as the time doesn't grow and all budgets hold."""
-    while found := _widest_as_fast(space, time, kept, space.chosen):
-        for position in found:  # what one takes of a budget another can't
+    while wider := _widest_as_fast(space, time, kept, space.chosen):
+        for position in wider:  # what one takes of a budget another can't
             kept = _widest_as_fast(space, time, kept, [position]).get(position, kept)
     return kept
 

@@ -195,15 +195,15 @@ class _Writer:
 
     def _first_user(self, node: Node) -> int:
         """The first layer that uses a tensor or what is computed from it; 0 where none does."""
-        found, open_, seen = set[int](), list(node.users), set(node.users)
+        owners, open_, seen = set[int](), list(node.users), set(node.users)
         while open_:
             user = open_.pop()
             owner = self._owners.get(user.name, 0)
-            found.add(owner)
+            owners.add(owner)
             further = [] if owner else [each for each in user.users if each not in seen]
             seen.update(further)
             open_ += further
-        return min(found - {0}, default=0)
+        return min(owners - {0}, default=0)
 
     def _attention(self, owner: int, node: Node) -> None:
         """Queries meet keys, and the weights of that meet values."""

@@ -99,7 +99,7 @@ class FittedCosts:
         return own
 
     def network_ms(self, work: Work) -> NDArray[np.float64]:
-        """`CostModel.network_ms`."""
+        """Milliseconds of the whole network (`CostModel.network_ms`)."""
         beside, factor = self.network
         return np.asarray(beside + factor * self.layer_ms(work).sum(axis=-1))
 

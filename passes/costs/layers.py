@@ -15,7 +15,7 @@ class DenseLayer:
     """An operation of the dense network; counts are of one sample, as in `Work`.
 
     Attributes:
-        name: Its name.
+        name: Name of the layer.
         operator: ATen operator of the layer; empty before the first layer.
         kernel: Sizes of the weight behind its filters and inputs.
         in_channels: Channels that it reads.
@@ -52,9 +52,9 @@ def check_dense(measured: Sequence[DenseLayer], work: Work) -> None:
     Raises:
         InputError: A layer is missing on either side, or differs.
     """
-    found = layers_of(work)
-    _check(measured, found, lambda _, got, expected: got == expected)
-    if gone := {each.name for each in measured} - {each.name for each in found}:
+    layers = layers_of(work)
+    _check(measured, layers, lambda _, got, expected: got == expected)
+    if gone := {each.name for each in measured} - {each.name for each in layers}:
         raise _another(f"the network has no layer {min(gone)!r}, which was measured")
 
 
@@ -67,9 +67,9 @@ def check_pruned(measured: Sequence[DenseLayer], work: Work) -> None:
     _check(measured, layers_of(work), lambda name, got, expected: got <= expected if name in SIZES else got == expected)
 
 
-def _check(measured: Sequence[DenseLayer], found: Sequence[DenseLayer], fits: Callable[[str, Any, Any], bool]) -> None:
+def _check(measured: Sequence[DenseLayer], layers: Sequence[DenseLayer], fits: Callable[[str, Any, Any], bool]) -> None:
     by_name = {each.name: each for each in measured}
-    for layer in found:
+    for layer in layers:
         if layer.name not in by_name:
             raise _another(f"it knows nothing of the layer {layer.name!r}")
         for each in fields(DenseLayer):

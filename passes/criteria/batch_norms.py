@@ -12,11 +12,11 @@ def scales_of(group: Group, evidence: Evidence, criterion: str) -> list[int]:
     Raises:
         UsageError: There is none, so that the criterion of this name can't score the group.
     """
-    found = [p for p, member in enumerate(group.members) if member.parameter in evidence.batch_norm_scales]
-    if not found:
+    positions = [p for p, member in enumerate(group.members) if member.parameter in evidence.batch_norm_scales]
+    if not positions:
         raise UsageError(
             f"The criterion {criterion} looks at batch norms, and the filters of {', '.join(group.layers)} have none.",
             hint="Name these layers under ignore, or take a criterion that looks at the layers themselves, as l1 or "
             "taylor.",
         )
-    return different(group, found, evidence.tensors)
+    return different(group, positions, evidence.tensors)

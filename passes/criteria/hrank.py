@@ -56,7 +56,7 @@ class MapRanks:
         return total, count + len(seen.value)
 
     def result(self, state: "_Ranks | None") -> "Tensor | None":
-        """The mean."""
+        """The mean rank of each filter's maps, (filters,)."""
         return None if state is None else state[0] / state[1]
 
 
@@ -95,7 +95,7 @@ class HRank:
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The ranks."""
+        """The ranks of feature maps."""
         return (MapRanks(self.images),)
 
     def score(self, group: "Group", evidence: "Evidence") -> "NDArray[np.float64]":

@@ -44,7 +44,7 @@ class Provable:
     It is unlabelled. The paper looks at a small held-out set; the cost by image is that of `InputSensitivity`.
 
     Attributes:
-        variant: Which units stay.
+        variant: Rule by which units are chosen: see above.
         images: The most images that are looked at, of the samples that the step looks at.
         delta: Probability with which the bound may fail.
     """
@@ -141,17 +141,17 @@ class Provable:
 
     def _readers(self, group: "Group", evidence: "Evidence") -> "dict[int, Sensitivities]":
         """What was measured of the layers that read a group, by the position of the member that they read it by."""
-        found = {
+        readers = {
             position: evidence.measured[key]
             for position, member in enumerate(group.members)
             if member.dim == 1
             and position not in group.producers
             and (key := (InputSensitivity(self.images), member.parameter)) in evidence.measured
         }
-        if not found:
+        if not readers:
             raise UsageError(
                 f"provable is not defined for the group {group.name}: no convolution without groups and no linear "
                 "layer reads its units, and sensitivity is that of such a layer's inputs.",
                 hint="Leave such layers out with ignore, heads of attention by attention=none, or use another one.",
             )
-        return found
+        return readers

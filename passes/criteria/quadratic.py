@@ -62,9 +62,9 @@ def least_change(model: LossModel, count: int) -> Gone:
     most back to none; of both, units are exchanged in pairs as long as that lowers the loss, the best pair first, and
     as often as there are units at most. Without cross terms it is the best of all.
     """
-    found = [_exchanged(model, start) for start in (_removed(model, count), _left_out(model, count))]
-    from_whole, from_none = (model.change(gone) for gone in found)
-    return found[int(from_none < from_whole - _noise(model))]
+    minima = [_exchanged(model, start) for start in (_removed(model, count), _left_out(model, count))]
+    from_whole, from_none = (model.change(gone) for gone in minima)
+    return minima[int(from_none < from_whole - _noise(model))]
 
 
 def _removed(model: LossModel, count: int) -> Gone:

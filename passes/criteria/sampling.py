@@ -22,8 +22,8 @@ def expected_units(share: Floats, draws: float, *, keeps_certain: bool = False) 
 
     With ``keeps_certain`` a unit that is drawn once or more in expectation counts as found.
     """
-    found = -np.expm1(draws * np.log1p(-np.minimum(share, 1 - 1e-15)))
-    return float(np.where(draws * share >= 1, 1.0, found).sum() if keeps_certain else found.sum())
+    drawn = -np.expm1(draws * np.log1p(-np.minimum(share, 1 - 1e-15)))
+    return float(np.where(draws * share >= 1, 1.0, drawn).sum() if keeps_certain else drawn.sum())
 
 
 def certain_units(share: Floats, count: int) -> NDArray[np.bool_]:

@@ -64,8 +64,8 @@ class InputSensitivity:
         for rows in stoppable(torch.split(seen.value, max(1, _INPUTS // seen.value.shape[1]))):
             for positive in (rows.clamp(min=0), rows.clamp(max=0).neg()):
                 if positive.any():  # behind a ReLU none is negative
-                    found = [_largest_shares(positive, part) for part in signs]
-                    largest = largest.maximum(torch.maximum(*found).double().cpu())
+                    shares = [_largest_shares(positive, part) for part in signs]
+                    largest = largest.maximum(torch.maximum(*shares).double().cpu())
         looked_at = len(seen.value) + (0 if state is None else state.looked_at)
         return Sensitivities(largest, looked_at, filters)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     _Sum = tuple[Tensor, int]
 
 #: The quantity that is averaged: values, their magnitudes, their squares, or whether they are zero.
-Moment = Literal["mean", "absolute", "square", "zeros"]
-_MOMENTS: "Mapping[Moment, Callable[[Tensor], Tensor]]" = {
+MomentKind = Literal["mean", "absolute", "square", "zeros"]
+_MOMENTS: "Mapping[MomentKind, Callable[[Tensor], Tensor]]" = {
     "mean": lambda x: x,
     "absolute": lambda x: x.abs(),
     "square": lambda x: x.square(),
@@ -43,7 +43,7 @@ class Moments:
 
     @property
     def raw(self) -> "Tensor":
-        """Sum of x x^T."""
+        """The sum of x x^T over all rows x."""
         return self.centred + self.count * self.mean.outer(self.mean)
 
 
@@ -64,7 +64,7 @@ class InputMoments:
         return start, state[1] + len(rows), state[2].add_(total), state[3].add_(squares)
 
     def result(self, state: "_InputSums") -> Moments:
-        """The moments."""
+        """The moments of all rows."""
         start, count, total, squares = state
         return Moments(count, start.double() + total / count, squares - total.outer(total) / count)
 
@@ -79,11 +79,11 @@ class _Mean(ABC):
         per: Whether gradients are those of each batch's loss, or of each sample's own loss.
     """
 
-    moment: Moment
+    moment: MomentKind
     per: Per
 
     def __post_init__(self) -> None:
-        for option, value, known in (("moment", self.moment, get_args(Moment)), ("per", self.per, get_args(Per))):
+        for option, value, known in (("moment", self.moment, get_args(MomentKind)), ("per", self.per, get_args(Per))):
             if value not in known:
                 raise UsageError(f"{type(self).__name__}: {option} is {value!r}.", hint=did_you_mean(str(value), known))
 
@@ -93,7 +93,7 @@ class _Mean(ABC):
         return (total, count) if state is None else (state[0].add_(total), state[1] + count)
 
     def result(self, state: "_Sum") -> "Tensor":
-        """The mean."""
+        """The mean over all that was seen."""
         return state[0] / state[1]
 
     @abstractmethod
@@ -105,7 +105,7 @@ class _Mean(ABC):
 class _MeanGradient(_Mean):
     """A mean of gradients of each batch's loss, or of each sample's own loss, by `per`."""
 
-    moment: Moment = "square"
+    moment: MomentKind = "square"
     per: Per = "batch"
 
     def _sum(self, value: "Tensor") -> "_Sum":
@@ -152,7 +152,7 @@ class BatchNormGate(_MeanGradient):
 class _MeanActivation(_Mean):
     """A mean over samples and places of the channels of values (N, C, ...)."""
 
-    moment: Moment = "mean"
+    moment: MomentKind = "mean"
     per: Per = field(default="batch", init=False)
 
     def _sum(self, value: "Tensor") -> "_Sum":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunec.passes.groups import Group, Member
 
 #: Where the first-order change is taken: at one factor for each unit, or at each weight.
-Form = Literal["gate", "weights"]
+TaylorForm = Literal["gate", "weights"]
 _PAPER = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019"
 
 
@@ -44,7 +44,7 @@ class Taylor:
         form: "gate" or "weights".
     """
 
-    form: Form = "gate"
+    form: TaylorForm = "gate"
 
     name: ClassVar[str] = "taylor"
     paper: ClassVar[str] = _PAPER
@@ -57,8 +57,8 @@ class Taylor:
     places: ClassVar[Mapping[str, str]] = {"form": METHOD}
 
     def __post_init__(self) -> None:
-        if self.form not in get_args(Form):
-            raise UsageError(f"taylor: form is {self.form!r}.", hint=did_you_mean(str(self.form), get_args(Form)))
+        if self.form not in get_args(TaylorForm):
+            raise UsageError(f"taylor: form is {self.form!r}.", hint=did_you_mean(str(self.form), get_args(TaylorForm)))
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

@@ -46,11 +46,11 @@ def unit_sums(
 
 def different(group: Group, positions: Sequence[int], tensors: Mapping[str, Tensor]) -> list[int]:
     """Those of some members of a group that are different dimensions of different tensors."""
-    found: dict[tuple[int, int], int] = {}
+    by_tensor: dict[tuple[int, int], int] = {}
     for position in positions:
         member = group.members[position]
-        found.setdefault((id(tensors[member.parameter]), member.dim), position)
-    return list(found.values())
+        by_tensor.setdefault((id(tensors[member.parameter]), member.dim), position)
+    return list(by_tensor.values())
 
 
 def mean_norms(group: Group, tensors: Mapping[str, Tensor], norms: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:

@@ -28,9 +28,9 @@ def quantized_untrained(program: Program, form: Form, kept: Sequence[str] = (), 
 
 
 def _ranges(program: Program, placement: Placement) -> dict[str, Range]:
-    nodes, found = {node.name: node for node in program.graph.nodes}, dict[str, Range]()
+    nodes, ranges = {node.name: node for node in program.graph.nodes}, dict[str, Range]()
     for site in placement.sites:
         bounds = clip_bounds(nodes[site.source])
         own = _ANY if bounds is None or bounds[0] < 0 else _NOT_NEGATIVE
-        found[site.family] = found.get(site.family, own) | own
-    return found
+        ranges[site.family] = ranges.get(site.family, own) | own
+    return ranges

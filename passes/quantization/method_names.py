@@ -2,5 +2,5 @@
 
 from typing import Literal, get_args
 
-Method = Literal["min-max", "percentile", "entropy", "mse"]
-METHODS: tuple[Method, ...] = get_args(Method)
+MethodName = Literal["min-max", "percentile", "entropy", "mse"]
+RANGE_METHODS: tuple[MethodName, ...] = get_args(MethodName)

@@ -154,10 +154,10 @@ class _Placing:
 
     def sites(self) -> tuple[Site, ...]:
         """The sites in the order of execution."""
-        found = sorted(self._reads.items(), key=lambda each: self._order[each[0]])
+        reads = sorted(self._reads.items(), key=lambda each: self._order[each[0]])
         return tuple(
             Site(source.name, tuple(reader.name for reader in self._sorted(readers)), self._root(source).name)
-            for source, readers in found
+            for source, readers in reads
         )
 
     def _sorted(self, nodes: set[Node]) -> list[Node]:
@@ -165,26 +165,26 @@ class _Placing:
 
     def _layer(self, call: Node, layer: Layer, reason: str) -> None:
         """A layer reads input and weight on grids, unless there is a reason to keep it or it has no such kernel."""
-        found = None
+        operands = None
         if reason:
             self._kept.add(call)
         else:
-            found = _operands(call, self.graph)
-            reason = "" if found else "no 8-bit kernel"
-        if found and not (found[0] in self._activations and _is_float(found[0])):
-            found, reason = None, "its input is no activation"
-        if found and found[1] in self._activations:
-            found, reason = None, "its weight is computed of the input"
-        if found and not self._weights_alone and self._overwriting.hinders(found[0], call):
-            found, reason = None, "its input is written to in place"
-        if found and self._weights_alone:
-            reason = self._put_in_blocks(call, found[1], found[2])
-            found = None if reason else found
-        elif found:
-            activation, weight, axis = found
+            operands = _operands(call, self.graph)
+            reason = "" if operands else "no 8-bit kernel"
+        if operands and not (operands[0] in self._activations and _is_float(operands[0])):
+            operands, reason = None, "its input is no activation"
+        if operands and operands[1] in self._activations:
+            operands, reason = None, "its weight is computed of the input"
+        if operands and not self._weights_alone and self._overwriting.hinders(operands[0], call):
+            operands, reason = None, "its input is written to in place"
+        if operands and self._weights_alone:
+            reason = self._put_in_blocks(call, operands[1], operands[2])
+            operands = None if reason else operands
+        elif operands:
+            activation, weight, axis = operands
             self._read_all(call, [activation])
             self.weights.append(WeightSite(call.name, weight.name, axis))
-        self.layers.append(LayerPrecision(layer.name, layer.operator, bool(found), reason, layer.macs))
+        self.layers.append(LayerPrecision(layer.name, layer.operator, bool(operands), reason, layer.macs))
 
     def _put_in_blocks(self, call: Node, weight: Node, axis: int | None) -> str:
         """Put the weight of a linear layer in blocks along what each output sums over; why not, else empty."""
@@ -254,10 +254,10 @@ class _Placing:
 
     def _moved(self, node: Node) -> list[Node]:
         """A value and all that moves make of it."""
-        found = [node]
-        for here in found:
-            found += [user for user in here.users if operator_name(user.target) in _MOVES]
-        return found
+        moved = [node]
+        for here in moved:
+            moved += [user for user in here.users if operator_name(user.target) in _MOVES]
+        return moved
 
     def _comes_from_layer(self, node: Node) -> bool:
         """Whether a value is that of a layer or a sum, but for activations and moves."""
@@ -304,11 +304,11 @@ def _masked_calls(program: Program) -> set[Node]:
 
 def from_inputs(graph: Graph) -> set[Node]:
     """The values that depend on the network's inputs."""
-    found: set[Node] = set()
+    dependent: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
+        if node.op == "placeholder" or not dependent.isdisjoint(node.all_input_nodes):
+            dependent.add(node)
+    return dependent
 
 
 def _is_float(node: Node) -> bool:

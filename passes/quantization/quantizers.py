@@ -204,8 +204,8 @@ def _value(program: Program, source: Node) -> Tensor:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
-    found: Tensor = value(next(node for node in program.graph.nodes if node.name == source.name))
-    return found.detach()
+    computed: Tensor = value(next(node for node in program.graph.nodes if node.name == source.name))
+    return computed.detach()
 
 
 def fold_clips(graph: Graph, tensors: Mapping[str, Tensor]) -> None:
@@ -248,13 +248,13 @@ def clip_bounds(node: Node, tensors: Mapping[str, Tensor] | None = None) -> tupl
 
 def quantizers(graph: Graph) -> Iterator[Quantizer]:
     """The quantizers of a graph, in the order of execution."""
-    yield from (found for found in map(quantizer_of, calls(graph, *ROUNDING)) if found is not None)
+    yield from (quantizer for quantizer in map(quantizer_of, calls(graph, *ROUNDING)) if quantizer is not None)
 
 
 def input_grids(graph: Graph) -> dict[str, Grid]:
     """The grids that a network's inputs are put on, by the name of the input's node."""
-    found = (quantizer for quantizer in quantizers(graph) if quantizer.source.op == "placeholder")
-    return {quantizer.source.name: quantizer.grid for quantizer in found if quantizer.grid is not None}
+    of_inputs = (quantizer for quantizer in quantizers(graph) if quantizer.source.op == "placeholder")
+    return {quantizer.source.name: quantizer.grid for quantizer in of_inputs if quantizer.grid is not None}
 
 
 def is_quantized(graph: Graph) -> bool:
@@ -267,8 +267,8 @@ def precision_on_grids(call: Node) -> str | None:
 
     In INT4 it is the weights alone.
     """
-    found = [quantizer.precision for quantizer in map(quantizer_of, call.all_input_nodes) if quantizer is not None]
-    return found[0] if len(found) > 1 or "int4" in found else None
+    precisions = [quantizer.precision for quantizer in map(quantizer_of, call.all_input_nodes) if quantizer is not None]
+    return precisions[0] if len(precisions) > 1 or "int4" in precisions else None
 
 
 def quantizer_of(node: Node) -> Quantizer | None:

@@ -52,17 +52,17 @@ def kernel_owners(optimized: onnx.GraphProto, owners: Mapping[str, int]) -> dict
         owners: Operation of each value and node of the exported model (`value_owners`).
     """
     nodes = optimized.node
-    found = [None if node.op_type in (_TO_BLOCKED, _FROM_BLOCKED) else _known(node, owners) for node in nodes]
+    assigned = [None if node.op_type in (_TO_BLOCKED, _FROM_BLOCKED) else _known(node, owners) for node in nodes]
     readers: dict[str, int] = {}
     for position in reversed(range(len(nodes))):
         node = nodes[position]
-        if found[position] is None and node.op_type != _TO_BLOCKED:
-            found[position] = min((readers[name] for name in node.output if name in readers), default=None)
-        if (owner := found[position]) is not None:
+        if assigned[position] is None and node.op_type != _TO_BLOCKED:
+            assigned[position] = min((readers[name] for name in node.output if name in readers), default=None)
+        if (owner := assigned[position]) is not None:
             readers |= {name: min(owner, readers.get(name, owner)) for name in node.input}
     written: dict[str, int] = {}
     resolved: dict[str, int] = {}
-    for node, owner in zip(nodes, found, strict=True):
+    for node, owner in zip(nodes, assigned, strict=True):
         before = max((written[name] for name in node.input if name in written), default=0)
         resolved[node.name] = before if owner is None else owner
         written |= dict.fromkeys(node.output, resolved[node.name])

@@ -61,7 +61,7 @@ class LayerTimes:
     Attributes:
         layers: By operation, without what profiling adds, float64 (variants, operations); 0 where an operation has no
             kernels of its own.
-        networks: Of the whole, float64 (variants,).
+        networks: Milliseconds of whole networks, float64 (variants,).
     """
 
     layers: NDArray[np.float64]

@@ -62,10 +62,8 @@ class Measurement:
 
 
 def not_run_here(kind: EngineKind, target: Target) -> Unknown:
-    """Why an engine that this machine can't run was neither compared nor measured."""
-    if target.info.compute_capability is not None:
-        return Unknown(f"needs the device ({target.info.title}), which isn't here.")
-    return Unknown(f"{kind.title} can't run engines for {target.info.title} on this machine.")
+    """The comparison and the measurements of an engine that this machine can't run."""
+    return Unknown(kind.why_not_run(target))
 
 
 def compare_with_torch(kind: EngineKind, engine: EngineInfo, program: Program, seed: int = 0) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.unknown import Unknown
-from prunec.runtime.engines.options import FLAGS, EngineOptions
+from prunec.runtime.engines.options import OPTION_FLAGS, EngineOptions
 from prunec.runtime.engines.protocol import NO_WORD, EngineInfo, EngineKind
 from prunec.runtime.engines.tensorrt_build import build_plan, parse_model
 from prunec.runtime.engines.tensorrt_run import TensorRTSession, gpu_name
@@ -34,7 +34,7 @@ class NvidiaEngine(EngineKind):
     """An engine of one of NVIDIA's two libraries; the kind's name is the library's."""
 
     file_name: ClassVar[str]
-    takes: ClassVar[frozenset[str]] = frozenset(FLAGS)
+    takes: ClassVar[frozenset[str]] = frozenset(OPTION_FLAGS)
     #: Stand-in for the builder's word on sparse kernels where its log has none.
     silence: ClassVar[Unknown] = NO_WORD
 
@@ -105,6 +105,9 @@ class NvidiaEngine(EngineKind):
         """The engine, which is loaded onto the GPU when the session is entered."""
         return TensorRTSession(engine.path, self.name, engine.built_by)
 
+    def hardware(self) -> str:
+        return gpu_name() or ""
+
     def gpu_state(self) -> "GpuState | Unknown":
         from prunec.runtime import gpu_state
 
@@ -112,6 +115,9 @@ class NvidiaEngine(EngineKind):
             return gpu_state.gpu_state()
         except MissingDependencyError as error:
             return Unknown(str(error).replace("\n", " "))
+
+    def why_not_run(self, target: Target) -> str:
+        return f"needs the device ({target.info.title}), which isn't here."
 
     def why_not_timed(self, target: Target) -> str:
         return "needs the target device: kernels are chosen and timed there."

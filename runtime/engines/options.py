@@ -8,7 +8,7 @@ from prunec.passes.size_range import SizeRange
 from prunec.runtime.engines.shapes import DEFAULT_RANGES
 
 #: Field of `EngineOptions` -> flag of the command line, of those that not every engine has a use for.
-FLAGS = {"ranges": "--dims", "also_for": "--also-for", "timing_cache": "--timing-cache"}
+OPTION_FLAGS = {"ranges": "--dims", "also_for": "--also-for", "timing_cache": "--timing-cache"}
 
 
 @dataclass(frozen=True)

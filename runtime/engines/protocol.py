@@ -17,8 +17,9 @@ from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.size_range import SizeRange
 from prunec.passes.unknown import Unknown
 from prunec.runtime.devices import Device
-from prunec.runtime.engines.options import FLAGS, EngineOptions
+from prunec.runtime.engines.options import OPTION_FLAGS, EngineOptions
 from prunec.runtime.engines.sparsity_log import BuilderSparsity
+from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 
 if TYPE_CHECKING:
@@ -143,10 +144,11 @@ class EngineKind(ABC):
         Raises:
             UsageError: An option doesn't fit the target.
         """
-        if useless := [flag for name, flag in FLAGS.items() if getattr(options, name) and name not in self.takes]:
+        given = (name for name in OPTION_FLAGS if getattr(options, name))
+        if useless := [OPTION_FLAGS[name] for name in given if name not in self.takes]:
             raise UsageError(
                 f"Target {target}: {self.title} takes no {', '.join(useless)}.",
-                hint=f"{', '.join(FLAGS.values())} are for engines of NVIDIA devices.",
+                hint=f"{', '.join(OPTION_FLAGS.values())} are for engines of NVIDIA devices.",
             )
 
     def unavailable(self, target: Target, options: EngineOptions) -> MissingDependencyError | None:
@@ -177,6 +179,10 @@ class EngineKind(ABC):
             UsageError: The options don't fit the model.
         """
 
+    def hardware(self) -> str:
+        """The processor or GPU of this machine that measurements of its engines hold for; empty where there is none."""
+        return processor()
+
     def on_this_machine(self, target: Target, engine: EngineInfo) -> EngineInfo:
         """A built engine, with what only the process that asked for it knows of this machine."""
         return engine
@@ -205,6 +211,10 @@ class EngineKind(ABC):
     def outside_support(self, target: Target) -> str:
         """A sentence where a target lies outside the vendor's support matrix; empty where it doesn't."""
         return ""
+
+    def why_not_run(self, target: Target) -> str:
+        """Why this machine can't run an engine for a target, as a sentence of the report."""
+        return f"{self.title} can't run engines for {target.info.title} on this machine."
 
     def why_not_timed(self, target: Target) -> str:
         """Why the layers of an engine that wasn't run have no times, as a sentence of the report."""

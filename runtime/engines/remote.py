@@ -79,11 +79,11 @@ class RemoteSession:
     def node_times_ms(
         self, inputs: "Sequence[NDArray[Any]]", nodes: Sequence[str], runs: int
     ) -> Mapping[str, float] | Unknown:
-        """`Session.node_times_ms`."""
+        """Milliseconds by node (`Session.node_times_ms`)."""
         return self._call("timed the layers of", served.node_times_ms, self._number, inputs, nodes, runs)
 
     def sparse_kernels(self, nodes: Sequence[str]) -> Mapping[str, bool]:
-        """`Session.sparse_kernels`."""
+        """Whether sparse kernels run the nodes (`Session.sparse_kernels`)."""
         return self._call("described", served.sparse_kernels, self._number, nodes)
 
     def _call(self, verb: str, function: Callable[..., Result], *args: Any) -> Result:

@@ -29,19 +29,19 @@ _open: dict[int, tuple[EngineKind, Session]] = {}
 
 
 def build(kind: str, target: Target, onnx_path: Path, folder: Path, options: EngineOptions) -> Any:
-    """`EngineKind.build` of the kind of a name."""
+    """Build an engine by the kind of this name (`EngineKind.build`)."""
     with ENGINES.blame(kind):
         return load_engine(kind).build(target, onnx_path, folder, options)
 
 
 def parse(kind: str, onnx_path: Path, options: EngineOptions) -> str | Unknown:
-    """`EngineKind.parse` of the kind of a name."""
+    """Have the kind of this name read a model (`EngineKind.parse`)."""
     with ENGINES.blame(kind):
         return load_engine(kind).parse(onnx_path, options)
 
 
 def open_session(kind: str, engine: EngineInfo, threads: int) -> int:
-    """Load an engine by the kind of a name; the number of its session."""
+    """Load an engine by the kind of this name, and give the number of its session."""
     with ENGINES.blame(kind):
         loaded = load_engine(kind)
         session = loaded.open(engine, threads).__enter__()
@@ -67,14 +67,14 @@ def close_session(number: int) -> None:
 
 
 def run(number: int, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """One inference of a session."""
+    """Run one inference of a session."""
     kind, session = _open[number]
     with ENGINES.blame(kind.name):
         return session(*inputs)
 
 
 def sizes(number: int) -> tuple[list[str], list[tuple[int | str, ...]]]:
-    """Names and sizes of the inputs of a session of ONNX Runtime; a dynamic size is its name."""
+    """Names and sizes of the inputs of a session of ONNX Runtime; in place of a dynamic size stands its name."""
     session: Any = _open[number][1]
     return session.input_names, session.input_shapes
 
@@ -94,14 +94,14 @@ def compare(dense: int, compiled: int, inputs: Sequence[NDArray[Any]], runs: int
 def node_times_ms(
     number: int, inputs: Sequence[NDArray[Any]], nodes: Sequence[str], runs: int
 ) -> Mapping[str, float] | Unknown:
-    """`Session.node_times_ms` of a session."""
+    """Milliseconds by node of a session (`Session.node_times_ms`)."""
     kind, session = _open[number]
     with ENGINES.blame(kind.name):
         return _checked_times(kind, session.node_times_ms(inputs, nodes, runs))
 
 
 def sparse_kernels(number: int, nodes: Sequence[str]) -> Mapping[str, bool]:
-    """`Session.sparse_kernels` of a session."""
+    """Whether sparse kernels run the nodes of a session (`Session.sparse_kernels`)."""
     kind, session = _open[number]
     with ENGINES.blame(kind.name):
         return session.sparse_kernels(nodes)

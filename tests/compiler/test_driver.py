@@ -2,6 +2,7 @@
 
 import gc
 import json
+import tomllib
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -197,11 +198,16 @@ def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path:
 
 
 def test_without_data_there_is_no_accuracy_and_the_report_says_why(program: Program, tmp_path: Path) -> None:
-    report = compile_model(program, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=FAST)
+    given, settings = program.clone().train(), replace(FAST, seed=7)
+    report = compile_model(given, "cpu", "prune-filters{ratio=0.5}", None, tmp_path / "b", settings=settings)
     assert report.passed
     assert isinstance(report.accuracy.dense, Unknown)
     assert report.reasons["accuracy"]
     assert isinstance(report.recovery, Unknown)
+    recipe = tomllib.loads((tmp_path / "b" / "recipe.toml").read_text())["recipe"]
+    assert recipe == {"seed": 7, "pipeline": report.pipeline}
+    assert given.training, "the program that was given stays as it was"
+    assert fingerprint(given.tensors()) == fingerprint(program.tensors())
 
 
 @pytest.mark.parametrize("epochs", [None, 3])

@@ -14,7 +14,6 @@ from prunec.compiler.drawing.forecast_page import render_forecast
 from prunec.compiler.facts.forecast import (
     CostFacts,
     CurvePoint,
-    Figures,
     Forecast,
     GroupForecast,
     LayerForecast,
@@ -22,6 +21,7 @@ from prunec.compiler.facts.forecast import (
     LimitKind,
     MeasuredTimes,
     TwoFourGain,
+    UsedFigures,
 )
 from prunec.compiler.report import forecast_words
 from prunec.passes.allocation.allocator import Allocator
@@ -54,9 +54,9 @@ def sample(**changes: Any) -> Forecast:
         allocation="greedy",
         cost_model=CostFacts("roofline", False, KEY, {}),
         why_no_times="",
-        dense=Figures(1_000_000, 50_000, 1.0),
-        pruned=Figures(400_000, 20_000, 0.5),
-        least=Figures(10_000, 1_000, 0.2),
+        dense=UsedFigures(1_000_000, 50_000, 1.0),
+        pruned=UsedFigures(400_000, 20_000, 0.5),
+        least=UsedFigures(10_000, 1_000, 0.2),
         predicted_speedup=2.0,
         importance_kept=0.8125,
         measured=None,

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from prunec.compiler.pipeline.own_steps import OWN_STEPS, TAIL, step_kind
 from prunec.compiler.pipeline.pipeline import Pipeline, Repeat, Step, make_step, parse_pipeline
-from prunec.compiler.pipeline.recipe import from_recipe
+from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import MissingDependencyError, UsageError
 from prunec.passes.notation import parse_items, print_item
@@ -69,6 +70,8 @@ def test_text_form_round_trips(pipeline: Pipeline) -> None:
     parsed = parse_pipeline(str(pipeline))
     assert parsed == pipeline
     assert str(parsed) == str(pipeline)
+    recipe = tomllib.loads(recipe_text(pipeline, 7))["recipe"]
+    assert recipe == {"seed": 7, "pipeline": str(pipeline)}
 
 
 JSON = st.recursive(

@@ -12,7 +12,7 @@ from torch import nn
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.bundle.bundle_reader import read_bundle
-from prunec.compiler.commands.build_bundle import Source, build_bundle
+from prunec.compiler.commands.build_bundle import DenseCheckpoint, build_bundle
 from prunec.compiler.commands.profile_latency import combinations_of, profile_path
 from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.drawing.report_page import sparse_kernel_words
@@ -121,7 +121,7 @@ def test_build_finishes_a_bundle_on_the_device(
     assert isinstance(without.engine, Unknown)
     assert all(isinstance(layer.dense_ms, Unknown) for layer in without.layers)
     trt = pretend_device(monkeypatch, lines=[FOUND[10].format("node_conv2d_1", n=1), CHOSE[10].format("", n=0)])
-    source = Source(folder / "model.pt", None, ModelOptions(trust=True))
+    source = DenseCheckpoint(folder / "model.pt", None, ModelOptions(trust=True))
     report = build_bundle(tmp_path / "b", source=source, timing_cache=tmp_path / "timings", progress=Silent())
     assert report.passed
     assert trt.built[0].config.profiles == [{"input": ((1, 1, 8, 8), (2, 1, 8, 8), (4, 1, 8, 8))}]
@@ -172,7 +172,9 @@ def test_another_source_is_refused_and_the_bundle_intact(
     pretend_device(monkeypatch)
     with pytest.raises(InputError, match="the bundle's source"):
         build_bundle(
-            tmp_path / "b", source=Source(folder / "other.pt", None, ModelOptions(trust=True)), progress=Silent()
+            tmp_path / "b",
+            source=DenseCheckpoint(folder / "other.pt", None, ModelOptions(trust=True)),
+            progress=Silent(),
         )
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
 

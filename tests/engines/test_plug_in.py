@@ -21,6 +21,7 @@ from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import random_inputs
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_sparsity import check_sparsity
+from prunec.runtime.processor import processor
 from prunec.runtime.target import Target, known_devices
 from tests.plugins.install import installed
 from tests.runtime.nets import small
@@ -66,6 +67,8 @@ def test_it_builds_compares_and_times_by_itself(target: str, asked: str, model: 
 def test_what_it_does_not_tell_has_a_reason(model: Path, tmp_path: Path) -> None:
     target, kind = Target.parse("referencecpu"), ReferenceEngine()
     engine = kind.build(target, model, tmp_path, EngineOptions())
+    assert kind.hardware() == processor()
+    assert kind.why_not_run(target).endswith(f"can't run engines for {target.info.title} on this machine.")
     unmeasured = layer_facts(kind, target, engine, None, ["node"])
     assert unmeasured.dense_ms == Unknown("the engine was not run.")
     assert unmeasured.gain == unmeasured.chosen_by_builder == Unknown("the target is dense.")

@@ -52,14 +52,24 @@ def program(name: str) -> Program:
     return Sparsify().run(dense).program.eval()
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The float32 file of each network, written once."""
+
+    @cache
+    def written(name: str) -> Path:
+        path = tmp_path_factory.mktemp(name) / "model.onnx"
+        export_onnx(program(name), path)
+        return path
+
+    return written
+
+
 @pytest.mark.parametrize(("name", "device", "precision"), CASES)
-def test_engine(name: str, device: str, precision: str, tmp_path: Path) -> None:
-    export_onnx(program(name), tmp_path / "model.onnx")
-    typed = tmp_path / f"model.{precision}.onnx"
-    if precision == "fp32":
-        typed = tmp_path / "model.onnx"
-    else:
-        {"fp16": to_fp16, "bf16": to_bf16}[precision](tmp_path / "model.onnx", typed)
+def test_engine(exported: Callable[[str], Path], name: str, device: str, precision: str, tmp_path: Path) -> None:
+    typed = exported(name) if precision == "fp32" else tmp_path / f"model.{precision}.onnx"
+    if precision != "fp32":
+        {"fp16": to_fp16, "bf16": to_bf16}[precision](exported(name), typed)
     valid = {layer.layer for layer in check_sparsity(typed) if layer.valid}
     assert valid == {layer.layer for layer in eligibility(program(name)) if layer.eligible}
     pattern = "dense" if precision == "fp32" else "2:4"

@@ -21,7 +21,7 @@ from prunec.compiler.bundle.bundle_names import MODEL_ONNX, PLAN
 from prunec.compiler.bundle.bundle_reader import bundle_problems, read_bundle
 from prunec.compiler.bundle.bundle_writer import BundleWriter
 from prunec.compiler.cli.main import run
-from prunec.compiler.facts.layer_choice import LayerSearch, Loss, Trial
+from prunec.compiler.facts.layer_choice import LayerSearch, MeasuredLoss, Trial
 from prunec.compiler.pipeline.pipeline import parse_pipeline
 from prunec.compiler.project.checkpoint import load_checkpoint
 from prunec.compiler.project.config import load_config
@@ -312,7 +312,7 @@ def _costs() -> bytes:
 
 def _layer_choices() -> list[bytes]:
     rows = tuple(LayerSensitivity(name, 0.5, 100.0) for name in "ab")
-    trials = tuple(Trial(kept, Loss(1.5, margin)) for kept in ((), ("a",)) for margin in (0.5, None))
+    trials = tuple(Trial(kept, MeasuredLoss(1.5, margin)) for kept in ((), ("a",)) for margin in (0.5, None))
     searches = [LayerSearch(source, 64, 100, rows, trials, ("a",)) for source in (None, "measured")]
     return [json.dumps(asdict(search)).encode() for search in searches]
 

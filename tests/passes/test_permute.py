@@ -15,7 +15,7 @@ from prunec.passes.base import PassResult
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import InputError, UsageError
 from prunec.passes.oracle import TOLERANCE, check_oracle, relative_error
-from prunec.passes.permutation_kernels import SPLITS, worths_of_splits
+from prunec.passes.permutation_kernels import STRIPE_SPLITS, worths_of_splits
 from prunec.passes.permutation_search import Order, efficacy, retained_magnitude, search
 from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
@@ -43,8 +43,8 @@ def test_worths_of_all_splits() -> None:
     x = np.abs(matrix(0, 37, 8).T).astype(np.float32)
     worths = np.empty(35, dtype=np.float32)
     worths_of_splits(np.ascontiguousarray(x), np.arange(8), worths)
-    assert len({tuple(split) for split in SPLITS.tolist()}) == 35
-    assert worths == pytest.approx([retained_magnitude(x[split].T) for split in SPLITS], rel=1e-5)
+    assert len({tuple(split) for split in STRIPE_SPLITS.tolist()}) == 35
+    assert worths == pytest.approx([retained_magnitude(x[split].T) for split in STRIPE_SPLITS], rel=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -70,7 +70,7 @@ def test_no_pair_of_stripes_can_be_split_better() -> None:
         for j in range(i):
             eight = np.r_[4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
             before = retained_magnitude(ordered[:, eight])
-            best = max(retained_magnitude(ordered[:, eight[split]]) for split in SPLITS)
+            best = max(retained_magnitude(ordered[:, eight[split]]) for split in STRIPE_SPLITS)
             assert best <= before * (1 + 1e-5)
 
 

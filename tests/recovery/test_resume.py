@@ -157,12 +157,7 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.long
-def test_kill_9_at_a_random_step_loses_nothing(data: Data, tmp_path: Path) -> None:
-    killed(3, tmp_path)
-
-
-@pytest.mark.long
-def test_kill_9_ten_times(data: Data, tmp_path: Path) -> None:
+def test_kill_9_at_ten_random_steps_loses_nothing(data: Data, tmp_path: Path) -> None:
     killed(10, tmp_path)
 
 

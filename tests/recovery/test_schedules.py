@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.pipeline import parse_pipeline
 from prunec.compiler.recovery import parse_schedule
-from prunec.compiler.recovery.named_rows import SCRATCH, pruning_epoch, with_speedup
+from prunec.compiler.recovery.named_rows import SCRATCH_SCHEDULE, pruning_epoch, with_speedup
 from prunec.compiler.recovery.rate_pieces import rest, same_rates
 from prunec.compiler.recovery.schedules import OriginalUnknownError, Schedule
 from prunec.compiler.stages.request_checks import check_recoveries
@@ -281,9 +281,9 @@ def test_rows_at_the_highest_level_see_the_rates_from_scratch(text: str) -> None
     start = pruning_epoch(text)
     assert start is not None
     row = parse_schedule(text)
-    assert row == parse_schedule(f"rest({start:g}):{SCRATCH}", epochs=120 - int(start))
+    assert row == parse_schedule(f"rest({start:g}):{SCRATCH_SCHEDULE}", epochs=120 - int(start))
     assert [row.learning_rate(e) for e in range(120 - int(start))] == [
-        SCRATCH.learning_rate(start + e) for e in range(120 - int(start))
+        SCRATCH_SCHEDULE.learning_rate(start + e) for e in range(120 - int(start))
     ]
 
 

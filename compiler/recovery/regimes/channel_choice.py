@@ -9,7 +9,7 @@ from torch import Tensor
 from prunec.compiler.recovery.regimes.input_channels import UnitReader
 
 #: Weights by name -> the loss of the network with them in place of its own, a scalar with a gradient.
-Loss = Callable[[Mapping[str, Tensor]], Tensor]
+ChannelLoss = Callable[[Mapping[str, Tensor]], Tensor]
 #: Gradients of one process -> their means over all processes.
 Averaged = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 _HALVINGS = 10
@@ -30,7 +30,7 @@ class ChannelChoice:
     """
 
     readers: tuple[UnitReader, ...]
-    loss: Loss
+    loss: ChannelLoss
     averaged: Averaged
     weights: dict[str, Tensor]
     order: list[int] = field(default_factory=list)

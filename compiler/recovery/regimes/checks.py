@@ -32,14 +32,14 @@ def scores_by_weights(hook: TrainingHook, criterion: str | Criterion) -> ScoresU
     Raises:
         UsageError: There is no such criterion, or it is of another kind.
     """
-    found = unit_criterion(criterion, hook.name)
-    if not isinstance(found, ScoresUnits) or needs_beyond_weights(found):
+    chosen = unit_criterion(criterion, hook.name)
+    if not isinstance(chosen, ScoresUnits) or needs_beyond_weights(chosen):
         raise UsageError(
-            f"{hook.name}: the criterion {found.name} doesn't score units by their weights alone, and within a "
+            f"{hook.name}: the criterion {chosen.name} doesn't score units by their weights alone, and within a "
             "training nothing else is known.",
             hint="For example l2, l1 or fpgm.",
         )
-    return found
+    return chosen
 
 
 def check_filters_ahead(hook: TrainingHook, pruning: PruneFilters | None, *, ranked: bool = False) -> None:

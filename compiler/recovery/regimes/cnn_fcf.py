@@ -34,7 +34,7 @@ class CnnFcf(TrainingHook):
         alpha: Share of the multipliers in the factors' gradient; the loss has the rest.
         rho: Strength of the penalty at first.
         rho_growth: Factor of rho in each iteration.
-        rho_most: Its largest value.
+        rho_most: Largest value of rho.
         rate: Learning rate of the factors where that of the training is highest.
     """
 

@@ -116,10 +116,10 @@ def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> lis
         UsageError: None has; ``hook`` is named in the message.
     """
     calls = calls_by_weight(program.graph)
-    found = [(group.name, _site(group, calls, program)) for group in groups]
-    sites = [site for _, site in found if isinstance(site, CompactorSite)]
+    candidates = [(group.name, _site(group, calls, program)) for group in groups]
+    sites = [site for _, site in candidates if isinstance(site, CompactorSite)]
     if not sites:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in found[:_NAMED])
+        reasons = "; ".join(f"{name} {reason}" for name, reason in candidates[:_NAMED])
         raise UsageError(
             f"recover: the training hook {hook} puts a matrix behind the one layer that makes the filters of a group, "
             f"and no group has a place for it: {reasons}.",

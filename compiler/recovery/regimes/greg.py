@@ -81,7 +81,7 @@ class Greg2(TrainingHook):
         total: Sum over all steps of learning rate times the penalty of a pruned filter.
         pick: Share of the training's steps before filters are chosen.
         stabilise: Share of the training's steps at the full penalty.
-        ratio_limit: As of `Greg1`.
+        ratio_limit: The same bound as in `Greg1`.
     """
 
     total: float = 60.0

@@ -61,11 +61,11 @@ def readers_of(program: Program, groups: Sequence[Group], hook: str) -> list[tup
 
 def _readers(program: Program, group: Group, calls: Mapping[str, list[Node]]) -> tuple[UnitReader, ...]:
     parameters = program.parameters()
-    found = []
+    readers = []
     for position, member in enumerate(group.members):
         if position not in group.producers and member.parameter in parameters and member.parameter in calls:
             slices = torch.from_numpy(group.slices[position]).to(parameters[member.parameter].device)
             outputs = tuple(call.name for call in calls[member.parameter])
             if parameters[member.parameter].ndim > 1:
-                found.append(UnitReader(member.parameter, member.dim, slices, outputs))
-    return tuple(found)
+                readers.append(UnitReader(member.parameter, member.dim, slices, outputs))
+    return tuple(readers)

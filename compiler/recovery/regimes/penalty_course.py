@@ -67,7 +67,7 @@ class PenaltyCourse:
 
         Args:
             learning_rates: The learning rate of each of at least 3 steps.
-            total: The sum.
+            total: Sum over the steps of learning rate times penalty.
             stabilise: Share of the steps at the full penalty.
             pick: Share of the steps before filters are chosen; 0 where they are chosen first.
         """

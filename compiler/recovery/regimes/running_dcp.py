@@ -87,7 +87,7 @@ class RunningDcp(RunningHook):
                 stages.append(_Stage(groups, reading))
                 break
             outputs = [output for each in reading for reader in each for output in reader.outputs]
-            pivot: Node = max((order[output] for output in outputs), key=lambda found: found[0])[1]
+            pivot: Node = max((order[output] for output in outputs), key=lambda placed: placed[0])[1]
             axis = 1 if WEIGHTED[operator_name(pivot.target)].spatial_dims else -1
             head = PivotHead(pivot.meta["sample_shapes"][axis], classes, axis).to(device)
             stages.append(_Stage(groups, reading, pivot.name, head))

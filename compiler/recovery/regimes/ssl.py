@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prunec.compiler.recovery.running_hook import RunningHook, TrainingContext
     from prunec.passes.prune_filters import PruneFilters
 
-Structure = Literal["filter", "channel", "shape", "depth"]
+SslStructure = Literal["filter", "channel", "shape", "depth"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ssl(TrainingHook):
             zero.
     """
 
-    structure: Structure = "filter"
+    structure: SslStructure = "filter"
     penalty: float = 3e-3
     near_zero: float = 1e-3
 
@@ -55,9 +55,9 @@ class Ssl(TrainingHook):
     }  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.structure not in get_args(Structure):
+        if self.structure not in get_args(SslStructure):
             raise UsageError(
-                f"ssl: structure is {self.structure!r}.", hint=did_you_mean(self.structure, get_args(Structure))
+                f"ssl: structure is {self.structure!r}.", hint=did_you_mean(self.structure, get_args(SslStructure))
             )
         check_positive(self, "penalty", "near_zero")
 

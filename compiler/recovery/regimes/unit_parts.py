@@ -55,8 +55,8 @@ class UnitParts:
     Attributes:
         group: The group.
         filters: Weights of the filters that go with a unit.
-        others: What else belongs to a unit: biases, and scales and shifts of the norms behind the filters.
-        scales: Those of the others that are scales of batch norms.
+        others: Other weights of a unit: biases, and scales and shifts of the norms behind the filters.
+        scales: Scales of batch norms among the others.
         readers: Weights of other layers that read what a unit gives.
     """
 
@@ -77,14 +77,14 @@ class UnitParts:
         parameters = program.parameters()
         weights = {id(parameters[name]) for name in _weights(program) & parameters.keys()}
         scales = {id(parameters[name]) for name in batch_norm_tensors(program.graph, "weight") & parameters.keys()}
-        found: dict[tuple[int, int], UnitSlices] = {}
+        by_place: dict[tuple[int, int], UnitSlices] = {}
         for member, rows in zip(group.members, group.slices, strict=True):
             parameter = parameters.get(member.parameter)
             if parameter is not None:
                 place = torch.tensor(rows, device=parameter.device)
-                found.setdefault((id(parameter), member.dim), UnitSlices(parameter, member, place))
-        filters = [s for s in found.values() if (s.member.parameter, s.member.dim) in group.filters]
-        rest = [s for s in found.values() if s not in filters]
+                by_place.setdefault((id(parameter), member.dim), UnitSlices(parameter, member, place))
+        filters = [s for s in by_place.values() if (s.member.parameter, s.member.dim) in group.filters]
+        rest = [s for s in by_place.values() if s not in filters]
         others = tuple(s for s in rest if id(s.parameter) not in weights)
         return cls(
             group,

@@ -20,7 +20,7 @@ from prunec.passes.feeding import BatchInputs, bound, flat_inputs
 from prunec.passes.program import Program
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
 from prunec.passes.quantization.grids import Form
-from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 from prunec.passes.quantization.placement import Placement, place
 from prunec.passes.quantization.quantizers import quantize
 
@@ -214,8 +214,8 @@ def test_only_what_the_placement_names_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("form", [form for form in get_args(Form) if form != "int4"])  # of weights alone
-@pytest.mark.parametrize("method", METHODS)
-def test_a_network_on_the_grids_of_its_ranges_computes_nearly_the_same(method: Method, form: Form) -> None:
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_a_network_on_the_grids_of_its_ranges_computes_nearly_the_same(method: MethodName, form: Form) -> None:
     program, placement = residual()
     ranges = ranges_of(placement, observe(program, placement, [images(200)]), RangeMethod(method), form)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from prunec.calibration.quantization.range_methods import RangeMethod, fallbacks
 from prunec.calibration.quantization.rounding_error import squared_error as errors_by_histogram
 from prunec.passes import capture
 from prunec.passes.quantization.grids import Form, Range, grid_of
-from prunec.passes.quantization.method_names import METHODS, Method
+from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 from prunec.passes.quantization.placement import Placement, Site, place
 from prunec.passes.quantization.quantizers import quantize
 
@@ -182,9 +182,9 @@ def test_a_share_that_is_no_percentile_is_refused(percentile: float) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RANGE_METHODS)
 @pytest.mark.parametrize("value", [0.0, 3.0, -0.25, 1e-30, 1e30])
-def test_a_constant_is_held_by_a_grid_of_its_own(value: float, method: Method, form: Form) -> None:
+def test_a_constant_is_held_by_a_grid_of_its_own(value: float, method: MethodName, form: Form) -> None:
     grid = grid_of(range_by(RangeMethod(method), torch.full((7,), value), form), form)
     assert grid.scale > 0
     step = min(grid.scale, abs(value) / 100) if abs(value) != 1e-30 else grid.scale
@@ -193,9 +193,9 @@ def test_a_constant_is_held_by_a_grid_of_its_own(value: float, method: Method, f
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RANGE_METHODS)
 @given(arrays(np.float32, st.integers(1, 50), elements=st.floats(allow_nan=False, allow_infinity=False, width=32)))
-def test_every_finite_tensor_has_a_range(method: Method, form: Form, x: np.ndarray) -> None:
+def test_every_finite_tensor_has_a_range(method: MethodName, form: Form, x: np.ndarray) -> None:
     values = range_by(RangeMethod(method), torch.from_numpy(x), form)
     assert min(x.min(), 0) <= values.low <= values.high <= max(x.max(), 0) or values == Range(x.min(), x.max())
     assert values.low < values.high or x.min() == x.max()
@@ -203,8 +203,8 @@ def test_every_finite_tensor_has_a_range(method: Method, form: Form, x: np.ndarr
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "min-max"])
-def test_a_few_values_far_out_of_a_grid_of_integers(method: Method, form: Form) -> None:
+@pytest.mark.parametrize("method", [method for method in RANGE_METHODS if method != "min-max"])
+def test_a_few_values_far_out_of_a_grid_of_integers(method: MethodName, form: Form) -> None:
     """Bins without values between those with many."""
     x = torch.randint(-3, 4, (10_000,), generator=torch.Generator().manual_seed(0)).float()
     values = range_by(RangeMethod(method), torch.cat([x, torch.tensor([50.0])]), form)
@@ -216,8 +216,8 @@ def placed(*sites: tuple[str, str]) -> Placement:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("method", METHODS)
-def test_a_family_has_the_range_of_all_its_values(method: Method, form: Form) -> None:
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_a_family_has_the_range_of_all_its_values(method: MethodName, form: Form) -> None:
     a, b, c = normal(1), 3 * normal(2, 1000).relu(), normal(3)
     histograms = {name: Histogram.of(x) for name, x in (("a", a), ("b", b), ("c", c))}
     placement = placed(("a", "cat"), ("b", "cat"), ("c", "c"))
@@ -238,7 +238,7 @@ def test_families_without_a_range_of_their_own_are_told(form: Form) -> None:
     assert set(found) == {"zeros", "same", "none"} | ({"tiny"} if form != "affine" else set())
     assert (found["zeros"], found["same"], found["none"]) == ("the constant 0", "the constant -2.5", "no values")
     assert form == "affine" or "float16" in found["tiny"]
-    for method in METHODS:
+    for method in RANGE_METHODS:
         for values in ranges_of(placement, histograms, RangeMethod(method), form).values():
             assert grid_of(values, form).scale > 0
 
