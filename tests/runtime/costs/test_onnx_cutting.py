@@ -130,24 +130,16 @@ def check_cut(program: Program, folder: Path, variants: int, seed: int = 0) -> C
 @pytest.mark.parametrize("redrawn", [True, False])
 def test_a_cut_variant_is_the_exported_one(redrawn: bool, tmp_path: Path) -> None:
     """Biases that weren't drawn anew are zeros, of which the exporter stores those of one size once."""
-    found = check_cut(program_of(small(redrawn=redrawn)), tmp_path, 1)
+    program = program_of(small(redrawn=redrawn))
+    found = check_cut(program, tmp_path, 1)
     assert isinstance(found, CuttableOnnx), found
     assert found.attributes  # the depthwise layer's number of groups
-
-
-def test_names_of_weights_stay(tmp_path: Path) -> None:
-    """By them kernels are attributed to layers."""
-    program = program_of(small())
-    coupling = analyse(program)
-    (removed,) = removals(coupling, 1)
-    whole = exported(program, tmp_path, "w.onnx")
-    found = cuttable(whole, exported(without(program, coupling, removed), tmp_path, "p.onnx"), coupling, removed)
-    assert isinstance(found, CuttableOnnx), found
-    cut = found.without(removed)
+    whole = found.without(np.zeros(len(found.coupling.roots), dtype=bool))
+    assert essence(whole) == essence(found.model)
+    cut = found.without(removals(found.coupling, 1)[0])
     assert {layer.weight for layer in program.layers()} <= {tensor.name for tensor in cut.graph.initializer}
-    assert [list(node.output) for node in cut.graph.node] == [list(node.output) for node in whole.graph.node]
-    nothing = np.zeros_like(removed)
-    assert essence(found.without(nothing)) == essence(whole)
+    names = [[list(node.output) for node in model.graph.node] for model in (cut, whole)]
+    assert names[0] == names[1]  # by names kernels are attributed to layers
 
 
 @pytest.mark.long
@@ -200,7 +192,7 @@ def _another_value(model: ModelProto) -> None:
 
 def _another_attribute(model: ModelProto) -> None:
     node = next(each for each in model.graph.node if each.op_type == "Gemm")
-    node.attribute[0].CopyFrom(onnx.helper.make_attribute(node.attribute[0].name, 7))
+    next(each for each in node.attribute if each.name == "transB").i = 7
 
 
 @pytest.mark.parametrize(
@@ -210,7 +202,7 @@ def _another_attribute(model: ModelProto) -> None:
         (_one_node_less, "exported to other nodes."),
         (_another_input, "reads other values"),
         (_another_value, "0.weight is no slice of itself"),
-        (_another_attribute, "differs in the pruned network|is the size of no axis"),
+        (_another_attribute, "transB is the size of no axis"),
     ],
 )
 def test_what_is_not_explained_is_not_cut(
@@ -223,7 +215,7 @@ def test_what_is_not_explained_is_not_cut(
     change(changed)
     found = cuttable(whole, changed, coupling, removed)
     assert isinstance(found, Unknown)
-    assert any(each in found.reason for each in words.split("|")), found.reason
+    assert words in found.reason
 
 
 def test_a_variant_that_keeps_a_group_tells_too_little(pair: tuple[ModelProto, ModelProto, Coupling, Removed]) -> None:
