@@ -97,10 +97,13 @@ class _Comparison:
         if whole.shape == pruned.shape:
             is_equal = whole.tobytes() == pruned.tobytes()
             return None if is_equal else self._sizes(name, whole, pruned, near)
-        for axes_of in (lambda dim: self._named(name, dim, whole.ndim), lambda _: near, lambda _: self._axes):
+        named: list[Sequence[Atoms]] = [self._named(name, dim, whole.ndim) for dim in range(whole.ndim)]
+        choices_of: tuple[list[Sequence[Atoms]], ...] = (named, [near] * whole.ndim, [self._axes] * whole.ndim)
+        sizes = list(zip(whole.shape, pruned.shape, strict=True))
+        for axes_of in choices_of:
             choices = [
-                [atoms for atoms in axes_of(dim) if self._sizes_of(atoms) == sizes] if sizes[0] != sizes[1] else [None]
-                for dim, sizes in enumerate(zip(whole.shape, pruned.shape, strict=True))
+                [None] if of_dim[0] == of_dim[1] else [atoms for atoms in every if self._sizes_of(atoms) == of_dim]
+                for every, of_dim in zip(axes_of, sizes, strict=True)
             ]
             readings = map(Slices, itertools.islice(itertools.product(*choices), _MOST_READINGS))
             fitting = [each for each in readings if each.of(whole, self._kept).tobytes() == pruned.tobytes()]
@@ -110,7 +113,7 @@ class _Comparison:
                 return fitting[0]
         raise _UnexplainedError(f"{name} is no slice of itself in the pruned network.")
 
-    def _named(self, name: str, dim: int, dims: int) -> list[Atoms]:
+    def _named(self, name: str, dim: int, dims: int) -> Sequence[Atoms]:
         """The axes of the program's tensor of a name, which the exporter may have transposed."""
         found = (self._coupling.slots.get((name, each)) for each in (dim, dims - 1 - dim))
         return [atoms for atoms in found if atoms is not None]
@@ -191,4 +194,5 @@ def _frame(model: ModelProto) -> bytes:
     frame.CopyFrom(model)
     for field in ("node", "initializer", "value_info"):
         frame.graph.ClearField(field)
-    return frame.SerializeToString(deterministic=True)
+    content: bytes = frame.SerializeToString(deterministic=True)
+    return content

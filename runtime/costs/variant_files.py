@@ -48,8 +48,9 @@ class VariantFiles:
             pruned = without(self._program, self._coupling, removed) if number else self._program
             export_onnx(as_timed(pruned, self._target), path)
         if number == 1 and not (self._target.sparse or self._target.on_grids):
-            files = (onnx.load(self._folder / str(each) / _NAME, load_external_data=False) for each in range(2))
-            self._cuttable = cuttable(*files, self._coupling, removed)
+            whole = onnx.load(self._folder / "0" / _NAME, load_external_data=False)
+            pruned = onnx.load(path, load_external_data=False)
+            self._cuttable = cuttable(whole, pruned, self._coupling, removed)
             if isinstance(self._cuttable, Unknown):
                 progress(f"each variant is exported: {self._cuttable.reason}")
         return self._typed(path)
