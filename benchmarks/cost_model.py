@@ -3,13 +3,14 @@
     python -m benchmarks.cost_model [ResNet-18 ...]
 
 Each network of `benchmarks.latency_target` has its variants measured as `measure_costs` does (ONNX Runtime, batch 1,
-one thread), in turns with others, of another seed: laws are fitted to the former, their layers and wholes held against
-the latter. All are timed in one session, since a machine's speed drifts from one to the next. Aligned variants, whose
-widths are multiples of what engines compute in blocks, and mixed ones stand apart. ResNet-50 is measured once more on
-its own, for the seconds.
+one thread, as many as there is time for), in turns with others, of another seed: laws are fitted to the former, their
+layers and wholes held against the latter. All are timed in one session, since a machine's speed drifts from one to the
+next. Aligned variants, whose widths are multiples of what engines compute in blocks, and mixed ones stand apart. The
+seconds are those of one more measurement on its own.
 """
 
 import argparse
+import itertools
 import os
 import time
 from typing import NoReturn
@@ -25,12 +26,12 @@ from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.runtime.costs.fitting import MeasuredVariants, errors_on, fit_costs
 from prunec.runtime.costs.measuring import measure_costs, measure_variants
-from prunec.runtime.costs.variants import are_mixed, variant_widths
+from prunec.runtime.costs.variants import VariantBudget, are_mixed, variant_widths
 from prunec.runtime.target import Target
 
 _CPU = Target.parse("cpu")
-#: Variants that laws are fitted to, as many as `measure_costs` measures, and others, with the seed of theirs.
-_FITTED, _OTHERS, _OTHER_SEED = 10, 9, 1000
+#: Variants beside those that laws are fitted to, with a seed of theirs.
+_OTHERS, _OTHER_SEED = 9, 1000
 #: Limits: relative error of a layer, weighted by its time, and of the whole; seconds of one network.
 _LIMITS, _SECONDS = {"layers": 0.05, "network": 0.03}, {"ResNet-50": 60.0}
 
@@ -43,20 +44,19 @@ def main() -> NoReturn:
     for name in parser.parse_args().networks:
         network, inputs = NETWORKS[name]()
         program = capture(network, inputs)
-        seconds = _seconds(program) if name in _SECONDS else None
-        if seconds is not None and seconds > _SECONDS[name]:
+        seconds = _seconds(program)
+        if seconds > _SECONDS.get(name, np.inf):
             missed.append(f"{name}: {seconds:.0f} s")
-        costs, others = _fitted(program)
+        costs, fitted_to, others = _fitted(program)
         is_mixed = are_mixed(1 + _OTHERS)[1:]
         for title, chosen in (("aligned", ~is_mixed), ("mixed", is_mixed)):
             errors = errors_on(costs, others.only(np.flatnonzero(chosen)))
-            rows.append(
-                (name, "" if seconds is None else f"{seconds:.0f}", title, *(f"{errors[each]:.1%}" for each in _LIMITS))
-            )
+            found = (f"{errors[each]:.1%}" for each in _LIMITS)
+            rows.append((name, f"{seconds:.0f}", str(fitted_to), title, *found))
             over = [each for each, limit in _LIMITS.items() if errors[each] > limit]
             missed += [f"{name}, {title} variants, {each}: {errors[each]:.1%}" for each in over]
         print(*rows[-2:], f"by the model itself: {costs.error}", f"load {os.getloadavg()[0]:.1f}", sep="\n", flush=True)
-    finish("cost models", ("network", "s", "variants", "layer", "network"), rows, missed)
+    finish("cost models", ("network", "s", "fitted to", "variants", "layer", "network"), rows, missed)
 
 
 def _seconds(program: Program) -> float:
@@ -66,14 +66,17 @@ def _seconds(program: Program) -> float:
     return time.monotonic() - started
 
 
-def _fitted(program: Program) -> tuple[FittedCosts, MeasuredVariants]:
-    """A network's cost model, and other variants of the same session."""
+def _fitted(program: Program) -> tuple[FittedCosts, int, MeasuredVariants]:
+    """A network's cost model, the number of variants that it is fitted to, and other variants of the same session."""
     counts = np.array([group.count for group in analyse(program).groups], dtype=np.int64)
-    others = variant_widths(counts, 1 + _OTHERS, _OTHER_SEED)[1:]
-    kept = np.concatenate([variant_widths(counts, _FITTED, 0), others])
-    samples, key = measure_variants(program, _CPU, kept)
-    numbers = np.arange(len(kept))
-    return fit_costs(samples.only(numbers[:_FITTED]), key), samples.only(numbers[_FITTED:])
+    budget = VariantBudget()
+    own = budget.within(variant_widths(counts, budget.most, 0))
+    samples, key = measure_variants(
+        program, _CPU, itertools.chain(own, variant_widths(counts, 1 + _OTHERS, _OTHER_SEED)[1:])
+    )
+    numbers = np.arange(len(samples.networks_ms))
+    costs = fit_costs(samples.only(numbers[:-_OTHERS]), key)
+    return costs, len(numbers) - _OTHERS, samples.only(numbers[-_OTHERS:])
 
 
 if __name__ == "__main__":

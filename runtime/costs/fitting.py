@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,8 @@ _FEWEST_SAMPLES = 4
 _FOLDS = 3
 #: Relative deviations that count as none, and what keeps sums of squares of equal features invertible.
 _EXACT, _RIDGE = 1e-6, 1e-9
+#: Turns of the search for a law, by feature.
+_TURNS = 3
 #: Ways to divide channels: those of ONNX Runtime with AVX-512, and without.
 _CANDIDATES = (Blocks(16, 4, 4), Blocks(8, 4, 4))
 
@@ -155,31 +156,44 @@ def non_negative(features: NDArray[np.float64], ms: NDArray[np.float64]) -> NDAr
     relative = 1 / (ms + _CLOCK_MS)
     weights, law = relative, np.zeros(features.shape[-1])
     for _ in range(_ROUNDS if len(ms) else 0):
-        law = _best_subset(features * weights[:, None], ms * weights)
+        law = least_squares(features * weights[:, None], ms * weights)
         off = np.abs(features @ law - ms) * relative
         far = _FAR * max(float(np.median(off)), _EXACT)
         weights = relative * np.sqrt(far / np.maximum(off, far))
     return law
 
 
-def _best_subset(features: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Non-negative least squares: those of some subset of the features without the constraint, and so they are tried.
-
-    There are few features, so that all subsets of a size are solved at once.
-    """
+def least_squares(features: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Non-negative least squares by active sets (Lawson, Hanson, Solving Least Squares Problems, 1974, chapter 23)."""
     scale = features.max(axis=0)
     used = np.flatnonzero(scale)
     scaled = features[:, used] / scale[used]
     gram, moments = scaled.T @ scaled, scaled.T @ values
     gram[np.diag_indices_from(gram)] *= 1 + _RIDGE  # features may be multiples of each other
-    best, least = np.zeros(features.shape[-1]), 0.0
-    for size in range(1, len(used) + 1):
-        subsets = np.array(list(combinations(range(len(used)), size)))
-        blocks = gram[subsets[:, :, None], subsets[:, None, :]]
-        laws = np.linalg.solve(blocks, moments[subsets][..., None])[..., 0]
-        gains = np.where((laws >= 0).all(axis=1), -(laws * moments[subsets]).sum(axis=1), 0.0)
-        chosen = int(np.argmin(gains))
-        if gains[chosen] < least * (1 + _EXACT) - _EXACT * 1e-9:
-            best, least = np.zeros_like(best), float(gains[chosen])
-            best[used[subsets[chosen]]] = laws[chosen] / scale[used[subsets[chosen]]]
-    return best
+    law, is_free = np.zeros(len(used)), np.zeros(len(used), dtype=bool)
+    for _ in range(_TURNS * len(used)):
+        gains = np.where(is_free, 0.0, moments - gram @ law)
+        if gains.max() <= _EXACT * np.abs(moments).max():
+            break
+        is_free[gains.argmax()] = True
+        law = _freed(law, is_free, gram, moments)
+    found = np.zeros(features.shape[-1])
+    found[used] = law / scale[used]
+    return found
+
+
+def _freed(
+    law: NDArray[np.float64], is_free: NDArray[np.bool_], gram: NDArray[np.float64], moments: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The best law of some free coefficients, on the way to which those that reach zero stay there, in ``is_free``."""
+    while is_free.any():
+        best = np.zeros_like(law)
+        best[is_free] = np.linalg.solve(gram[np.ix_(is_free, is_free)], moments[is_free])
+        falling = np.flatnonzero(is_free & (best <= 0))
+        if not len(falling):
+            return best
+        steps = law[falling] / (law[falling] - best[falling])
+        law = np.where(is_free, law + steps.min() * (best - law), 0.0)
+        is_free[falling[steps <= steps.min()]] = False
+        law[~is_free] = 0.0
+    return law

@@ -1,7 +1,7 @@
 """Measure a network's cost model: variants of it, timed layer by layer by the target's engine on this machine."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,20 @@ from prunec.passes.program import Program
 from prunec.runtime import children
 from prunec.runtime.costs.fitting import MeasuredVariants, fit_costs
 from prunec.runtime.costs.layer_times import LayerTimes, Subject, time_engines, time_onnxruntime
-from prunec.runtime.costs.variants import variant, variant_widths
+from prunec.runtime.costs.variant_files import VariantFiles
+from prunec.runtime.costs.variants import RUN_SECONDS, VariantBudget, variant_widths
 from prunec.runtime.engines.building import build_engine
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.measuring import not_run_here
 from prunec.runtime.engines.network_ranges import ranges_words, with_network_ranges
 from prunec.runtime.engines.options import EngineOptions
 from prunec.runtime.engines.protocol import EngineKind
-from prunec.runtime.int8_form import as_timed
 from prunec.runtime.numerics import batch_sizes, random_inputs
-from prunec.runtime.onnx_export import export_onnx
-from prunec.runtime.onnx_precision import typed_form
 from prunec.runtime.processor import processor
 from prunec.runtime.target import Target
 
-#: Seconds of a variant's runs.
-_SECONDS = 1.0
 _DEFAULTS = EngineOptions()
+_BUDGET = VariantBudget()
 
 
 def measure_costs(
@@ -44,7 +41,7 @@ def measure_costs(
     batch: int = 1,
     threads: int = 1,
     seed: int = 0,
-    variants: int = 10,
+    budget: VariantBudget = _BUDGET,
     options: EngineOptions = _DEFAULTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> FittedCosts:
@@ -61,7 +58,7 @@ def measure_costs(
         batch: Number of samples at once.
         threads: Number of CPU threads, where they matter.
         seed: Seed of the variants, the inputs and the order of the runs.
-        variants: Number of variants, the whole network among them; at least 2.
+        budget: How many variants are measured; their widths don't depend on it.
         options: Options of the engines' builds, as a compile has them.
         progress: Is told what happens, in a few words.
 
@@ -71,8 +68,7 @@ def measure_costs(
         InputError: The network doesn't run at this batch.
         UsageError: The engine doesn't tell the times of its layers, or takes no such options.
     """
-    coupling = analyse(program)
-    kept = _widths(coupling, variants, seed)
+    kept = budget.within(_widths(analyse(program), budget.most, seed))
     samples, key = measure_variants(
         program, target, kept, batch=batch, threads=threads, seed=seed, options=options, progress=progress
     )
@@ -85,7 +81,7 @@ def measure_costs(
 def measure_variants(
     program: Program,
     target: Target,
-    kept: NDArray[np.int64],
+    kept: Iterable[NDArray[np.int64]],
     *,
     batch: int = 1,
     threads: int = 1,
@@ -93,7 +89,7 @@ def measure_variants(
     options: EngineOptions = _DEFAULTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[MeasuredVariants, CostKey]:
-    """Variants with ``kept`` units of each group, (variants, groups), timed in turns, and what their times hold for.
+    """Variants with ``kept`` units of each group, (groups,) each, timed in turns, and what their times hold for.
 
     Other arguments and errors are those of `measure_costs`. The first variant is the whole network. On a target
     with 2:4 or in INT8 it is timed without masks and grids, too.
@@ -106,20 +102,18 @@ def measure_variants(
     weights = tuple(operation.weight for operation in workload.operations)
     with tempfile.TemporaryDirectory() as scratch:
 
-        def subject(number: int, pruned: Program) -> Subject:
-            folder = Path(scratch) / str(number)
-            folder.mkdir()
-            onnx_path = _exported(pruned, target, folder)
-            engine = build_engine(kind, target, onnx_path, folder, options)
+        def subject(onnx_path: Path) -> Subject:
+            engine = build_engine(kind, target, onnx_path, onnx_path.parent, options)
             return Subject(engine, onnx_path, weights, workload.owners)
 
-        subjects, has_plain = [], target.sparse or target.on_grids
-        for number in stoppable(range(len(kept))):
-            progress(f"variant {number + 1} of {len(kept)}")
-            pruned = variant(program, coupling, kept[number], seed + number) if number else program
-            subjects.append(subject(number, as_timed(pruned, target)))
+        files = VariantFiles(program, coupling, target, Path(scratch), seed)
+        rows, subjects, has_plain = [], list[Subject](), target.sparse or target.on_grids
+        for row in stoppable(kept):
+            rows.append(row)
+            progress(f"variant {len(rows)}")
+            subjects.append(subject(files.write(row, progress)))
         if has_plain:
-            subjects.append(subject(len(kept), program))
+            subjects.append(subject(files.write_plain()))
         progress("timing the layers")
         times = _times(kind, subjects, inputs, threads, seed)
     if not times.layers.any():
@@ -129,8 +123,8 @@ def measure_variants(
     threads_used = threads if kind.uses_threads else None
     key = CostKey(str(target), hardware, engine.builder, threads_used, batch, ranges_words(options.ranges))
     gain = float(times.networks[-1] / times.networks[0]) if has_plain else 1.0
-    count = len(kept)
-    return MeasuredVariants(workload.at(kept), times.layers[:count], times.networks[:count], gain), key
+    count = len(rows)
+    return MeasuredVariants(workload.at(np.stack(rows)), times.layers[:count], times.networks[:count], gain), key
 
 
 def _engine_here(target: Target, options: EngineOptions) -> EngineKind:
@@ -165,16 +159,10 @@ def _widths(coupling: Coupling, variants: int, seed: int) -> NDArray[np.int64]:
     return variant_widths(counts, variants, seed)
 
 
-def _exported(program: Program, target: Target, folder: Path) -> Path:
-    """A program's ONNX file as the target's engine is built of it."""
-    export_onnx(program, folder / "model.onnx")
-    return typed_form(target.float_precision, folder / "model.onnx", folder / "typed.onnx")
-
-
 def _times(
     kind: EngineKind, subjects: list[Subject], inputs: list[NDArray[Any]], threads: int, seed: int
 ) -> LayerTimes:
     if kind.name == "onnxruntime":
         stage = "ONNX Runtime profiled variants of the network"
-        return children.call(stage, time_onnxruntime, subjects, inputs, threads, _SECONDS * len(subjects), seed)
+        return children.call(stage, time_onnxruntime, subjects, inputs, threads, RUN_SECONDS * len(subjects), seed)
     return time_engines(subjects, kind.title, inputs, threads, seed)

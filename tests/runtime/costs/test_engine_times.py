@@ -5,6 +5,7 @@ import pytest
 
 from prunec.passes.errors import UsageError
 from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.costs.variants import VariantBudget
 from prunec.runtime.target import Target
 from tests.engines.device import GPU, pretend_device
 from tests.engines.fake_tensorrt import FakeRunner
@@ -18,7 +19,7 @@ def test_a_model_measured_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every weighted node of a sparse engine takes 1 ms, and the whole inference too."""
     pretend_device(monkeypatch)
     program = network()
-    model = measure_costs(program, H100, variants=5)
+    model = measure_costs(program, H100, budget=VariantBudget(5, 5))
     assert (model.key.target, model.key.hardware) == (str(H100), GPU)
     assert (model.key.threads, model.key.batch) == (None, 1)
     assert model.key.engine.startswith("tensorrt ")
@@ -36,4 +37,4 @@ def test_an_engine_that_does_not_tell_its_layers_is_refused(monkeypatch: pytest.
     pretend_device(monkeypatch)
     monkeypatch.setattr(FakeRunner, "get_engine_information", lambda *_: '{"Layers": []}')
     with pytest.raises(UsageError, match="can't measure a cost model"):
-        measure_costs(network(), H100, variants=2)
+        measure_costs(network(), H100, budget=VariantBudget(2, 2))

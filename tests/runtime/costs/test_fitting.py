@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from prunec.passes.costs.fitted import REGIMES, Blocks, FittedCosts, regimes
-from prunec.passes.coupling import analyse
 from prunec.passes.program import Program
-from prunec.runtime.costs.fitting import MeasuredVariants, errors_on, fit_costs, non_negative
-from prunec.runtime.costs.variants import are_mixed, variant, variant_widths
+from prunec.runtime.costs.fitting import MeasuredVariants, errors_on, fit_costs, least_squares, non_negative
+from prunec.runtime.costs.variants import variant_widths
 from tests.architectures.mobilenet_v2 import mobilenet_v2
 from tests.architectures.resnet import cifar_resnet
 from tests.architectures.vit import ViT
@@ -151,25 +151,23 @@ def test_few_samples_of_a_layer_set_the_level_of_a_law_of_others(program: Progra
     assert np.abs(predicted / few.layers_ms[:, row] - 1).mean() < 0.3
 
 
-def test_widths_of_variants() -> None:
-    counts = np.array([512, 64, 24, 3, 1])
-    widths = variant_widths(counts, 17, 0)
-    assert widths.shape == (17, 5) and (widths[0] == counts).all()
-    assert (widths >= 1).all() and (widths <= counts).all()
-    mixed = np.flatnonzero(are_mixed(17))
-    assert len(mixed) == 5
-    aligned = np.delete(widths, mixed, axis=0)
-    assert (aligned[:, :2] % 16 == 0).all() and (aligned[:, 2] % 8 == 0).all()
-    odd = widths[mixed, :3] % 4 != 0
-    assert (odd.sum(axis=0) >= 2).all() and not odd.all(axis=0).any()  # met both ways
-    assert len(np.unique(widths[1:, 0] * 4 // 513)) == 4  # every quarter of the range
-    assert (widths == variant_widths(counts, 17, 0)).all()
-    assert (variant_widths(counts, 1, 0) == counts).all()
+@pytest.mark.parametrize("seed", range(30))
+def test_non_negative_least_squares_is_that_of_the_best_subset(seed: int) -> None:
+    """The optimum is the least squares without the constraint of some subset of the features: all are tried."""
+    generator = np.random.default_rng(seed)
+    rows = generator.uniform(0, 1, (6 + seed, 6)) * 10.0 ** generator.integers(-6, 6, 6)
+    rows[:, 5] = 2 * rows[:, 2] if seed % 3 else 0
+    values = generator.uniform(0, 1, len(rows))
 
+    def squares(law: NDArray[np.float64]) -> float:
+        return float(((rows @ law - values) ** 2).sum())
 
-def test_variants_have_their_widths(program: Program) -> None:
-    flow, counts = workload(program)
-    kept = variant_widths(counts, 3, 5)[2]
-    pruned = variant(program, analyse(program), kept, 7)
-    again, whole = workload(pruned)
-    np.testing.assert_allclose(again.at(whole).macs, flow.at(kept).macs)
+    least = squares(np.zeros(6))
+    for size in range(1, 6):
+        for subset in combinations(range(5), size):
+            law = np.zeros(6)
+            law[list(subset)] = np.linalg.lstsq(rows[:, subset], values)[0]
+            least = min(least, squares(law)) if (law >= 0).all() else least
+    found = least_squares(rows, values)
+    assert (found >= 0).all()
+    assert squares(found) == pytest.approx(least, rel=1e-6, abs=1e-9)

@@ -13,6 +13,7 @@ from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.runtime.costs.attribution import kernel_owners, value_owners
 from prunec.runtime.costs.measuring import measure_costs
+from prunec.runtime.costs.variants import VariantBudget
 from prunec.runtime.engines.onnxruntime import OnnxRuntimeSession
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.target import Target
@@ -58,8 +59,8 @@ def test_every_kernel_belongs_to_its_layer(width: int, tmp_path: Path) -> None:
 
 def test_a_measured_model() -> None:
     program, said = network(), list[str]()
-    model = measure_costs(program, CPU, seed=1, variants=4, progress=said.append)
-    assert said[0] == "variant 1 of 4" and said[-1] == "timing the layers"
+    model = measure_costs(program, CPU, seed=1, budget=VariantBudget(4, 4), progress=said.append)
+    assert said[0] == "variant 1" and said[3] == "variant 4" and said[-1] == "timing the layers"
     assert (model.key.target, model.key.threads, model.key.batch) == ("cpu", 1, 1)
     assert model.key.hardware and model.key.engine.startswith("onnxruntime ")
     assert model.source == "measured" and model.error.keys() == {"layers", "network"}
