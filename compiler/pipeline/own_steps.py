@@ -50,12 +50,24 @@ def _criterion_needs(options: Any) -> Needs:
     return "inputs" if needs & {"inputs", "outputs"} else "nothing"
 
 
+def _training_needs(options: Any) -> Needs:
+    return "labels" if options.epochs else "nothing"
+
+
 def _calibration_needs(options: Any) -> Needs:
     return "inputs" if options.max_drop_points is None else "labels"
 
 
 #: The order is that of pipelines that are made of recipe tables.
 _OWN = (
+    StepKind(
+        name="pretrain",
+        options="prunec.compiler.recovery.pretrain_options:Pretrain",
+        runs="prunec.compiler.stages.pretrain_step:pretrain",
+        summary="train the dense network from fresh weights",
+        needs=_training_needs,
+        makes_dense=True,
+    ),
     StepKind(
         name="fold-parameters",
         options="prunec.passes.fold:FoldParameters",

@@ -67,6 +67,8 @@ class StepKind:
         place: Name of the own step before which it stands in a pipeline that is made of recipe tables; empty for the
             end.
         defaults: (target, all tables) -> options that its recipe table has where it doesn't give them.
+        makes_dense: Whether it makes the dense network that all others work on: it stands first, once, and is no step of
+            the report.
         default_sources: What decides such a default, where it isn't the step alone, by the option's name.
     """
 
@@ -81,6 +83,7 @@ class StepKind:
     place: str = "recover"
     defaults: Callable[[Target, Tables], Mapping[str, object]] = no_defaults
     default_sources: Mapping[str, str] = field(default_factory=dict)
+    makes_dense: bool = False
 
     def options_class(self) -> type[Any]:
         """The class of its options."""

@@ -171,7 +171,7 @@ def test_a_wrong_order_is_refused_with_its_reason(text: str) -> None:
     assert any(rule.reason in caught.value.message for kind in OWN_STEPS.values() for rule in kind.after)
 
 
-OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}}
+OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}, "pretrain": {"epochs": 0}}
 
 
 def own_step(name: str) -> Step:
