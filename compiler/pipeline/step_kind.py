@@ -67,9 +67,9 @@ class StepKind:
         place: Name of the own step before which it stands in a pipeline that is made of recipe tables; empty for the
             end.
         defaults: (target, all tables) -> options that its recipe table has where it doesn't give them.
-        makes_dense: Whether it makes the dense network that all others work on: it stands first, once, and is no step of
-            the report.
         default_sources: What decides such a default, where it isn't the step alone, by the option's name.
+        makes_dense: Whether it makes the dense network that all others work on, as `pretrain` alone does: it stands
+            first, once, and has no row of its own in reports.
     """
 
     name: str

@@ -237,6 +237,7 @@ ODD = "tests.plugins.odd_step:"
         ("build", "has a name that pipelines can't have for a step"),
         ("two words", "has a name that pipelines can't have for a step"),
         ("unordered", r"has an order that isn't told by After\(...\)"),
+        ("first", "makes the dense network, which prunec's own step pretrain alone does"),
         ("no-step", "holds 5; expected a StepKind"),
     ],
 )
