@@ -142,9 +142,7 @@ def _stages(report: Report) -> list[_Stage]:
     told = entries if len(entries) == len(steps) else [None] * len(steps)
     return [
         _Stage(f"steps.{number}", step, row, before, entry)
-        for number, (step, row, before, entry) in enumerate(
-            zip(steps, rows[1:], rows[:-1], told, strict=True), start=1
-        )
+        for number, (step, row, before, entry) in enumerate(zip(steps, rows[1:], rows[:-1], told, strict=True), start=1)
     ]
 
 

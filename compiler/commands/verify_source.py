@@ -101,8 +101,8 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
 def _weights_after_plan(report: Report) -> str | None:
     """Fingerprint of the weights after the last step that removed or reordered channels.
 
-    None where the run trained the dense network itself, a step before it changed values otherwise, or the report doesn't
-    tell.
+    None where the run trained the dense network itself, where a step before it changed values otherwise, or where the
+    report doesn't tell.
     """
     if isinstance(report.ledger, Unknown):
         return None

@@ -77,7 +77,8 @@ def _arm_card(report: Report, name: str, control: ControlPart) -> RunCard:
     if ledger is None:
         return RunCard.model_validate(common | measured | {"structure": None, "method": control.name})
     arm = _of_chain(report, chain(ledger, control.name))
-    if control.name.startswith(SCRATCH) and arm.get("base") == RANDOM_WEIGHTS:  # it has the pruned network's shapes from its start
+    is_scratch = control.name.startswith(SCRATCH) and arm.get("base") == RANDOM_WEIGHTS
+    if is_scratch:  # it has the pruned network's shapes from its start
         main = _of_chain(report, chain(ledger))
         arm |= {"base": SCRATCH, "structure": main["structure"], "compression": main.get("compression")}
     return RunCard.model_validate(common | arm | measured | {"method": control.name})

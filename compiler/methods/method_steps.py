@@ -121,8 +121,8 @@ def _check_ratio(method: Method, table: _Options) -> None:
         raise UsageError(
             f"The method {method.name} chooses how many filters of each layer go (allocation={method.allocation}), and "
             "[recipe.prune-filters] has a ratio for some layers of their own.",
-            hint="Give one ratio, as by --ratio 0.5, whose MACs it then chooses for, or take a method that prunes every "
-            "layer by its ratio, such as l1.",
+            hint="Give one ratio, as by --ratio 0.5, whose MACs it then chooses for, or take a method that prunes "
+            "every layer by its ratio, such as l1.",
         )
 
 
@@ -161,7 +161,8 @@ def _levels(method: Method, mask: _Part, epochs: int, given: Mapping[str, _Optio
     if method.base == "both" and not table.get("early"):
         if _PRETRAIN not in given:
             raise UsageError(
-                f"The method {method.name} goes back to the weights of an early epoch, and no checkpoint of it is named.",
+                f"The method {method.name} goes back to the weights of an early epoch, and no checkpoint of it is "
+                "named.",
                 hint='Name it in prunec.toml: early = "epoch10.pt" under [recipe.recover]; or have the dense network '
                 "trained from its factory, by epochs and schedule under [recipe.pretrain].",
             )

@@ -13,8 +13,8 @@ from prunec.passes.seeds import check_seed
 class Pretrain:
     """Train the dense network of the factory from fresh weights, in place of the checkpoint's.
 
-    What else there is to say of a training is as in the last ``recover`` of the pipeline, such as the batch size and the
-    optimizer; nothing teaches, no hooks take part, and the weights of the last step are kept.
+    All else is as in the last ``recover`` of the pipeline, such as the batch size and the optimizer; nothing teaches,
+    no hooks take part, and the weights of the last step are kept.
 
     Attributes:
         epochs: Passes over the training data; 0 leaves random weights, for masks at initialisation.

@@ -44,7 +44,9 @@ def implied(settings: Settings, pipeline: Pipeline, *, has_data: bool) -> Settin
     options = own_training(pipeline)
     if options is not None:
         optimizer = str(dense_training(pipeline, options).optimizer) if options.epochs else None
-        settings = replace(settings, pretraining=options.learning_rates, pretraining_optimizer=optimizer, stated_accuracy=None)
+        settings = replace(
+            settings, pretraining=options.learning_rates, pretraining_optimizer=optimizer, stated_accuracy=None
+        )
     if has_data and is_untrained(settings) and _masks_first(pipeline) and SCRATCH not in settings.controls:
         settings = replace(settings, controls=(*settings.controls, SCRATCH))
     return settings

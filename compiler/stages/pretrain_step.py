@@ -53,6 +53,8 @@ def own_dense(request: Request, state_folder: Path | None) -> tuple[Request, Ste
     """
     settings, options = request.settings, own_training(request.pipeline)
     assert options is not None, "asked for where the pipeline begins with it"
+    if options.epochs:
+        _check_kept(options, dense_training(request.pipeline, options), request)
     seed = settings.seed if options.seed is None else options.seed
     drawn = fresh_network(request, PruningPlan({}), mixed_seed(seed, _DRAWN)).inference().single()
     if architecture_sha256(drawn) != architecture_sha256(request.dense):
@@ -75,7 +77,6 @@ def pretrain(options: Pretrain, given: StepInput) -> StepOutput:
     if not options.epochs:
         return StepOutput(start, modified=False, fact=Pretrained(start), cost=StepCost())
     training = with_optimizer(dense_training(given.request.pipeline, options), settings)
-    _check_kept(options, training, given.request)
     settings.progress.stage(f"pretrain, {options.epochs} epochs, {options.schedule}")
     state = None
     if given.state_folder is not None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -225,8 +224,8 @@ def check_recoveries(
         if options.early and options.early not in (*early, *kept):
             raise UsageError(
                 f"recover: the early checkpoint {options.early!r} isn't there.",
-                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file. {early=pretrain}: "
-                "the weights that a step pretrain keeps.",
+                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file. Or let a step "
+                "pretrain keep weights, and give early=pretrain.",
             )
 
 

@@ -85,10 +85,7 @@ class Units:
 
 
 def masks_of(
-    rule: MaskRule,
-    scores: Mapping[str, Tensor],
-    before: Mapping[str, Tensor],
-    counts: Mapping[str, int] | None = None,
+    rule: MaskRule, scores: Mapping[str, Tensor], before: Mapping[str, Tensor], counts: Mapping[str, int] | None = None
 ) -> dict[str, Tensor]:
     """The masks of some weights by name, bool of their shapes, True where a weight stays.
 
@@ -96,8 +93,8 @@ def masks_of(
         rule: How masks follow from scores. Where each layer loses its share, one unit of it stays.
         scores: The worth of each element by the weight's name (K, C, ...); the highest stay.
         before: Masks that weights have already: what is masked stays masked.
-        counts: Number of weights to mask by the weight's name, none where it has no name here, in place of what the rule
-            says; N:M has its own.
+        counts: Number of weights to mask by the weight's name, 0 where it isn't here, in place of what the rule says;
+            N:M has its own.
     """
     pattern = rule.pattern
     if pattern.n_of_m is not None:

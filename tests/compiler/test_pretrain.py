@@ -10,24 +10,28 @@ from torch import nn
 
 from prunec.calibration.data import Data
 from prunec.compiler.bundle.bundle_reader import read_bundle
-from prunec.compiler.commands.verify_bundle import verify_bundle
 from prunec.compiler.commands.verify_source import same_source
 from prunec.compiler.facts.progress import Silent
+from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.settings import Settings
+from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.fairness import report_card
 from prunec.compiler.fairness.comparison_levels import compare_pair
 from prunec.compiler.fairness.report_cards import arm_cards
 from prunec.compiler.pipeline.pipeline import parse_pipeline
-from prunec.compiler.project.model_options import ModelOptions
+from prunec.compiler.recovery.objective import Objective
 from prunec.compiler.recovery.schedules import parse_schedule, untrained
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import summary_rows
 from prunec.compiler.stages.dense_trainings import implied
 from prunec.compiler.stages.driver import compile_model
+from prunec.compiler.stages.pretrain_step import Pretrained, pretrain
 from prunec.passes import Program, capture
 from prunec.passes.errors import UsageError
+from prunec.passes.identity import weights_sha256
 from prunec.passes.unknown import known
+from prunec.runtime.target import Target
 from tests.quarters import quarters
 
 BATCH, TRAIN = 32, 86  # of 96 images a tenth, or more, validates
@@ -38,15 +42,15 @@ MASK = "sparsify{pattern=elements,ratio=0.5,allocation=global}"
 SNIP = MASK.replace("ratio", "criterion=snip,samples=64,ratio")
 
 
-def network(seed: int = 0) -> nn.Module:
+def network() -> nn.Module:
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         convolution = (nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         return nn.Sequential(*convolution, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
 
 
-def program(seed: int = 0) -> Program:
-    return capture(network(seed), (torch.zeros(2, 1, 8, 8),))
+def program() -> Program:
+    return capture(network(), (torch.zeros(2, 1, 8, 8),))
 
 
 FAST = Settings(build_engine=False, latency_runs=3, module=network())
@@ -57,43 +61,63 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return quarters(tmp_path_factory.mktemp("quarters"), 96, 32)
 
 
-def compiled(pipeline: str, data: Data | None, folder: Path, checkpoint: int = 0, **changes: Any) -> Report:
+def compiled(pipeline: str, data: Data | None, folder: Path, **changes: Any) -> Report:
     settings = replace(FAST, **changes)
-    return compile_model(program(checkpoint), "cpu", pipeline, data, folder / "b", settings=settings, force=True)
+    return compile_model(program(), "cpu", pipeline, data, folder / "b", settings=settings, force=True)
 
 
 def line(report: Report) -> list[LedgerEntryPart]:
     return chain(known(report.ledger) or ())
 
 
-def pretrain(epochs: int = 2, keep_step: int = STEPS, schedule: str = "constant:0.05") -> str:
-    return f'pretrain{{epochs={epochs},schedule="{schedule}",keep_step={keep_step}}}'
+def pretrained_by(epochs: int = 2, keep_step: int = STEPS) -> str:
+    return f"pretrain{{epochs={epochs},schedule=constant:0.05,keep_step={keep_step}}}"
 
 
 def test_a_run_trains_its_dense_network_and_goes_back_to_the_weights_of_a_step(data: Data, tmp_path: Path) -> None:
     assert len(data.train) // BATCH == STEPS
-    report = compiled(f"{pretrain()} {MASK} {REWIND}", data, tmp_path)
+    report = compiled(f"{pretrained_by()} {MASK} {REWIND}", data, tmp_path, controls=("random",))
     assert report.passed
-    first, _, rewound = line(report)
+    first, mask, rewound = line(report)
     assert (first.stage, first.weights_in, first.weights_out) == ("pretraining", "random", report.model.source_sha256)
     assert (first.epochs, first.steps, first.samples) == (2, 2 * STEPS, 2 * STEPS * BATCH)
     macs = known(first.macs_per_sample)
     assert macs is not None
     assert (macs.forward, macs.backward, macs.teacher) == (report.macs.dense, 2 * report.macs.dense, 0)
     assert (first.options["keep_step"], first.options["batch_size"], first.data) == (STEPS, BATCH, data.sha256)
+    assert rewound.options["early_sha256"] not in (first.weights_out, mask.weights_out, weights_sha256(program()))
     told = report.pretraining
     assert (told.by_this_run, told.epochs, told.kept_step, told.optimizer) == (True, 2, STEPS, "SGD")
     assert dict(summary_rows(report))["Dense network"].startswith("trained by this run from random weights, 2 epochs")
     assert [step.name.partition("{")[0] for step in known(report.steps) or ()] == ["dense", "sparsify", "recover"]
-    failed = verify_bundle(tmp_path / "b", source=None, config=None, model=ModelOptions())
-    assert [check for check in failed.checks if check.verdict == "failed"] == []
     assert "trained itself" in same_source(read_bundle(tmp_path / "b"), program())
     card = report_card(report, "a")
     assert (card.base, card.from_scratch, card.pretraining.epochs) == ("pretrained by the run", False, 2)
-    shorter = compiled(f"{pretrain(1, 0)} {MASK} {REWIND}", data, tmp_path, checkpoint=1)
-    assert rewound.options["early_sha256"] == line(shorter)[0].weights_out, "one rate: an epoch of two is one of one"
-    drawn = compiled(f"pretrain{{epochs=0}} {MASK}", data, tmp_path, checkpoint=2)
-    assert line(shorter)[2].options["early_sha256"] == line(drawn)[0].weights_out, "neither is the checkpoint's"
+    (control,) = report.controls
+    by_chance = chain(known(report.ledger) or (), "random")
+    assert [entry.stage for entry in by_chance] == ["pretraining", "sparsify", "recover"]
+    assert by_chance[1].options["criterion"] == "random"
+    assert control.zero_fraction == report.parameters.zero_fraction
+
+
+def pretrain_step(text: str, data: Data, **given: Any) -> tuple[Program, Program]:
+    """The network that a step pretrain leaves of one start, and the one that it kept."""
+    pipeline = parse_pipeline(f"{text} {MASK} {REWIND}")
+    settings = implied(replace(FAST, resume=bool(given.pop("resume", False))), pipeline, has_data=True)
+    settings = replace(settings, progress=given.pop("progress", settings.progress))
+    request = Request(program(), Target.parse("cpu"), pipeline, data, Objective(), settings)
+    output = pretrain(pipeline.steps[0].options, StepInput(program(), request, 0, (), **given))
+    assert isinstance(output.fact, Pretrained)
+    return output.program, output.fact.kept
+
+
+def test_the_weights_of_a_step_are_kept(data: Data) -> None:
+    """At one rate an epoch of two is an epoch of one."""
+    whole, kept = pretrain_step(pretrained_by(), data)
+    short, first = pretrain_step(pretrained_by(1, 0), data)
+    assert weights_sha256(kept) == weights_sha256(short)
+    assert weights_sha256(first) == weights_sha256(program())
+    assert weights_sha256(whole) != weights_sha256(kept)
 
 
 class Stopping(Silent):
@@ -105,13 +129,12 @@ class Stopping(Silent):
 
 
 def test_it_resumes_to_the_bit_with_the_weights_that_were_kept(data: Data, tmp_path: Path) -> None:
-    pipeline = f"{pretrain()} {MASK} {REWIND}"
-    whole = compiled(pipeline, data, tmp_path / "whole")
+    whole = pretrain_step(pretrained_by(), data)
     with pytest.raises(KeyboardInterrupt):
-        compiled(pipeline, data, tmp_path / "stopped", progress=Stopping())
-    assert (tmp_path / "stopped/b.state/recover-pretrain.state").exists()
-    resumed = compiled(pipeline, data, tmp_path / "stopped", resume=True)
-    assert line(resumed) == line(whole)
+        pretrain_step(pretrained_by(), data, state_folder=tmp_path, progress=Stopping())
+    assert (tmp_path / "recover-pretrain.state").exists()
+    resumed = pretrain_step(pretrained_by(), data, state_folder=tmp_path, resume=True)
+    assert [*map(weights_sha256, resumed)] == [*map(weights_sha256, whole)]
 
 
 def test_masks_of_random_weights_have_a_control_from_scratch(data: Data, tmp_path: Path) -> None:
@@ -148,27 +171,28 @@ def test_which_masks_are_made_at_initialisation(pipeline: str, controls: tuple[s
     assert implied(replace(settings, controls=("scratch-e",)), steps, has_data=True).controls == ("scratch-e",)
 
 
-def test_a_random_mask_has_the_shares_of_every_layer(data: Data, tmp_path: Path) -> None:
-    levels = f"sparsify{{pattern=elements,ratio=0.3,allocation=global}} {RECOVER} {MASK} {RECOVER}"
-    report = compiled(levels, data, tmp_path, controls=("random",))
-    (control,) = report.controls
-    assert control.zero_fraction == report.parameters.zero_fraction
-    masks = [entry for entry in known(report.ledger) or () if entry.run == "random" and entry.stage == "sparsify"]
-    assert [entry.options["criterion"] for entry in masks] == ["random", "random"]
-    assert known(control.accuracy) is not None
-    assert control.epochs == 2
-
-
 @pytest.mark.parametrize(
     ("pipeline", "changes", "words"),
     [
         (f"pretrain{{epochs=0}} {MASK}", {"module": None}, "no factory builds it"),
-        (f"{pretrain(keep_step=5)} {MASK}", {}, f"keep_step is 5, and the training has {2 * STEPS} steps"),
-        (f"{pretrain(keep_step=0)} {MASK} {REWIND}", {}, "begin at epoch 1 of the dense training, and .* at epoch 0"),
+        (
+            f"{pretrained_by(keep_step=5)} {MASK} {RECOVER}",
+            {},
+            f"keep_step is 5, and the training has {2 * STEPS} steps",
+        ),
+        (
+            f"{pretrained_by(keep_step=0)} {MASK} {REWIND}",
+            {},
+            "begin at epoch 1 of the dense training, and .* at epoch 0",
+        ),
         (f"pretrain{{epochs=0}} {MASK} {REWIND}", {}, "derives from the dense network's own"),
         (f"{MASK} {REWIND}", {"pretraining": parse_schedule("constant:0.1", epochs=2)}, "'pretrain' isn't there"),
         (f"pretrain{{epochs=0}} {MASK} {RECOVER}", {"controls": ("scratch-b",)}, "Ask for scratch-e"),
-        (f"{pretrain()} {MASK}", {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 4))}, "builds another network"),
+        (
+            f"{pretrained_by()} {MASK}",
+            {"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 4))},
+            "builds another network",
+        ),
     ],
 )
 def test_what_can_not_be_is_refused_before_any_training(
@@ -182,8 +206,7 @@ def test_what_can_not_be_is_refused_before_any_training(
 
 def test_without_data_there_is_no_pretraining(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"step pretrain\S* needs labelled training data"):
-        compiled(f"{pretrain()} {MASK}", None, tmp_path)
-    assert compiled(f"pretrain{{epochs=0}} {MASK}", None, tmp_path).passed
+        compiled(f"{pretrained_by()} {MASK}", None, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -150,5 +150,5 @@ def test_ratios_by_layer_beside_a_method_that_chooses_widths_are_refused_by_name
 
 
 def test_levels_of_no_share_are_refused() -> None:
-    with pytest.raises(UsageError, match="sparsify: ratio is .*: expected a number"):
+    with pytest.raises(UsageError, match=r"sparsify: ratio is .*: expected a number"):
         pipeline("iterative-magnitude", sparsify={"ratio": {"*": 0.5}})
