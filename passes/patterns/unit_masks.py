@@ -105,9 +105,9 @@ def masks_of(
     elif rule.allocation == "layer":
         masked = [each.lowest(rule.wanted, most=len(each.sizes) - 1) for each in units.values()]
     elif units:
-        counts = [len(each.sizes) for each in units.values()]
-        gone_of_all = Units.joined(units.values()).lowest(rule.wanted, most=sum(counts))
-        masked = list(torch.split(gone_of_all, counts))
+        lengths = [len(each.sizes) for each in units.values()]
+        gone_of_all = Units.joined(units.values()).lowest(rule.wanted, most=sum(lengths))
+        masked = list(torch.split(gone_of_all, lengths))
     else:
         masked = []
     return {

@@ -56,13 +56,22 @@ def test_random_weights_are_said_to_be_random(prunec: Prunec, project: Path) -> 
     assert report()["pretraining"] == told
 
 
+PRUNING = "[recipe.prune-filters]\nratio = 0.5\nround_to = 4\nmin_channels = 1"
+PRETRAIN = '[recipe.pretrain]\nepochs = 1\nschedule = "constant:0.1"'
+
+
 def test_a_ticket_has_its_dense_network_trained_by_the_table(prunec: Prunec, project: Path) -> None:
-    pruning = "[recipe.prune-filters]\nratio = 0.5\nround_to = 4\nmin_channels = 1"
-    edit(project, (pruning, '[recipe.pretrain]\nepochs = 1\nschedule = "constant:0.1"'))
-    assert prunec(*COMPILE, "--method", "lottery-ticket", "--ratio", "0.2", "--no-engine").code == 0
+    edit(project, (PRUNING, PRETRAIN))
+    outcome = prunec(*COMPILE, "--method", "lottery-ticket", "--ratio", "0.2", "--no-engine")
+    assert outcome.code == 0, outcome.err
     assert report()["pretraining"]["by_this_run"] is True
+    assert report()["plausibility"] is None, "its own data are those that it was trained on"
     assert report()["recovery"]["early"] == "pretrain"
     assert report()["recovery"]["learning_rates"] == [[0.0, 0.1]]
+
+
+def test_random_weights_to_mask_are_drawn_from_the_factory(prunec: Prunec, project: Path) -> None:
+    edit(project, (PRUNING, PRETRAIN))
     snip = prunec(*COMPILE, "--method", "snip", "--dry-run")
     assert "pretrain{epochs=0} sparsify{" in snip.out
     assert "the control arm scratch-e runs, too" in snip.out + snip.err
