@@ -98,8 +98,7 @@ def _by_goals(
 ) -> _Chosen:
     allocator = Allocator.of(program, options, costs, evidence)
     fixed = None if sizes is None else allocator.scope.widths_of(sizes)
-    goals = allocator.as_fast_as(options.ratio) if isinstance(options.ratio, int | float) else options.goals
-    allocated = allocator.allocate(goals, options.allocation, fixed)
+    allocated = allocator.allocate(allocator.goals_of(options), options.allocation, fixed)
     told = {"allocation": allocated.told()}
     return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
 

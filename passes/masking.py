@@ -30,6 +30,7 @@ class Masking:
         rule: How masks follow from scores.
         ignore: Globs of layers, or roles, that are left dense.
         criterion: The criterion.
+        counts: Number of weights to mask, by weight, in place of what the rule says; None where it says.
         masks: New masks by weight.
 
     Raises:
@@ -40,6 +41,7 @@ class Masking:
     rule: MaskRule
     ignore: Sequence[str]
     criterion: ScoresElements
+    counts: Mapping[str, int] | None = None
     masks: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Masking:
 
     def of_scores(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The masks that the rule makes of scores by weight."""
-        return masks_of(self.rule, scores, self.before)
+        return masks_of(self.rule, scores, self.before, self.counts)
 
     def mask(self, weights: Mapping[str, Tensor], evidence: Mapping[str, Evidence]) -> dict[str, Tensor]:
         """Mask some weights together; the new ones by name.
@@ -91,6 +93,7 @@ class Masking:
             "layers": [{**layer_stats(e, before, self.masks), **further.get(e.weight, {})} for e in self.layers],
             "weights": counts.weights,
             "masked": counts.masked,
+            "masked_by_weight": {name: int((~mask).sum()) for name, mask in self.masks.items()},
             "wanted": float(counts.wanted),
             "emptied": [e.layer for e in self.layers if e.eligible and not self.masks[e.weight].any()],
         }
@@ -99,10 +102,15 @@ class Masking:
 
 
 def mask_layers(
-    program: Program, rule: MaskRule, ignore: Sequence[str], criterion: ScoresElements, evidence: Evidence
+    program: Program,
+    rule: MaskRule,
+    ignore: Sequence[str],
+    criterion: ScoresElements,
+    evidence: Evidence,
+    counts: Mapping[str, int] | None = None,
 ) -> PassResult:
     """Do what `Sparsify.run` does, with the errors that it raises."""
-    masking, tensors = Masking(program, rule, ignore, criterion), program.tensors()
+    masking, tensors = Masking(program, rule, ignore, criterion, counts), program.tensors()
     weights = {name: tensors[name].detach() for name in masking.weights}
     new = masking.mask(weights, dict.fromkeys(weights, evidence))
     return masking.result(program.with_tensors(with_values(tensors, new)), {})

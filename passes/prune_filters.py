@@ -106,10 +106,11 @@ class PruneFilters:
                 f"allocation={self.allocation} chooses widths, and ratios by layer give them.",
                 hint="Leave out one of the two, or give one ratio: widths are then chosen for the MACs that it leaves.",
             )
-        if self.depth and (not self.goals.given or self.allocation == "uniform"):
+        if self.depth and (not self.chooses_widths or self.allocation == "uniform"):
             raise UsageError(
                 "depth=true weighs branches against widths for goals, by importance.",
-                hint="Give a goal such as latency_speedup=2.0, no ratio or plan, and no allocation=uniform.",
+                hint="Give a goal such as latency_speedup=2.0, or one ratio with allocation=balanced; no plan, and no "
+                "allocation=uniform.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)

@@ -1,5 +1,6 @@
 """The options of the pass that masks weights. Importing this module imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -87,13 +88,17 @@ class Sparsify:
 
         return eligibility(program, self.ignore, self.rule.pattern, by_inputs="inputs" in self.needs)
 
-    def run(self, program: "Program", evidence: Evidence | None = None) -> "PassResult":
+    def run(
+        self, program: "Program", evidence: Evidence | None = None, counts: Mapping[str, int] | None = None
+    ) -> "PassResult":
         """Mask a program; other weights are shared with it.
 
         Args:
             program: The program, which stays as it is.
             evidence: Evidence for a criterion that needs more than weights, the same for all layers;
                 `sparsify_by_inputs` collects that of inputs as the layers masked before yield them.
+            counts: Number of weights to mask in each layer, by the weight, in place of shares; whole units go until it
+                is reached. N:M gives it by itself.
 
         Raises:
             UsageError: A glob of ``ignore`` matches no layer, the criterion needs evidence and there is none, or a
@@ -102,6 +107,5 @@ class Sparsify:
         from prunec.passes.masking import mask_layers
 
         criterion = element_criterion(self.criterion, self.name)
-        return mask_layers(
-            program, self.rule, self.ignore, criterion, evidence_for(criterion, program, evidence, self.seed or 0)
-        )
+        evidence = evidence_for(criterion, program, evidence, self.seed or 0)
+        return mask_layers(program, self.rule, self.ignore, criterion, evidence, counts)

@@ -55,6 +55,7 @@ TORCH_FREE = (
     "prunec.compiler",
     "prunec.compiler.recovery",
     "prunec.compiler.recovery.optimizer_kinds",
+    "prunec.compiler.recovery.pretrain_options",
     "prunec.compiler.recovery.recover_options",
     "prunec.compiler.recovery.regimes",
     "prunec.compiler.recovery.regimes.cnn_fcf",

@@ -23,6 +23,7 @@ def methods(as_json: options.AsJson = False) -> None:
                     "criterion": method.criterion,
                     "allocation": method.allocation,
                     "hooks": method.hooks,
+                    "base": method.base,
                 }
                 for method in known
             ]

@@ -18,8 +18,10 @@ from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.project.checkpoint_file import check_file, stored_bytes
 from prunec.compiler.project.named_code import find_project
 from prunec.compiler.project.recipe_request import resolve_recipe
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
+from prunec.compiler.stages.dense_trainings import SCRATCH, check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.request_checks import (
     check_controls,
@@ -105,19 +107,25 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
         model_name=config.model.name,
         stated_accuracy=config.model.accuracy,
     )
+    asked, has_data = settings.controls, config.data is not None
+    settings = implied(settings, pipeline, has_data=has_data)
+    if settings.controls != asked:
+        note(f"Masks are made of random weights: the control arm {SCRATCH} runs, too.")
     recoveries: list[Recover] = pipeline.of(Recover)
     optimizers = {str(options.optimizer) for options in recoveries}
     optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()
     functions = frozenset(name for name in optimizers if ":" in name)
-    early = tuple(sorted({options.early for options in recoveries} - {""}))
+    kept = {""} if own_training(pipeline) is None else {"", Pretrain.name}
+    early = tuple(sorted({options.early for options in recoveries} - kept))
+    check_own_training(pipeline, bool(job.model.factory or config.model.factory))
     check_patterns(pipeline, job.target)
     check_precision(pipeline, job.target)
-    check_needs(pipeline, config.data is not None)
+    check_needs(pipeline, has_data)
     check_trained_choices(pipeline)
     check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)
-    check_controls(pipeline, settings, config.data is not None, functions)
-    check_names(pipeline, job.target, settings, config.data is not None)
+    check_controls(pipeline, settings, has_data, functions)
+    check_names(pipeline, job.target, settings, has_data)
     for path in (job.checkpoint, *(config.folder / name for name in early)):
         check_file(path)
     if config.data is not None:

@@ -11,6 +11,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.project.checkpoint import LoadedCheckpoint, build_module
 from prunec.compiler.project.project import Project, check_fit
 from prunec.compiler.report.report import Report
+from prunec.compiler.stages.dense_trainings import own_training
 from prunec.compiler.stages.driver import compile_request
 from prunec.compiler.stages.early_checks import check_here
 
@@ -27,11 +28,12 @@ def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[st
     data, objective = project.data(prepared.settings.seed), project.objective()
     if data is not None:
         check_fit(loaded.program, data, objective)
+    is_own = own_training(prepared.recipe.pipeline) is not None
     settings = replace(
         prepared.settings,
         optimizers=project.optimizers(prepared.optimizers),
         early={name: project.load(project.config.folder / name, job.model).program for name in prepared.early},
-        module=_module(project, loaded, prepared) if job.settings.controls else None,
+        module=_module(project, loaded, prepared) if prepared.settings.controls or is_own else None,
         initialise=project.initialise(),
     )
     program = loaded.program.inference()
@@ -39,6 +41,6 @@ def compile_network(prepared: Prepared, writer: BundleWriter, note: Callable[[st
 
 
 def _module(project: Project, loaded: LoadedCheckpoint, prepared: Prepared) -> nn.Module | None:
-    """The network as its factory builds it, else as the checkpoint holds it, for control arms from scratch."""
+    """The network as its factory builds it, else as the checkpoint holds it, of which weights are drawn."""
     factory = project.factory(prepared.job.model)
     return loaded.module if factory is None else build_module(factory)

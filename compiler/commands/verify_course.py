@@ -6,10 +6,11 @@ from typing import Any
 
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.commands.verify_claims import Claim, is_own, is_this_version, pipeline_of, rule
-from prunec.compiler.facts.ledger import PRETRAINING
+from prunec.compiler.facts.ledger import PRETRAINING, RANDOM
 from prunec.compiler.pipeline.own_steps import OWN_STEPS
 from prunec.compiler.pipeline.pipeline import Step
 from prunec.compiler.recovery.optimizer_kinds import optimizer_title
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.compiler.report.ledger_part import LedgerEntryPart, MacsPerSamplePart, chain
@@ -81,8 +82,8 @@ def _ends(report: Report) -> Iterator[Claim]:
     yield Claim(f"steps.{len(report.steps) - 1}.macs", last.macs, report.macs.compiled)
     yield Claim("steps.0.accuracy", first.accuracy, report.accuracy.dense)
     if (pipeline := pipeline_of(report)) is not None:
-        yield Claim("steps", tuple(step.name for step in report.steps), ("dense", *map(str, pipeline.steps)))
-        labels = {step.kind.accuracy: row for step, row in zip(pipeline.steps, report.steps[1:], strict=False)}
+        yield Claim("steps", tuple(step.name for step in report.steps), ("dense", *map(str, pipeline.on_dense)))
+        labels = {step.kind.accuracy: row for step, row in zip(pipeline.on_dense, report.steps[1:], strict=False)}
         for label in labels.keys() - {""}:
             yield Claim(f"accuracy.{label}", getattr(report.accuracy, label), labels[label].accuracy)
 
@@ -97,7 +98,9 @@ def _entries(report: Report) -> Iterator[Claim]:
         yield Claim("ledger, last weights", line[-1].weights_out, report.model.compiled_sha256)
     if (pipeline := pipeline_of(report)) is not None:
         stages = [entry.stage for entry in _main(report)]
-        yield Claim("ledger, stages", stages, [PRETRAINING, *(step.name for step in pipeline.steps)])
+        yield Claim("ledger, stages", stages, [PRETRAINING, *(step.name for step in pipeline.on_dense)])
+        for options, entry in zip(pipeline.of(Pretrain), report.ledger, strict=False):
+            yield from _pretraining_claims(report, options, entry)
     left: set[object] = set()
     data = known(report.data)
     for number, entry in enumerate(report.ledger):
@@ -114,6 +117,17 @@ def _entries(report: Report) -> Iterator[Claim]:
             yield Claim(f"{path}.run", entry.run, "")
 
 
+def _pretraining_claims(report: Report, options: Pretrain, entry: LedgerEntryPart) -> Iterator[Claim]:
+    """What is told of the training of a dense network that the run trained itself."""
+    told = report.pretraining
+    yield Claim("pretraining.by_this_run", told.by_this_run, True)
+    yield Claim("pretraining.epochs", told.epochs, float(options.epochs))
+    yield Claim("pretraining.kept_step", told.kept_step, options.keep_step)
+    yield Claim("ledger.0.epochs", entry.epochs, float(options.epochs))
+    yield Claim("ledger.0.weights_in", entry.weights_in, RANDOM)
+    yield Claim("ledger.0.samples are told", bool(entry.samples), bool(options.epochs))
+
+
 def _main(report: Report) -> list[LedgerEntryPart]:
     """The entries of the run itself, but for work beside it."""
     ledger = known(report.ledger) or ()
@@ -122,14 +136,13 @@ def _main(report: Report) -> list[LedgerEntryPart]:
 
 def _stages(report: Report) -> list[_Stage]:
     pipeline, rows, entries = pipeline_of(report), known(report.steps) or (), _main(report)[1:]
-    if pipeline is None or len(rows) != len(pipeline.steps) + 1:
+    if pipeline is None or len(rows) != len(pipeline.on_dense) + 1:
         return []
-    told = entries if len(entries) == len(pipeline.steps) else [None] * len(pipeline.steps)
+    steps = pipeline.on_dense
+    told = entries if len(entries) == len(steps) else [None] * len(steps)
     return [
         _Stage(f"steps.{number}", step, row, before, entry)
-        for number, (step, row, before, entry) in enumerate(
-            zip(pipeline.steps, rows[1:], rows[:-1], told, strict=True), start=1
-        )
+        for number, (step, row, before, entry) in enumerate(zip(steps, rows[1:], rows[:-1], told, strict=True), start=1)
     ]
 
 

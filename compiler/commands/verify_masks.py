@@ -25,7 +25,7 @@ def mask_claims(report: Report, program: Program) -> Iterator[Claim]:
     pipeline, rows = pipeline_of(report), known(report.steps) or ()
     if pipeline is None or not is_own(pipeline):
         return
-    steps = [(n, s.options) for n, s in enumerate(pipeline.steps, start=1) if isinstance(s.options, Sparsify)]
+    steps = [(n, s.options) for n, s in enumerate(pipeline.on_dense, start=1) if isinstance(s.options, Sparsify)]
     told = report.masking if isinstance(report.masking, Unknown) else len(report.masking)
     yield Claim("masking, rows", told, len(steps))
     parts = known(report.masking) or ()
@@ -39,9 +39,9 @@ def mask_claims(report: Report, program: Program) -> Iterator[Claim]:
         if len(parts) == len(steps):
             weights = sum(mask.numel() for mask in masks)
             yield Claim(f"masking.{len(steps) - 1}", (parts[-1].weights, parts[-1].masked), (weights, masked))
-        if len(rows) == len(pipeline.steps) + 1 and (aim := _told(rows[last].aim)) is not None:
+        if len(rows) == len(pipeline.on_dense) + 1 and (aim := _told(rows[last].aim)) is not None:
             yield Claim(f"steps.{last}.aim.got", aim.got, float(masked))
-    if len(rows) == len(pipeline.steps) + 1:
+    if len(rows) == len(pipeline.on_dense) + 1:
         yield from (claim for number, options in steps for claim in _n_of_m_claims(report, program, number, options))
 
 

@@ -7,6 +7,7 @@ from prunec.compiler.bundle.bundle_reader import Bundle
 from prunec.compiler.commands.verify_checks import refuse
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.pipeline.pipeline import parse_pipeline
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.report.ledger_part import chain
 from prunec.compiler.report.report import Report
 from prunec.passes.base import PassResult
@@ -30,7 +31,7 @@ _PLAIN = (PruneFilters.name, Permute.name)
 
 
 def same_source(bundle: Bundle, dense: Program) -> str:
-    """Say that a dense program is what a bundle was compiled from.
+    """Say that a dense program is what a bundle was compiled from; of weights that the run trained, only the network.
 
     Raises:
         InputError: The dense program is another.
@@ -39,11 +40,14 @@ def same_source(bundle: Bundle, dense: Program) -> str:
     expected = model.source_sha256
     # Reports without a ledger have the fingerprint of all tensors of the checkpoint, used or not.
     got = weights_sha256(dense) if has_ledger else dense.origin
-    if got != expected:
+    trained = bool(parse_pipeline(bundle.report.pipeline).of(Pretrain))
+    if got != expected and not trained:
         raise InputError(f"the checkpoint's weights have sha256 {got[:12]}, the bundle's source {expected[:12]}")
     is_exported_alike = bundle.report.environment.versions.get("torch") == tool_version("torch")
     if has_ledger and is_exported_alike and architecture_sha256(dense) != model.architecture_sha256:
         raise InputError("the checkpoint's weights are the bundle's source's, but its network has other operators")
+    if trained:
+        return "the checkpoint is of the bundle's network, whose weights the run trained itself (pretrain)"
     return f"the checkpoint is the bundle's source, sha256 {expected[:12]}"
 
 
@@ -97,11 +101,15 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
 def _weights_after_plan(report: Report) -> str | None:
     """Fingerprint of the weights after the last step that removed or reordered channels.
 
-    None where a step before it changed values otherwise, or the report doesn't tell.
+    None where the run trained the dense network itself, where a step before it changed values otherwise, or where the
+    report doesn't tell.
     """
     if isinstance(report.ledger, Unknown):
         return None
-    prunings = parse_pipeline(report.pipeline).of(PruneFilters)
+    pipeline = parse_pipeline(report.pipeline)
+    if pipeline.of(Pretrain):
+        return None
+    prunings = pipeline.of(PruneFilters)
     if any(isinstance(unit_criterion(options.criterion, options.name), CompensatesUnits) for options in prunings):
         return None
     steps = chain(report.ledger)[1:]

@@ -82,6 +82,7 @@ class Sparsified:
         weights: Number of weights of the layers that can carry the pattern.
         masked: Number of those that are masked, by this step or before.
         wanted: Number that were asked for.
+        masked_by_weight: Number that are masked, by the weight.
     """
 
     options: Sparsify
@@ -89,6 +90,7 @@ class Sparsified:
     weights: int
     masked: int
     wanted: float
+    masked_by_weight: Mapping[str, int]
 
 
 @dataclass(frozen=True)

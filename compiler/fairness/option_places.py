@@ -21,6 +21,7 @@ _NAME = without_effect("a name: content decides by its fingerprint where both ru
 _FURTHER = without_effect("further runs beside this one")
 _PROBED = without_effect("it is about the diagnosis; a probe trains a copy whose weights are thrown away")
 _STRUCTURE = without_effect("what it removes, and when, is compared")
+_DRAWN = without_effect("it draws weights, which are compared by their fingerprint, or as a run of their own")
 _BY_RATES = without_effect("the epochs and exact learning rates that it gives are compared")
 
 #: The options of a training, what the project says of its loss, its images and the part of them that it is of, and
@@ -42,6 +43,10 @@ _RECOVER: Mapping[str, str] = {
 
 #: Step -> option -> place. A step's own name is the place of its presence.
 STEP_PLACES: Mapping[str, Mapping[str, str]] = {
+    "pretrain": {
+        **dict.fromkeys(("pretrain", "epochs", "schedule", "seed"), BASE),
+        "keep_step": without_effect("weights that a training goes back to are compared by their fingerprint"),
+    },
     "recover": {"recover": _BY_RATES, **_RECOVER},
     "fold-parameters": {"fold-parameters": RETRAINING},
     "prune-filters": {
@@ -86,8 +91,7 @@ SETTINGS_PLACES: Mapping[str, str] = {
     "seed": _CHANCE,
     "seeds": _FURTHER,
     "controls": _FURTHER,
-    "module": without_effect("it is for control arms from scratch, which are compared as runs of their own"),
-    "initialise": without_effect("it is for control arms from scratch, which are compared as runs of their own"),
+    **dict.fromkeys(("module", "initialise"), _DRAWN),
     "resume": without_effect("a resumed training is the same one, bit for bit"),
     "save_steps": _SHOWN,
     "tensorboard": _SHOWN,

@@ -6,7 +6,17 @@ from typing import Any
 from prunec.compiler.facts.ledger import PRETRAINING
 from prunec.compiler.fairness.chain_stages import ChainStages, changes, epochs_of, rates_of
 from prunec.compiler.fairness.entry_places import NOWHERE, UNDECLARED
-from prunec.compiler.fairness.run_card import FILTERS, SCRATCH, Accuracy, Latency, Options, RunCard, Stage
+from prunec.compiler.fairness.run_card import (
+    FILTERS,
+    OWN_TRAINING,
+    RANDOM_WEIGHTS,
+    SCRATCH,
+    Accuracy,
+    Latency,
+    Options,
+    RunCard,
+    Stage,
+)
 from prunec.compiler.fairness.training_options import TrainingOptions, in_words
 from prunec.compiler.fairness.unrecorded import card_without_ledger
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
@@ -67,9 +77,10 @@ def _arm_card(report: Report, name: str, control: ControlPart) -> RunCard:
     if ledger is None:
         return RunCard.model_validate(common | measured | {"structure": None, "method": control.name})
     arm = _of_chain(report, chain(ledger, control.name))
-    if arm.get("base") == SCRATCH:  # it has the pruned network's shapes from its start
+    is_scratch = control.name.startswith(SCRATCH) and arm.get("base") == RANDOM_WEIGHTS
+    if is_scratch:  # it has the pruned network's shapes from its start
         main = _of_chain(report, chain(ledger))
-        arm |= {"structure": main["structure"], "compression": main["compression"]}
+        arm |= {"base": SCRATCH, "structure": main["structure"], "compression": main.get("compression")}
     return RunCard.model_validate(common | arm | measured | {"method": control.name})
 
 
@@ -110,10 +121,11 @@ def _of_chain(report: Report, entries: Sequence[LedgerEntryPart]) -> dict[str, A
     pretraining = stages.pretraining
     if pretraining is None:
         return {"structure": None}
-    is_scratch = known(pretraining.epochs) == 0
+    is_untrained = known(pretraining.epochs) == 0
+    own = OWN_TRAINING if known(pretraining.steps) else None
     return {
-        "base": SCRATCH if is_scratch else None,
-        "base_sha256": None if is_scratch else weights,
+        "base": RANDOM_WEIGHTS if is_untrained else own,
+        "base_sha256": None if is_untrained else weights,
         "structure": _structure(stages),
         "task_options": stages.options(TASK),
         "compression": stages.options(COMPRESSION),

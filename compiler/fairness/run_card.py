@@ -25,7 +25,10 @@ Epochs = Annotated[float, Field(ge=0, le=MAX_EPOCHS)]
 Options = dict[str, CardValue]
 Name = Annotated[str | None, AfterValidator(told)]
 
-SCRATCH = "scratch"
+#: Bases of networks of random weights: with the shapes of a pruned one from the start, and pruned as they were drawn.
+SCRATCH, RANDOM_WEIGHTS = "scratch", "random"
+#: The base of a run that trained its dense network itself.
+OWN_TRAINING = "pretrained by the run"
 #: Runs of one comparison: every two of them are compared.
 MAX_RUNS = 500
 #: What rounding may change of a mean accuracy.
@@ -123,7 +126,8 @@ class RunCard(CardPart):
         metric: Metric of the accuracy, such as "top1".
         architecture: Name of the dense network without its weights.
         architecture_sha256: Fingerprint of it; where both runs have one it decides.
-        base: Name of the dense weights; "scratch" for a network that was trained from random ones.
+        base: Name of the dense weights; "scratch" for a network that was trained from random ones, "random" for one
+            that was pruned before any training.
         base_sha256: Fingerprint of them; where both runs have one it decides.
         structure: What was removed: "filters" where a card doesn't say otherwise, "2:4", "elements", "filters, 2:4"
             and the like, "none".
@@ -204,7 +208,7 @@ class RunCard(CardPart):
     def from_scratch(self) -> bool | None:
         """Whether it was trained from random weights; None where that isn't known."""
         if self.base is not None:
-            return same_name(self.base, SCRATCH)
+            return any(same_name(self.base, name) for name in (SCRATCH, RANDOM_WEIGHTS))
         return None if self.pretraining.epochs is None else False
 
     @property

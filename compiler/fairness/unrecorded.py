@@ -7,7 +7,7 @@ not known, and the level of a comparison falls by it.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prunec.compiler.fairness.run_card import FILTERS, SCRATCH, Stage
+from prunec.compiler.fairness.run_card import FILTERS, RANDOM_WEIGHTS, Stage
 from prunec.compiler.fairness.training_options import TrainingOptions
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import RecoveryPart
@@ -26,11 +26,12 @@ def card_without_ledger(report: Report) -> dict[str, Any]:
     """The fields of a card that such a report tells, as values by name."""
     steps = _steps(report.pipeline)
     recovery, pretraining = known(report.recovery), known(report.pretraining.epochs)
-    pruning, is_scratch = known(report.pruning), pretraining == 0
+    pruning, is_untrained = known(report.pruning), pretraining == 0
     taken = steps or []
     structure = [FILTERS] * (_PRUNE in taken) + ["2:4"] * (_SPARSIFY in taken)
     return {
-        "base": SCRATCH if is_scratch else None,  # a fingerprint of such a report may be that of a network before
+        # A fingerprint of such a report may be that of a network before.
+        "base": RANDOM_WEIGHTS if is_untrained else None,
         "structure": None if steps is None else ", ".join(structure) or _NOTHING,
         "speedup": report.macs.speedup,
         "zero_fraction": known(report.parameters.zero_fraction),

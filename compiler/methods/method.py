@@ -8,8 +8,8 @@ from prunec.passes.allocation.goals import Allocation
 from prunec.passes.criteria.catalogue import resolve
 from prunec.passes.errors import UsageError
 
-#: Weights that a method begins with.
-Base = Literal["trained", "random", "early"]
+#: Weights that a method is about: those of a trained network, random ones, or both, which it goes back to.
+Base = Literal["trained", "random", "both"]
 #: The unit that a method removes or masks.
 Structure = Literal["filters", "weights"]
 
@@ -25,6 +25,9 @@ class Method:
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
             one ranking.
+        depth: Whether whole residual branches may go, too.
+        base: The weights that it begins with: "trained" ones, "random" ones, or "both" where it goes back from trained
+            ones to early ones. Of the last two a table [recipe.pretrain] gives the random ones.
         samples: Training samples that the criterion looks at, where that isn't the step's own number; 0 for that.
         pattern: What is masked together, of methods that mask, where the target asks for no 2:4.
         hooks: Training hooks of its regime, which trains before it prunes; empty for none.
@@ -42,6 +45,8 @@ class Method:
     criterion: str
     structure: Structure = "filters"
     allocation: Allocation = "auto"
+    depth: bool = False
+    base: Base = "trained"
     samples: int = 0
     pattern: str = "elements"
     hooks: str = ""

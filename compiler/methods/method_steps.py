@@ -10,13 +10,13 @@ from prunec.compiler.pipeline.own_steps import DEFAULT_EPOCHS, step_kind, steps_
 from prunec.compiler.pipeline.pipeline import make_step
 from prunec.compiler.pipeline.recipe import RecipeStep, underscored
 from prunec.compiler.pipeline.step_kind import Tables
-from prunec.compiler.recovery.schedules import WEIGHT_REWINDING
 from prunec.passes.errors import UsageError
+from prunec.passes.options import converted
 from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.ratios import exact
 from prunec.runtime.target import Target
 
-_PRUNE, _MASK, _TRAIN = "prune-filters", "sparsify", "recover"
+_PRETRAIN, _PRUNE, _MASK, _TRAIN = "pretrain", "prune-filters", "sparsify", "recover"
 #: Share of the weights that is masked where nothing is asked for.
 DEFAULT_SHARE = 0.5
 #: What a number of levels may exceed a whole number by.
@@ -63,13 +63,17 @@ def _parts(
 ) -> Iterator[_Part]:
     """The parts in their order: those of the recipe, with the method's in place of its pruning and its retraining."""
     before, after = _epochs(method, given)
+    first = given.get(_PRETRAIN, {}) if method.base == "random" else {}
     running = steps_of_recipe(tables, target, has_data)
     masks = _mask(method, given, target) if method.structure == "weights" else None
     for name, decided_by in running.items():
         table = given.get(name, {})
-        if name == _PRUNE:
+        if name == _PRETRAIN and method.base == "random":
+            yield _Part(name, method.flag, {"epochs": 0, "schedule": "", "keep_step": 0}, table)
+        elif name == _PRUNE:
             yield from _regime(method, before, given)
             if masks is None:
+                _check_ratio(method, table)
                 yield _Part(name, method.flag, _choice(method), table)
             elif _MASK not in running:
                 yield from _levels(method, masks, after, given)
@@ -78,12 +82,19 @@ def _parts(
         elif name != _TRAIN:
             yield _Part(name, decided_by, table=table)
         elif after and not method.level_share:
-            yield _Part(name, method.flag if method.hooks else decided_by, {"epochs": after}, table)
+            own: dict[str, object] = {"epochs": after}
+            if "schedule" in first and "schedule" not in table:
+                own["schedule"] = first["schedule"]
+            yield _Part(name, method.flag if method.hooks or first else decided_by, own, table)
 
 
 def _epochs(method: Method, given: Mapping[str, _Options]) -> tuple[int, int]:
-    """Epochs of the regime and of the retraining behind the pruning, which every level has."""
-    asked = given.get(_TRAIN, {}).get("epochs", DEFAULT_EPOCHS)
+    """Epochs of the regime and of the retraining behind the pruning, which every level has.
+
+    A method that is about random weights trains as long as the dense network is, where nothing else is asked for.
+    """
+    pretraining = {} if method.base == "trained" else given.get(_PRETRAIN, {})
+    asked = given.get(_TRAIN, {}).get("epochs", pretraining.get("epochs") or DEFAULT_EPOCHS)
     epochs = int(asked) if str(asked).isdecimal() else DEFAULT_EPOCHS  # what is wrong shows where the step is made
     least = 2 if method.hooks else 1 if method.level_share else 0
     if epochs < least:
@@ -100,7 +111,19 @@ def _choice(method: Method) -> dict[str, object]:
     """What a method decides of prune-filters."""
     choice: dict[str, object] = {"criterion": method.criterion}
     choice |= {} if method.allocation == "auto" else {"allocation": method.allocation}
+    choice |= {"depth": True} if method.depth else {}
     return choice | ({"samples": method.samples} if method.samples else {})
+
+
+def _check_ratio(method: Method, table: _Options) -> None:
+    """Refuse ratios by layer where the method chooses how much of each goes."""
+    if method.allocation != "auto" and isinstance(table.get("ratio"), Mapping):
+        raise UsageError(
+            f"The method {method.name} chooses how many filters of each layer go (allocation={method.allocation}), and "
+            "[recipe.prune-filters] has a ratio for some layers of their own.",
+            hint="Give one ratio, as by --ratio 0.5, whose MACs it then chooses for, or take a method that prunes "
+            "every layer by its ratio, such as l1.",
+        )
 
 
 def _regime(method: Method, epochs: int, given: Mapping[str, _Options]) -> Iterator[_Part]:
@@ -135,13 +158,18 @@ def _levels(method: Method, mask: _Part, epochs: int, given: Mapping[str, _Optio
     table, own = given.get(_TRAIN, {}), dict[str, object](epochs=epochs)
     if method.level_schedule:
         own["schedule"] = method.level_schedule
-    if method.level_schedule == WEIGHT_REWINDING and not table.get("early"):
-        raise UsageError(
-            f"The method {method.name} goes back to the weights of an early epoch, and no checkpoint of it is named.",
-            hint='Name it in prunec.toml: early = "epoch10.pt" under [recipe.recover].',
-        )
-    until = mask.options["ratio"]
-    count = max(1, ceil(log1p(-exact(float(until))) / log1p(-method.level_share) - _NOISE))
+    if method.base == "both" and not table.get("early"):
+        if _PRETRAIN not in given:
+            raise UsageError(
+                f"The method {method.name} goes back to the weights of an early epoch, and no checkpoint of it is "
+                "named.",
+                hint='Name it in prunec.toml: early = "epoch10.pt" under [recipe.recover]; or have the dense network '
+                "trained from its factory, by epochs and schedule under [recipe.pretrain].",
+            )
+        own["early"] = _PRETRAIN
+    until = converted("sparsify: ratio", mask.options["ratio"], float)
+    assert isinstance(until, float)
+    count = max(1, ceil(log1p(-exact(until)) / log1p(-method.level_share) - _NOISE))
     options = {name: value for name, value in mask.options.items() if name != "ratio"}
     options |= {"ratio_of_rest": method.level_share, "until": until}
     masked = _Part(_MASK, method.flag, options, {k: v for k, v in mask.table.items() if k != "ratio"})

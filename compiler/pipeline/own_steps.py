@@ -50,12 +50,24 @@ def _criterion_needs(options: Any) -> Needs:
     return "inputs" if needs & {"inputs", "outputs"} else "nothing"
 
 
+def _training_needs(options: Any) -> Needs:
+    return "labels" if options.epochs else "nothing"
+
+
 def _calibration_needs(options: Any) -> Needs:
     return "inputs" if options.max_drop_points is None else "labels"
 
 
 #: The order is that of pipelines that are made of recipe tables.
 _OWN = (
+    StepKind(
+        name="pretrain",
+        options="prunec.compiler.recovery.pretrain_options:Pretrain",
+        runs="prunec.compiler.stages.pretrain_step:pretrain",
+        summary="train the dense network from fresh weights",
+        needs=_training_needs,
+        makes_dense=True,
+    ),
     StepKind(
         name="fold-parameters",
         options="prunec.passes.fold:FoldParameters",
@@ -173,7 +185,7 @@ def step_kind(name: str) -> StepKind:
 
 def _problem(name: str, kind: object) -> str:
     """Why a plug-in can't be a step; empty where it can."""
-    labels = [own.accuracy for own in _OWN if own.accuracy]
+    labels, places = [own.accuracy for own in _OWN if own.accuracy], [own.name for own in _OWN if not own.makes_dense]
     if not isinstance(kind, StepKind):
         return f"holds {kind!r}; expected a StepKind"
     if name in (*TAIL, REPEAT) or not is_name(name):
@@ -182,8 +194,10 @@ def _problem(name: str, kind: object) -> str:
         return (
             f"has the label {kind.accuracy!r} for its accuracy; expected one of {', '.join(labels)}, and a measurement"
         )
-    if kind.place and kind.place not in OWN_STEPS:
-        return f"has the place {kind.place!r}; expected one of {', '.join(OWN_STEPS)}, or none for the end"
+    if kind.place and kind.place not in places:
+        return f"has the place {kind.place!r}; expected one of {', '.join(places)}, or none for the end"
+    if kind.makes_dense:
+        return "makes the dense network, which prunec's own step pretrain alone does"
     return "" if all(isinstance(rule, After) for rule in kind.after) else "has an order that isn't told by After(...)"
 
 

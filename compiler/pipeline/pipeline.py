@@ -97,6 +97,11 @@ class Pipeline:
         _check_order(steps)
         return steps
 
+    @property
+    def on_dense(self) -> tuple[Step, ...]:
+        """The steps that are taken on the dense network: all but the one that makes it."""
+        return tuple(step for step in self.steps if not step.kind.makes_dense)
+
     def of(self, kind: type[Any]) -> list[Any]:
         """The options of all steps whose options are of a class."""
         return [step.options for step in self.steps if isinstance(step.options, kind)]
@@ -144,6 +149,11 @@ def _check_items(items: object) -> None:
 
 def _check_order(steps: Sequence[Step]) -> None:
     names = [step.name for step in steps]
+    if misplaced := [step.name for step in steps[1:] if step.kind.makes_dense]:
+        raise UsageError(
+            f"The pipeline has {misplaced[0]} after {names[0]}: it makes the network that all other steps work on.",
+            hint=f"Put {misplaced[0]} first, once.",
+        )
     for name in dict.fromkeys(names):
         for rule in step_kind(name).after:
             places = [position for position, other in enumerate(names) if other == rule.step]

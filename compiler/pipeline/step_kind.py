@@ -68,6 +68,8 @@ class StepKind:
             end.
         defaults: (target, all tables) -> options that its recipe table has where it doesn't give them.
         default_sources: What decides such a default, where it isn't the step alone, by the option's name.
+        makes_dense: Whether it makes the dense network that all others work on, as `pretrain` alone does: it stands
+            first, once, and has no row of its own in reports.
     """
 
     name: str
@@ -81,6 +83,7 @@ class StepKind:
     place: str = "recover"
     defaults: Callable[[Target, Tables], Mapping[str, object]] = no_defaults
     default_sources: Mapping[str, str] = field(default_factory=dict)
+    makes_dense: bool = False
 
     def options_class(self) -> type[Any]:
         """The class of its options."""

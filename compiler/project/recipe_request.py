@@ -17,6 +17,7 @@ from prunec.compiler.pipeline.pipeline import Pipeline, Step, parse_pipeline
 from prunec.compiler.pipeline.recipe import LISTED, RecipeStep, recipe_steps
 from prunec.compiler.project.config import Config
 from prunec.compiler.recovery.optimizer_kinds import AUTO
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.passes.allocation.goals import GOALS
@@ -191,6 +192,8 @@ def _check_schedules(config: Config, steps: list[RecipeStep]) -> None:
     dense = config.model.pretraining
     original = None if dense is None else dense.learning_rates()
     for options in (each.step.options for each in steps):
+        if isinstance(options, Pretrain):
+            original = options.learning_rates
         if isinstance(options, Recover) and options.schedule != AUTO:
             parse_schedule(options.schedule, epochs=options.epochs, original=original)
 
@@ -269,7 +272,8 @@ def _rows(step: Step, decided_by: str, sources: Mapping[str, str]) -> list[Recip
 
 def _idle(config: Config, steps: list[RecipeStep], target: Target) -> list[RecipeRow]:
     """Tables of steps that don't run on this target."""
-    why = {"recover": "--epochs 0", CALIBRATE: f"{target} is no target of INT8, FP8 or INT4"}
+    why = {"recover": "--epochs 0", "prune-filters": "the method masks weights"}
+    why |= {CALIBRATE: f"{target} is no target of INT8, FP8 or INT4"}
     return [
         RecipeRow(name, "", "doesn't run", why.get(name, f"{target} asks for no 2:4"))
         for name in _idle_tables(config, steps)

@@ -14,6 +14,7 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
 from prunec.compiler.recovery.optimizer_kinds import optimizer_title
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import Retraining
 from prunec.compiler.report import engine_facts, engine_parts, network_parts, training_parts
@@ -143,13 +144,17 @@ def _accuracy(request: Request, outcome: Outcome) -> training_parts.AccuracyPart
 def _pretraining(request: Request) -> training_parts.PretrainingPart:
     schedule, optimizer = request.settings.pretraining, request.settings.pretraining_optimizer
     told = _UNKNOWN_TRAINING if optimizer is None else optimizer_title(optimizer)
+    own: list[Pretrain] = request.pipeline.of(Pretrain)
     if schedule is None or schedule.epochs is None:
         unknown = _UNKNOWN_TRAINING
-        return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told)
+        return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told, by_this_run=False)
     if not schedule.epochs:
         told = Unknown("the checkpoint has random weights: it was not trained.")
     rates = schedule.trace(schedule.epochs)
-    return training_parts.PretrainingPart.of(schedule, learning_rates=rates, optimizer=told)
+    kept = own[0].keep_step if own else None
+    return training_parts.PretrainingPart.of(
+        schedule, learning_rates=rates, optimizer=told, by_this_run=bool(own), kept_step=kept
+    )
 
 
 def _pruning(

@@ -124,13 +124,24 @@ def _parameters_figure(report: Report) -> Figure:
 
 def retraining_rows(report: Report) -> list[tuple[str, str]]:
     """Label and value of every line on the retraining and its controls; none where nothing was retrained."""
-    recovery = known(report.recovery)
-    rows = [] if recovery is None else _recovery_rows(recovery)
+    recovery, rows = known(report.recovery), _dense_rows(report)
+    rows += [] if recovery is None else _recovery_rows(recovery)
     mean, deviation = known(report.runs_summary.mean), known(report.runs_summary.standard_deviation)
     if len(report.runs) > 1 and mean is not None and deviation is not None:
         spread = f"{percent(mean)} in the mean of {len(report.runs)}, +- {100 * deviation:.2f}"
         rows.append((f"{report.accuracy.metric} by seed", spread))
     return rows + [(f"Control {control.name}", _control_words(control)) for control in report.controls]
+
+
+def _dense_rows(report: Report) -> list[tuple[str, str]]:
+    """The line on the dense network where it isn't one that was trained before."""
+    epochs, by_this_run = known(report.pretraining.epochs), known(report.pretraining.by_this_run)
+    if epochs == 0:
+        return [("Dense network", "random weights" + (", drawn by this run" if by_this_run else ""))]
+    if not by_this_run:
+        return []
+    words = f"trained by this run from random weights, {epochs:g} epochs"
+    return [("Dense network", f"{words}, weights kept at step {report.pretraining.kept_step}")]
 
 
 def _recovery_rows(recovery: RecoveryPart) -> list[tuple[str, str]]:

@@ -54,11 +54,17 @@ class AccuracyPart(Part):
 
 
 class PretrainingPart(Part):
-    """The known facts of the dense training; `learning_rates` are (epoch, learning rate)."""
+    """The known facts of the dense training; `learning_rates` are (epoch, learning rate).
+
+    `by_this_run` says whether the run itself drew and trained the network, and `kept_step` after how many steps of that
+    its weights were kept.
+    """
 
     epochs: Maybe[float]
     learning_rates: Maybe[LearningRates]
     optimizer: Maybe[str] = NOT_RECORDED
+    by_this_run: Maybe[bool] = NOT_RECORDED
+    kept_step: Annotated[Count | None, NullMeans("the run didn't train the dense network")] = None
 
 
 class DistillationPart(Part):

@@ -8,6 +8,7 @@ from prunec.compiler.facts.pass_facts import Calibrated
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import Beside, StepCost, StepInput, StepOutput
 from prunec.compiler.pipeline.pipeline import Step
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD
 from prunec.passes.figures import plain_figures
@@ -42,6 +43,15 @@ def pretraining_entry(request: Request, weights: str) -> LedgerEntry:
         learning_rates=schedule.pieces(schedule.epochs),
         **unknown,
     )
+
+
+def own_pretraining_entry(options: Pretrain, given: StepInput, output: StepOutput) -> LedgerEntry:
+    """The entry for the training of a dense network that the run trained itself."""
+    weights, cost = weights_sha256(output.program), output.cost or StepCost()
+    if not cost.steps:
+        return untrained_entry("", weights, given.seed)
+    entry = _entry(PRETRAINING, output.options, given, cost, (RANDOM, weights), removed=False)
+    return replace(entry, options={**entry.options, "keep_step": options.keep_step})
 
 
 def untrained_entry(run: str, weights: str, seed: int | Unknown) -> LedgerEntry:

@@ -1,38 +1,47 @@
 """Control arms and further seeds: the same compile again with one thing changed, up to its accuracy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.pass_facts import Pruned
+from prunec.compiler.facts.pass_facts import Pruned, Sparsified
 from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
-from prunec.compiler.recovery.controls import reinitialised, reinitialised_program
+from prunec.compiler.recovery.controls import reinitialised_program
 from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.booking import untrained_entry
-from prunec.compiler.stages.request_checks import scratch_pipeline
+from prunec.compiler.stages.dense_trainings import scratch_pipeline
+from prunec.compiler.stages.fresh_network import fresh_network
 from prunec.compiler.stages.step_runs import run_steps
-from prunec.passes.branch_removal import without_branches
 from prunec.passes.errors import PrunecError
 from prunec.passes.identity import weights_sha256
-from prunec.passes.output_selection import captured_alike
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
+from prunec.passes.sparsify import Sparsify
 from prunec.passes.unknown import known
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """The run of a control: its first program, its steps, a remark on it, and whether its first weights are random."""
+    """The run of a control.
+
+    Attributes:
+        program: Its first program.
+        pipeline: Its steps.
+        note: A remark on it.
+        from_scratch: Whether its first weights are random.
+        masked: Number of weights that each step which masks must mask, by the weight; empty where its criterion says.
+    """
 
     program: Program
     pipeline: Pipeline
     note: str = ""
     from_scratch: bool = False
+    masked: tuple[Mapping[str, int], ...] = ()
 
 
 def run_seeds(main: StepInput) -> tuple[tuple[SeedRun, ...], bool]:
@@ -88,10 +97,10 @@ def _arm(name: str, main: StepInput) -> _Arm:
         steps = _followed(request.pipeline, map(_without_preparation, followed)).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "random":
-        return _Arm(request.dense, _at_random(_followed(request.pipeline, map(_without_preparation, followed))))
+        return _random_arm(main, _followed(request.pipeline, map(_without_preparation, followed)))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
     program, note = _from_scratch(main)
-    return _Arm(program, scratch_pipeline(followed[-1], request.settings, epochs), note, from_scratch=True)
+    return _Arm(program, scratch_pipeline(followed, request.settings, epochs), note, from_scratch=True)
 
 
 def _scratch_epochs(main: StepInput, *, of_operations: bool) -> float:
@@ -120,6 +129,22 @@ def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:
     return Pipeline(tuple(steps))
 
 
+def _random_arm(main: StepInput, pipeline: Pipeline) -> _Arm:
+    """The arm that chooses filters by chance; where none are pruned weights, in every layer as many as the run masked.
+
+    What chance loses by another share in each layer tells nothing of the choice within it (Su et al., "Sanity-Checking
+    Pruning Methods", NeurIPS 2020).
+    """
+    if pipeline.of(PruneFilters):
+        return _Arm(main.request.dense, _at_random(pipeline))
+    steps = (
+        replace(s, options=replace(s.options, criterion="random")) if isinstance(s.options, Sparsify) else s
+        for s in pipeline.steps
+    )
+    masked = tuple(fact.masked_by_weight for fact in main.before(Sparsified))
+    return _Arm(main.request.dense, Pipeline(tuple(steps)), masked=masked)
+
+
 def _at_random(pipeline: Pipeline) -> Pipeline:
     """A pipeline that chooses filters at random; of a plan, which names them, only the widths are left (`planned`)."""
 
@@ -141,14 +166,12 @@ def _unprobed(pipeline: Pipeline) -> Pipeline:
 
 def _from_scratch(main: StepInput) -> tuple[Program, str]:
     """The pruned architecture with random weights and the same masks, and a note on how the weights were drawn."""
-    settings, dense, compiled = main.request.settings, main.request.dense, main.program
+    settings, compiled = main.request.settings, main.program
     by_rule = "weights by Kaiming's rule, norms the identity"
     program, note = None, f"there is no factory: {by_rule}"
     if settings.module is not None:
         try:
-            example = dense.example_args, dense.example_kwargs
-            pruned = reinitialised(settings.module, main.plan, main.seed, settings.initialise, *example)
-            program, note = without_branches(captured_alike(pruned, dense), main.plan.removed_branches), ""
+            program, note = fresh_network(main.request, main.plan, main.seed), ""
         except PrunecError as error:
             note = f"the factory's module can't be used ({error.message}): {by_rule}"
     if program is None:
@@ -167,5 +190,7 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
         weights = weights_sha256(arm.program)
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
     planned = tuple(pruned.sizes for pruned in main.before(Pruned))
-    start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned)
+    start = replace(
+        main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned, masked=arm.masked
+    )
     return run_steps(start, _unprobed(arm.pipeline))

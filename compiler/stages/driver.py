@@ -26,10 +26,12 @@ from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
 from prunec.compiler.stages.control_arms import run_controls, run_seeds
 from prunec.compiler.stages.cost_models import costs_of
+from prunec.compiler.stages.dense_trainings import check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
+from prunec.compiler.stages.pretrain_step import own_dense
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_limit,
@@ -122,13 +124,14 @@ def compile_request(request: Request, writer: BundleWriter) -> Report:
         PrunecError: The compile can't be done.
     """
     request = _with_known_ranges(request)
+    settings = implied(request.settings, request.pipeline, has_data=request.data is not None)
+    request = replace(request, settings=settings)
     _check(request)
     with stopping_together() if is_distributed() else nullcontext():
-        steps = _run_all_steps(request, writer.state_folder)
+        request, steps = _run_all_steps(request, writer.state_folder)
     if not is_main():
         raise HelperFinished(f"Process {os.environ['RANK']} has helped to train; process 0 writes the bundle.")
     outcome = _finished(request, steps, writer)
-    settings = request.settings
     settings.progress.stage("report")
     costs = outcome.steps.costs
     if costs is not None and isinstance(costs.model, FittedCosts):
@@ -153,6 +156,7 @@ def _check(request: Request) -> None:
         check(request.pipeline, request.target, settings, has_data)
     _check_dimensions(request.dense, settings)
     OutputForm.of(request.dense.graph).check()
+    check_own_training(request.pipeline, settings.module is not None)
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_trained_choices(request.pipeline)
@@ -181,14 +185,21 @@ def _with_known_ranges(request: Request) -> Request:
     return request if told is options else replace(request, settings=replace(request.settings, engine_options=told))
 
 
-def _run_all_steps(request: Request, state_folder: Path) -> Steps:
-    """The compile's own steps, then further seeds and control arms; all processes take all of them together."""
-    seed, history = request.settings.seed, (dense_fact(request),)
-    plausibility = check_plausible(request, history[0])
+def _run_all_steps(request: Request, state_folder: Path) -> tuple[Request, Steps]:
+    """The compile's own steps, then further seeds and control arms; all processes take all of them together.
+
+    Returns:
+        The request, with the dense network that the run trained itself where it does, and the results.
+    """
+    is_own = own_training(request.pipeline) is not None
+    request, dense = own_dense(request, state_folder) if is_own else (request, dense_fact(request))
+    plausibility = check_plausible(request, dense)
     costs = costs_of(request, state_folder)
-    start = StepInput(request.dense, request, seed, history, state_folder=state_folder, costs=costs)
+    seed = request.settings.seed
+    start = StepInput(request.dense, request, seed, (dense,), state_folder=state_folder, costs=costs)
     main = run_steps(start, request.pipeline)
-    return Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility, main.costs)
+    steps = Steps(main.program, main.history, *run_seeds(main), run_controls(main), plausibility, main.costs)
+    return request, steps
 
 
 def _finished(request: Request, steps: Steps, writer: BundleWriter) -> Outcome:

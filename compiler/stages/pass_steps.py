@@ -100,12 +100,14 @@ def sparsify(options: Sparsify, given: StepInput) -> StepOutput:
         inputs = calibration_inputs(given.batches(options.samples), options.samples)
         result, samples = sparsify_by_inputs(given.program, options, inputs, evidence), sample_count(inputs)
     else:
-        result, samples = options.run(given.program, evidence), 0
+        counts = given.masked[len(given.before(Sparsified))] if given.masked else None
+        result, samples = options.run(given.program, evidence, counts), 0
     cost = _evidence_cost(given.program, evidence, samples)
     check_masks(result.program)
     stats, emptied = result.stats, ", ".join(result.stats["emptied"])
     retained = {layer["layer"]: layer["retained_magnitude"] for layer in stats["layers"] if layer["eligible"]}
-    fact = Sparsified(options, retained, stats["weights"], stats["masked"], stats["wanted"])
+    by_weight = stats["masked_by_weight"]
+    fact = Sparsified(options, retained, stats["weights"], stats["masked"], stats["wanted"], by_weight)
     output = StepOutput(result.program, result.modified, fact=fact, cost=cost, aim=result.aim, options=options)
     return replace(output, note=_EMPTIED.format(emptied) if emptied else "")
 

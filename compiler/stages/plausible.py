@@ -11,12 +11,14 @@ from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import NO_DATA, StepFact
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, label_loss
 from prunec.compiler.recovery.recover_options import Recover
+from prunec.compiler.stages.dense_trainings import own_training
 from prunec.passes.errors import InputError
 from prunec.passes.feeding import feed
 from prunec.passes.unknown import Unknown, known
 from prunec.passes.user_calls import defined_at
 
 _NOT_TRAINED = Unknown("the network was never trained ([model] pretraining has 0 epochs), so that it isn't judged.")
+_OF_THIS_RUN = Unknown("the run trained the network itself on these data (pretrain), so that it isn't judged.")
 _OTHER_INPUTS = Unknown("the network doesn't take one input of numbers in batches of any size.")
 #: Standard errors between a stated accuracy and the measured one that are still chance.
 _SURE = 3.0
@@ -54,6 +56,8 @@ def _examined(request: Request) -> Plausibility | Unknown:
     assert data is not None
     if pretraining is not None and not pretraining.epochs:
         return _NOT_TRAINED
+    if own_training(request.pipeline) is not None:
+        return _OF_THIS_RUN
     if not can_be_judged(dense, data):
         return _OTHER_INPUTS
     return check_plausibility(dense, data, request.objective.metric)

@@ -31,20 +31,13 @@ from prunec.passes.unknown import Unknown
 def recover_step(options: Recover, given: StepInput) -> StepOutput:
     """Retrain what pruning left, masks held."""
     settings = given.request.settings
-    stated, options = options, _with_optimizer(options, settings)
+    stated, options = options, with_optimizer(options, settings)
     choice = _choice(options, given)
     options = replace(options, schedule=choice.schedule, probe=options.probe_epochs)
     given.request.settings.progress.stage(f"recover, {options.epochs} epochs, {options.schedule}")
     program = _rewound(options, given) if options.rewinds_weights else given.program
     state = _state_options(given)
-    try:
-        result = _recover(options, given, program, state)
-    except TrainingDivergedError as error:
-        if state is not None and state.path.exists():
-            raise TrainingDivergedError(
-                error.message, hint=f"{error.hint}\nThe state after the last good epoch is in {state.path}."
-            ) from error
-        raise
+    result = train(options, given, program, state, _dense(options, given))
     check_masks(result.program)
     fact = replace(
         judge_retraining(stated, given, result, partial(_probed, given)),
@@ -55,7 +48,7 @@ def recover_step(options: Recover, given: StepInput) -> StepOutput:
     return StepOutput(
         result.program,
         fact=fact,
-        cost=_cost(result.spent, result.processes),
+        cost=cost_of(result.spent, result.processes),
         options=options,
         beside=beside,
         aim=_aim(result),
@@ -69,11 +62,12 @@ def _aim(result: Recovered) -> Aim:
 
 
 def _beside(probe: Probe, processes: int) -> Beside:
-    cost = probe.spent if isinstance(probe.spent, Unknown) else _cost(probe.spent, processes)
+    cost = probe.spent if isinstance(probe.spent, Unknown) else cost_of(probe.spent, processes)
     return Beside("probe", probe.options, cost, probe.weights_in)
 
 
-def _cost(spent: Spent, processes: int) -> StepCost:
+def cost_of(spent: Spent, processes: int) -> StepCost:
+    """The cost of a training in some processes together."""
     return StepCost(
         samples=spent.samples,
         epochs=spent.epochs,
@@ -85,7 +79,7 @@ def _cost(spent: Spent, processes: int) -> StepCost:
     )
 
 
-def _with_optimizer(options: Recover, settings: Settings) -> Recover:
+def with_optimizer(options: Recover, settings: Settings) -> Recover:
     """The options with the optimizer that is chosen; in place of a function's name the function."""
     resolved = options.resolved(settings.pretraining_optimizer)
     check_optimizer_given(resolved, settings.optimizers)
@@ -111,11 +105,24 @@ def _state_options(given: StepInput) -> StateOptions | None:
     return StateOptions(given.state_folder / STATE_NAME.format(name), settings.resume, settings.save_steps)
 
 
-def _recover(options: Recover, given: StepInput, program: Program, state: StateOptions | None) -> Recovered:
+def _dense(options: Recover, given: StepInput) -> DenseNetwork:
+    """What a recovery needs of the dense network."""
+    teacher = given.request.dense if options.distill or options.hooks else None
+    pruning = _next_pruning(given) if options.hooks else None
+    return DenseNetwork(teacher, given.request.settings.pretraining, pruning=pruning)
+
+
+def train(
+    options: Recover, given: StepInput, program: Program, state: StateOptions | None, dense: DenseNetwork
+) -> Recovered:
+    """Train a copy of a program on the data of a step, and tell of every epoch.
+
+    Raises:
+        TrainingDivergedError: The loss or a weight is no longer finite.
+        PrunecError: What `recover` raises.
+    """
     request, settings = given.request, given.request.settings
-    assert request.data is not None, "checked before any work: see `step_runs.check_needs`"
-    teacher = request.dense if options.distill or options.hooks else None
-    dense = DenseNetwork(teacher, settings.pretraining, pruning=_next_pruning(given) if options.hooks else None)
+    assert request.data is not None, "checked before any work: see `request_checks.check_needs`"
     with ExitStack() as stack:
         folder = settings.tensorboard if state is not None and not given.arm else None
         scalars = stack.enter_context(Scalars(folder)) if folder is not None else None
@@ -126,16 +133,22 @@ def _recover(options: Recover, given: StepInput, program: Program, state: StateO
             if scalars is not None:
                 scalars.add(record)
 
-        return recover(
-            program,
-            options,
-            request.data,
-            objective=request.objective,
-            dense=dense,
-            seed=given.seed,
-            state=state,
-            progress=report,
-        )
+        try:
+            return recover(
+                program,
+                options,
+                request.data,
+                objective=request.objective,
+                dense=dense,
+                seed=given.seed,
+                state=state,
+                progress=report,
+            )
+        except TrainingDivergedError as error:
+            if state is None or not state.path.exists():
+                raise
+            held = f"The state after the last good epoch is in {state.path}."
+            raise TrainingDivergedError(error.message, hint=f"{error.hint}\n{held}") from error
 
 
 def _next_pruning(given: StepInput) -> PruneFilters | None:
@@ -152,7 +165,7 @@ def _probed(given: StepInput, options: Recover, program: Program) -> Recovered:
     assert data is not None, "checked before any work: see `step_runs.check_needs`"
     first = FirstSamples(data.validation)
     unseen = replace(given, request=replace(given.request, data=replace(data, validation=first, test=first)))
-    return _recover(options, unseen, program, None)
+    return train(options, unseen, program, None, _dense(options, unseen))
 
 
 def _rewound(options: Recover, given: StepInput) -> Program:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,9 +15,10 @@ from prunec.compiler.recovery.default_schedule import choose_schedule
 from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
+from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
-from prunec.compiler.recovery.schedule_curves import Schedule, StepSchedule
 from prunec.compiler.recovery.schedules import parse_schedule
+from prunec.compiler.stages.dense_trainings import SCRATCH, is_untrained, own_training, scratch_pipeline
 from prunec.passes.errors import InputError, UsageError, did_you_mean
 from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.permute import Permute
@@ -198,12 +198,13 @@ def check_recoveries(
         pipeline: The steps.
         settings: How the dense network was trained.
         optimizers: Names of the functions of the user's that make optimizers.
-        early: Names of the early checkpoints.
+        early: Names of the early checkpoints; beside them there are the weights that a step pretrain keeps.
 
     Raises:
         UsageError: A schedule doesn't fit the dense training, the optimizer isn't there, doesn't have an option or has
             no default schedule, or the early checkpoint to rewind to isn't there.
     """
+    kept = () if own_training(pipeline) is None else (Pretrain.name,)
     for options in pipeline.of(Recover):
         resolved = options.resolved(settings.pretraining_optimizer)
         check_optimizer_given(resolved, optimizers)
@@ -220,10 +221,11 @@ def check_recoveries(
                 f"training, and this checkpoint was trained for {trained:g} epochs ([model] pretraining).",
                 hint=f"Compile the checkpoint of epoch {planned:g}, or change the schedule.",
             )
-        if options.early and options.early not in early:
+        if options.early and options.early not in (*early, *kept):
             raise UsageError(
                 f"recover: the early checkpoint {options.early!r} isn't there.",
-                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file.",
+                hint="Pass it in Settings.early; `prunec compile` loads it relative to the project file. Or let a step "
+                "pretrain keep weights, and give early=pretrain.",
             )
 
 
@@ -267,7 +269,12 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool, optim
     if settings.controls and not pipeline.of(Recover):
         raise UsageError("Control arms need a recovery to repeat.", hint="Add recover to the pipeline.")
     scratch = [name for name in settings.controls if name.startswith("scratch")]
-    if scratch and (settings.pretraining is None or not settings.pretraining.epochs):
+    if "scratch-b" in scratch and is_untrained(settings):
+        raise UsageError(
+            "The control arm scratch-b spends the operations of the dense training, and the network was never trained.",
+            hint=f"Ask for {SCRATCH}, which is trained as the run itself is.",
+        )
+    if scratch and not is_untrained(settings) and (settings.pretraining is None or not settings.pretraining.epochs):
         raise UsageError(
             f"The control arm {scratch[0]} is trained as the dense network was, and nothing tells how that was.",
             hint='Tell it under [model] in prunec.toml: pretraining = {epochs = 90, schedule = "step:..."}.',
@@ -275,26 +282,6 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool, optim
     if scratch and settings.pretraining is not None and settings.pretraining.epochs:
         recoveries = pipeline.of(Recover)
         epochs = math.ceil(settings.pretraining.epochs) + sum(options.epochs for options in recoveries)
-        check_recoveries(scratch_pipeline(recoveries[-1], settings, epochs), settings, optimizers, ())
-    if "random" in settings.controls and not pipeline.of(PruneFilters):
-        raise UsageError("The control arm random needs prune-filters in the pipeline.")
-
-
-def scratch_pipeline(recovery: Recover, settings: Settings, epochs: int) -> Pipeline:
-    """One training as the dense network was trained: nothing teaches, and nothing else takes part."""
-    original, dense_optimizer = settings.pretraining, settings.pretraining_optimizer
-    assert original is not None
-    if dense_optimizer is not None and str(recovery.optimizer) != dense_optimizer:
-        recovery = recovery.with_optimizer(dense_optimizer)  # whose rates the schedule holds
-    schedule = _stretched(original, epochs)
-    options = replace(recovery, epochs=epochs, schedule=schedule, warmup=0.0, early="", distill=0.0, hooks="")
-    return Pipeline((Step("recover", options),))
-
-
-def _stretched(original: Schedule, epochs: int) -> str:
-    """The dense network's schedule over another length: stages of the same shares, curves of the same kind."""
-    if not isinstance(original, StepSchedule):
-        return original.text
-    assert original.epochs is not None
-    factor = epochs / original.epochs
-    return "step:" + ",".join(f"{start * factor:.12g}={rate:.12g}" for start, rate in original.stages)
+        check_recoveries(scratch_pipeline(recoveries, settings, epochs), settings, optimizers, ())
+    if "random" in settings.controls and not (pipeline.of(PruneFilters) or pipeline.of(Sparsify)):
+        raise UsageError("The control arm random needs prune-filters or sparsify in the pipeline.")

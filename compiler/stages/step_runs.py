@@ -33,12 +33,12 @@ _HELPING = Unknown("this process only helps to train.")
 
 
 def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
-    """The input of a step after those of a pipeline: the program that they made, and their facts.
+    """The input of a step after those that a pipeline takes on the dense network: their program, and their facts.
 
     Raises:
         PrunecError: A step can't be done, or its result failed a check.
     """
-    steps = pipeline.steps
+    steps = pipeline.on_dense
     for place, step in enumerate(stoppable(steps), start=1):
         tried = preflight(given, steps[place:]) if isinstance(step.options, Recover) else None
         output = _run_step(step, replace(given, ahead=steps[place:]))
@@ -51,10 +51,11 @@ def run_steps(given: StepInput, pipeline: Pipeline) -> StepInput:
     return given
 
 
-def dense_fact(request: Request) -> StepFact:
-    """The first fact of every run: the dense network's."""
+def dense_fact(request: Request, training: LedgerEntry | None = None) -> StepFact:
+    """The first fact of every run: the dense network's, with the entry of its training; by default as that is told."""
     weights = weights_sha256(request.dense)
-    return _fact(request, None, StepOutput(request.dense), weights, (pretraining_entry(request, weights),))
+    entry = training or pretraining_entry(request, weights)
+    return _fact(request, None, StepOutput(request.dense), weights, (entry,))
 
 
 def _run_step(step: Step, given: StepInput) -> StepOutput:

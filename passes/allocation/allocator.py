@@ -159,13 +159,11 @@ class Allocator:
         time = latency(self.costs)
         return figures | {time.name: self.figures(fastest(space, time))[time.name]}
 
-    def as_fast_as(self, ratio: float) -> Goals:
-        """The goal of the MACs that a ratio would leave in every group.
-
-        Raises:
-            UsageError: The ratio is outside [0, 1).
-        """
-        macs = self.figures(self._space(()).at(exact(ratio)))[MACS.name]
+    def goals_of(self, options: "PruneFilters") -> Goals:
+        """The goals of some options: of one ratio the MACs that it would leave in every group."""
+        if not isinstance(options.ratio, int | float):
+            return options.goals
+        macs = self.figures(self._space(()).at(exact(options.ratio)))[MACS.name]
         return Goals(speedup=max(1.0, self.dense[MACS.name] / macs))
 
     def space(self, goals: Goals) -> Space:

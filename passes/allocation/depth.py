@@ -76,7 +76,7 @@ def choose_depth(
             hint="For example criterion=l1.",
         )
     first = Allocator.of(program, options, costs)
-    budgets = budgets_of(options.goals, costs, first.workload.at(first.dense_widths))
+    budgets = budgets_of(first.goals_of(options), costs, first.workload.at(first.dense_widths))
     worth = worth_of(program, first, options)
     search = _Search(options, budgets, worth)
     state = search.best(program, first) if sizes is None else search.given(program, costs, sizes)

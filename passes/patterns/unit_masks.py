@@ -84,30 +84,40 @@ class Units:
         return masked
 
 
-def masks_of(rule: MaskRule, scores: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def masks_of(
+    rule: MaskRule, scores: Mapping[str, Tensor], before: Mapping[str, Tensor], counts: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
     """The masks of some weights by name, bool of their shapes, True where a weight stays.
 
     Args:
         rule: How masks follow from scores. Where each layer loses its share, one unit of it stays.
         scores: The worth of each element by the weight's name (K, C, ...); the highest stay.
         before: Masks that weights have already: what is masked stays masked.
+        counts: Number of weights to mask by the weight's name, 0 where it isn't here, in place of what the rule says;
+            N:M has its own.
     """
     pattern = rule.pattern
     if pattern.n_of_m is not None:
         return {name: n_of_m_mask(each, *pattern.n_of_m, before.get(name)) for name, each in scores.items()}
     units = {name: Units.of(pattern, each, before.get(name)) for name, each in scores.items()}
-    if rule.allocation == "layer":
+    if counts is not None:
+        masked = [each.lowest(_so_many(counts.get(name, 0)), most=len(each.sizes)) for name, each in units.items()]
+    elif rule.allocation == "layer":
         masked = [each.lowest(rule.wanted, most=len(each.sizes) - 1) for each in units.values()]
     elif units:
-        counts = [len(each.sizes) for each in units.values()]
-        gone_of_all = Units.joined(units.values()).lowest(rule.wanted, most=sum(counts))
-        masked = list(torch.split(gone_of_all, counts))
+        lengths = [len(each.sizes) for each in units.values()]
+        gone_of_all = Units.joined(units.values()).lowest(rule.wanted, most=sum(lengths))
+        masked = list(torch.split(gone_of_all, lengths))
     else:
         masked = []
     return {
         name: ~gone[unit_numbers(pattern, scores[name].shape).to(gone.device)]
         for name, gone in zip(units, masked, strict=True)
     }
+
+
+def _so_many(count: int) -> Callable[[int, int], Fraction]:
+    return lambda weights, masked: Fraction(count)
 
 
 def n_of_m_mask(scores: Tensor, n: int, m: int, before: Tensor | None = None) -> Tensor:

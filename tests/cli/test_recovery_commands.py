@@ -52,7 +52,32 @@ def test_random_weights_are_said_to_be_random(prunec: Prunec, project: Path) -> 
     edit(project, ("[data]", "pretraining = {epochs = 0}\n[data]"))
     assert prunec(*COMPILE).code == 0
     assert report()["pruning"]["base"] == "random"
-    assert report()["pretraining"] == {"epochs": 0.0, "learning_rates": [], "optimizer": None}
+    told = {"epochs": 0.0, "learning_rates": [], "optimizer": None, "by_this_run": False, "kept_step": None}
+    assert report()["pretraining"] == told
+
+
+PRUNING = "[recipe.prune-filters]\nratio = 0.5\nround_to = 4\nmin_channels = 1"
+PRETRAIN = '[recipe.pretrain]\nepochs = 1\nschedule = "constant:0.1"'
+
+
+def test_a_ticket_has_its_dense_network_trained_by_the_table(prunec: Prunec, project: Path) -> None:
+    edit(project, (PRUNING, PRETRAIN))
+    outcome = prunec(*COMPILE, "--method", "lottery-ticket", "--ratio", "0.2", "--no-engine")
+    assert outcome.code == 0, outcome.err
+    assert report()["pretraining"]["by_this_run"] is True
+    assert report()["plausibility"] is None, "its own data are those that it was trained on"
+    assert report()["recovery"]["early"] == "pretrain"
+    assert report()["recovery"]["learning_rates"] == [[0.0, 0.1]]
+
+
+def test_random_weights_to_mask_are_drawn_from_the_factory(prunec: Prunec, project: Path) -> None:
+    edit(project, (PRUNING, PRETRAIN))
+    snip = prunec(*COMPILE, "--method", "snip", "--dry-run")
+    assert "pretrain{epochs=0} sparsify{" in snip.out
+    assert "the control arm scratch-e runs, too" in snip.out + snip.err
+    edit(project, ('factory = "model:network"', ""))
+    outcome = prunec(*COMPILE, "--method", "snip", "--dry-run")
+    assert (outcome.code, "no factory builds it" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize("schedule", ["ft", "lrw"])

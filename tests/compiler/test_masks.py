@@ -196,13 +196,13 @@ def test_masks_hold_on_grids(data: Data, tmp_path: Path) -> None:
 def test_a_lottery_ticket_is_a_pipeline(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels of a fifth of what is left, each trained from the early weights: survivors start from them bit for bit."""
     early, started = network(seed=3), []
-    train = recover_step._recover
+    train = recover_step.train
 
-    def watched(options: Any, given: Any, program: Program, state: Any) -> Any:
+    def watched(options: Any, given: Any, program: Program, *others: Any) -> Any:
         started.append(program.clone())
-        return train(options, given, program, state)
+        return train(options, given, program, *others)
 
-    monkeypatch.setattr(recover_step, "_recover", watched)
+    monkeypatch.setattr(recover_step, "train", watched)
     settings = replace(
         FAST, early={"early.pt": early}, pretraining=parse_schedule("step:0=0.05,2=0.01", epochs=3), build_engine=True
     )

@@ -174,7 +174,7 @@ def test_a_wrong_order_is_refused_with_its_reason(text: str) -> None:
     assert any(rule.reason in caught.value.message for kind in OWN_STEPS.values() for rule in kind.after)
 
 
-OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}}
+OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}, "pretrain": {"epochs": 0}}
 
 
 def own_step(name: str) -> Step:
@@ -240,6 +240,7 @@ ODD = "tests.plugins.odd_step:"
         ("build", "has a name that pipelines can't have for a step"),
         ("two words", "has a name that pipelines can't have for a step"),
         ("unordered", r"has an order that isn't told by After\(...\)"),
+        ("first", "makes the dense network, which prunec's own step pretrain alone does"),
         ("no-step", "holds 5; expected a StepKind"),
     ],
 )

@@ -16,6 +16,7 @@ from prunec.runtime.target import Target
 DATA = '[data]\ntrain = "npz:d.npz"\ntest = "npz:d.npz"\n'
 #: An option of each step's table that leaves its work as it is.
 HARMLESS = {
+    "pretrain": "epochs = 0",
     "fold-parameters": "",
     "prune-filters": "samples = 128",
     "permute": "seed = 0",

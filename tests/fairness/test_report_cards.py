@@ -125,7 +125,7 @@ def test_from_scratch_by_the_rates_of_the_whole_training() -> None:
     dense = pretrained(2, "constant:0.01")
     pruned = report_card(report_of(dense, booked(PRUNED), training(3)), "pruned")
     scratch = report_card(report_of(pretrained(0), booked(PRUNED), training(5)), "scratch")
-    assert (scratch.base, scratch.from_scratch) == ("scratch", True)
+    assert (scratch.base, scratch.from_scratch) == ("random", True)
     pair = compare_pair(pruned, scratch)
     assert (pair.level, pair.tags) == ("S4.2", ("SX-A",))
     assert all(word.startswith("operations") for word in pair.differs)

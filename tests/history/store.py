@@ -30,6 +30,8 @@ _RECOVER_BY_OPTIONS = (
     'recover{epochs=2,schedule="step:0=0.1,1=0.01",batch_size=20,distill=2,distill_weight=0.5,'
     "label_smoothing=0.1,warmup=1,clip_norm=1,ema=0.9,accumulate=2}"
 )
+_MASK = "sparsify{pattern=elements,ratio=0.5,allocation=global}"
+_REWIND = "recover{epochs=2,schedule=wr,early=pretrain,batch_size=20}"
 _LIMITS = ("enum", "const", "minimum", "maximum", "pattern", "minLength", "minItems", "maxItems")
 
 
@@ -86,6 +88,16 @@ CASES = {
     "masks": Case(
         ("-t", "cpu", "--pipeline", f"{_PRUNE} sparsify{{pattern=elements,ratio=0.5,allocation=global}} {_RECOVER}"),
         whole=True,
+    ),
+    "pretrained": Case(
+        (
+            *("-t", "cpu", "--control", "random", "--pipeline"),
+            f"pretrain{{epochs=2,schedule=constant:0.1,keep_step=1}} {_MASK} {_REWIND}",
+        ),
+        whole=True,
+    ),
+    "initialised": Case(
+        ("-t", "cpu", "--pipeline", f"pretrain{{epochs=0}} {_MASK.replace('ratio', 'criterion=snip,ratio')} {_RECOVER}")
     ),
     "controls": Case(
         (

@@ -113,3 +113,42 @@ def test_levels_go_on_until_the_share_is_masked(share: float, levels: int) -> No
 def test_a_ticket_needs_the_weights_that_it_goes_back_to() -> None:
     with pytest.raises(UsageError, match="no checkpoint of it is named"):
         pipeline("lottery-ticket")
+
+
+PRETRAIN = {"epochs": 6, "schedule": "cosine:0.1", "keep_step": 40}
+
+
+def test_a_ticket_goes_back_to_the_weights_that_a_pretraining_keeps() -> None:
+    text = pipeline("lottery-ticket", pretrain=PRETRAIN, sparsify={"ratio": 0.2})
+    first, _, trained = parse_pipeline(text).steps
+    assert str(first) == "pretrain{epochs=6,schedule=cosine:0.1,keep_step=40}"
+    assert (trained.options.epochs, trained.options.schedule, trained.options.early) == (6, "wr", "pretrain")
+    own = pipeline("lottery-ticket", pretrain=PRETRAIN, recover={"early": "early.pt", "epochs": 4})
+    assert {step.options.early for step in parse_pipeline(own).steps if step.name == "recover"} == {"early.pt"}
+
+
+def test_snip_masks_random_weights_and_trains_as_the_dense_network_is_trained() -> None:
+    first, mask, trained = parse_pipeline(pipeline("snip", pretrain=PRETRAIN | {"seed": 3})).steps
+    assert str(first) == "pretrain{epochs=0,seed=3}"
+    assert mask.options.criterion == "snip"
+    assert (trained.options.epochs, trained.options.schedule) == (6, "cosine:0.1")
+    told = parse_pipeline(pipeline("snip", pretrain=PRETRAIN, recover={"epochs": 2, "schedule": "clr"})).steps[-1]
+    assert (told.options.epochs, told.options.schedule) == (2, "clr")
+    assert pipeline("magnitude", pretrain=PRETRAIN).startswith("pretrain{epochs=6,")
+
+
+def test_branches_go_for_one_ratio() -> None:
+    _, prune, _ = parse_pipeline(pipeline("ssl-depth", prune_filters={"ratio": 0.5})).steps
+    assert (prune.options.depth, prune.options.allocation, prune.options.ratio) == (True, "balanced", 0.5)
+
+
+@pytest.mark.parametrize("name", ["taylor", "resrep", "provable", "ssl-depth"])
+def test_ratios_by_layer_beside_a_method_that_chooses_widths_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"The method {name} chooses .*\[recipe\.prune-filters\] has a ratio"):
+        pipeline(name, prune_filters={"ratio": {"*": 0.5}})
+    assert "ratio={*=0.5}" in pipeline("l1", prune_filters={"ratio": {"*": 0.5}})
+
+
+def test_levels_of_no_share_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"sparsify: ratio is .*: expected a number"):
+        pipeline("iterative-magnitude", sparsify={"ratio": {"*": 0.5}})

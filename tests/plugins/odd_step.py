@@ -90,6 +90,7 @@ CHANGED = {
     "build": replace(STEP, name="build"),
     "two words": replace(STEP, name="two words"),
     "unordered": replace(STEP, name="unordered", after=("prune-filters",)),  # type: ignore[arg-type]
+    "first": replace(STEP, name="first", makes_dense=True),
     "no-step": 5,
 }
 

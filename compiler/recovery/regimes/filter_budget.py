@@ -42,8 +42,7 @@ class FilterBudget:
         options = replace(Chooser.of(training, hook).pruning, criterion="l1")
         allocator = Allocator.of(training.program, options)
         assert not isinstance(options.ratio, Mapping), "the hook asks for one ranking"
-        goals = options.goals if options.ratio is None else allocator.as_fast_as(options.ratio)
-        return cls(allocator.scope, allocator.space(goals), allocator)
+        return cls(allocator.scope, allocator.space(allocator.goals_of(options)), allocator)
 
     def only(self, names: Collection[str], hook: str) -> "FilterBudget":
         """The same budget, kept by the groups of these names alone; the others keep all their units.

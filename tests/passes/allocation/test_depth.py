@@ -152,6 +152,16 @@ def test_a_criterion_that_only_selects_compares_no_branches(goals: dict[str, obj
         PruneFilters(depth=True, criterion=Ends(), **goals)  # type: ignore[arg-type]
 
 
+def test_one_ratio_is_a_goal_for_branches_too() -> None:
+    """The MACs that the ratio would leave in every group."""
+    dense = program()
+    result = PruneFilters(ratio=0.5, allocation="balanced", depth=True).run(dense)
+    budget = PruneFilters(ratio=0.5).run(dense).program.macs()
+    assert result.program.macs() <= budget
+    by_goal = PruneFilters(speedup=dense.macs() / budget, allocation="balanced", depth=True).run(dense)
+    assert (result.plan, result.stats["branches"]) == (by_goal.plan, by_goal.stats["branches"])
+
+
 @pytest.mark.parametrize("goals", [{"speedup": 1.5}, {"parameters": 1500}])
 def test_auto_is_balanced(goals: dict[str, object]) -> None:
     result = PruneFilters(depth=True, **goals).run(program())  # type: ignore[arg-type]

@@ -221,3 +221,18 @@ def test_what_becomes_faster() -> None:
 def test_shares_that_can_not_be(text: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         MaskRule(Pattern.parse(text), **options)  # type: ignore[arg-type]
+
+
+@given(scores(), st.sampled_from(OF_UNITS), SHARES, SHARES)
+def test_counts_say_how_much_of_each_weight_goes(weight: Tensor, text: str, first: float, share: float) -> None:
+    """By whole units, and all of it where the counts say so; what has no count loses nothing."""
+    pattern = Pattern.parse(text)
+    rule = MaskRule(pattern, first, allocation="global")
+    before = masks_of(rule, {"w": weight}, {})
+    gone, most = int((~before["w"]).sum()), int(torch.bincount(unit_numbers(pattern, weight.shape).flatten()).max())
+    count = gone + math.ceil(share * (weight.numel() - gone))
+    masks = masks_of(rule, {"w": weight, "other": weight}, before, {"w": count})
+    assert count <= int((~masks["w"]).sum()) < count + most
+    assert not bool((masks["w"] & ~before["w"]).any())
+    assert masks["other"].all()
+    assert not masks_of(rule, {"w": weight}, before, {"w": weight.numel()})["w"].any()
