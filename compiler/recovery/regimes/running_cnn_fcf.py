@@ -86,8 +86,10 @@ class RunningCnnFcf(RunningHook):
             self.factors.values[name].copy_(torch.from_numpy(factors.values))
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
-        """The tensors that the factors stand on, scaled by them."""
-        return self.factors.merged(program.tensors())
+        """The tensors that the factors stand on, scaled by them; what is close to 0 or 1 counts as that."""
+        values = {name: factors.detach() for name, factors in self.factors.values.items()}
+        settled = {name: torch.where((v - v.round()).abs() < _CLOSE, v.round(), v) for name, v in values.items()}
+        return self.factors.merged(program.tensors(), settled)
 
     def decided(self) -> Mapping[str, object]:
         """The factor of each unit: the higher stay."""

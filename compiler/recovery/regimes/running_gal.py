@@ -103,11 +103,12 @@ class RunningGal(RunningHook):
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
         """The tensors that the masks stand on, scaled by them."""
-        return self.factors.merged(program.tensors())
+        return self.factors.merged(program.tensors(), self.factors.values)
 
     def decided(self) -> Mapping[str, object]:
-        """The mask of each unit: the higher stay."""
-        return {UNITS: {name: values.detach().double() for name, values in self.factors.values.items()}}
+        """The mask of each unit: the higher stay, and zeros go in the order in which they were set."""
+        scores = zip(self.budget.groups, self.masks.scores, strict=True)
+        return {UNITS: {group.name: torch.from_numpy(each.copy()) for group, each in scores}}
 
     def figures(self) -> Mapping[str, object]:
         """Units whose mask is zero, and what the penalty alone would have set to zero in the last step."""
@@ -128,13 +129,13 @@ class RunningGal(RunningHook):
     def state(self) -> Mapping[str, Any]:
         held = {
             name: [torch.from_numpy(each) for each in values]
-            for name, values in (("masks", self.masks.masks), ("ahead", self.masks.ahead))
+            for name, values in (("masks", self.masks.masks), ("ahead", self.masks.ahead), ("scores", self.masks.scores))
         }
         return {**held, "momentum": float(self.masks.momentum), "samples": self.samples, "alone": self.alone}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        masks, ahead = ([each.cpu().numpy() for each in state[name]] for name in ("masks", "ahead"))
-        self.masks = SoftMasks(masks, ahead, state["momentum"])
+        masks, ahead, scores = ([each.cpu().numpy() for each in state[name]] for name in ("masks", "ahead", "scores"))
+        self.masks = SoftMasks(masks, ahead, scores, state["momentum"])
         self.samples, self.alone = state["samples"], dict(state["alone"])
 
 

@@ -26,17 +26,21 @@ class SoftMasks:
     Attributes:
         masks: The masks of each group, (count,).
         ahead: The points, ahead of the masks by their last movement, at which gradients are taken.
+        scores: What units are ranked by: their masks, and for a zero how far it was below the threshold, as a negative
+            number, so that zeros keep the order in which they went.
         momentum: FISTA's sequence t, 1 at first.
     """
 
     masks: list[Values]
     ahead: list[Values]
+    scores: list[Values]
     momentum: float = 1.0
 
     @classmethod
     def ones(cls, counts: Sequence[int]) -> "SoftMasks":
         """Masks that change nothing."""
-        return cls([np.ones(count) for count in counts], [np.ones(count) for count in counts])
+        masks, ahead, scores = ([np.ones(count) for count in counts] for _ in range(3))
+        return cls(masks, ahead, scores)
 
     def step(
         self, gradients: Sequence[Values], rate: float, sparsity: float, budget: FilterBudget, *, last: bool
@@ -59,6 +63,7 @@ class SoftMasks:
             for new, old in zip(masks, self.masks, strict=True)
         ]
         self.masks, self.momentum = masks, following
+        self.scores = [np.where(m > 0, m, values - threshold) for m, values in zip(masks, moved, strict=True)]
         return [soft_threshold(values, penalty) <= 0 for values in moved]
 
 
