@@ -39,7 +39,8 @@ class RunningCnnFcf(RunningHook):
     def attach(self, form: Program) -> Attachment:
         training = self.training
         chooser = Chooser.of(training, self.options.name)
-        stays = chooser.choose("l1").stays
+        self.choice = chooser.choose("l1")
+        stays = self.choice.stays
         self.factors = UnitFactors.on(training.program, chooser.groups)
         self.factors.insert(form)
         tensors = training.program.tensors()
@@ -92,8 +93,8 @@ class RunningCnnFcf(RunningHook):
         return self.factors.merged(program.tensors(), settled)
 
     def decided(self) -> Mapping[str, object]:
-        """The factor of each unit: the higher stay."""
-        return {UNITS: {name: values.detach().double() for name, values in self.factors.values.items()}}
+        """What takes as many units of each group as L1 norms would, those of the least factors."""
+        return {UNITS: self.choice.by({name: values.detach() for name, values in self.factors.values.items()})}
 
     def figures(self) -> Mapping[str, object]:
         """How near the factors are to 0 and 1, and their sums to the widths."""

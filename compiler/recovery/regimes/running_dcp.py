@@ -59,7 +59,8 @@ class RunningDcp(RunningHook):
         chooser = Chooser.of(self.training, name)
         self.groups = chooser.groups
         self.parts = [UnitParts.of(program, group) for group in self.groups]
-        self.widths = {group: int(stays.sum()) for group, stays in chooser.choose("l1").stays.items()}
+        self.choice = chooser.choose("l1")
+        self.widths = {group: int(stays.sum()) for group, stays in self.choice.stays.items()}
         pruned = [group for group in self.groups if self.widths[group.name] < group.count]
         self.calls = calls_by_weight(program.graph)
         self.stages = self._stages(pruned, readers_of(program, pruned, name))
@@ -191,13 +192,9 @@ class RunningDcp(RunningHook):
         self.samples, self.macs = self.samples + forwards * samples, self.macs + macs
 
     def decided(self) -> Mapping[str, object]:
-        """Of each unit how early it was chosen, from 1 down; 0 where it wasn't, 1 where all stay."""
-        return {
-            UNITS: {
-                group.name: self.ranks.get(group.name, torch.ones(group.count, dtype=torch.float64))
-                for group in self.groups
-            }
-        }
+        """What takes as many units of each group as L1 norms would, those that were chosen last or not at all."""
+        ranks = {group.name: self.ranks.get(group.name, torch.ones(group.count)) for group in self.groups}
+        return {UNITS: self.choice.by(ranks)}
 
     def figures(self) -> Mapping[str, object]:
         return {"stages": len(self.stages), "choices": list(self.told)}

@@ -103,8 +103,7 @@ def test_factors_end_at_0_and_1_with_the_widths_asked_for(data: Data, epochs: in
     figures: Any = result.hooks[0].figures
     assert figures["largest_distance_from_0_or_1"] < 1e-3
     behind = pruned(result, UNIFORM)
-    units: Any = result.hooks[0].decided["units"]
-    for name, values in units.items():
+    for name, values in hook.factors.values.items():
         assert removed_units(behind, name) == [int((values < 0.5).sum()), len(values)]
     assert difference(behind.program, result.program) < 1e-10, "nothing is lost"
 

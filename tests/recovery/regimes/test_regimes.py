@@ -116,17 +116,20 @@ def test_it_goes_on_to_the_bit_and_runs_alike_again(hook: str, data: Data, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("network", "hook"),
+    ("network", "hook", "pruning"),
     [
-        *((network, hook) for network in (Concatenated, Unscaled, Gated) for hook in ("cnn-fcf", "gal")),
-        (Gated, "resrep"),
+        *((network, "cnn-fcf", UNIFORM) for network in (Concatenated, Unscaled, Gated)),
+        *((network, "gal", GLOBAL) for network in (Concatenated, Unscaled, Gated)),
+        *((Gated, hook, GLOBAL) for hook in ("cnn-fcf", "dcp", "resrep")),
     ],
 )
-def test_what_is_gone_is_cut_without_loss_and_nothing_gone_is_kept(network: Any, hook: str, data: Data) -> None:
+def test_what_is_gone_is_cut_without_loss_and_nothing_gone_is_kept(
+    network: Any, hook: str, pruning: PruneFilters, data: Data
+) -> None:
     torch.manual_seed(0)
     program = capture(network().eval(), IMAGE)
-    result = trained(program, data, load_hooks(hook)[0], REGIMES[hook], replace(LAST, epochs=1))
-    behind = pruned(result, REGIMES[hook])
+    result = trained(program, data, load_hooks(hook)[0], pruning, replace(LAST, epochs=1))
+    behind = pruned(result, pruning)
     assert difference(behind.program, result.program) < 1e-10
     figures: Any = result.hooks[0].figures
     without = {"resrep": "macs_without_masked", "gal": "macs_without_zeros"}
