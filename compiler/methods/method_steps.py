@@ -70,6 +70,7 @@ def _parts(
         if name == _PRUNE:
             yield from _regime(method, before, given)
             if masks is None:
+                _check_one_ratio(method, table)
                 yield _Part(name, method.flag, _choice(method), table)
             elif _MASK not in running:
                 yield from _levels(method, masks, after, given)
@@ -101,6 +102,16 @@ def _choice(method: Method) -> dict[str, object]:
     choice: dict[str, object] = {"criterion": method.criterion}
     choice |= {} if method.allocation == "auto" else {"allocation": method.allocation}
     return choice | ({"samples": method.samples} if method.samples else {})
+
+
+def _check_one_ratio(method: Method, table: _Options) -> None:
+    """Refuse ratios by layer for a method that chooses the widths of all layers together."""
+    if method.allocation != "auto" and isinstance(table.get("ratio"), Mapping):
+        raise UsageError(
+            f"The method {method.name} chooses the widths of all layers together, and the table of {_PRUNE} has ratios "
+            "by layer.",
+            hint="Give --ratio or a goal such as --speedup, which take their place.",
+        )
 
 
 def _regime(method: Method, epochs: int, given: Mapping[str, _Options]) -> Iterator[_Part]:
