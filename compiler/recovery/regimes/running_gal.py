@@ -30,6 +30,8 @@ _STEPS, _BETWEEN = 39_100, 200
 _TRAVEL = 195 * (0.3 + 0.03 + 0.003 + 0.0001)
 #: Widths of the discriminator's layers.
 _WIDTHS = (128, 256, 128)
+#: Arrays of the masks that a saved training holds, in the order of their fields.
+_HELD = ("masks", "ahead", "scores")
 
 
 @dataclass
@@ -127,15 +129,12 @@ class RunningGal(RunningHook):
         return HookCost(macs=3 * (1 + BACKWARD_OVER_FORWARD) * self.samples * weights)
 
     def state(self) -> Mapping[str, Any]:
-        held = {
-            name: [torch.from_numpy(each) for each in values]
-            for name, values in (("masks", self.masks.masks), ("ahead", self.masks.ahead), ("scores", self.masks.scores))
-        }
+        held = {name: [torch.from_numpy(each) for each in getattr(self.masks, name)] for name in _HELD}
         return {**held, "momentum": float(self.masks.momentum), "samples": self.samples, "alone": self.alone}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        masks, ahead, scores = ([each.cpu().numpy() for each in state[name]] for name in ("masks", "ahead", "scores"))
-        self.masks = SoftMasks(masks, ahead, scores, state["momentum"])
+        held = [[each.cpu().numpy() for each in state[name]] for name in _HELD]
+        self.masks = SoftMasks(*held, state["momentum"])
         self.samples, self.alone = state["samples"], dict(state["alone"])
 
 

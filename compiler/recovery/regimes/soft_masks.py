@@ -67,6 +67,7 @@ class SoftMasks:
             for new, old in zip(masks, self.masks, strict=True)
         ]
         self.masks, self.momentum = masks, following
-        highest = np.concatenate([values[is_zero] for values, is_zero in zip(moved, zeros, strict=True)]).max(initial=0.0)
+        went = np.concatenate([values[is_zero] for values, is_zero in zip(moved, zeros, strict=True)])
+        highest = went.max(initial=0.0)
         self.scores = [np.where(m > 0, m, values - highest) for m, values in zip(masks, moved, strict=True)]
         return [soft_threshold(values, penalty) <= 0 for values in moved]

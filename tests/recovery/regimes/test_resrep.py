@@ -151,8 +151,7 @@ def test_what_it_can_t_do_is_refused(data: Data) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "names"),
-    [(Concatenated, ["third"]), (Unscaled, ["second", "third"]), (Gated, ["gated", "squeeze"])],
+    ("network", "names"), [(Concatenated, ["third"]), (Unscaled, ["second", "third"]), (Gated, ["gated", "squeeze"])]
 )
 def test_filters_to_which_something_adds_behind_their_layer_have_no_compactor(network: Any, names: list[str]) -> None:
     program = capture(network().eval(), IMAGE)
