@@ -117,12 +117,6 @@ def gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
     return [GatePlace(group, _positions(group, _made_by(_makers(group, calls), calls), parameters)) for group in groups]
 
 
-def whole_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
-    """The gates of groups, on grouped convolutions too: where one is closed, nothing is left of the unit."""
-    calls, parameters = calls_by_weight(program.graph), program.parameters()
-    return [GatePlace(group, _positions(group, _made_by(_producers(group), calls), parameters)) for group in groups]
-
-
 def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlace]:
     """The gates behind all batch norms whose channels are a group's units; a group without batch norms has none.
 
@@ -139,13 +133,9 @@ def batch_norm_gates(program: Program, groups: Iterable[Group]) -> list[GatePlac
     return [gate for gate in gates if gate.members]
 
 
-def _producers(group: Group) -> list[Member]:
-    return [group.members[position] for position in group.producers]
-
-
 def _makers(group: Group, calls: Mapping[str, list[Node]]) -> list[Member]:
     """The producers of a group without the grouped convolutions that pass on what others made."""
-    producers = _producers(group)
+    producers = [group.members[position] for position in group.producers]
     return [each for each in producers if not any(map(is_grouped, calls.get(each.parameter, [])))] or producers
 
 

@@ -51,6 +51,15 @@ def test_what_a_method_is_made_of_counts_before_the_projects_tables_and_these_be
     assert "batch_size=64" in text
 
 
+def test_ratios_by_layer_are_for_methods_that_choose_layer_by_layer() -> None:
+    by_layer: dict[str, object] = {"ratio": {"*": 0.5}}
+    assert "ratio={" in pipeline("greg-1", prune_filters=by_layer)
+    assert "ratio=0.5" in pipeline("magnitude", prune_filters=by_layer), "the share of masks is that of sparsify"
+    for name in ("taylor", "resrep", "provable"):
+        with pytest.raises(UsageError, match=f"The method {name} chooses the widths of all layers together"):
+            pipeline(name, prune_filters=by_layer)
+
+
 def test_other_steps_of_the_project_stand_in_their_places() -> None:
     tables = {"fold-parameters": {}, "re-estimate-batchnorm": {"samples": 64}, "sparsify": {"pattern": "1:4"}}
     names = [step.name for step in parse_pipeline(pipeline("greg-1", **tables)).steps]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prunec.compiler.recovery.regimes.input_channels import UnitReader
+from prunec.compiler.recovery.regimes.unit_parts import UnitSlices
 
 #: Weights by name -> the loss of the network with them in place of its own, a scalar with a gradient.
 ChannelLoss = Callable[[Mapping[str, Tensor]], Tensor]
@@ -29,7 +29,7 @@ class ChannelChoice:
         passes: Runs of the loss forward, and backward.
     """
 
-    readers: tuple[UnitReader, ...]
+    readers: tuple[UnitSlices, ...]
     loss: ChannelLoss
     averaged: Averaged
     weights: dict[str, Tensor]
@@ -47,8 +47,8 @@ class ChannelChoice:
     def add(self, count: int) -> None:
         """Add the units by whose slices the gradient is largest, with their weights."""
         _, gradients = self._gradients()
-        squares = torch.stack([reader.squares(gradients[reader.weight]) for reader in self.readers]).sum(0)
-        squares[self._chosen()] = -1.0
+        squares = torch.stack([reader.squares(gradients[reader.name]) for reader in self.readers]).sum(0)
+        squares[self._chosen() > 0] = -1.0
         self.order += squares.argsort(descending=True, stable=True)[:count].tolist()
 
     def step(self, rate: float) -> None:
@@ -57,8 +57,8 @@ class ChannelChoice:
         chosen = self._chosen()
         for halvings in range(_HALVINGS):
             moved = {
-                reader.weight: self.weights[reader.weight]
-                - rate / 2**halvings * reader.masked(gradients[reader.weight], chosen)
+                reader.name: self.weights[reader.name]
+                - rate / 2**halvings * reader.scaled(gradients[reader.name], chosen)
                 for reader in self.readers
             }
             with torch.no_grad():
@@ -72,7 +72,7 @@ class ChannelChoice:
     def masked(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights with the slices that aren't chosen at zero."""
         chosen = self._chosen()
-        return {reader.weight: reader.masked(weights[reader.weight], chosen) for reader in self.readers}
+        return {reader.name: reader.scaled(weights[reader.name], chosen) for reader in self.readers}
 
     def _gradients(self) -> tuple[float, dict[str, Tensor]]:
         """The loss, and its gradients by all slices of the masked weights, chosen or not."""
@@ -83,9 +83,10 @@ class ChannelChoice:
         return float(loss.detach()), dict(zip(leaves, means, strict=True))
 
     def _chosen(self) -> Tensor:
-        slices = self.readers[0].slices
-        chosen = torch.zeros(len(slices), dtype=torch.bool, device=slices.device)
-        chosen[torch.tensor(self.order, dtype=torch.int64, device=slices.device)] = True
+        """Whether each unit is chosen, as numbers 1 and 0, (units,)."""
+        rows = self.readers[0].rows
+        chosen = torch.zeros(len(rows), device=rows.device)
+        chosen[torch.tensor(self.order, dtype=torch.int64, device=rows.device)] = 1.0
         return chosen
 
     def _ran(self, *, backward: bool) -> None:

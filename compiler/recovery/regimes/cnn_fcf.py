@@ -23,12 +23,12 @@ class CnnFcf(TrainingHook):
     the sphere about 1/2 of radius sqrt(n) / 2, while the loss has a say by its own gradient. Widths are those that the
     pruning behind the training leaves.
 
-    After the paper, as read by prunec: a factor stands behind the batch norm of a layer where it has one, since a norm
-    would undo it before. The multipliers take at least 3,488 iterations, twice those in which rho rises from 0.001 to
-    6: in a training of fewer steps several ones in each step, with the gradient of the loss held, so that the factors
-    end where they do in a long one. Factors are moved at a rate of their own that falls as the training's does; in the
-    last step the iterations go on without the loss until every factor is within 1e-3 of 0 or 1. They begin at 1, those
-    of filters of small L1 norm less by a thousandth at most, so that equal filters don't stay equal.
+    After the paper, as read by prunec: a factor stands on all weights that read a filter, since a norm between would
+    undo it before. The multipliers take at least 3,488 iterations, twice those in which rho rises from 0.001 to 6: in a
+    training of fewer steps several ones in each step, with the gradient of the loss held, so that the factors end where
+    they do in a long one. Factors are moved at a rate of their own that falls as the training's does; in the last step
+    the iterations go on without the loss until every factor is within 1e-3 of 0 or 1, as which it is merged. They begin
+    at 1, those of filters of small L1 norm less by a thousandth at most, so that equal filters don't stay equal.
 
     Attributes:
         alpha: Share of the multipliers in the factors' gradient; the loss has the rest.
@@ -47,9 +47,9 @@ class CnnFcf(TrainingHook):
     name: ClassVar[str] = "cnn-fcf"
     paper: ClassVar[str] = "Li et al., Factorized Convolutional Filters, CVPR 2019"
     reading: ClassVar[str] = (
-        "after CNN-FCF as read by prunec: factors stand behind batch norms; the multipliers take 3,488 iterations at "
-        "least, in short trainings several in a step; after the last step they go on without the loss until every "
-        "factor is within 1e-3 of 0 or 1"
+        "after CNN-FCF as read by prunec: factors stand on the weights that read a filter; the multipliers take 3,488 "
+        "iterations at least, in short trainings several in a step; after the last step they go on without the loss "
+        "until every factor is within 1e-3 of 0 or 1, as which it is merged"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {

@@ -17,6 +17,8 @@ from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 
 _OF_A_NORM = ("weight", "bias", "running_mean", "running_var")
+#: Operators whose parameter scales what they read.
+_FACTORS = ("mul", "prelu")
 #: Groups named in an error.
 _NAMED = 4
 
@@ -116,7 +118,8 @@ def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> lis
         UsageError: None has; ``hook`` is named in the message.
     """
     calls = calls_by_weight(program.graph)
-    candidates = [(group.name, _site(group, calls, program)) for group in groups]
+    adding = _adding(program)
+    candidates = [(group.name, _site(group, calls, adding, program)) for group in groups]
     sites = [site for _, site in candidates if isinstance(site, CompactorSite)]
     if not sites:
         reasons = "; ".join(f"{name} {reason}" for name, reason in candidates[:_NAMED])
@@ -128,14 +131,10 @@ def compactor_sites(program: Program, groups: Sequence[Group], hook: str) -> lis
     return sites
 
 
-def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> CompactorSite | str:
+def _site(group: Group, calls: dict[str, list[Node]], adding: frozenset[str], program: Program) -> CompactorSite | str:
     """The site of a group, or why it has none."""
-    # A convolution of several groups passes on, channel by channel, what the layer before it made; what it adds, by
-    # a bias or a norm, no row that becomes zero takes away.
+    # A convolution of several groups passes on, channel by channel, what the layer before it made.
     members = [group.members[position] for position in group.producers]
-    grouped = [call for member in members for call in calls.get(member.parameter, []) if is_grouped(call)]
-    if any(tensor_names(call, "bias") or norm_behind(call) is not None for call in grouped):
-        return "has a convolution of several groups that adds a bias or a norm"
     mixing = [member for member in members if not any(map(is_grouped, calls.get(member.parameter, [])))]
     if len(mixing) != 1:
         return f"has filters of {len(mixing)} layers"
@@ -150,15 +149,29 @@ def _site(group: Group, calls: dict[str, list[Node]], program: Program) -> Compa
     names = () if norm is None else tensor_names(norm, *_OF_A_NORM)
     if norm is not None and len(names) != len(_OF_A_NORM):
         return "has a batch norm without scale and shift, or without statistics"
+    bias = tensor_names(call, "bias")
+    behind = [each.parameter for each in group.members if each.parameter in adding.difference(bias, names)]
+    if behind:
+        return f"has {behind[0]}, which adds to its filters what no row that becomes zero takes away"
     device = program.tensors()[member.parameter].device
     return CompactorSite(
         group=group,
         weight=member.parameter,
         dim=member.dim,
-        bias="".join(tensor_names(call, "bias")),
+        bias="".join(bias),
         norm=names,
         eps=0.0 if norm is None else float(arguments(norm)["eps"]),
         last=(norm or call).name,
         axis=1 if WEIGHTED[operator_name(call.target)].spatial_dims else -1,
         filters=filters.to(device),
     )
+
+
+def _adding(program: Program) -> frozenset[str]:
+    """Names of the tensors that may add to what they meet: no weights of layers, and not used as factors alone."""
+    used = {
+        str(node.target)
+        for node in program.graph.find_nodes(op="get_attr")
+        if any(operator_name(user.target).rstrip("_") not in _FACTORS for user in node.users)
+    }
+    return frozenset(used - {layer.weight for layer in program.layers()})

@@ -1,6 +1,5 @@
 """The budget that filters of all groups keep together, by the pruning behind a training."""
 
-from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,11 @@ from prunec.compiler.recovery.regimes.filter_choice import Chooser
 from prunec.compiler.recovery.running_hook import TrainingContext
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.budgets import MACS
+from prunec.passes.allocation.importance import Importance
+from prunec.passes.allocation.ranking import global_ranking
 from prunec.passes.allocation.scope import Scope
 from prunec.passes.allocation.space import Space, Widths
+from prunec.passes.criteria.learned import Learned
 from prunec.passes.errors import UsageError
 from prunec.passes.groups import Group
 
@@ -69,34 +71,26 @@ class FilterBudget:
         return self.scope.groups
 
     def lowest(self, scores: Sequence[NDArray[np.float64]], limit: int | None = None) -> list[NDArray[np.bool_]]:
-        """The units that go: those of the least scores of all groups, the fewest that keep the budget.
-
-        Every group keeps the best units of its least width.
+        """The units that go: those that the pruning behind the training takes by these scores.
 
         Args:
             scores: Scores of each group's units, (count,) for each of `groups`.
-            limit: Number of units at most, where the budget may be missed.
+            limit: Number of units at most, those of the least scores.
 
         Returns:
             For each group whether each unit goes, bool (count,).
         """
-        ascending = [
-            np.argsort(values, kind="stable")[: len(values) - int(self.space.least[position])]
-            for position, values in zip(self.scope.positions, scores, strict=True)
-        ]
-        owners = np.repeat(np.arange(len(scores)), [len(units) for units in ascending])
-        units = np.concatenate(ascending)
-        values = np.concatenate([each[order] for each, order in zip(scores, ascending, strict=True)])
-        ranking = np.argsort(values, kind="stable")[:limit]
-        fewest = bisect_left(range(len(ranking)), True, key=lambda count: self.fits(owners[ranking[:count]]))
+        given = dict(zip(self.scope.positions, scores, strict=True))
+        importance = Importance.of(Learned(), self.space.groups, given, self.allocator.workload)
+        counts = self.space.dense - global_ranking(self.space, importance, self.space.least)
+        going = [np.argsort(values, kind="stable")[: counts[position]] for position, values in given.items()]
+        owners = np.repeat(np.arange(len(scores)), [len(units) for units in going])
+        units = np.concatenate(going)
+        least = np.argsort([scores[owner][unit] for owner, unit in zip(owners, units, strict=True)], kind="stable")
         gone = [np.zeros(len(each), dtype=bool) for each in scores]
-        for owner, unit in zip(owners[ranking[:fewest]].tolist(), units[ranking[:fewest]].tolist(), strict=True):
+        for owner, unit in zip(owners[least[:limit]], units[least[:limit]], strict=True):
             gone[owner][unit] = True
         return gone
-
-    def fits(self, owners: NDArray[np.int64]) -> bool:
-        """Whether the budget is kept without units of these groups, one for each that goes."""
-        return self.space.fits(self._without(np.bincount(owners, minlength=len(self.groups))))
 
     def macs(self, gone: Sequence[NDArray[np.bool_]]) -> float:
         """Multiply-accumulates that are left without some units of each group."""

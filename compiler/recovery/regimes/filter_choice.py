@@ -39,6 +39,17 @@ class FilterChoice:
         """Number of units that go."""
         return sum(int((~stays).sum()) for stays in self.stays.values())
 
+    def by(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores by which `Learned` takes as many units of each group, those of the least of other values.
+
+        Args:
+            values: A value for each unit, (units,) by the name of the group.
+        """
+        scores = {name: torch.empty_like(units) for name, units in self.units.items()}
+        for name, units in self.units.items():
+            scores[name][values[name].cpu().argsort(stable=True)] = units.sort().values
+        return scores
+
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The choice as a hook keeps it in its state: the fields by name."""
         return {"stays": dict(self.stays), "units": dict(self.units)}

@@ -21,7 +21,7 @@ class Gal(TrainingHook):
     squared difference, and by deceiving a discriminator that learns to tell the two by their outputs. An L1 penalty
     draws masks to zero, by FISTA: a step of the gradient, soft thresholding, nothing below zero.
 
-    After the paper, as read by prunec: masks stand on filters, behind their batch norm, and not on whole blocks;
+    After the paper, as read by prunec: masks stand on all weights that read a filter, and not on whole blocks;
     discriminator and network both take a step on every batch. The label loss has no part, and neither has what
     hooks before this one add to it. Masks take a step every 200 of the 39,100 steps that the paper trains on
     CIFAR-10, or as large a share of this training, and the sum of their rates is the paper's at any length and
@@ -42,9 +42,9 @@ class Gal(TrainingHook):
     name: ClassVar[str] = "gal"
     paper: ClassVar[str] = "Lin et al., Generative Adversarial Learning for Pruning, CVPR 2019"
     reading: ClassVar[str] = (
-        "after GAL as read by prunec: masks on filters and not on blocks; network and discriminator take a step on "
-        "every batch; the rates of the masks' steps have the paper's sum at any length; the last threshold is set to "
-        "the budget"
+        "after GAL as read by prunec: masks on the weights that read a filter and not on blocks; network and "
+        "discriminator take a step on every batch; the rates of the masks' steps have the paper's sum at any length; "
+        "the last threshold is set to the budget"
     )
     prepares_pruning: ClassVar[bool] = True
     places: ClassVar[Mapping[str, str]] = {"sparsity": METHOD, "imitation": METHOD, "rate": METHOD}

@@ -39,7 +39,8 @@ class RunningCnnFcf(RunningHook):
     def attach(self, form: Program) -> Attachment:
         training = self.training
         chooser = Chooser.of(training, self.options.name)
-        stays = chooser.choose("l1").stays
+        self.choice = chooser.choose("l1")
+        stays = self.choice.stays
         self.factors = UnitFactors.on(training.program, chooser.groups)
         self.factors.insert(form)
         tensors = training.program.tensors()
@@ -86,12 +87,14 @@ class RunningCnnFcf(RunningHook):
             self.factors.values[name].copy_(torch.from_numpy(factors.values))
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
-        """The tensors that the factors stand on, scaled by them."""
-        return self.factors.merged(program.tensors())
+        """The tensors that the factors stand on, scaled by them; what is close to 0 or 1 counts as that."""
+        values = {name: factors.detach() for name, factors in self.factors.values.items()}
+        settled = {name: torch.where((v - v.round()).abs() < _CLOSE, v.round(), v) for name, v in values.items()}
+        return self.factors.merged(program.tensors(), settled)
 
     def decided(self) -> Mapping[str, object]:
-        """The factor of each unit: the higher stay."""
-        return {UNITS: {name: values.detach().double() for name, values in self.factors.values.items()}}
+        """What takes as many units of each group as L1 norms would, those of the least factors."""
+        return {UNITS: self.choice.by({name: values.detach() for name, values in self.factors.values.items()})}
 
     def figures(self) -> Mapping[str, object]:
         """How near the factors are to 0 and 1, and their sums to the widths."""

@@ -18,10 +18,12 @@ from prunec.compiler.recovery.regimes.channel_choice import ChannelChoice
 from prunec.compiler.recovery.regimes.class_scores import class_count
 from prunec.compiler.recovery.regimes.course import all_steps, steps_done
 from prunec.compiler.recovery.regimes.filter_choice import Chooser
-from prunec.compiler.recovery.regimes.input_channels import UnitReader, readers_of
+from prunec.compiler.recovery.regimes.input_channels import readers_of
 from prunec.compiler.recovery.regimes.pivot_head import PivotHead
 from prunec.compiler.recovery.regimes.shared_copy import shared_copy
+from prunec.compiler.recovery.regimes.unit_parts import UnitParts, UnitSlices
 from prunec.compiler.recovery.running_hook import Attachment, Batch, HookCost, Moment, OwnParameters, RunningHook
+from prunec.passes.cost import calls_by_weight
 from prunec.passes.criteria.learned import UNITS
 from prunec.passes.feeding import BatchInputs, bound, sample_count
 from prunec.passes.graphs import operator_name
@@ -38,7 +40,7 @@ class _Stage:
     """The groups of a stage with their readers, and the node and the head of its pivot, if it has one."""
 
     groups: tuple[Group, ...]
-    readers: tuple[tuple[UnitReader, ...], ...]
+    readers: tuple[tuple[UnitSlices, ...], ...]
     pivot: str = ""
     head: PivotHead | None = None
 
@@ -56,8 +58,11 @@ class RunningDcp(RunningHook):
         program, name = self.training.program, self.options.name
         chooser = Chooser.of(self.training, name)
         self.groups = chooser.groups
-        self.widths = {group: int(stays.sum()) for group, stays in chooser.choose("l1").stays.items()}
+        self.parts = [UnitParts.of(program, group) for group in self.groups]
+        self.choice = chooser.choose("l1")
+        self.widths = {group: int(stays.sum()) for group, stays in self.choice.stays.items()}
         pruned = [group for group in self.groups if self.widths[group.name] < group.count]
+        self.calls = calls_by_weight(program.graph)
         self.stages = self._stages(pruned, readers_of(program, pruned, name))
         self.stage = 0
         self.batch: tuple[BatchInputs, Tensor] | None = None
@@ -65,9 +70,7 @@ class RunningDcp(RunningHook):
         self.samples = self.macs = 0
         self.told: list[dict[str, Any]] = []
         self.original, self.masked = program.clone().eval(), shared_copy(program)
-        read = [
-            output for stage in self.stages for each in stage.readers for reader in each for output in reader.outputs
-        ]
+        read = [output.name for stage in self.stages for each in stage.readers for output in self._outputs(each)]
         self.inner = tuple(dict.fromkeys([*(stage.pivot for stage in self.stages if stage.pivot), *read]))
         for copy in (self.original, self.masked):
             expose(copy, self.inner)
@@ -75,10 +78,10 @@ class RunningDcp(RunningHook):
         parameters = (OwnParameters(tuple(heads)),) if heads else ()
         return Attachment(parameters, inner=tuple(stage.pivot for stage in self.stages if stage.pivot))
 
-    def _stages(self, pruned: Sequence[Group], readers: Sequence[tuple[UnitReader, ...]]) -> list[_Stage]:
+    def _stages(self, pruned: Sequence[Group], readers: Sequence[tuple[UnitSlices, ...]]) -> list[_Stage]:
         program, device = self.training.program, self.training.processes.device
         classes = class_count(program, self.options.name)
-        order = {node.name: (place, node) for place, node in enumerate(program.graph.nodes)}
+        order = {node: place for place, node in enumerate(program.graph.nodes)}
         count = min(self.options.pivots + 1, max(1, len(pruned)))
         stages = []
         for number, positions in enumerate(np.array_split(np.arange(len(pruned)), count)):
@@ -86,12 +89,15 @@ class RunningDcp(RunningHook):
             if number == count - 1:
                 stages.append(_Stage(groups, reading))
                 break
-            outputs = [output for each in reading for reader in each for output in reader.outputs]
-            pivot: Node = max((order[output] for output in outputs), key=lambda placed: placed[0])[1]
+            pivot = max((output for each in reading for output in self._outputs(each)), key=order.__getitem__)
             axis = 1 if WEIGHTED[operator_name(pivot.target)].spatial_dims else -1
             head = PivotHead(pivot.meta["sample_shapes"][axis], classes, axis).to(device)
             stages.append(_Stage(groups, reading, pivot.name, head))
         return stages
+
+    def _outputs(self, readers: Sequence[UnitSlices]) -> list[Node]:
+        """The nodes of the graph that the readers of a group give outputs in."""
+        return [call for reader in readers for call in self.calls[reader.name]]
 
     def loss(self, batch: Batch, loss: Tensor) -> Tensor:
         """The loss with that of the stage's pivot."""
@@ -117,16 +123,15 @@ class RunningDcp(RunningHook):
         self._count(inputs, 1, 0)
         for group, readers in zip(stage.groups, stage.readers, strict=True):
             objective = self._objective(stage, readers, inputs, labels, wanted)
-            parameters = self.training.program.parameters()
-            weights = {reader.weight: parameters[reader.weight].detach().clone() for reader in readers}
+            weights = {reader.name: reader.parameter.detach().clone() for reader in readers}
             choice = ChannelChoice(readers, objective, self._averaged, weights)
             choice.choose(self.widths[group.name], self.options.rounds, self.options.rate)
             ranks = torch.zeros(group.count, dtype=torch.float64)
             ranks[choice.order] = torch.linspace(1, 1 / len(choice.order), len(choice.order), dtype=torch.float64)
             self.ranks[group.name] = ranks
             with torch.no_grad():
-                for name, weight in choice.masked(choice.weights).items():
-                    parameters[name].copy_(weight)
+                for reader, weight in zip(readers, choice.masked(choice.weights).values(), strict=True):
+                    reader.parameter.copy_(weight)
             self._hold()
             self._count(inputs, *choice.passes)
             self.told.append({
@@ -137,13 +142,13 @@ class RunningDcp(RunningHook):
     def _objective(
         self,
         stage: _Stage,
-        readers: Sequence[UnitReader],
+        readers: Sequence[UnitSlices],
         inputs: BatchInputs,
         labels: Tensor,
         wanted: Mapping[str, Tensor],
     ) -> Callable[[Mapping[str, Tensor]], Tensor]:
         """The loss of a choice as a function of the weights that read its units, with its mean in all processes."""
-        names = [output for reader in readers for output in reader.outputs]
+        names = [output.name for output in self._outputs(readers)]
 
         def objective(weights: Mapping[str, Tensor]) -> Tensor:
             outputs, inner = self._run(self.masked, weights, inputs)
@@ -176,13 +181,10 @@ class RunningDcp(RunningHook):
     @torch.no_grad()
     def _hold(self) -> None:
         """Set everything of the units that weren't chosen to zero."""
-        parameters = self.training.program.parameters()
-        for group in self.groups:
-            ranks = self.ranks.get(group.name)
-            for member, slices in zip(group.members, group.slices, strict=True) if ranks is not None else ():
-                if (parameter := parameters.get(member.parameter)) is not None:
-                    gone = torch.from_numpy(slices)[ranks == 0].flatten().to(parameter.device)
-                    parameter.index_fill_(member.dim, gone, 0.0)
+        for parts in self.parts:
+            ranks = self.ranks.get(parts.group.name)
+            for slices in (*parts.own, *parts.readers) if ranks is not None else ():
+                slices.parameter.masked_fill_(slices.spread(ranks == 0), 0.0)
 
     def _count(self, inputs: BatchInputs, forwards: int, backwards: int) -> None:
         samples = sample_count(inputs) * self.training.processes.count
@@ -190,13 +192,9 @@ class RunningDcp(RunningHook):
         self.samples, self.macs = self.samples + forwards * samples, self.macs + macs
 
     def decided(self) -> Mapping[str, object]:
-        """Of each unit how early it was chosen, from 1 down; 0 where it wasn't, 1 where all stay."""
-        return {
-            UNITS: {
-                group.name: self.ranks.get(group.name, torch.ones(group.count, dtype=torch.float64))
-                for group in self.groups
-            }
-        }
+        """What takes as many units of each group as L1 norms would, those that were chosen last or not at all."""
+        ranks = {group.name: self.ranks.get(group.name, torch.ones(group.count)) for group in self.groups}
+        return {UNITS: self.choice.by(ranks)}
 
     def figures(self) -> Mapping[str, object]:
         return {"stages": len(self.stages), "choices": list(self.told)}

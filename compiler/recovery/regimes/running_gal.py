@@ -30,6 +30,8 @@ _STEPS, _BETWEEN = 39_100, 200
 _TRAVEL = 195 * (0.3 + 0.03 + 0.003 + 0.0001)
 #: Widths of the discriminator's layers.
 _WIDTHS = (128, 256, 128)
+#: Arrays of the masks that a saved training holds, in the order of their fields.
+_HELD = ("masks", "ahead", "scores")
 
 
 @dataclass
@@ -103,11 +105,12 @@ class RunningGal(RunningHook):
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
         """The tensors that the masks stand on, scaled by them."""
-        return self.factors.merged(program.tensors())
+        return self.factors.merged(program.tensors(), self.factors.values)
 
     def decided(self) -> Mapping[str, object]:
-        """The mask of each unit: the higher stay."""
-        return {UNITS: {name: values.detach().double() for name, values in self.factors.values.items()}}
+        """The mask of each unit: the higher stay, and zeros go in the order in which they were set."""
+        scores = zip(self.budget.groups, self.masks.scores, strict=True)
+        return {UNITS: {group.name: torch.from_numpy(each.copy()) for group, each in scores}}
 
     def figures(self) -> Mapping[str, object]:
         """Units whose mask is zero, and what the penalty alone would have set to zero in the last step."""
@@ -126,15 +129,12 @@ class RunningGal(RunningHook):
         return HookCost(macs=3 * (1 + BACKWARD_OVER_FORWARD) * self.samples * weights)
 
     def state(self) -> Mapping[str, Any]:
-        held = {
-            name: [torch.from_numpy(each) for each in values]
-            for name, values in (("masks", self.masks.masks), ("ahead", self.masks.ahead))
-        }
+        held = {name: [torch.from_numpy(each) for each in getattr(self.masks, name)] for name in _HELD}
         return {**held, "momentum": float(self.masks.momentum), "samples": self.samples, "alone": self.alone}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        masks, ahead = ([each.cpu().numpy() for each in state[name]] for name in ("masks", "ahead"))
-        self.masks = SoftMasks(masks, ahead, state["momentum"])
+        held = [[each.cpu().numpy() for each in state[name]] for name in _HELD]
+        self.masks = SoftMasks(*held, state["momentum"])
         self.samples, self.alone = state["samples"], dict(state["alone"])
 
 

@@ -53,6 +53,8 @@ class RunningResRep(RunningHook):
         self.masked = [
             torch.zeros(site.group.count, dtype=torch.bool, device=site.filters.device) for site in self.sites
         ]
+        # How far masked rows would have moved beyond zero: those that are gone keep the order in which they went.
+        self.beyond = [torch.zeros(site.group.count, device=site.filters.device) for site in self.sites]
         self.optimizer = SGD(self.matrices, lr=1.0, momentum=self.options.momentum)
         # In the paper a row on which the lasso acts alone moves by this in a whole training.
         travel = _RATES * self.options.lasso / (1 - self.options.momentum)
@@ -78,10 +80,12 @@ class RunningResRep(RunningHook):
     def after_update(self, moment: Moment) -> None:
         """Move masked rows towards zero by the lasso alone, and no further than there."""
         travel = self.travel_per_rate * moment.learning_rate
-        for site, matrix, masked, before in zip(self.sites, self.matrices, self.masked, self.before, strict=True):
-            norms = _norms(before)[:, None]
-            shrunk = before * (1 - travel / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(min=0)
+        each = zip(self.sites, self.matrices, self.masked, self.before, self.beyond, strict=True)
+        for site, matrix, masked, before, beyond in each:
+            norms = _norms(before)
+            shrunk = before * (1 - travel / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(min=0)[:, None]
             matrix.copy_(site.rows(torch.where(masked[:, None], shrunk, site.units(matrix))))
+            beyond.copy_(torch.where(masked, beyond + (travel - norms).clamp(min=0), 0.0))
 
     def _mask(self, done: int) -> None:
         """Choose the masked rows anew, where it is time to: a step's number of those that have the least norms."""
@@ -90,15 +94,18 @@ class RunningResRep(RunningHook):
             return
         share = min(1.0, max(0.0, (done / steps - options.begin) / options.growth))
         limit = round(share * sum(site.group.count for site in self.sites))
-        for masked, gone in zip(self.masked, self.budget.lowest(self._scores(), limit), strict=True):
+        scores = [each.cpu().numpy() for each in self._scores()]
+        for masked, gone in zip(self.masked, self.budget.lowest(scores, limit), strict=True):
             masked.copy_(torch.from_numpy(gone))
 
     @torch.no_grad()
     def _norms_of_units(self) -> list[Tensor]:
         return [_norms(site.units(matrix)) for site, matrix in zip(self.sites, self.matrices, strict=True)]
 
-    def _scores(self) -> list[Any]:
-        return [norms.cpu().double().numpy() for norms in self._norms_of_units()]
+    def _scores(self) -> list[Tensor]:
+        """What units are ranked by, float64 (count,): norms of their rows, and below zero those that are gone."""
+        norms = self._norms_of_units()
+        return [each.double() - beyond.double() for each, beyond in zip(norms, self.beyond, strict=True)]
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
         """The tensors of every layer with its compactor in them."""
@@ -109,10 +116,10 @@ class RunningResRep(RunningHook):
         return values
 
     def decided(self) -> Mapping[str, object]:
-        """The norm of each unit's rows: the higher stay, and before them all units that have no compactor."""
-        norms = [each.double() for each in self._norms_of_units()]
-        highest = 1 + max(float(each.max()) for each in norms)
-        units = {site.group.name: each for site, each in zip(self.sites, norms, strict=True)}
+        """What units are ranked by: the higher stay, and before them all units that have no compactor."""
+        scores = self._scores()
+        highest = 1 + max(float(each.max()) for each in scores)
+        units = {site.group.name: each for site, each in zip(self.sites, scores, strict=True)}
         return {UNITS: units | {name: torch.full((count,), highest).double() for name, count in self.alone.items()}}
 
     def figures(self) -> Mapping[str, object]:
@@ -137,12 +144,13 @@ class RunningResRep(RunningHook):
         return HookCost(macs=(1 + BACKWARD_OVER_FORWARD) * samples * per_sample)
 
     def state(self) -> Mapping[str, Any]:
-        return {"masked": list(self.masked), "steps": self.steps}
+        return {"masked": list(self.masked), "beyond": list(self.beyond), "steps": self.steps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.steps = state["steps"]
-        for masked, held in zip(self.masked, state["masked"], strict=True):
-            masked.copy_(held)
+        for name, own in (("masked", self.masked), ("beyond", self.beyond)):
+            for each, held in zip(own, state[name], strict=True):
+                each.copy_(held)
 
 
 def _norms(units: Tensor) -> Tensor:

@@ -26,17 +26,20 @@ class SoftMasks:
     Attributes:
         masks: The masks of each group, (count,).
         ahead: The points, ahead of the masks by their last movement, at which gradients are taken.
+        scores: What units are ranked by: their masks, and for zeros, below zero, the order in which they went.
         momentum: FISTA's sequence t, 1 at first.
     """
 
     masks: list[Values]
     ahead: list[Values]
+    scores: list[Values]
     momentum: float = 1.0
 
     @classmethod
     def ones(cls, counts: Sequence[int]) -> "SoftMasks":
         """Masks that change nothing."""
-        return cls([np.ones(count) for count in counts], [np.ones(count) for count in counts])
+        masks, ahead, scores = ([np.ones(count) for count in counts] for _ in range(3))
+        return cls(masks, ahead, scores)
 
     def step(
         self, gradients: Sequence[Values], rate: float, sparsity: float, budget: FilterBudget, *, last: bool
@@ -48,10 +51,15 @@ class SoftMasks:
         """
         moved = [point - rate * gradient for point, gradient in zip(self.ahead, gradients, strict=True)]
         gone = budget.lowest(moved)
-        enough = max((float(values[go].max()) for values, go in zip(moved, gone, strict=True) if go.any()), default=0.0)
+        count = sum(int(each.sum()) for each in gone)
+        enough = float(np.sort(np.concatenate(moved))[count - 1]) if count else 0.0
         penalty = rate * sparsity
         threshold = max(0.0, enough if last else min(penalty, enough))
-        masks = [_masks(values, threshold, go) for values, go in zip(moved, gone, strict=True)]
+        zeros = gone if last else [go & (values <= threshold) for values, go in zip(moved, gone, strict=True)]
+        masks = [
+            np.where(is_zero, 0.0, np.maximum(soft_threshold(values, threshold), LEAST))
+            for values, is_zero in zip(moved, zeros, strict=True)
+        ]
         following = (1 + np.sqrt(1 + 4 * self.momentum**2)) / 2
         share = 0.0 if last else (self.momentum - 1) / following
         self.ahead = [
@@ -59,11 +67,7 @@ class SoftMasks:
             for new, old in zip(masks, self.masks, strict=True)
         ]
         self.masks, self.momentum = masks, following
+        went = np.concatenate([values[is_zero] for values, is_zero in zip(moved, zeros, strict=True)])
+        highest = went.max(initial=0.0)
+        self.scores = [np.where(m > 0, m, values - highest) for m, values in zip(masks, moved, strict=True)]
         return [soft_threshold(values, penalty) <= 0 for values in moved]
-
-
-def _masks(moved: Values, threshold: float, gone: NDArray[np.bool_]) -> Values:
-    """The masks by a threshold: zero for those within it that may go, a thousandth at least for the others."""
-    is_zero = gone & (moved <= threshold)
-    masks: Values = np.where(is_zero, 0.0, np.maximum(soft_threshold(moved, threshold), LEAST))
-    return masks

@@ -17,7 +17,7 @@ class UnitSlices:
 
     Attributes:
         parameter: The parameter.
-        member: Its dimension in the group.
+        member: Its name, and its dimension in the group.
         rows: Indices of each unit's slices, int64 (units, slices per unit).
     """
 
@@ -26,26 +26,45 @@ class UnitSlices:
     rows: Tensor
 
     @property
+    def name(self) -> str:
+        """Name of the parameter."""
+        return self.member.parameter
+
+    @property
     def weights(self) -> int:
         """Number of weights that each unit has here."""
         return self.rows.shape[1] * self.parameter.numel() // self.parameter.shape[self.member.dim]
 
     def spread(self, values: Tensor) -> Tensor:
         """Values of units (units,) at their slices and 0 elsewhere, in a shape that broadcasts to the parameter's."""
-        values = values.to(self.parameter.device)
-        along = values.new_zeros(self.parameter.shape[self.member.dim])
-        along[self.rows] = values[:, None]
-        shape = [1] * self.parameter.ndim
-        shape[self.member.dim] = -1
-        return along.view(shape)
+        return _along(values.to(self.parameter.device), self.rows, self.parameter, self.member.dim, 0)
 
-    def squares(self) -> Tensor:
-        """Sum of each unit's squared weights, float64 (units,)."""
-        return l2_norms(as_filters(self.parameter, self.member)).square()[self.rows].sum(1)
+    def scaled(self, tensor: Tensor, factors: Tensor) -> Tensor:
+        """A tensor of the parameter's shape whose slices are scaled by the factors (units,) of their units."""
+        return scaled_slices(tensor, factors.to(tensor.device), self.rows, self.member.dim)
+
+    def squares(self, tensor: Tensor | None = None) -> Tensor:
+        """Sum of squares of each unit's weights, or of a tensor of the parameter's shape there; float64 (units,)."""
+        values = self.parameter if tensor is None else tensor
+        return l2_norms(as_filters(values, self.member)).square()[self.rows].sum(1)
 
     def magnitudes(self) -> Tensor:
         """Sum of each unit's absolute weights, float64 (units,)."""
         return l1_norms(as_filters(self.parameter, self.member))[self.rows].sum(1)
+
+
+def scaled_slices(tensor: Tensor, factors: Tensor, rows: Tensor, dim: int) -> Tensor:
+    """A tensor whose slices along a dimension are scaled by the factors (units,) of their units; the others stay.
+
+    ``rows`` are those of `UnitSlices`.
+    """
+    return tensor * _along(factors, rows, tensor, dim, 1).to(tensor.dtype)
+
+
+def _along(values: Tensor, rows: Tensor, like: Tensor, dim: int, elsewhere: int) -> Tensor:
+    """Values of units along a dimension of a tensor, one at each slice, in a shape that broadcasts to the tensor's."""
+    of_slices = values.new_full((like.shape[dim],), elsewhere).index_put((rows,), values[:, None])
+    return of_slices.reshape([-1 if axis == dim else 1 for axis in range(like.ndim)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +102,7 @@ class UnitParts:
             if parameter is not None:
                 place = torch.tensor(rows, device=parameter.device)
                 by_place.setdefault((id(parameter), member.dim), UnitSlices(parameter, member, place))
-        filters = [s for s in by_place.values() if (s.member.parameter, s.member.dim) in group.filters]
+        filters = [s for s in by_place.values() if (s.name, s.member.dim) in group.filters]
         rest = [s for s in by_place.values() if s not in filters]
         others = tuple(s for s in rest if id(s.parameter) not in weights)
         return cls(

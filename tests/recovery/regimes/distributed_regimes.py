@@ -1,4 +1,4 @@
-"""What each of several processes does in test_every_regime.py: train with every regime.
+"""What each of several processes does in test_regimes.py: train with every regime.
 
 Arguments: data folder, output file.
 """
@@ -15,7 +15,8 @@ from prunec.calibration.data import load_data
 from prunec.compiler.machine.ranks import is_main
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover import DenseNetwork, recover
-from tests.recovery.regimes.regime_runs import LAST, REGIMES, net
+from tests.recovery.regimes.regime_runs import LAST, REGIMES
+from tests.recovery.regimes.toys import plain
 
 
 def main() -> None:
@@ -24,9 +25,9 @@ def main() -> None:
     config = DataConfig("npz:quarters.npz", "npz:quarters.npz", (0.3,), (0.2,), augment=("shift:1",))
     data = load_data(config, Path(folder), 0)
     decided: dict[str, Any] = {}
-    for name, (text, pruning) in REGIMES.items():
-        options = replace(LAST, epochs=2, hooks=text)
-        (hook,) = recover(net(), options, data, dense=DenseNetwork(net(), pruning=pruning)).hooks
+    for name, pruning in REGIMES.items():
+        options = replace(LAST, epochs=2, hooks=name)
+        (hook,) = recover(plain(), options, data, dense=DenseNetwork(plain(), pruning=pruning)).hooks
         units: Any = hook.decided["units"]
         told = {group: values.tolist() for group, values in units.items()}
         everywhere = Processes.join().gathered(told)

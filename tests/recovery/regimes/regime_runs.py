@@ -23,13 +23,11 @@ LAST = replace(OPTIONS, keep="last", schedule="cosine:0.05")
 ONE_STEP = replace(LAST, epochs=1, batch_size=540, schedule="constant:0.1", momentum=0.0, weight_decay=0.0)
 GLOBAL = PruneFilters(ratio=0.5, criterion="learned", allocation="global", seed=0)
 UNIFORM = PruneFilters(ratio=0.5, criterion="learned", seed=0)
-#: The text of each hook, and the pruning behind it.
+#: Every regime that readies filters, as a recipe names it, and the pruning behind it.
 REGIMES = {
-    "resrep": ("resrep", GLOBAL),
-    "cnn-fcf": ("cnn-fcf", UNIFORM),
-    "lfpc": ("lfpc", UNIFORM),
-    "gal": ("gal", GLOBAL),
-    "dcp": ("dcp", UNIFORM),
+    **dict.fromkeys(("greg-1", "greg-2", "network-slimming{penalty=0.01}", "sfp", "ssl{penalty=0.01}"), UNIFORM),
+    **dict.fromkeys(("ssl{structure=channel}", "cnn-fcf", "lfpc", "dcp"), UNIFORM),
+    **dict.fromkeys(("resrep", "gal"), GLOBAL),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, mse_loss
 
 from prunec.calibration.data import Data
 from prunec.compiler.recovery.regimes.channel_choice import ChannelChoice
@@ -16,6 +16,7 @@ from prunec.compiler.recovery.regimes.pivot_head import PivotHead
 from prunec.passes.coupling import analyse
 from prunec.passes.errors import UsageError
 from prunec.passes.frontend import capture
+from tests.recovery.regimes.networks import Attention
 from tests.recovery.regimes.regime_runs import LAST, UNIFORM, difference, net, pruned, removed_units, watched
 
 
@@ -92,8 +93,7 @@ def test_channels_are_chosen_stage_by_stage(data: Data, epochs: int) -> None:
     behind = pruned(result, UNIFORM)
     assert removed_units(behind, "features.3") == [6, 12]
     assert difference(behind.program, result.program) < 1e-9
-    units: Any = result.hooks[0].decided["units"]
-    assert {name: int((values == 0).sum()) for name, values in units.items()} == {
+    assert {name: int((ranks == 0).sum()) for name, ranks in hook.ranks.items()} == {
         "features.0": 4, "features.3": 6, "features.6": 4,
     }  # fmt: skip
     assert result.hooks[0].macs > result.hooks[0].samples * net().macs() > 0
@@ -114,20 +114,6 @@ def test_a_head_takes_channels_last_too() -> None:
     other.load_state_dict(head.state_dict())
     torch.testing.assert_close(head(tokens), other(tokens.movedim(-1, 1)))
     assert PivotHead(6, 3, axis=-1)(torch.randn(5, 6)).shape == (5, 3)
-
-
-class Attention(nn.Module):
-    """Queries, keys and values of layers of their own, and classes from what one head of attention makes of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(12, 8) for _ in range(3))
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        attended = scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
-        logits: Tensor = self.head(attended.mean(1))
-        return logits
 
 
 def test_units_that_no_layer_reads_are_refused() -> None:

@@ -1,5 +1,8 @@
-"""What all regimes share: pipelines through `compile_model`, resuming, determinism, several processes, and refusals."""
+"""What all regimes share: pipelines, resuming, determinism, several processes, cuts that lose nothing, and refusals."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,25 +12,25 @@ import torch
 
 from prunec.calibration.data import Data
 from prunec.compiler.facts.settings import Settings
-from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.hooks import load_hooks
-from prunec.compiler.recovery.recover import Recover, StateOptions
+from prunec.compiler.recovery.recover import Objective, Recover, Recovered, StateOptions
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes.errors import InputError, UsageError
+from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
+from prunec.runtime.evaluate import top1
 from tests.recovery.networks import same, state
-from tests.recovery.regimes.toys import OPTIONS, PRUNING, plain, prepare, residual
+from tests.recovery.regimes.networks import Concatenated, Gated, Unscaled
+from tests.recovery.regimes.regime_runs import GLOBAL, LAST, REGIMES, UNIFORM, difference, pruned, trained
+from tests.recovery.regimes.toys import IMAGE, PRUNING, plain, prepare, residual
 from tests.recovery.test_distributed import train
-
-#: Every regime that readies filters.
-REGIMES = ["greg-1", "greg-2", "network-slimming{penalty=0.01}", "sfp", "ssl{penalty=0.01}", "ssl{structure=channel}"]
-
 
 #: What a compile need not measure here.
 FAST = Settings(build_engine=False, latency_runs=3, pretraining=parse_schedule("constant:0.05", epochs=5))
+TRAINING = "schedule=constant:0.05,batch_size=32,probe=0"
 
 
 def compiled(program: Program, text: str, data: Data | None, folder: Path, settings: Settings = FAST) -> Any:
@@ -36,30 +39,31 @@ def compiled(program: Program, text: str, data: Data | None, folder: Path, setti
 
 
 def pipeline(hook: str, prune: str = "prune-filters{ratio=0.5,criterion=learned}") -> str:
-    training = "schedule=constant:0.05,batch_size=32,probe=0"
     return (
-        f'recover{{epochs=2,keep=last,hooks="{hook}",{training}}} {prune} '
-        f"recover{{epochs=1,{training}}} re-estimate-batchnorm"
+        f'recover{{epochs=2,keep=last,hooks="{hook}",{TRAINING}}} {prune} '
+        f"recover{{epochs=1,{TRAINING}}} re-estimate-batchnorm"
     )
 
 
-@pytest.mark.parametrize("hook", REGIMES)
+@pytest.mark.parametrize("hook", ["greg-1", "cnn-fcf"])
 def test_a_pipeline_trains_prunes_and_reports(hook: str, data: Data, tmp_path: Path) -> None:
     report = compiled(plain(), pipeline(hook), data, tmp_path)
     assert not isinstance(report.pruning, Unknown)
     assert report.pruning.criterion == "learned"
     assert [group.kept for group in report.pruning.groups] == [4, 4]
-    name = hook.partition("{")[0]
-    assert report.extensions[name]
+    assert report.extensions[hook]
     assert hook in report.pipeline
     assert report.macs.compiled < 0.6 * report.macs.dense
+    assert [entry.stage for entry in report.ledger] == [
+        "pretraining", "recover", "prune-filters", "recover", "re-estimate-batchnorm",
+    ]  # fmt: skip
+    assert hook in str(report.ledger[1].options)
 
 
-@pytest.mark.parametrize("hook", ["sfp", "greg-1", "network-slimming{penalty=0.01}"])
+@pytest.mark.parametrize("hook", ["network-slimming{penalty=0.01}", "gal"])
 def test_one_ratio_with_a_global_choice_leaves_the_macs_of_that_ratio(hook: str, data: Data, tmp_path: Path) -> None:
     asked = "prune-filters{ratio=0.5,allocation=global,criterion=learned}"
-    text = pipeline(hook, asked)
-    report = compiled(plain(), text, data, tmp_path)
+    report = compiled(plain(), pipeline(hook, asked), data, tmp_path)
     uniform = PruneFilters(ratio=0.5).run(plain()).program.macs()
     assert 0.5 * uniform < report.macs.compiled <= uniform
 
@@ -78,46 +82,78 @@ def test_columns_that_were_shrunk_are_masked_in_a_pipeline(data: Data, tmp_path:
     assert report.parameters.zero_fraction > 0.3
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.mark.parametrize("hook", REGIMES)
-def test_it_resumes_to_the_bit_and_runs_alike_again(hook: str, data: Data, tmp_path: Path) -> None:
-    options, hooks = replace(OPTIONS, schedule="cosine:0.05"), load_hooks(hook)
-    whole = prepare(plain(), data, *hooks, options=options)
+def test_it_goes_on_to_the_bit_and_runs_alike_again(hook: str, data: Data, tmp_path: Path) -> None:
+    (declared,), pruning = load_hooks(hook), REGIMES[hook]
+    options, calls = replace(LAST, epochs=2), 0
 
-    def stop(record: EpochRecord, _: Program) -> None:
-        if record.epoch == 2:
-            raise Stopped
+    class Stopped(Exception):
+        pass
 
-    file = StateOptions(tmp_path / "state.pt", resume=True, every_steps=5)
-    with pytest.raises(Stopped):
-        prepare(plain(), data, *hooks, options=options, state=file, progress=stop)
-    resumed = prepare(plain(), data, *hooks, options=options, state=file)
+    def run(stop_at: int, **others: Any) -> Recovered:
+        nonlocal calls
+        calls = 0
+
+        def metric(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise Stopped
+            return top1(outputs, labels)
+
+        metric.__qualname__ = "metric"
+        return trained(plain(), data, declared, pruning, options, objective=Objective(metric=metric), **others)
+
+    whole, again = run(0), run(0)
+    file = StateOptions(tmp_path / "state.pt", resume=True, every_steps=4)
+    with pytest.raises(InputError, match="metric"):
+        run(26, state=file)  # within the second epoch
+    resumed = run(0, state=file)
     assert resumed.resumed
-    again = prepare(plain(), data, *hooks, options=options)
     for other in (resumed, again):
         assert same(state(whole.program), state(other.program))
-        assert whole.hooks[0].figures == other.hooks[0].figures
-        torch.testing.assert_close(dict(whole.hooks[0].decided), dict(other.hooks[0].decided), rtol=0, atol=0)
+        before, after = whole.hooks[0], other.hooks[0]
+        assert (before.samples, before.macs, before.figures) == (after.samples, after.macs, after.figures)
+        torch.testing.assert_close(dict(before.decided), dict(after.decided), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("hook", REGIMES)
-def test_it_changes_the_training(hook: str, data: Data) -> None:
-    assert not same(state(prepare(plain(), data, *load_hooks(hook)).program), state(prepare(plain(), data).program))
+@pytest.mark.parametrize(
+    ("network", "hook", "pruning"),
+    [
+        *((network, "cnn-fcf", UNIFORM) for network in (Concatenated, Unscaled, Gated)),
+        *((network, "gal", GLOBAL) for network in (Concatenated, Unscaled, Gated)),
+        *((Gated, hook, GLOBAL) for hook in ("cnn-fcf", "dcp", "resrep")),
+    ],
+)
+def test_what_is_gone_is_cut_without_loss_and_nothing_gone_is_kept(
+    network: Any, hook: str, pruning: PruneFilters, data: Data
+) -> None:
+    torch.manual_seed(0)
+    program = capture(network().eval(), IMAGE)
+    result = trained(program, data, load_hooks(hook)[0], pruning, replace(LAST, epochs=1))
+    behind = pruned(result, pruning)
+    assert difference(behind.program, result.program) < 1e-10
+    figures: Any = result.hooks[0].figures
+    without = {"resrep": "macs_without_masked", "gal": "macs_without_zeros"}
+    if hook in without:
+        assert figures[without[hook]] == behind.program.macs() < program.macs()
+    gone = figures.get("gone", figures.get("zeros"))
+    if gone is not None:
+        assert gone == sum(row["width"] - row["kept"] for row in behind.stats["groups"])
+        assert figures.get("masked", gone) == gone
+        assert figures.get("gone_by_the_lasso_alone", 0) == 0
 
 
 def test_a_state_of_another_pruning_is_refused(data: Data, tmp_path: Path) -> None:
-    file = StateOptions(tmp_path / "state.pt", resume=True)
-    prepare(plain(), data, *load_hooks("sfp"), state=file)
+    file, options = StateOptions(tmp_path / "state.pt", resume=True), replace(LAST, epochs=1)
+    prepare(plain(), data, *load_hooks("sfp"), state=file, options=options)
     with pytest.raises(InputError, match=r"pruning was prune-filters\{ratio=0.5"):
-        prepare(plain(), data, *load_hooks("sfp"), state=file, pruning=replace(PRUNING, ratio=0.25))
+        prepare(plain(), data, *load_hooks("sfp"), state=file, options=options, pruning=replace(PRUNING, ratio=0.25))
 
 
-@pytest.mark.parametrize("hook", ["sfp", "greg-1", "ssl{structure=shape}"])
-def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_path: Path) -> None:
-    options = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last", "epochs": 6, "hooks": hook}
+def test_two_processes_ready_a_network_as_one_does(data: Data, tmp_path: Path) -> None:
+    hooks = "greg-1 ssl{structure=shape}"
+    options = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last", "epochs": 6, "hooks": hooks}
     alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
     assert isinstance(alone, dict), alone
     assert isinstance(together, dict), together
@@ -126,11 +162,29 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
         assert torch.allclose(tensor, together["tensors"][name], rtol=1e-3, atol=1e-5), name
 
 
+def test_two_processes_decide_alike(data: Data, tmp_path: Path) -> None:
+    """Every process decides the same by every regime, which the script checks."""
+    output, root = tmp_path / "decided.pt", Path(__file__).parents[3]
+    script = [str(root / "tests/recovery/regimes/distributed_regimes.py"), str(tmp_path), str(output)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = torch.load(output)
+    assert told["processes"] == 2
+    assert told["decided"].keys() == REGIMES.keys()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("recover{epochs=1,keep=last,hooks=sfp}", "nothing is pruned behind recover"),
-        (pipeline("sfp").replace("keep=last", "keep=best"), "readies the weights of the last step"),
+        (pipeline("sfp").replace("keep=last", "keep=best"), "sfp readies the weights of the last step"),
+        (pipeline("resrep").replace("keep=last", "keep=best"), "resrep readies the weights of the last step"),
+        (pipeline("resrep"), "resrep ranks the filters of all layers together"),
+        (pipeline("gal"), "gal ranks the filters of all layers together"),
         (
             "prune-filters{ratio=0.5,criterion=learned}",
             "looks at what the hooks of the training before it decided, and",
@@ -141,6 +195,7 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
 def test_what_makes_no_sense_is_refused_before_anything_runs(text: str, words: str, data: Data, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
         compiled(plain(), text, data, tmp_path)
+    assert not (tmp_path / "out.bundle").exists()
 
 
 def test_without_data_there_is_no_training(tmp_path: Path) -> None:
@@ -152,11 +207,12 @@ def test_without_data_there_is_no_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hook", [hook for hook in REGIMES if "{" not in hook])
 def test_filters_are_readied_for_prune_filters_and_what_it_can_say_beforehand(hook: str, data: Data) -> None:
+    (declared,) = load_hooks(hook)
     with pytest.raises(UsageError, match=f"the training hook {hook} readies filters .* none stands behind it"):
-        prepare(plain(), data, *load_hooks(hook), pruning=None)
+        trained(plain(), data, declared, None)
     timed: Any = PruneFilters(latency_speedup=1.5, criterion="learned", seed=0)
     with pytest.raises(UsageError, match="prune-filters has a goal in time"):
-        prepare(plain(), data, *load_hooks(hook), pruning=timed)
+        trained(plain(), data, declared, timed)
 
 
 def test_weights_of_other_steps_are_refused() -> None:
