@@ -61,7 +61,6 @@ def test_a_network_that_was_exported_right_departs_nowhere(good: Path) -> None:
     assert all(row.relative_error is not None and row.relative_error < 1e-5 for row in found.layers)
 
 
-@pytest.mark.parametrize("layer", ["body", "classifier"])
 def with_typed_file(folder: Path, program: Program, precision: str) -> Path:
     with_program(folder, program)
     typed_form("fp16", folder / "model.onnx", folder / f"model.{precision}.onnx")
@@ -97,6 +96,7 @@ def test_the_file_that_the_engine_is_built_from_is_compared(bundle: Path, precis
     assert (found.layers, found.exported) == (right.layers, right.exported)
 
 
+@pytest.mark.parametrize("layer", ["body", "classifier"])
 def test_another_weight_in_the_onnx_file_is_found(bundle: Path, layer: str) -> None:
     model = onnx.load(bundle / "model.onnx")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == f"{layer}.weight")
