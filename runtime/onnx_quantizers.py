@@ -1,6 +1,8 @@
 """Quantizers of a program as pairs of QuantizeLinear and DequantizeLinear, and weights as numbers of their grids."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import ml_dtypes
@@ -22,7 +24,7 @@ from prunec.passes.own_operators import (
     INT4_MOST,
 )
 from prunec.passes.program import Program
-from prunec.passes.quantization.quantizers import quantizers
+from prunec.passes.quantization.quantizers import quantizers, with_weights_computed
 
 _WHOLE = {-128: np.int8, 0: np.uint8}
 _FLOAT8 = TensorProto.FLOAT8E4M3FN
@@ -195,35 +197,78 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
             graph.value_info.remove(info)
 
 
-def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """The largest distance of a weight from the numbers that stand for it, in steps of their grids, by its name.
+def weights_on_grids(program: Program) -> dict[str, NDArray[Any]]:
+    """Every weight that a program puts on a grid, as it is before, in float64; computed ones by their nodes' names."""
+    stored = with_weights_computed(program)
+    tensors = stored.tensors()
+    names = {str(each.source.target) for each in quantizers(stored.graph) if each.source.op == "get_attr"}
+    return {name: tensors[name].detach().double().numpy() for name in sorted(names)}
 
-    The step of numbers in floating point is the distance to the next larger magnitude.
+
+def rounding_in_steps(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The largest distance of each weight from the numbers that stand for it, in steps of their grids, by its name.
+
+    The step of numbers in floating point is the distance to the next larger magnitude. A weight whose name no numbers
+    have, as of those that are computed, is held against all that have none of the names, and such numbers against all
+    weights; what is nearest counts. Where there is nothing of its shape, the distance is infinite.
 
     Args:
         model: A model as `store_numbers` leaves it.
-        weights: The weights in floating point by name; of matrices either order of axes is stored.
+        weights: The weights in floating point by name; axes may be stored in another order where there are 3 at most.
     """
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    stored |= {
-        n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in model.graph.node if n.op_type == "Constant"
-    }
-    errors: dict[str, float] = {}
-    for node in model.graph.node:
-        name = node.input[0] if node.op_type == "DequantizeLinear" else ""
-        if name in stored and name in weights:
-            scale, axis = stored[node.input[1]], next((a.i for a in node.attribute if a.name == "axis"), 1)
-            numbers = stored[name].astype(np.float64)
-            if scale.ndim > 1:
-                scale = np.repeat(scale, numbers.shape[axis] // scale.shape[axis], axis)
-            elif scale.ndim:
-                scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)])
-            steps = _float8_steps(numbers) if stored[name].dtype == ml_dtypes.float8_e4m3fn else 1
-            orders = [each for each in (weights[name], weights[name].T) if each.shape == numbers.shape]
-            errors[name] = min(
-                (float((np.abs(each / scale - numbers) / steps).max()) for each in orders), default=np.inf
-            )
-    return errors
+    numbers, named = {each.name: each for each in _stored(model.graph)}, dict[str, float]()
+    left = {name: each for name, each in numbers.items() if name not in weights}
+    for name, weight in weights.items():
+        candidates = [numbers[name]] if name in numbers else list(left.values())
+        named[name] = min((each.distance(weight) for each in candidates), default=np.inf)
+    nearest = {name: min(map(each.distance, weights.values()), default=np.inf) for name, each in left.items()}
+    return named | nearest
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """Numbers of a grid that stand for a weight in a file.
+
+    Attributes:
+        name: Their name.
+        numbers: Their values, float64.
+        scale: The scale of each, in a shape that they can be multiplied with.
+        step: The distance to the next number, in scales, likewise.
+    """
+
+    name: str
+    numbers: NDArray[np.float64]
+    scale: NDArray[Any]
+    step: NDArray[np.float64]
+
+    def distance(self, weight: NDArray[Any]) -> float:
+        """The largest distance of a weight from them, in steps; infinite where it has another shape."""
+        axes = tuple(range(weight.ndim))
+        orders = permutations(axes) if weight.ndim <= 3 else iter([axes])
+        turned = (weight.transpose(order) for order in orders)
+        return min((self._distance(each) for each in turned if each.shape == self.numbers.shape), default=np.inf)
+
+    def _distance(self, weight: NDArray[Any]) -> float:
+        with np.errstate(all="ignore"):  # scales of files that were damaged may be anything
+            return float((np.abs(weight / self.scale - self.numbers) / self.step).max(initial=0))
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[_Stored]:
+    """The weights of a file that stand in it as numbers of grids."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        stored, scale = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
+        axis, numbers = next((a.i for a in node.attribute if a.name == "axis"), 1), stored.astype(np.float64)
+        if scale.ndim > 1:
+            scale = np.repeat(scale, numbers.shape[axis] // scale.shape[axis], axis)
+        elif scale.ndim:
+            scale = scale.reshape([-1 if dim == axis else 1 for dim in range(numbers.ndim)])
+        is_float8 = stored.dtype == ml_dtypes.float8_e4m3fn
+        step = _float8_steps(numbers) if is_float8 else np.ones((), np.float64)
+        yield _Stored(node.input[0], numbers, scale.astype(np.float64), step)
 
 
 def _float8_steps(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ from prunec.runtime.devices import Device
 _FILTERS = 8
 #: Inputs that one such instruction sums over at least, by precision: the k of mma.m16n8k4.tf32, m16n8k8.f16 and .bf16,
 #: m16n8k16.s8 and .e4m3. They are 16 bytes. The sparse form, mma.sp, sums over twice as many, of which it leaves out
-#: half. Weights in int4 are multiplied in 16 bits.
-_INPUTS = {"fp32": 4, "fp16": 8, "bf16": 8, "int8": 16, "fp8": 16, "int4": 8}
+#: half. Weights in int4 are in blocks of 32 inputs at least: those of a layer with other inputs stay in 16 bits.
+_INPUTS = {"fp32": 4, "fp16": 8, "bf16": 8, "int8": 16, "fp8": 16, "int4": 32}
 #: Rows and filters of the tiles that one multiprocessor computes at a time, the usual ones of NVIDIA's libraries
 #: (Matrix Multiplication Background User's Guide, DU-09799-001, section 2.3), and smaller ones for short products.
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (32, 32))

@@ -10,7 +10,7 @@ from prunec.passes.quantization.method_names import RANGE_METHODS, MethodName
 #: "nearest"; "corrected", whose biases make up for the mean error; or "learned" (AdaRound).
 WeightRounding = Literal["nearest", "corrected", "learned"]
 ROUNDINGS: tuple[WeightRounding, ...] = get_args(WeightRounding)
-#: What a limit is of: points of the metric that are lost, or the squared error of outputs, relative to their size.
+#: What a limit is of: points of the metric that are lost, or the error of outputs (`output_error`).
 LossMeasure = Literal["max_drop_points", "max_output_error"]
 #: The method that tries settings, and takes those that the network's outputs lose least by on samples held back.
 AUTO: Final = "auto"
@@ -53,8 +53,7 @@ class Calibrate:
         rounding: How weights are rounded; None leaves "nearest" or "corrected" to "auto", and is "nearest" for others.
         max_drop_points: Points of the metric that are lost at most on held-back samples; as few layers as that takes
             stay in higher precision. None for no limit.
-        max_output_error: The same for the squared error of the network's outputs, relative to that of their size,
-            which needs no labels.
+        max_output_error: The same for the error of the network's outputs (`output_error`), which needs no labels.
     """
 
     method: MethodName | Literal["auto"] = "mse"

@@ -2,48 +2,25 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from prunec.calibration.quantization.output_error import output_error
 from prunec.passes.cost import layer_calls
 from prunec.passes.costs.cost_model import CostModel
 from prunec.passes.costs.counting import work_of
 from prunec.passes.errors import UsageError
-from prunec.passes.feeding import BatchInputs, feed, sample_count
+from prunec.passes.feeding import BatchInputs, feed
 from prunec.passes.interruption import stop_if_asked, stoppable
 from prunec.passes.program import Program
 from prunec.passes.quantization.grids import Form, Range
 from prunec.passes.quantization.placement import Placement
 from prunec.passes.quantization.quantizers import quantize
 
-#: (outputs of the quantized program, outputs of the one in floating point) -> the error on a batch.
-ErrorOf = Callable[[Any, Any], float]
 #: (rounds that are done, rounds of equal work in all, what the last one found).
 TrialProgress = Callable[[int, int, str], None]
-
-
-def relative_squared_error(actual: Any, expected: Any) -> float:
-    """The sum of squared differences over that of squares, of all floating-point outputs together."""
-    pairs = list(zip(*(_floating(outputs) for outputs in (actual, expected)), strict=True))
-    difference = sum(float((a - b).square().sum()) for a, b in pairs)
-    size = sum(float(b.square().sum()) for _, b in pairs)
-    return difference / size if size else math.inf if difference else 0.0
-
-
-def _floating(outputs: Any) -> list[Tensor]:
-    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return [leaf.double() for leaf in leaves if leaf.is_floating_point()]
-
-
-def mean_over_samples(errors: Iterable[tuple[int, float]]) -> float:
-    """The mean of errors, each of so many samples."""
-    counts, values = zip(*errors, strict=True)
-    return float(sum(count * value for count, value in zip(counts, values, strict=True)) / sum(counts))
 
 
 def silent(done: int, total: int, words: str) -> None:
@@ -92,7 +69,6 @@ def sensitivities(
     batches: Sequence[BatchInputs],
     *,
     costs: Mapping[str, float] | None = None,
-    error_of: ErrorOf = relative_squared_error,
     progress: TrialProgress = silent,
 ) -> tuple[LayerSensitivity, ...]:
     """Quantize every layer alone and compare the outputs with those in floating point.
@@ -106,12 +82,12 @@ def sensitivities(
         form: Form of the grids of activations.
         batches: Calibration inputs.
         costs: What each layer costs in floating point (`layer_costs`); None to take multiply-accumulates.
-        error_of: The error on a batch; the mean over samples counts.
         progress: Told after every layer.
 
     Raises:
         UsageError: There are no inputs.
         InputError: The inputs are not those of the network.
+        NumericMismatchError: The network gives NaN.
     """
     if not batches:
         raise UsageError("Sensitivity needs calibration inputs, and there are none.")
@@ -121,8 +97,7 @@ def sensitivities(
     rows: list[LayerSensitivity] = []
     for done, name in enumerate(names, start=1):
         quantized = quantize(program, alone(program, placement, name), ranges, form)
-        pairs = zip(stoppable(batches), expected, strict=True)
-        error = mean_over_samples((sample_count(x), error_of(feed(quantized, x), outputs)) for x, outputs in pairs)
+        error = output_error(quantized, batches, expected)
         rows.append(LayerSensitivity(name, error, cost_of[name]))
         progress(done, len(names), f"{name}: error {error:.2g}")
     return tuple(rows)

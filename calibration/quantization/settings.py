@@ -1,10 +1,10 @@
 """How a network is calibrated: by the settings that are asked for, or by those that its outputs lose least by.
 
 No way of choosing ranges is best for all networks, and equalization helps some and harms others. So they are tried, and
-judged by the squared error of the network's outputs, relative to that of their size, on samples that nothing was
-chosen by.
+judged by the error of the network's outputs (`output_error`) on samples that nothing was chosen by.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,11 +18,12 @@ from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
 from prunec.calibration.quantization.observed_program import ObservedProgram
 from prunec.calibration.quantization.observing import fitting, observe
+from prunec.calibration.quantization.output_error import output_error
 from prunec.calibration.quantization.parted import HELD_BACK_SHARE, Counted, PartedSamples
 from prunec.calibration.quantization.range_methods import RangeMethod
-from prunec.calibration.quantization.sensitivity import TrialProgress, relative_squared_error, sensitivities
+from prunec.calibration.quantization.sensitivity import TrialProgress, sensitivities
 from prunec.passes.base import PassResult
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import BatchInputs, feed, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -50,8 +51,8 @@ class Settled:
             None where nothing can be smoothed.
         observed: The network in floating point, with its values; `ObservedProgram.quantized` puts it on grids.
         kept: Layers that stay in higher precision for a budget of multiply-accumulates, the most sensitive first.
-        tried: What was tried, in words, and the relative squared error of the outputs by it, in order; empty where
-            nothing was.
+        tried: What was tried, in words, and the error of the outputs by it, in order, where that is finite; empty where
+            nothing was tried.
         held_back: Number of samples that it was judged on.
         unchanged: The same network with neither equalized nor smoothed channels; None where that is what it is.
         channels: What was done to channels.
@@ -193,8 +194,7 @@ class _Trying:
         self, options: Calibrate, program: Program, form: Form, samples: PartedSamples, progress: TrialProgress
     ) -> None:
         self.options, self.samples, self.progress, self.tried = options, samples, progress, dict[str, float]()
-        # By entropy, ranges for FP8 are clipped far too much.
-        self.methods = [method for method in RANGE_METHODS if (form, method) != ("float8", "entropy")]
+        self.methods, self.trials = _methods(form), 0
         ways = (False, True) if options.equalize is None else (options.equalize,)
         self.observing = _Observing(program, form, samples)
         by_way = {equalized: self.observing.of(replace(options, equalize=equalized)) for equalized in ways}
@@ -209,18 +209,31 @@ class _Trying:
             )
         with torch.no_grad():
             self.expected = [feed(first.program, inputs) for inputs in stoppable(self.judging)]
-        self.kept, self.samples_for_sensitivity = _kept(options, first, samples)
         self.samples_run = sum(map(sample_count, self.judging))
+        # What equalization mends needs no higher precision: each form has layers of its own.
+        kept = {equalized: _kept(options, observed, samples) for equalized, observed in self.observed.items()}
+        self.kept = {equalized: layers for equalized, (layers, _) in kept.items()}
+        self.samples_for_sensitivity = sum(count for _, count in kept.values())
 
     def best(self) -> Settled:
-        """The best settings."""
+        """The best settings.
+
+        Raises:
+            NumericMismatchError: By none of them the outputs have an error that is finite.
+        """
         trials = {}
         for equalized, observed in self.observed.items():
             for method in self.methods:
                 each = replace(observed, method=RangeMethod(method, self.options.percentile))
                 settings = replace(self.options, method=method, equalize=equalized)
                 words = setting_words(settings.method_text, equalized)
-                trials[words] = (settings, each, self._judged(words, each.quantized(self.kept)))
+                trials[words] = (settings, each, self._judged(words, each.quantized(self.kept[equalized])))
+        if not self.tried:
+            raise NumericMismatchError(
+                f"calibrate: by none of {self.trials} settings that were tried the network's outputs can be compared "
+                "with those in floating point: they are not finite, or these are all zero.",
+                hint="Look at the outputs for some of the data, or keep layers in higher precision: keep=...",
+            )
         words = min(self.tried, key=self.tried.__getitem__)
         settings, observed, program = trials[words]
         if settings.rounding is None:
@@ -229,12 +242,13 @@ class _Trying:
             self.samples_run += RUNS_OF_CORRECTION * sample_count(inputs)
             other = setting_words(settings.method_text, settings.equalize is True, corrected=True)
             self._judged(other, corrected)
-            is_better = self.tried[other] < self.tried[words]
+            is_better = self.tried.get(other, math.inf) < self.tried[words]
             settings = replace(settings, rounding="corrected" if is_better else "nearest")
         return self._settled(settings, observed)
 
     def _settled(self, settings: Calibrate, observed: ObservedProgram) -> Settled:
-        channels = self.channels[settings.equalize is True]
+        equalized = settings.equalize is True
+        channels = self.channels[equalized]
         settings = replace(settings, smooth=settings.smooth if channels.smoothed else None)
         if channels.equalized and not channels.smoothed and False in self.observed:
             unchanged: ObservedProgram | None = replace(self.observed[False], method=observed.method)
@@ -243,7 +257,7 @@ class _Trying:
         return Settled(
             options=settings,
             observed=observed,
-            kept=self.kept,
+            kept=self.kept[equalized],
             tried=self.tried,
             held_back=sum(map(sample_count, self.judging)),
             unchanged=unchanged,
@@ -253,11 +267,18 @@ class _Trying:
         )
 
     def _judged(self, words: str, program: Program) -> Program:
-        """The program itself, once the error of its outputs is noted."""
-        with torch.no_grad():
-            given = [feed(program, inputs) for inputs in stoppable(self.judging)]
-        self.samples_run += sum(map(sample_count, self.judging))
-        self.tried[words] = relative_squared_error(given, self.expected)
+        """The program itself, once the error of its outputs is noted where that is finite."""
+        error = output_error(program, self.judging, self.expected)
+        self.trials, self.samples_run = self.trials + 1, self.samples_run + sum(map(sample_count, self.judging))
+        if math.isfinite(error):
+            self.tried[words] = error
         total = len(self.observed) * len(self.methods) + (self.options.rounding is None)
-        self.progress(len(self.tried), total, f"{words}: error of the outputs {self.tried[words]:.2g}")
+        self.progress(self.trials, total, f"{words}: error of the outputs {error:.2g}")
         return program
+
+
+def _methods(form: Form) -> tuple[Method, ...]:
+    """The ways of choosing ranges that are tried: in INT4 there are no ranges, and FP8's are clipped far by entropy."""
+    if form == "int4":
+        return (_PLAIN,)
+    return tuple(method for method in METHODS if (form, method) != ("float8", "entropy"))

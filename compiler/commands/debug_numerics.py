@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2
-from prunec.compiler.bundle.bundle_reader import bundle_program, intact_bundle
+from prunec.compiler.bundle.bundle_names import MODEL_ONNX, MODEL_PT2, TYPED_ONNX
+from prunec.compiler.bundle.bundle_reader import bundle_onnx, bundle_program, intact_bundle
 from prunec.passes.cost import Layer, layer_calls
 from prunec.passes.feeding import flat_inputs
 from prunec.passes.program import Program
 from prunec.passes.quantization.batchnorm_folding import fold_batch_norms
-from prunec.passes.quantization.quantizers import is_quantized, without_quantizers
+from prunec.passes.quantization.quantizers import is_quantized, quantizers, without_quantizers
+from prunec.runtime import children
 from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.numerics import as_arguments, batch_sizes, random_inputs
 from prunec.runtime.onnx_files import save_onnx
+from prunec.runtime.onnx_precision import to_fp32
 from prunec.runtime.onnx_sparsity import check_sparsity
 
-#: Relative error from which a layer departs: of one that is rounded to 8 bits, of the same one exported, and of one on
-#: grids exported: values on the border of two numbers of a grid fall to either side, which layers behind carry on.
-GRIDS_THRESHOLD, EXPORT_THRESHOLD, GRIDS_EXPORT_THRESHOLD = 0.1, 1e-4, 0.02
-_EXPORTED = f"{MODEL_ONNX} under ONNX Runtime against {MODEL_PT2} in torch"
+#: Relative error from which a layer on grids departs from the one in float32, by precision: what rounding makes of a
+#: layer, and of those before it.
+GRIDS_THRESHOLDS: Mapping[str, float] = {"int8": 0.1, "fp8": 0.2, "int4": 0.3}
+#: Relative error from which a layer of an ONNX file departs from the one in torch: in float32; on grids, where values
+#: on the border of two numbers fall to either side, which layers behind carry on; and in 16 bits, by precision.
+EXPORT_THRESHOLD, GRIDS_EXPORT_THRESHOLD = 1e-4, 0.02
+TYPED_THRESHOLDS: Mapping[str, float] = {"fp16": 0.02, "bf16": 0.1, "int8": 0.05, "fp8": 0.05, "int4": 0.02}
 _ON_GRIDS = "values on grids against float32, in torch"
 _BATCH = 2
 LayerValues = Mapping[str, NDArray[Any]]
@@ -64,7 +69,9 @@ class NumericsComparison:
         first: The first layer that departs; None where none does.
         layers: The layers that both forms have.
         left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
-        exported: The ONNX file of a network on grids against the same network in torch; None for others.
+        exported: Of a network on grids, its ONNX file in float32 against the same network in torch; None for others.
+        typed: The ONNX file that the engine is built from against the network in torch, where that is another file than
+            the one in float32: its numbers of 16 bits are as they were rounded, and computed with in float32.
     """
 
     bundle: str
@@ -74,6 +81,7 @@ class NumericsComparison:
     layers: tuple[LayerDifference, ...]
     left_out: tuple[str, ...]
     exported: "NumericsComparison | None" = None
+    typed: "NumericsComparison | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -81,15 +89,15 @@ class NumericsComparison:
 
 
 def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None) -> NumericsComparison:
-    """Compare the ONNX file of a bundle with its network in torch, and a quantized one with the one in float32 first.
+    """Compare the ONNX files of a bundle with its network in torch, and a quantized one with the one in float32 first.
 
     All of them run on the same random inputs, two samples of the form that is known of the network's.
 
     Args:
         path: The bundle's folder.
         seed: Seed of the inputs.
-        threshold: Relative error from which a layer departs; by default `GRIDS_THRESHOLD` and, of the file,
-            `GRIDS_EXPORT_THRESHOLD`, or `EXPORT_THRESHOLD` where nothing is on grids.
+        threshold: Relative error from which a layer departs; by default `GRIDS_THRESHOLDS`, of the float32 file
+            `GRIDS_EXPORT_THRESHOLD`, `EXPORT_THRESHOLD` where nothing is on grids, and of another `TYPED_THRESHOLDS`.
 
     Raises:
         InputError: There is no intact bundle.
@@ -97,19 +105,35 @@ def debug_numerics(path: Path, *, seed: int = 0, threshold: float | None = None)
     """
     bundle = intact_bundle(path)
     program = bundle_program(bundle.folder)
+    on_grids = is_quantized(program.graph)
     inputs = random_inputs(program, batch_sizes(program, (_BATCH,))[0], seed)
-    file = bundle.folder / MODEL_ONNX
-    if not is_quantized(program.graph):
-        folded = fold_batch_norms(program).program  # as the export does
-        layers, expected = list(layer_calls(folded.graph)), _in_torch(folded, inputs)
-        limit = EXPORT_THRESHOLD if threshold is None else threshold
-        return _comparison(path, _EXPORTED, layers, (_in_onnx(file, layers, inputs), expected), limit)
-    layers, quantized = list(layer_calls(program.graph)), _in_torch(program, inputs)
-    limit = GRIDS_EXPORT_THRESHOLD if threshold is None else threshold
-    exported = _comparison(path, _EXPORTED, layers, (_in_onnx(file, layers, inputs), quantized), limit)
-    limit = GRIDS_THRESHOLD if threshold is None else threshold
-    values = quantized, _in_torch(without_quantizers(program), inputs)
-    return replace(_comparison(path, _ON_GRIDS, layers, values, limit), exported=exported)
+    program = program if on_grids else fold_batch_norms(program).program  # as the export does
+    layers, expected = list(layer_calls(program.graph)), _in_torch(program, inputs)
+
+    def of_file(file: Path, limit: float) -> NumericsComparison:
+        values = _in_onnx(file, layers, inputs), expected
+        compared = f"{file.name} under ONNX Runtime against {MODEL_PT2} in torch"
+        return _comparison(path, compared, layers, values, limit if threshold is None else threshold)
+
+    exported = of_file(bundle.folder / MODEL_ONNX, GRIDS_EXPORT_THRESHOLD if on_grids else EXPORT_THRESHOLD)
+    typed = _typed_comparison(bundle.folder, of_file)
+    if not on_grids:
+        return replace(exported, typed=typed)
+    limit = GRIDS_THRESHOLDS[next(quantizers(program.graph)).precision] if threshold is None else threshold
+    values = expected, _in_torch(without_quantizers(program), inputs)
+    return replace(_comparison(path, _ON_GRIDS, layers, values, limit), exported=exported, typed=typed)
+
+
+def _typed_comparison(folder: Path, of_file: Callable[[Path, float], NumericsComparison]) -> NumericsComparison | None:
+    """The comparison of the file in 16 bits that the engine is built from; None where that is the one in float32."""
+    typed = bundle_onnx(folder)
+    precision = next((each for each, name in TYPED_ONNX.items() if name == typed.name), None)
+    if precision is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        widened = Path(scratch) / typed.name
+        children.call(f"ONNX read {typed.name}", to_fp32, typed.absolute(), widened)
+        return of_file(widened, TYPED_THRESHOLDS[precision])
 
 
 def _comparison(

@@ -54,6 +54,9 @@ def _layer_claims(report: Report, told: CalibrationPart, program: Program) -> It
 def _setting_claims(told: CalibrationPart, options: Calibrate) -> Iterator[Claim]:
     """The settings: those that were asked for, and where they were to be tried the best of what was."""
     tried, equalized = known(told.tried), told.equalized
+    # A network in which nothing can be smoothed isn't.
+    smooth = None if told.smoothing is None else options.smooth
+    yield Claim("calibration.smoothing", told.smoothing, smooth)
     if options.method != AUTO:
         yield Claim("calibration.method", told.method, options.method_text)
         yield Claim("calibration.equalized", equalized, options.equalize is True)

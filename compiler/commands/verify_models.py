@@ -1,5 +1,6 @@
 """The ONNX files and the engine of a bundle, held against its program."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prunec.compiler.gates.own_gates import MAX_ONNX_VS_TORCH_RELATIVE_ERROR
 from prunec.compiler.machine.versions import tool_version
 from prunec.compiler.report.engine_facts import stored_engine, target_and_engine
 from prunec.compiler.stages.export_network import write_typed
+from prunec.passes.boundary import reading
 from prunec.passes.errors import MissingDependencyError, NumericMismatchError, UsageError
 from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import is_quantized
@@ -25,14 +27,15 @@ from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_difference import onnx_difference, weights_difference
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp32
-from prunec.runtime.onnx_quantizers import rounding_in_steps
+from prunec.runtime.onnx_quantizers import rounding_in_steps, weights_on_grids
 from prunec.runtime.target import Target
 
 _SEED = 0
 #: Precision of what a typed file computes between its grids, where that is compared.
 _OTHER_PRECISION = dict.fromkeys(ON_GRIDS, "fp16")
-#: Steps of its grid that a weight may lie from its whole number, and the rounding of the division.
-_HALF_A_STEP = 0.5 + 1e-3
+#: Steps of its grid that a weight may lie from its number: half of one, and the rounding of the division. Where scales
+#: have 16 bits, what these are rounded by moves the largest number, 127 or 8, by so many more.
+_HALF_A_STEP, _BY_SCALE = 0.5 + 1e-3, 127 * 2.0**-11
 #: What decides how a network becomes an ONNX file.
 _EXPORTED_BY = ("torch", "onnx", "onnxscript", "onnxruntime", "prunec")
 
@@ -48,14 +51,15 @@ def check_weights(bundle: Bundle, program: Program) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch) / MODEL_ONNX
         export_onnx(program, fresh)
+        rounded = _check_rounding(bundle, bundle.folder / MODEL_ONNX, program, _HALF_A_STEP)
         _compare(bundle, fresh, bundle.folder / MODEL_ONNX)
-        rounded = _check_rounding(bundle.folder / MODEL_ONNX, program)
         if typed.name == MODEL_ONNX:
             return f"{MODEL_ONNX} holds the weights of {MODEL_PT2}{rounded}"
         try:
             target = Target.parse(bundle.report.target)
         except (UsageError, MissingDependencyError) as error:
             raise NotCheckedError(error.message) from error
+        _check_rounding(bundle, typed, program, _HALF_A_STEP + _BY_SCALE)
         _compare(bundle, write_typed(target, fresh, Path(scratch)), typed)
     return f"{MODEL_ONNX} and {typed.name} hold the weights of {MODEL_PT2}{rounded}"
 
@@ -65,7 +69,7 @@ def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
     if difference is None:
         return
     text = f"{stored.name} isn't what {MODEL_PT2} is exported to: {difference.text}"
-    others = [tool for tool in _EXPORTED_BY if bundle.manifest.versions.get(tool) != tool_version(tool)]
+    others = _others(bundle)
     if difference.is_structural and others:
         if (weight := weights_difference(fresh, stored)) is not None:
             raise NumericMismatchError(f"{stored.name} isn't what {MODEL_PT2} is exported to: {weight.text}")
@@ -73,19 +77,30 @@ def _compare(bundle: Bundle, fresh: Path, stored: Path) -> None:
     raise NumericMismatchError(text)
 
 
-def _check_rounding(path: Path, program: Program) -> str:
-    """What to say of numbers of grids that stand for weights: none is farther off than half a step.
+def _others(bundle: Bundle) -> list[str]:
+    """What exported a bundle's files in another version than is here."""
+    return [tool for tool in _EXPORTED_BY if bundle.manifest.versions.get(tool) != tool_version(tool)]
+
+
+def _check_rounding(bundle: Bundle, path: Path, program: Program, limit: float) -> str:
+    """What to say of numbers of grids that stand for weights: none is farther off than a limit, in steps.
+
+    All weights on grids have such numbers in what this version exports, and all numbers stand for a weight.
 
     Raises:
-        NumericMismatchError: One is.
+        NumericMismatchError: That isn't so.
+        InputError: The file can't be read.
     """
     if not is_quantized(program.graph):
         return ""
-    weights = {name: parameter.detach().double().numpy() for name, parameter in program.parameters().items()}
-    steps = rounding_in_steps(onnx.load(path), weights)
-    if wrong := [name for name, distance in steps.items() if distance > _HALF_A_STEP]:
-        raise NumericMismatchError(f"{path.name}: {wrong[0]} is {steps[wrong[0]]:.2g} steps from what stands for it")
-    return f", {len(steps)} of them as numbers of grids within half a step"
+    weights = weights_on_grids(program)
+    with reading(f"The ONNX file {path.name}"):
+        steps = rounding_in_steps(onnx.load(path), weights)
+    far = [name for name, distance in steps.items() if not distance <= limit]
+    if wrong := [name for name in far if math.isfinite(steps[name]) or not _others(bundle)]:
+        what = "what stands for it" if wrong[0] in weights else "any weight of the program"
+        raise NumericMismatchError(f"{path.name}: {wrong[0]} is {steps[wrong[0]]:.2g} steps from {what}")
+    return f", {len(weights.keys() - far)} of them as numbers of grids within half a step"
 
 
 def check_outputs(bundle: Bundle, program: Program) -> str:

@@ -8,7 +8,13 @@ from prunec.compiler.drawing.templating import environment, script_json
 from prunec.compiler.report import headline_figures
 from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.engine_facts import latency_request
-from prunec.compiler.report.layer_choice_words import error_words, layer_choice, order_words, trial_rows
+from prunec.compiler.report.layer_choice_words import (
+    error_words,
+    layer_choice,
+    order_words,
+    precision_title,
+    trial_rows,
+)
 from prunec.compiler.report.ledger_words import ledger_rows
 from prunec.compiler.report.masking_words import masking_rows
 from prunec.compiler.report.network_parts import LayerPart
@@ -47,6 +53,7 @@ def render_html(report: Report) -> str:
         calibration=known(report.calibration),
         masking=masking_rows(report),
         precisions=precision_rows(report),
+        precision=precision_title(report),
         choice=layer_choice(report),
         ledger=ledger_rows(report),
         methods=method_rows(report),

@@ -14,7 +14,7 @@ class MeasuredLoss:
     """What a quantized network loses on held-back samples.
 
     Attributes:
-        value: Points of the metric, or the squared error of outputs relative to that of their size.
+        value: Points of the metric, or the error of outputs.
         margin: Half the width of the 95 % interval of points; None for an error of outputs.
     """
 

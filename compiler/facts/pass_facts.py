@@ -103,11 +103,12 @@ class Calibrated:
         sha256: Hash of these inputs, as the network sees them.
         layers: What every layer computes in, in the order of execution.
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
-        output_errors: Squared error of the outputs on some of the inputs, relative to their size: with channels neither
-            equalized nor smoothed, where they are, with weights rounded to the nearest, and as the options ask; empty
-            where all of that is the same.
-        tried: Settings that were tried, in words, and the same error by them on the inputs that were held back.
-        held_back: Number of the inputs that were held back.
+        output_errors: Error of the outputs on some of the inputs, where it is finite: with channels neither equalized
+            nor smoothed, where they are, with weights rounded to the nearest, and as the options ask; empty where all
+            of that is the same.
+        tried: Settings that were tried, in words, and the same error by them on the inputs that were held back, where
+            it is finite.
+        held_back: Number of these.
         choice: The layers that stay in higher precision for a limit; None where none is asked for.
         largest_factor: Largest factor of an equalized channel, or inverse of one; None where none was equalized.
     """

@@ -36,11 +36,13 @@ class CalibrationPart(Part):
     them, one after the other. `higher_precision_macs` is the share of the multiply-accumulates that are computed in
     higher precision, and `layers` has every call of a layer in the order of execution. `fallbacks` are tensors whose
     values tell no range or hardly any, with what is the matter: constant ones, and those that are all zero. `rounding`
-    is that of the weights, and `output_errors` the squared error of the network's outputs on some of the images,
-    relative to their size: with unchanged channels where they were equalized or smoothed, with weights rounded to the
-    nearest, and so; empty where all of that is the same. Weights were rounded by others than these images, where there
-    are any. `largest_factor` is that of an equalized channel, or the inverse of one. `tried` has the same error
-    for all settings that were tried, on `held_back` of the images, on which nothing else hangs; empty where none were.
+    is that of the weights, and `output_errors` the error of the network's outputs on some of the images: the sum of
+    squared differences over that of squares, the mean over outputs. It is told with unchanged channels where they were
+    equalized or smoothed, with weights rounded to the nearest, and so; empty where all of that is the same. Weights
+    were rounded by others than these images, where there are any. `largest_factor` is that of an equalized channel, or
+    the inverse of one. `tried` has the same error
+    for all settings that were tried and gave a finite one, on `held_back` of the images, on which nothing else hangs;
+    empty where none were.
     `choice` tells of layers that stay in higher precision for a limit.
     """
 

@@ -19,8 +19,12 @@ _Margin = Annotated[float | None, NullMeans("an error of outputs is no share of 
 _Cost = Annotated[float, Field(ge=0)]
 
 
+def _known(error: float) -> float | Unknown:
+    return error if math.isfinite(error) else _NO_ERROR
+
+
 class LayerSensitivityPart(Part):
-    """A layer alone on grids: the squared error of outputs, relative to that of their size, and the layer's cost."""
+    """A layer alone on grids: the error of the outputs, and the layer's cost."""
 
     layer: str
     error: Maybe[_Cost]
@@ -31,20 +35,20 @@ class LayerTrialPart(Part):
     """Layers that stayed in higher precision in a trial, and what was lost; `margin` is half the 95 % interval."""
 
     kept: tuple[str, ...]
-    lost: float
+    lost: Maybe[float]
     margin: _Margin
 
     @classmethod
     def of_trial(cls, trial: "Trial") -> Self:
         """The part of a trial."""
-        return cls(kept=trial.kept, lost=trial.loss.value, margin=trial.loss.margin)
+        return cls(kept=trial.kept, lost=_known(trial.loss.value), margin=trial.loss.margin)
 
 
 class LayerChoicePart(Part):
     """The layers that stay in higher precision so that INT8 loses no more than `limit`.
 
-    `measure` is the option that asks for it: points of the metric, or the squared error of outputs relative to that of
-    their size, on `samples` of the validation data. Layers are taken in the order of what each alone costs of outputs
+    `measure` is the option that asks for it: points of the metric, or the error of the outputs, on `samples` of the
+    validation data. Layers are taken in the order of what each alone costs of outputs
     (`sensitivities`, on `images` training images) for a unit of its cost in floating point: milliseconds of the cost
     model, which is of `cost_source`. `kept` are those that were chosen, `trials` all that was tried, `lost` what the
     network loses that the step leaves: `is_judged_again` where its weights are rounded otherwise than in the trial.
@@ -66,10 +70,7 @@ class LayerChoicePart(Part):
     @classmethod
     def of_choice(cls, choice: "LayerChoice") -> Self:
         """The part of a choice."""
-        rows = [
-            LayerSensitivityPart.of(each, error=each.error if math.isfinite(each.error) else _NO_ERROR)
-            for each in choice.search.sensitivities
-        ]
+        rows = [LayerSensitivityPart.of(each, error=_known(each.error)) for each in choice.search.sensitivities]
         return cls.of(
             choice.search,
             choice,

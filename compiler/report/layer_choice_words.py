@@ -15,10 +15,17 @@ def layer_choice(report: Report) -> LayerChoicePart | None:
     return None if part is None else known(part.choice)
 
 
+def precision_title(report: Report) -> str:
+    """The precision of a report's target in capitals."""
+    return report.target.rpartition("-")[2].upper()
+
+
 def loss_words(of: LayerChoicePart | LayerTrialPart) -> str:
     """What was lost, with its margin."""
+    if isinstance(of.lost, Unknown):
+        return "outputs that can't be compared"
     if of.margin is None:
-        return f"squared error of the outputs {of.lost:.2g}"
+        return f"error of the outputs {of.lost:.2g}"
     return f"{of.lost:.2f} {PLUS_MINUS} {of.margin:.2g} points lost"
 
 
@@ -28,7 +35,9 @@ def choice_rows(report: Report) -> list[tuple[str, str]]:
     if choice is None:
         return []
     rows = [("Mixed precision", _choice_words(choice))]
-    return [*rows, ("Sensitivity", _sensitivity_words(choice))] if choice.sensitivities else rows
+    return (
+        [*rows, ("Sensitivity", _sensitivity_words(choice, precision_title(report)))] if choice.sensitivities else rows
+    )
 
 
 def _choice_words(choice: LayerChoicePart) -> str:
@@ -42,12 +51,12 @@ def _choice_words(choice: LayerChoicePart) -> str:
     return f"{kept} for {choice.measure}={choice.limit:g}, {met}: {lost}{before}; {tried}{again}"
 
 
-def _sensitivity_words(choice: LayerChoicePart) -> str:
+def _sensitivity_words(choice: LayerChoicePart, precision: str) -> str:
     """The layers that lose most."""
     worst = sorted(choice.sensitivities, key=_error, reverse=True)
     named = ", ".join(f"{each.layer} {error_words(each)}" for each in worst[:_NAMED])
     others = ", the others less" if len(worst) > _NAMED else ""
-    return f"squared error of the outputs with one layer alone in INT8: {named}{others}; {order_words(choice)}"
+    return f"error of the outputs with one layer alone in {precision}: {named}{others}; {order_words(choice)}"
 
 
 def order_words(choice: LayerChoicePart) -> str:
@@ -75,7 +84,7 @@ def trial_rows(choice: LayerChoicePart) -> list[tuple[int, str, str]]:
         is_one_less = len(gone) == 1 and len(trial.kept) == len(fewest) - 1
         layers = f"without {gone[0]}" if is_one_less else ", ".join(trial.kept)
         rows.append((len(trial.kept), layers, loss_words(trial)))
-        if trial.lost <= choice.limit:
+        if not isinstance(trial.lost, Unknown) and trial.lost <= choice.limit:
             fewest = trial.kept
     if choice.is_judged_again:
         rows.append((len(choice.kept), "those chosen, weights rounded as asked for", loss_words(choice)))

@@ -3,7 +3,7 @@
 from prunec.calibration.quantization.calibrate import UNCHANGED
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
 from prunec.compiler.report.headline_figures import percent
-from prunec.compiler.report.layer_choice_words import choice_rows
+from prunec.compiler.report.layer_choice_words import choice_rows, precision_title
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import known
 
@@ -16,10 +16,10 @@ def precision_rows(report: Report) -> list[tuple[str, str]]:
     part = known(report.calibration)
     if part is None:
         return []
-    precision = report.target.rpartition("-")[2]
+    precision = precision_title(report)
     return [
-        (precision.upper(), _layers_words(part)),
-        *([] if precision == "int4" else [("Ranges", f"{part.method} over {part.images} training images")]),
+        (precision, _layers_words(part)),
+        *([] if precision == "INT4" else [("Ranges", f"{part.method} over {part.images} training images")]),
         *_tried(part),
         *choice_rows(report),
         *_rounding(part),
@@ -50,7 +50,7 @@ def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
     forms = dict.fromkeys((UNCHANGED, "nearest", part.rounding))
     errors = [part.output_errors[name] for name in forms if name in part.output_errors]
     brought = " to ".join(f"{error:.2g}" for error in errors)
-    words = ", ".join(done) + (f": squared error of the outputs from {brought}" if brought else "")
+    words = ", ".join(done) + (f": error of the outputs from {brought}" if brought else "")
     return [("Weights", words)] if words else []
 
 
@@ -61,7 +61,7 @@ def _tried(part: CalibrationPart) -> list[tuple[str, str]]:
         return []
     errors = [f"{words} {error:.2g}" for words, error in sorted(tried.items(), key=lambda item: item[1])]
     more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
-    what = f"squared error of the outputs on {known(part.held_back)} images held back"
+    what = f"error of the outputs on {known(part.held_back)} images held back"
     return [("Tried", f"{what}: {', '.join(errors[:_NAMED])}{more}")]
 
 

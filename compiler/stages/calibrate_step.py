@@ -139,7 +139,7 @@ def _channel_note(asked: Calibrate, channels: ChannelChanges, fact: Calibrated) 
     before, after = (fact.output_errors.get(name, 0.0) for name in (UNCHANGED, "nearest"))
     if UNCHANGED in fact.output_errors and after > before:
         names = " and ".join(["equalize"] * bool(channels.equalized) + ["smooth"] * bool(channels.smoothed))
-        said.append(f"{names} raised the squared error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
+        said.append(f"{names} raised the error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
     return " ".join(said)
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunec.calibration.quantization.calibrate import LossLimit
-from prunec.calibration.quantization.sensitivity import mean_over_samples, relative_squared_error
+from prunec.calibration.quantization.output_error import OutputError
 from prunec.compiler.facts.layer_choice import MeasuredLoss
 from prunec.compiler.facts.step_facts import StepInput
 from prunec.compiler.recovery.scores import Estimate
-from prunec.passes.feeding import BatchInputs, feed, runner, sample_count
+from prunec.passes.feeding import BatchInputs, feed, runner
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import EVALUATION_BATCH, sample_scores
@@ -62,7 +62,7 @@ class Judge:
     @torch.no_grad()
     def _output_error(self, program: Program) -> float:
         """The error over all samples; both networks run on one batch after the other, which bounds memory."""
-        return mean_over_samples(
-            (sample_count(inputs), relative_squared_error(feed(program, inputs), feed(self._reference, inputs)))
-            for inputs, _ in self._batches()
-        )
+        found = OutputError()
+        for inputs, _ in self._batches():
+            found.add(feed(program, inputs), feed(self._reference, inputs))
+        return found.value

@@ -1,5 +1,6 @@
 """The fewest layers in higher precision that meet a limit of what whole numbers lose: searched for, judged, booked."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from prunec.calibration.quantization.calibrate import Calibrate
@@ -19,6 +20,7 @@ from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.stages.held_back import Judge
 from prunec.compiler.stages.stored_choices import store_layers, stored_layers
 from prunec.passes.costs.cost_model import CostSource
+from prunec.passes.errors import NumericMismatchError
 from prunec.passes.feeding import BatchInputs, sample_count
 from prunec.passes.program import Program
 
@@ -40,6 +42,9 @@ def choose_layers(
         observed: The network and its values.
         inputs: Calibration inputs for the sensitivity of layers.
         finish: Rounds weights as the options ask; it is called for the network that is left, and maybe once before.
+
+    Raises:
+        NumericMismatchError: The error of the outputs isn't finite with the layers that are chosen.
     """
     assert options.limit is not None
     judge = Judge(options.limit, given, observed.program)
@@ -47,6 +52,12 @@ def choose_layers(
     assert search is not None, "the first process searches"
     is_judged_again = bool(search.kept) and options.rounding != "nearest"
     loss = judge.loss(finish(search.kept)) if is_judged_again else search.loss
+    if not math.isfinite(loss.value):
+        raise NumericMismatchError(
+            f"{options.name}: {options.limit.measure} can't be judged: with {len(search.kept)} layers in higher "
+            "precision the outputs of the network on grids are not finite, or those in floating point are all zero.",
+            hint="Look at the outputs for some of the data, or give max_drop_points.",
+        )
     return LayerChoice(options.limit, search, loss, is_judged_again)
 
 
@@ -95,7 +106,7 @@ def _sensitivities(
     given: StepInput, observed: ObservedProgram, inputs: Sequence[BatchInputs], costs: Mapping[str, float]
 ) -> tuple[LayerSensitivity, ...]:
     progress, placement = given.request.settings.progress, observed.placement()
-    progress.stage("what INT8 of each layer alone changes")
+    progress.stage(f"what {given.request.target.precision.upper()} of each layer alone changes")
     ranges = observed.ranges(placement)
     return sensitivities(
         observed.program, placement, ranges, observed.form, inputs, costs=costs, progress=progress.step

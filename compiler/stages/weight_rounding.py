@@ -1,5 +1,6 @@
 """The network on grids, its weights rounded as is asked for; what that brings, and what it runs."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -7,11 +8,12 @@ import torch
 from prunec.calibration.quantization.bias_correction import RUNS_OF_CORRECTION
 from prunec.calibration.quantization.calibrate import UNCHANGED
 from prunec.calibration.quantization.observing import fitting
+from prunec.calibration.quantization.output_error import output_error
 from prunec.calibration.quantization.parted import PartedSamples
-from prunec.calibration.quantization.sensitivity import relative_squared_error
 from prunec.calibration.quantization.settings import Settled, few, rounded
 from prunec.compiler.facts.ledger import MacsPerSample
 from prunec.compiler.facts.step_facts import StepCost, StepInput
+from prunec.passes.errors import NumericMismatchError
 from prunec.passes.feeding import BatchInputs, feed, part_of, sample_count
 from prunec.passes.interruption import stoppable
 from prunec.passes.program import Program
@@ -38,8 +40,20 @@ class WeightRounder:
         return self._of(kept)[0]
 
     def errors(self, kept: tuple[str, ...]) -> Mapping[str, float]:
-        """The errors of the outputs, as `Calibrated` holds them."""
-        return self._of(kept)[1]
+        """Errors as `Calibrated` has them, those that are finite.
+
+        Raises:
+            NumericMismatchError: That of the network that is left isn't.
+        """
+        errors = self._of(kept)[1]
+        rounding = self._settled.options.rounding or "nearest"
+        if not math.isfinite(errors.get(rounding, 0.0)):
+            raise NumericMismatchError(
+                "calibrate: the outputs of the network on grids can't be compared with those in floating point: they "
+                "are not finite, or these are all zero.",
+                hint="Look at the outputs for some of the data, or keep layers in higher precision: keep=...",
+            )
+        return {name: error for name, error in errors.items() if math.isfinite(error)}
 
     @property
     def cost(self) -> StepCost | None:
@@ -69,10 +83,7 @@ class WeightRounder:
         batches = list(fitting(reference, [judged]))
         with torch.no_grad():
             expected = [feed(reference, inputs) for inputs in stoppable(batches)]
-            errors = {
-                name: relative_squared_error([feed(each, inputs) for inputs in stoppable(batches)], expected)
-                for name, each in forms.items()
-            }
+        errors = {name: output_error(each, batches, expected) for name, each in forms.items()}
         runs = {"nearest": 0, "corrected": RUNS_OF_CORRECTION, "learned": 1}[rounding]
         self._samples_run += runs * sample_count(learned_from) + (1 + len(forms)) * sum(map(sample_count, batches))
         layers = result.stats["layers"] if rounding == "learned" else []

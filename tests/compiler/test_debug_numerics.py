@@ -17,9 +17,11 @@ from prunec.compiler.commands.debug_numerics import debug_numerics
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes import Program, capture
+from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.quantization.quantizers import quantizers
 from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_precision import typed_form
 from tests.compiler.test_verify_bundle import seal
 from tests.runtime.nets import small
 
@@ -45,11 +47,11 @@ def with_program(folder: Path, program: Program) -> Path:
     return folder
 
 
-def on_grids() -> Program:
+def on_grids(form: Form = "affine") -> Program:
     """A network of linear layers whose grids hold its values: inputs are of -1 to 1, and weights shrink them."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
-    return quantized_untrained(capture(network.eval(), (torch.randn(2, 8),)), "affine")
+    return quantized_untrained(capture(network.eval(), (torch.randn(2, 8),)), form)
 
 
 def test_a_network_that_was_exported_right_departs_nowhere(good: Path) -> None:
@@ -57,6 +59,41 @@ def test_a_network_that_was_exported_right_departs_nowhere(good: Path) -> None:
     assert [row.layer for row in found.layers] == LAYERS
     assert (found.first, found.left_out, found.threshold) == (None, (), 1e-4)
     assert all(row.relative_error is not None and row.relative_error < 1e-5 for row in found.layers)
+
+
+def with_typed_file(folder: Path, program: Program, precision: str) -> Path:
+    with_program(folder, program)
+    typed_form("fp16", folder / "model.onnx", folder / f"model.{precision}.onnx")
+    seal(folder)
+    return folder
+
+
+def halved(path: Path, name: str) -> None:
+    """Halve a bias of an ONNX file, and make the bundle's manifest fit."""
+    model = onnx.load(path)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(bias)
+    bias.CopyFrom(numpy_helper.from_array(values / values.dtype.type(2), bias.name))
+    onnx.save(model, path)
+    seal(path.parent)
+
+
+@pytest.mark.parametrize(("precision", "form"), [("fp16", None), ("int8", "symmetric"), ("fp8", "float8")])
+def test_the_file_that_the_engine_is_built_from_is_compared(bundle: Path, precision: str, form: Form | None) -> None:
+    folder = with_typed_file(bundle, small() if form is None else on_grids(form), precision)
+    right = debug_numerics(folder)
+    assert right.typed is not None
+    assert right.typed.compared.startswith(f"model.{precision}.onnx under ONNX Runtime")
+    assert (right.typed.first, right.typed.left_out) == (None, ())
+    assert [row.layer for row in right.typed.layers] == (LAYERS if form is None else ["0", "2", "4"])
+    errors = [row.relative_error or 0 for row in right.typed.layers]
+    assert 1e-5 < max(errors) < right.typed.threshold / 4
+    wrong = "classifier" if form is None else "2"
+    halved(folder / f"model.{precision}.onnx", f"{wrong}.bias")
+    found = debug_numerics(folder)
+    assert found.typed is not None
+    assert found.typed.first == wrong
+    assert (found.layers, found.exported) == (right.layers, right.exported)
 
 
 @pytest.mark.parametrize("layer", ["body", "classifier"])
@@ -91,11 +128,7 @@ def test_a_file_on_grids_is_compared_with_the_network(bundle: Path) -> None:
     assert found is not None
     assert [row.layer for row in found.layers] == ["0", "2", "4"]
     assert (found.first, found.left_out, found.threshold) == (None, (), 0.02)
-    model = onnx.load(bundle / "model.onnx")
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "2.bias")
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * np.float32(0.5), bias.name))
-    onnx.save(model, bundle / "model.onnx")
-    seal(bundle)
+    halved(bundle / "model.onnx", "2.bias")
     wrong = debug_numerics(bundle)
     assert wrong.exported is not None
     assert wrong.layers == right.layers, "torch alone doesn't see it"
@@ -111,7 +144,7 @@ def test_the_command_prints_tables_and_json(bundle: Path, capfd: pytest.CaptureF
     assert run(["debug", "numerics", str(bundle), "--json", "--threshold", "0.000001"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["first"], found["threshold"], len(found["layers"])) == ("0", 1e-6, 3)
-    assert set(found) == {"bundle", "compared", "threshold", "first", "layers", "left_out", "exported"}
+    assert set(found) == {"bundle", "compared", "threshold", "first", "layers", "left_out", "exported", "typed"}
     assert (found["exported"]["threshold"], len(found["exported"]["layers"])) == (1e-6, 3)
     assert run(["debug", "numerics", str(bundle)]) == 0
     out = capfd.readouterr().out

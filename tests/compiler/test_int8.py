@@ -299,6 +299,7 @@ def another_grid(folder: Path) -> None:
         (at("calibration.layers.1.precision", "fp32"), "report against the program"),
         (at("calibration.images", 3), "report against the program"),
         (at("calibration.method", "entropy"), "report against the program"),
+        (at("calibration.smoothing", 0.5), "report against the program"),
         (at("calibration.layers_in_higher_precision", 1), "report against the program"),
         (at("accuracy.quantized", 0.5), "report against the program"),
         (in_graph(one_step_off), "ONNX weights"),

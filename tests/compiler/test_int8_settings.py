@@ -43,7 +43,7 @@ def test_the_report_tells_what_was_tried_and_taken(compiled: tuple[Report, Path]
     assert part.equalized == ("equalized" in best)
     assert (part.rounding == "corrected") == ("corrected" in best)
     rows = dict(summary_rows(compiled[0]))
-    assert rows["Tried"].startswith(f"squared error of the outputs on 16 images held back: {best} {tried[best]:.2g}")
+    assert rows["Tried"].startswith(f"error of the outputs on 16 images held back: {best} {tried[best]:.2g}")
     assert rows["Tried"].endswith("and 6 more")
 
 

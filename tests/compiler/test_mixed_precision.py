@@ -1,5 +1,6 @@
 """Layers in higher precision for a limit of what INT8 loses, from the step to what verify finds of a bundle."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +35,7 @@ from prunec.compiler.report.report_text import report_line, summary_rows
 from prunec.compiler.stages import mixed_precision
 from prunec.compiler.stages.calibrate_step import calibrate
 from prunec.compiler.stages.driver import compile_model
+from prunec.compiler.stages.held_back import Judge
 from prunec.compiler.stages.stored_choices import read_layers
 from prunec.passes import Program, capture
 from prunec.passes.base import Aim, PassResult
@@ -41,7 +43,7 @@ from prunec.passes.costs.cost_model import CostKey
 from prunec.passes.costs.counting import work_of
 from prunec.passes.costs.fitted import FEATURES, REGIMES, Blocks, FittedCosts
 from prunec.passes.costs.layers import layers_of
-from prunec.passes.errors import InputError, PrunecError, UsageError
+from prunec.passes.errors import InputError, NumericMismatchError, PrunecError, UsageError
 from prunec.passes.feeding import runner
 from prunec.passes.identity import weights_sha256
 from prunec.passes.quantization.quantizers import is_quantized, quantizers
@@ -127,7 +129,9 @@ def test_exactly_the_layer_that_bears_no_int8_is_kept(limited: tuple[Report, Pat
     assert choice.kept == (FRAGILE,)
     assert reasons(limited[0]) == {FRAGILE: "kept by sensitivity"}
     assert (choice.is_met, choice.is_judged_again, choice.cost_source) == (True, False, None)
-    assert choice.lost <= 0.5 < 20 < choice.trials[0].lost
+    before = known(choice.trials[0].lost)
+    assert before is not None
+    assert choice.lost <= 0.5 < 20 < before
     errors = {each.layer: known(each.error) for each in choice.sensitivities}
     assert errors.keys() == {"0", "2", "4", "8"}
     fragile = errors.pop(FRAGILE)
@@ -165,7 +169,7 @@ def test_terminal_and_page_tell_it(limited: tuple[Report, Path]) -> None:
     rows = dict(summary_rows(report))
     assert rows["INT8"].endswith("of the MACs in fp32: 4 (kept by sensitivity)")
     assert rows["Mixed precision"].startswith("1 of 4 layers kept in higher precision for max_drop_points=0.5, met: ")
-    assert f"{choice_of(report).trials[0].lost:.2f}" in rows["Mixed precision"]
+    assert f"{known(choice_of(report).trials[0].lost):.2f}" in rows["Mixed precision"]
     assert "INT8: 4 0.98, 8" in rows["Sensitivity"]
     assert "error per MAC, for lack of a cost model" in rows["Sensitivity"]
     page = (folder / "report.html").read_text()
@@ -226,6 +230,25 @@ def test_errors_of_outputs_need_no_labels(step: Step, target: str) -> None:
     assert booked["mixed-precision"] == StepCost(samples=samples, split="validation data"), (
         "both networks run each time"
     )
+
+
+def test_outputs_that_can_t_be_compared_are_told(
+    compiled: Compile, step: Step, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured, infinite = Judge._output_error, [True]
+    monkeypatch.setattr(Judge, "_output_error", lambda *given: math.inf if infinite else measured(*given))
+    with pytest.raises(NumericMismatchError, match="max_output_error can't be judged"):
+        step("calibrate{max_output_error=0.001}")
+    monkeypatch.setattr(
+        Judge, "_output_error", lambda *given: math.inf if infinite and infinite.pop() else measured(*given)
+    )
+    report = compiled("calibrate{max_output_error=0.001}")
+    choice = choice_of(report)
+    assert (choice.kept, choice.is_met) == ((FRAGILE,), True)
+    assert isinstance(choice.trials[0].lost, Unknown)
+    assert "outputs that can't be compared with none kept" in dict(summary_rows(report))["Mixed precision"]
+    assert Report.from_json(report.to_json()) == report
+    assert failed(tmp_path / "b") == {}
 
 
 def test_no_more_than_all_layers_are_kept_and_the_compile_says_so(compiled: Compile, tmp_path: Path) -> None:

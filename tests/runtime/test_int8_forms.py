@@ -25,7 +25,7 @@ from prunec.runtime.int8_form import as_timed
 from prunec.runtime.numerics import difference_from_torch, onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp32, typed_form
-from prunec.runtime.onnx_quantizers import rounding_in_steps
+from prunec.runtime.onnx_quantizers import rounding_in_steps, weights_on_grids
 from prunec.runtime.target import Target
 from tests.passes.checks import Net
 from tests.runtime.nets import small
@@ -59,10 +59,6 @@ def test_other_grids_are_found(tmp_path: Path) -> None:
         onnx_vs_torch(program, tmp_path / "model.onnx")
 
 
-def weights_of(program: Program) -> dict[str, np.ndarray]:
-    return {name: parameter.detach().double().numpy() for name, parameter in program.parameters().items()}
-
-
 def test_as_written_the_file_is_torch_and_kernels_are_near_it(exported: tuple[Program, Path]) -> None:
     program, path = exported
     assert onnx_vs_torch(program, path) < 1e-6
@@ -91,7 +87,7 @@ def test_sixteen_bits_around_the_grids(exported: tuple[Program, Path], tmp_path:
 
 def test_weights_are_stored_within_half_a_step(exported: tuple[Program, Path]) -> None:
     program, path = exported
-    steps = rounding_in_steps(onnx.load(path), weights_of(program))
+    steps = rounding_in_steps(onnx.load(path), weights_on_grids(program))
     quantized = {layer.weight for call, layer in layer_calls(program.graph) if precision_on_grids(call)}
     assert set(steps) == quantized
     assert len(quantized) == 6
@@ -106,7 +102,7 @@ def test_a_whole_number_that_is_off_is_found(exported: tuple[Program, Path]) -> 
     numbers = values.view(np.int8)  # of which the next magnitude of either type is one more
     numbers.flat[0] += 2 if numbers.flat[0] < 100 else -2
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    assert rounding_in_steps(model, weights_of(program))["grouped.weight"] >= 1.5
+    assert rounding_in_steps(model, weights_on_grids(program))["grouped.weight"] >= 1.5
 
 
 def roofline(target: str, float_weights: frozenset[str] = frozenset()) -> RooflineCosts:
@@ -263,3 +259,47 @@ def test_computed_weights_are_stored_as_whole_numbers(form: Form, tmp_path: Path
     to_fp32(half, tmp_path / "wide.onnx")
     assert onnx_vs_torch(program, tmp_path / "wide.onnx") < TOLERANCES["fp16"]
     assert onnx_vs_torch(biased(program, "matrix"), tmp_path / "model.onnx") > 1e-3
+
+
+def numbers_changed(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
+    """Move one whole number of the weight of a shape by two."""
+    weight = next(
+        each for each in model.graph.initializer if each.data_type == TensorProto.INT8 and tuple(each.dims) == shape
+    )
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += 2 if values.flat[0] < 100 else -2
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+
+
+def test_the_rounding_of_computed_weights_is_told(tmp_path: Path) -> None:
+    program = quantized_untrained(capture(ComputedWeights().eval(), (torch.randn(2, 3, 8, 8),)), "symmetric")
+    export_onnx(program, tmp_path / "model.onnx")
+    weights = weights_on_grids(program)
+    assert sorted(each.shape for each in weights.values()) == [(32, 3, 3, 3), (40, 32, 3, 3), (40, 40), (40, 40)]
+    right = rounding_in_steps(onnx.load(tmp_path / "model.onnx"), weights)
+    assert right.keys() == weights.keys()
+    assert 0.3 < max(right.values()) <= 0.5 + 1e-3
+    # Other names, as another process may give computed weights.
+    renamed = {f"{name}_": weight for name, weight in weights.items()}
+    found = rounding_in_steps(onnx.load(tmp_path / "model.onnx"), renamed)
+    assert renamed.keys() < found.keys(), "numbers of no weight's name are told, too"
+    assert 0.3 < max(found.values()) <= 0.5 + 1e-3
+    wrong = onnx.load(tmp_path / "model.onnx")
+    numbers_changed(wrong, (40, 32, 3, 3))
+    for each in (weights, renamed):
+        far = [name for name, distance in rounding_in_steps(wrong, each).items() if distance > 1]
+        assert far, "in what follows by name, and in what is nearest"
+    assert rounding_in_steps(onnx.load(tmp_path / "model.onnx"), weights | {"w": np.zeros((3, 5))})["w"] == np.inf
+
+
+def test_the_rounding_of_a_weight_that_others_read_in_floating_point_is_told(tmp_path: Path) -> None:
+    table, last = nn.Embedding(24, 16), nn.Linear(16, 24, bias=False)
+    last.weight = table.weight
+    network = Net(
+        lambda n, ids: n.last(n.hidden(n.table(ids)).relu()), table=table, hidden=nn.Linear(16, 16), last=last
+    )
+    program = quantized_untrained(capture(network.eval(), (torch.randint(0, 24, (2, 6)),)), "symmetric")
+    export_onnx(program, tmp_path / "model.onnx")
+    steps = rounding_in_steps(onnx.load(tmp_path / "model.onnx"), weights_on_grids(program))
+    assert len(steps) >= len(weights_on_grids(program)) == 2
+    assert max(steps.values()) <= 0.5 + 1e-3

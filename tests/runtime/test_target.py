@@ -90,11 +90,13 @@ def test_sparse_peak_is_twice_the_dense_one() -> None:
         # ONNX Runtime blocks channels by 16 on x86-64.
         (16, "cpu cpu-int8"),
         # Tensor Cores: filters by 8, and inputs by 16 bytes (PTX ISA: mma.m16n8k4.tf32, m16n8k8.f16, m16n8k16.s8).
-        (8, "a100 a100-bf16 a100-fp32 a100-int4 t4 h100 orin"),
+        (8, "a100 a100-bf16 a100-fp32 t4 h100 orin"),
         (16, "a100-int8 l4-int8 t4-int8 l4-fp8"),
         # Sparse ones sum over twice as many (mma.sp.m16n8k16.f16, m16n8k32.s8).
         (16, "a100-2:4 a100-2:4-bf16 l4-2:4 h100-2:4"),
         (32, "a100-2:4-int8 orin-2:4-int8 l4-2:4-fp8"),
+        # Weights in int4 have blocks of 32 inputs at least.
+        (32, "a100-int4"),
     ],
 )
 def test_widths_that_engines_compute_in(multiple: int, targets: str) -> None:

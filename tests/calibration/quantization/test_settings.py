@@ -10,14 +10,16 @@ from torch.fx import Interpreter
 
 from prunec.calibration.quantization.calibrate import Calibrate, setting_words
 from prunec.calibration.quantization.macs_budget import most_sensitive
+from prunec.calibration.quantization.output_error import output_error
 from prunec.calibration.quantization.parted import MOST_HELD_BACK, PartedSamples, parted
 from prunec.calibration.quantization.range_methods import RangeMethod
-from prunec.calibration.quantization.sensitivity import LayerSensitivity, relative_squared_error
+from prunec.calibration.quantization.sensitivity import LayerSensitivity
 from prunec.calibration.quantization.settings import Settled, few, rounded, settle
 from prunec.passes import capture
-from prunec.passes.errors import UsageError
+from prunec.passes.errors import NumericMismatchError, UsageError
 from prunec.passes.feeding import feed
 from prunec.passes.program import Program
+from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.placement import SENSITIVE, place
 
 
@@ -49,9 +51,11 @@ def program() -> Program:
     return capture(Uneven().eval(), (images(2),))
 
 
-def settled_by(program: Program, options: Calibrate, samples: PartedSamples | None = None) -> Settled:
+def settled_by(
+    program: Program, options: Calibrate, samples: PartedSamples | None = None, form: Form = "symmetric"
+) -> Settled:
     samples = samples or parted([images(24), images(24, 2)], 48)
-    return settle(options, program, "symmetric", samples, lambda done, total, found: None)
+    return settle(options, program, form, samples, lambda done, total, found: None)
 
 
 def values(batches: object) -> list[float]:
@@ -92,7 +96,7 @@ def test_what_is_told_of_a_setting_is_what_it_loses_on_samples_held_back(program
     assert set(settled.tried) == {"min-max", "percentile 99.99", "entropy", "mse"}
     with torch.no_grad():
         x = torch.cat(list(samples.held_back))
-        error = relative_squared_error(settled.observed.quantized()(x), program(x))
+        error = output_error(settled.observed.quantized(), [x], [program(x)])
     assert min(settled.tried.values()) == pytest.approx(error, rel=1e-4)
 
 
@@ -134,6 +138,82 @@ def test_a_budget_keeps_layers_and_is_never_exceeded(program: Program, method: s
     assert errors[0.0] == 0
     assert errors[0.2] > 0
     assert errors[1.0] == 4
+
+
+class Mended(nn.Module):
+    """The second layer reads one channel that is far larger than the others, until channels are equalized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+        with torch.no_grad():
+            self.first.weight[0] *= 1000
+            self.first.bias[0] *= 1000
+            self.second.weight[:, 0] /= 1000
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.third(torch.relu(self.second(torch.relu(self.first(x))))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_what_equalization_mends_isn_t_kept_in_higher_precision() -> None:
+    torch.manual_seed(0)
+    program, parts = capture(Mended().eval(), (images(2),)), parted([images(24), images(24, 2)], 48)
+    found, plain = (settled_by(program, Calibrate(method=method, keep_macs=0.42), parts) for method in ("auto", "mse"))
+    assert "second" in plain.kept
+    assert found.options.equalize
+    assert found.kept
+    assert "second" not in found.kept
+    with torch.no_grad():
+        x = torch.cat(list(parts.held_back))
+        errors = [output_error(found.observed.quantized(kept), [x], [program(x)]) for kept in (found.kept, plain.kept)]
+    assert errors[0] < errors[1]
+
+
+class Deciding(Uneven):
+    """Gives whole numbers alone, or scores of which one is masked out, or none."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = super().forward(x)
+        if self.what == "masked":
+            return scores.masked_fill(torch.arange(5) == 2, -torch.inf)
+        return (1e4 * scores).long() if self.what == "whole" else torch.relu(scores - 1e4)
+
+
+@pytest.mark.parametrize("what", ["whole", "masked"])
+def test_outputs_that_are_whole_or_infinite_tell_settings_apart(what: str) -> None:
+    torch.manual_seed(0)
+    settled = settled_by(capture(Deciding(what).eval(), (images(2),)), Calibrate(method="auto", keep_macs=0.3))
+    assert len(settled.tried) == 9
+    assert max(settled.tried.values()) > min(settled.tried.values())
+    assert settled.kept
+
+
+def test_outputs_that_are_zero_tell_nothing_and_any_setting_does() -> None:
+    settled = settled_by(capture(Deciding("none").eval(), (images(2),)), Calibrate(method="auto", keep_macs=0.3))
+    assert set(settled.tried.values()) == {0.0}
+    assert settled.kept == ()
+
+
+def test_outputs_that_no_setting_keeps_finite_are_refused(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunec.calibration.quantization.settings.output_error", lambda *_: float("inf"))
+    with pytest.raises(NumericMismatchError, match="by none of 8 settings that were tried"):
+        settled_by(program, Calibrate(method="auto"))
+
+
+def test_where_there_are_no_ranges_one_way_is_tried() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+    program = capture(network.eval(), (torch.randn(2, 64),))
+    x = torch.randn(48, 64)
+    settled = settled_by(program, Calibrate(method="auto"), parted(x.split(24), 48), "int4")
+    assert settled.tried.keys() > {"mse", "mse, equalized"}
+    assert len(settled.tried) == 3, "one of them with corrected biases"
 
 
 def test_a_budget_is_spent_on_what_costs_most_for_its_macs(program: Program) -> None:
@@ -186,7 +266,8 @@ def test_every_sample_that_runs_is_counted(
         ran["observed"] += len(args[0])
         return Interpreter.run(self, *args, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("prunec.calibration.quantization.settings.feed", feeding)
+    for module in ("settings", "output_error"):
+        monkeypatch.setattr(f"prunec.calibration.quantization.{module}.feed", feeding)
     monkeypatch.setattr("prunec.calibration.quantization.observing._Observing.run", running, raising=False)
     if options.method == "auto":
         found = settled_by(program, options)
@@ -201,6 +282,8 @@ def test_a_budget_books_what_its_sensitivities_ran(program: Program) -> None:
     settled = settled_by(program, Calibrate(keep_macs=0.5))
     assert settled.samples_for_sensitivity == (4 + 1) * 32
     assert settled_by(program, Calibrate()).samples_for_sensitivity == 0
+    both = settled_by(program, Calibrate(method="auto", keep_macs=0.5))
+    assert both.samples_for_sensitivity == 2 * (4 + 1) * 32, "equalized and as it is"
 
 
 def test_what_equalization_and_smoothing_did_is_told(program: Program) -> None:

@@ -23,7 +23,7 @@ from prunec.runtime.engines.remote import open_onnx
 from prunec.runtime.numerics import difference_from_torch, onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from prunec.runtime.onnx_precision import to_fp16, to_fp32
-from prunec.runtime.onnx_quantizers import rounding_in_steps
+from prunec.runtime.onnx_quantizers import rounding_in_steps, weights_on_grids
 from prunec.runtime.target import Target
 from tests.engines.device import build_engine
 
@@ -134,8 +134,7 @@ def test_files_hold_whole_numbers_of_4_bits_in_blocks(quantized: Program, path: 
     ]
     assert sorted(blocks) == [32, 64, 128]
     assert not [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    weights = {name: parameter.detach().double().numpy() for name, parameter in quantized.parameters().items()}
-    steps = rounding_in_steps(model, weights)
+    steps = rounding_in_steps(model, weights_on_grids(quantized))
     assert set(steps) == set(names)
     assert max(steps.values()) <= 0.5 + 1e-3
     assert onnx_vs_torch(quantized, path) < 1e-6
@@ -155,8 +154,7 @@ def test_a_number_that_is_off_is_found(quantized: Program, path: Path) -> None:
     values = onnx.numpy_helper.to_array(weight).astype(np.int8)
     values.flat[0] += 2 if values.flat[0] < 5 else -2
     weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(ml_dtypes.int4), weight.name))
-    weights = {name: parameter.detach().double().numpy() for name, parameter in quantized.parameters().items()}
-    assert rounding_in_steps(model, weights)["middle.weight"] >= 1.5
+    assert rounding_in_steps(model, weights_on_grids(quantized))["middle.weight"] >= 1.5
 
 
 @pytest.mark.parametrize("device", ["a100", "l4"])
