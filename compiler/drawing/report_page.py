@@ -10,6 +10,7 @@ from prunec.compiler.report.cost_words import cost_rows
 from prunec.compiler.report.engine_facts import latency_request
 from prunec.compiler.report.layer_choice_words import error_words, layer_choice, order_words, trial_rows
 from prunec.compiler.report.ledger_words import ledger_rows
+from prunec.compiler.report.low_rank_words import low_rank_rows
 from prunec.compiler.report.masking_words import masking_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.precision_words import precision_rows
@@ -45,7 +46,7 @@ def render_html(report: Report) -> str:
         retraining=headline_figures.retraining_rows(report),
         costs=cost_rows(report),
         calibration=known(report.calibration),
-        masking=masking_rows(report),
+        masking=[*low_rank_rows(report), *masking_rows(report)],
         precisions=precision_rows(report),
         choice=layer_choice(report),
         ledger=ledger_rows(report),
@@ -66,6 +67,8 @@ def two_four_words(layer: LayerPart) -> tuple[str, str]:
     sparsity = known(layer.sparsity)
     if layer.removed_with is not None:
         return "plain", f"removed with the branch {layer.removed_with}"
+    if layer.rank is not None:
+        return "plain", f"decomposed, of rank {layer.rank}"
     if sparsity is None:
         return "plain", headline_figures.NOT_MEASURED
     state = two_four_state(sparsity.eligible, sparsity.valid)

@@ -175,6 +175,7 @@ class StepInput:
         costs: The cost model for goals in time; None where no step has one, and no file of one was given.
         planned: The sizes that the run's prunings must prune to, in their order: control arms and further seeds take
             those of the compile itself. Empty for that one.
+        planned_ranks: The ranks that the run's decompositions must have, in their order, likewise.
         ahead: The steps after this one.
     """
 
@@ -186,6 +187,7 @@ class StepInput:
     state_folder: Path | None = None
     costs: Costs | None = None
     planned: tuple[ChosenSizes, ...] = ()
+    planned_ranks: tuple[Mapping[str, int], ...] = ()
     ahead: tuple[Step, ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:

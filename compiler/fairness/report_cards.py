@@ -6,7 +6,7 @@ from typing import Any
 from prunec.compiler.facts.ledger import PRETRAINING
 from prunec.compiler.fairness.chain_stages import ChainStages, changes, epochs_of, rates_of
 from prunec.compiler.fairness.entry_places import NOWHERE, UNDECLARED
-from prunec.compiler.fairness.run_card import FILTERS, SCRATCH, Accuracy, Latency, Options, RunCard, Stage
+from prunec.compiler.fairness.run_card import FILTERS, RANKS, SCRATCH, Accuracy, Latency, Options, RunCard, Stage
 from prunec.compiler.fairness.training_options import TrainingOptions, in_words
 from prunec.compiler.fairness.unrecorded import card_without_ledger
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain
@@ -153,12 +153,14 @@ def _options(stages: ChainStages, place: str) -> TrainingOptions:
 
 def _structure(stages: ChainStages) -> str:
     """What was removed, in words."""
-    words = {FILTERS if e.stage == "prune-filters" else _pattern(e) for e in stages.removing}
+    words = {word for entry in stages.removing for word in _removed(entry)}
     return ", ".join(sorted(words, key=lambda word: (word != FILTERS, word))) or _NOTHING
 
 
-def _pattern(entry: LedgerEntryPart) -> str:
-    return str(entry.options.get("pattern", entry.stage))
+def _removed(entry: LedgerEntryPart) -> tuple[str, ...]:
+    if entry.stage == "prune-filters":
+        return (FILTERS, RANKS) if entry.options.get("allocation") == "joint" else (FILTERS,)
+    return (RANKS,) if entry.stage == "decompose" else (str(entry.options.get("pattern", entry.stage)),)
 
 
 #: Options of a method that are told in short.

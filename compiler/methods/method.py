@@ -24,7 +24,7 @@ class Method:
         criterion: Text of the criterion that chooses.
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
-            one ranking.
+            one ranking; by "joint" layers are decomposed as well, behind which no order of channels can be planned.
         samples: Training samples that the criterion looks at, where that isn't the step's own number; 0 for that.
         pattern: What is masked together, of methods that mask, where the target asks for no 2:4.
         hooks: Training hooks of its regime, which trains before it prunes; empty for none.

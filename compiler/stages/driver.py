@@ -28,6 +28,7 @@ from prunec.compiler.stages.control_arms import run_controls, run_seeds
 from prunec.compiler.stages.cost_models import costs_of
 from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
+from prunec.compiler.stages.low_rank_checks import check_decompositions
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.request_checks import (
@@ -156,6 +157,7 @@ def _check(request: Request) -> None:
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_trained_choices(request.pipeline)
+    check_decompositions(request.pipeline)
     check_patterns(request.pipeline, request.target)
     check_precision(request.pipeline, request.target)
     check_limit(request.pipeline, 0 if request.data is None else len(request.data.validation))

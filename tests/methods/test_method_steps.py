@@ -103,6 +103,12 @@ def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "random" in capsys.readouterr().out
 
 
+def test_no_order_is_searched_behind_ranks() -> None:
+    assert [step.name for step in parse_pipeline(pipeline("cc", SPARSE)).steps] == [
+        "prune-filters", "sparsify", "recover",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("share", "levels"), [(0.2, 1), (0.21, 2), (0.36, 2), (0.5, 4), (0.9, 11)])
 def test_levels_go_on_until_the_share_is_masked(share: float, levels: int) -> None:
     steps = parse_pipeline(pipeline("iterative-magnitude", sparsify={"ratio": share}, recover={"epochs": 2})).steps
