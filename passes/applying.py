@@ -265,7 +265,9 @@ def _refusal(
 def _two_layers(plan: PruningPlan) -> str:
     """A sentence on the layers that the plan decomposes, which code that reads their weights can't know."""
     names = [layer_of_factors(weight).rstrip(".") for weight in plan.ranks]
-    return f" The plan puts two layers in the place of each of {len(names)} layers, such as {names[0]}." if names else ""
+    return (
+        f" The plan puts two layers in the place of each of {len(names)} layers, such as {names[0]}." if names else ""
+    )
 
 
 def _warn_of_branches(plan: PruningPlan) -> None:

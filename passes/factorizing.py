@@ -35,22 +35,21 @@ def _obstacle(program: Program, layer: Layer, found: Sequence[Node], tensors: Ma
     name, operator = layer.weight, WEIGHTED.get(layer.operator)
     if operator is None:
         return f"{layer.operator} is no convolution or linear layer"
-    if operator.is_transposed:
-        return "it is a transposed convolution"
-    if layer.groups > 1:
-        return f"it is a convolution of {layer.groups} groups"
     weight = arguments(found[0])["weight"]
-    if weight.op != "get_attr" or name not in program.parameters():
-        return "its weight is computed"
-    if not is_read_once(weight, tensors) or sum(each is tensors[name] for each in tensors.values()) > 1:
-        return "its weight is read several times, or has several names"
-    if name in program.masks:
-        return "its weight is masked"
-    if full_rank(layer.shape) == 1:
-        return "its weight is of rank 1"
-    taken = [other for other in tensors if other != name and other.startswith(f"{layer_of_factors(name)}0")]
-    taken += [other for other in tensors if other.startswith(f"{layer_of_factors(name)}1")]
-    return f"the network has {taken[0]} already" if taken else ""
+    is_computed = weight.op != "get_attr" or name not in program.parameters()
+    base = layer_of_factors(name)
+    taken = [other for other in tensors if other != name and other.startswith((f"{base}0.", f"{base}1."))]
+    reasons = {
+        "it is a transposed convolution": operator.is_transposed,
+        f"it is a convolution of {layer.groups} groups": layer.groups > 1,
+        "its weight is computed": is_computed,
+        "its weight is read several times, or has several names": not is_computed
+        and (not is_read_once(weight, tensors) or sum(each is tensors[name] for each in tensors.values()) > 1),
+        "its weight is masked": name in program.masks,
+        "its weight is of rank 1": full_rank(layer.shape) == 1,
+        f"the network has {', '.join(taken[:1])} already": taken,
+    }
+    return next((reason for reason, is_so in reasons.items() if is_so), "")
 
 
 def factorized(program: Program, ranks: Mapping[str, int]) -> Program:

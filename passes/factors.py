@@ -33,7 +33,7 @@ def full_rank(shape: tuple[int, ...]) -> int:
 
 
 def rank_that_saves(shape: tuple[int, ...]) -> int:
-    """The largest rank at which both factors together have fewer weights than the one of this shape; 0 where none does."""
+    """The largest rank at which both factors together have fewer weights than one of a shape; 0 where none does."""
     filters, inputs = shape[0], torch.Size(shape[1:]).numel()
     return (filters * inputs - 1) // (filters + inputs)
 
@@ -65,7 +65,10 @@ def factors(name: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     first = (root * signs[:rank])[:, None] * right[:rank]
     second = left[:, :rank] * (root * signs[:rank])
     shapes = (rank, *weight.shape[1:]), (len(weight), rank, *(1 for _ in weight.shape[2:]))
-    return first.reshape(shapes[0]).to(weight.dtype), second.reshape(shapes[1]).to(weight.dtype)
+    # Copies: archives hold tensors that are the whole of their storage.
+    given = (factor.reshape(shape).to(weight.dtype) for factor, shape in zip((first, second), shapes, strict=True))
+    one, two = (factor.clone(memory_format=torch.contiguous_format) for factor in given)
+    return one, two
 
 
 def product(first: Tensor, second: Tensor) -> Tensor:

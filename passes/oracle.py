@@ -25,8 +25,8 @@ from prunec.passes.tensors import doubled
 _NEGLIGIBLE = 1e-9
 #: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
-#: Rounding of factors to float32, against the norm of their weight.
-_ROUNDING = 1e-5
+#: What rounding factors to float32 may add to their product's squared error, against the squared norm of the weight.
+_ROUNDING = 1e-6
 #: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding, of
 #: which bfloat16's is the coarsest.
 _FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 2**-7
@@ -159,11 +159,11 @@ def _put_products(reference: Program, compiled: Program, plan: PruningPlan) -> N
         rows, columns = (torch.tensor(kept.get(dim, range(weight.shape[dim]))) for dim in (0, 1))
         left = weight[rows[:, None], columns]
         both = product(*(factors[each] for each in factor_names(name)))
-        error, least = float((left - both).norm()), least_error(name, left, rank) ** 0.5
-        if error > least + _ROUNDING * float(left.norm()):
+        error, least = float((left - both).square().sum()), least_error(name, left, rank)
+        if error > least + _ROUNDING * float(left.square().sum()):
             raise NumericMismatchError(
-                f"{name} of rank {rank} differs from the dense weight by {error:.3e}, and the best of this rank by "
-                f"{least:.3e}: the decomposition is wrong.",
+                f"{name} of rank {rank} has a squared error of {error:.6e}, and the best of this rank one of "
+                f"{least:.6e}: the decomposition is wrong.",
                 hint="This is a bug of prunec; please report it together with the architecture.",
             )
         weight.zero_()

@@ -61,8 +61,8 @@ class PruningPlan:
             rewritten program, which is another one than the network's own code.
         removed_branches: Residual branches that go before any slice does, in the order in which they go. What ``kept``
             has of their tensors is for a module that keeps them.
-        dense_sizes: Sizes before the plan of the dimensions that ``kept`` names and of the weights that ``ranks`` names, by
-            which a network is known as another one; those that aren't given aren't known.
+        dense_sizes: Sizes before the plan of the dimensions that ``kept`` names and of the weights that ``ranks``
+            names, by which a network is known as another one; those that aren't given aren't known.
         ranks: Rank of each weight that is decomposed, by its name, after slices went: two layers stand in the place of
             its one (`prunec.passes.factorizing`).
     """
@@ -119,7 +119,9 @@ class PruningPlan:
             ranks = {str(name): _size(_RANKS, str(name), rank) for name, rank in raw.pop(_RANKS, {}).items()}
             known: dict[str, dict[str, int]] = raw.pop(_DENSE_SIZES, {})  # type: ignore[assignment]
             dense = {
-                name: {int(dim): _size(_DENSE_SIZES, f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()}
+                name: {
+                    int(dim): _size(_DENSE_SIZES, f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()
+                }
                 for name, sizes_of in known.items()
             }
             kept = {
@@ -147,7 +149,7 @@ class PruningPlan:
         """
         if self.ranks and not later.is_empty:
             raise UsageError(
-                "Layers were decomposed, and a later step removes, reorders or decomposes some again: no plan tells that.",
+                "Layers were decomposed, and a later step removes, reorders or decomposes some: no plan tells that.",
                 hint="Decompose once, behind what removes or reorders filters.",
             )
         kept = {name: dict(dims) for name, dims in self.kept.items()}

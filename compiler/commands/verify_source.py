@@ -15,8 +15,8 @@ from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.protocol import CompensatesUnits
 from prunec.passes.errors import InputError, NumericMismatchError
 from prunec.passes.factorizing import factorized
-from prunec.passes.fold import FoldParameters
 from prunec.passes.factors import factor_names, product
+from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256, weights_sha256
 from prunec.passes.low_rank import Decompose
 from prunec.passes.oracle import TOLERANCE, check_oracle

@@ -125,9 +125,7 @@ _OWN = (
         options="prunec.calibration.batchnorm:ReestimateBatchNorm",
         runs="prunec.compiler.stages.pass_steps:reestimate",
         summary="measure the statistics of batch norms anew",
-        after=tuple(
-            After(name, _MEASURED_ON, last=True) for name in ("prune-filters", "decompose", "sparsify")
-        ),
+        after=tuple(After(name, _MEASURED_ON, last=True) for name in ("prune-filters", "decompose", "sparsify")),
         needs=needs_inputs,
         accuracy="reestimated",
         measures_accuracy=True,

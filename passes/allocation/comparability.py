@@ -30,7 +30,7 @@ def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool 
         )
     if allocation == "joint" and criterion.name != CC.name:
         raise UsageError(
-            "allocation=joint weighs units against ranks by what weights lose of their squared norms, and the criterion "
-            f"{criterion.name} scores something else.",
+            "allocation=joint weighs units against ranks by what weights lose of their squared norms, and the "
+            f"criterion {criterion.name} scores something else.",
             hint=f"Use criterion={CC.name}, or another allocation, such as global.",
         )

@@ -55,7 +55,7 @@ class JointStep:
     units: tuple[int, ...] = ()
 
     def worth(self, needed: float) -> tuple[float, float]:
-        """What the best step has the least of: the loss for each MAC saved of those needed; of equal ones it saves more."""
+        """What the best step has the least of: loss for each MAC saved of those needed; of equal ones it saves more."""
         counted = min(self.saved, needed)
         return self.loss / counted, -counted
 
@@ -99,6 +99,11 @@ class JointCompression:
         """Rank by the name of the weight, of layers that are decomposed."""
         ranks = {name: state.chosen_rank for name, state in self.weights.items()}
         return {name: rank for name, rank in ranks.items() if rank is not None}
+
+    @property
+    def parameters_saved(self) -> int:
+        """Trained scalars that all ranks save."""
+        return sum(state.parameters_saved for state in self.weights.values())
 
     @property
     def lost(self) -> float:

@@ -58,7 +58,7 @@ class WeightState:
         return self._fewer(self.rank, self.kept)
 
     def saved(self, rank: int | None, kept: Sequence[int] | None = None) -> float:
-        """MACs that a rank saves of the whole layer's, at so many slices by dimension; none where two layers need more."""
+        """MACs that a rank saves of the whole layer's, at so many slices by dimension; none where two need more."""
         return self.layer.macs / prod(self.layer.shape) * self._fewer(rank, self.kept if kept is None else kept)
 
     def rank_step(self, round_to: int) -> int:
@@ -80,7 +80,7 @@ class WeightState:
         return losses / (self.norm or 1.0)
 
     def lower_ranks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every lower rank that saves more, ascending, with the loss by it and the MACs that it saves more; (ranks,)."""
+        """Every lower rank that saves more, ascending, with its loss and the MACs that it saves more; (ranks,)."""
         energies, filters, inputs = self._energies(), self.kept[0], prod(self.kept[1:])
         most = max(1, len(energies) if self.rank is None else min(self.rank, len(energies)))
         ranks = torch.arange(1, most)

@@ -24,9 +24,9 @@ class CC:
     name: ClassVar[str] = "cc"
     paper: ClassVar[str] = "Li et al., Towards Compact CNNs via Collaborative Compression, CVPR 2021"
     reading: ClassVar[str] = (
-        "from its abstract: a step removes units of a group or lowers a rank, and loses the share of each weight's squared "
-        "norm that goes with it, of what the steps before left, all layers alike; what loses the least for each "
-        "multiply-accumulate that it saves goes first, until one budget for both is met"
+        "from its abstract: a step removes units of a group or lowers a rank, and loses the share of each weight's "
+        "squared norm that goes with it, of what the steps before left, all layers alike; what loses the least "
+        "for each multiply-accumulate that it saves goes first, until one budget for both is met"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"weights"})
     comparable: ClassVar[bool] = True

@@ -100,7 +100,9 @@ def test_a_bundle_tells_of_ranks_and_can_be_verified(name: str, bundles: dict[st
     assert any("layers decomposed; oracle" in check.detail for check in checks)
 
 
-def test_accuracy_and_the_row_of_the_step_are_those_of_a_step_that_changes_the_network(bundles: dict[str, Path]) -> None:
+def test_accuracy_and_the_row_of_the_step_are_those_of_a_step_that_changes_the_network(
+    bundles: dict[str, Path],
+) -> None:
     report = read_bundle(bundles["one"]).report
     steps = known(report.steps)
     assert steps is not None
@@ -149,7 +151,7 @@ def test_other_factors_than_those_of_the_source_are_found(bundles: dict[str, Pat
     assert "2 layers decomposed" in replay(bundle, dense(), program)
     with torch.no_grad():
         program.tensors()[factor_names("3.weight")[0]].mul_(1.01)
-    with pytest.raises(NumericMismatchError, match="factors of 3.weight have another product"):
+    with pytest.raises(NumericMismatchError, match=r"factors of 3\.weight have another product"):
         replay(bundle, dense(), program)
 
 

@@ -89,7 +89,8 @@ CASES = {
         whole=True,
     ),
     "low-rank": Case(
-        ("-t", "cpu", "--pipeline", f"prune-filters{{ratio=0.25,round_to=4}} decompose{{ratio=0.4}} {_RECOVER}"), whole=True
+        ("-t", "cpu", "--pipeline", f"prune-filters{{ratio=0.25,round_to=4}} decompose{{ratio=0.4}} {_RECOVER}"),
+        whole=True,
     ),
     "joint": Case(("-t", "cpu", "--pipeline", f"{_JOINT} {_RECOVER}")),
     "controls": Case(

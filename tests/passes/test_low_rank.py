@@ -161,7 +161,7 @@ def test_what_cannot_be_decomposed_is_left_with_a_reason_and_refused_by_name() -
     masked = program.clone()
     masked.masks["plain.weight"] = torch.ones(6, 6, dtype=torch.bool)
     assert "masked" in obstacles(masked)["plain.weight"]
-    with pytest.raises(InputError, match="plain.weight can't be decomposed: its weight is masked"):
+    with pytest.raises(InputError, match=r"plain\.weight can't be decomposed: its weight is masked"):
         factorized(masked, {"plain.weight": 2})
     with pytest.raises(InputError, match="no such layer"):
         factorized(program, {"nothing.weight": 2})
@@ -172,6 +172,7 @@ def wide() -> Program:
     network = flat(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 2),
+        nn.Linear(2, 2),
     )  # fmt: skip
     return captured(network, normal(2, 3, 6, 6))
 
@@ -192,13 +193,15 @@ def test_a_ratio_is_a_share_of_each_layers_macs(ratio: float) -> None:
     assert result.aim is not None and result.aim.what == "MACs removed"
     for layer in program.layers():
         rank = result.plan.ranks.get(layer.weight) if result.plan else None
-        if layer.name == "8":
-            assert rank is None and after["8"] == before["8"]
+        if layer.name == "9":
+            assert rank is None and after["9"] == before["9"]
             continue
         assert rank is not None
         assert after[layer.name] <= (1 - ratio) * before[layer.name] or rank == 1
-        one_more = before[layer.name] // torch.Size(layer.shape).numel() * (
-            (rank + 1) * (layer.shape[0] + torch.Size(layer.shape[1:]).numel())
+        one_more = (
+            before[layer.name]
+            // torch.Size(layer.shape).numel()
+            * ((rank + 1) * (layer.shape[0] + torch.Size(layer.shape[1:]).numel()))
         )
         assert one_more > (1 - ratio) * before[layer.name], "no larger rank would do"
 
@@ -211,13 +214,14 @@ def test_globs_ranks_rounding_and_what_is_left_out() -> None:
         assert plan is not None
         return plan.ranks
 
-    assert ranks(ratio={"*": 0.5, "2": 0.0, "6": 0.75}).keys() == {"0.weight", "6.weight"}
+    assert ranks(ratio={"*": 0.5, "2": 0.0, "6": 0.75}).keys() == {"0.weight", "6.weight", "8.weight"}
     assert ranks(rank=8) == {"0.weight": 8, "2.weight": 8, "6.weight": 8}
     assert ranks(rank={"2": 32}) == {"2.weight": 32}, "a rank that is named may be the full one"
     assert ranks(rank=8, ignore=("stem", "6")) == {"2.weight": 8}
     assert ranks(rank={"2": 7}, round_to=8) == {"2.weight": 7}
     free, rounded = ranks(ratio=0.5), ranks(ratio=0.5, round_to=4)
-    assert all(rank % 4 == 0 for rank in rounded.values()) and all(rounded[name] <= free[name] for name in free)
+    assert all(rounded[name] % 4 == 0 for name in ("0.weight", "2.weight", "6.weight")) and rounded["8.weight"] == 1
+    assert all(rounded[name] <= free[name] for name in free)
     with pytest.raises(UsageError, match="2 is to be of rank 33, and has at most 32"):
         Decompose(rank={"2": 33}).run(program)
     with pytest.raises(UsageError, match="no layer matches"):
@@ -226,7 +230,7 @@ def test_globs_ranks_rounding_and_what_is_left_out() -> None:
         Decompose(rank=8, ignore=("nothing",)).run(program)
     idle = Decompose(rank=100).run(program)
     assert not idle.modified and idle.aim is not None
-    assert (idle.aim.asked, idle.aim.got) == (4, 0) and "saves anything" in idle.aim.reason
+    assert (idle.aim.asked, idle.aim.got) == (5, 0) and "saves anything" in idle.aim.reason
 
 
 @pytest.mark.parametrize(
@@ -287,7 +291,7 @@ def test_plans_go_on_by_ranks_and_end_with_them() -> None:
     assert prune_by_plan(program, both).program.macs() == whole.program.macs()
     with pytest.raises(UsageError, match="no plan tells that"):
         both.then(pruned.plan)
-    with pytest.raises(InputError, match="has 16 slices here, expected 32"):
+    with pytest.raises(InputError, match="has 16 slices here, expected 24"):
         narrower = captured(flat(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)), normal(2, 3, 6, 6))
         apply_plan_to_program(narrower, decomposed.plan)
 
@@ -298,7 +302,7 @@ def test_the_oracle_sees_factors_that_are_wrong() -> None:
     wrong = result.program.clone()
     with torch.no_grad():
         wrong.tensors()["2.0.weight"][0] *= 1.01
-    with pytest.raises(NumericMismatchError, match="2.weight of rank 9 differs from the dense weight"):
+    with pytest.raises(NumericMismatchError, match=r"2\.weight of rank 9 has a squared error"):
         check_oracle(program, replace(result, program=wrong), images(program))
     swapped = result.program.clone()
     with torch.no_grad():
@@ -363,7 +367,9 @@ class Reads(nn.Module):
         (nn.Linear(6, 8), "weight", "it is the whole module"),
         (Reads(), "first", "two layers in the place of each of 1 layers, such as first"),
         (
-            Net(lambda s, x: s.head(functional.linear(x, s.w)), w=nn.Parameter(torch.zeros(8, 6)), head=nn.Linear(8, 4)),
+            Net(
+                lambda s, x: s.head(functional.linear(x, s.w)), w=nn.Parameter(torch.zeros(8, 6)), head=nn.Linear(8, 4)
+            ),
             "w",
             "has no layer of torch there",
         ),
