@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunec.passes.errors import PrunecError as PrunecError
     from prunec.passes.fold import FoldParameters as FoldParameters
     from prunec.passes.frontend import capture as capture
+    from prunec.passes.low_rank import Decompose as Decompose
     from prunec.passes.oracle import OracleReport as OracleReport
     from prunec.passes.oracle import check_oracle as check_oracle
     from prunec.passes.output_selection import select_outputs as select_outputs
@@ -31,6 +32,7 @@ __getattr__, __dir__ = lazy_attributes(
         "PrunecError": "prunec.passes.errors",
         "FoldParameters": "prunec.passes.fold",
         "PruneFilters": "prunec.passes.prune_filters",
+        "Decompose": "prunec.passes.low_rank",
         "Permute": "prunec.passes.permute",
         "Sparsify": "prunec.passes.sparsify",
         "select_outputs": "prunec.passes.output_selection",

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunec.passes.errors import InputError, UnsupportedModelError, first_line
+from prunec.passes.factorizing import factorized
+from prunec.passes.factors import layer_of_factors
 from prunec.passes.fold import FoldParameters
 from prunec.passes.frontend import capture
 from prunec.passes.graphs import calls, operator_name
@@ -61,6 +63,8 @@ def apply_plan(
 ) -> AppliedPlan:
     """Prune the user's own module in place: slice its tensors and correct its modules' sizes.
 
+    Where the plan decomposes a layer, an `nn.Sequential` of two takes its place.
+
     With an example the module is run side by side with the pruned program, in float64, in eval mode and on copies.
     Parameters and inputs that are constant (fresh gains and biases, ``torch.ones``) hide errors and are drawn at
     random. In training mode the module has to run, where it did before. Widths that stand in attributes of the user's
@@ -102,7 +106,8 @@ def apply_plan(
     trains = runs_in_training(pruned, inputs)
     shrink(pruned, own)
     _zero(named_tensors(pruned), zeroed)
-    fitted, outcomes = Trials(pruned, inputs, dense, program, constants, trains).fitting()
+    alike = factorized(dense, plan.ranks)  # in which the program differs from the dense one by its widths alone
+    fitted, outcomes = Trials(pruned, inputs, alike, program, constants, trains).fitting()
     if outcomes[-1].words:
         raise _refusal(module, plan, dense, [outcome.words for outcome in outcomes], fitted)
     attributes = {**constants, **fitted}
@@ -251,9 +256,17 @@ def _refusal(
     )
     return UnsupportedModelError(
         f"The plan can't be applied to {type(module).__name__}, which then differs from the pruned program "
-        f"{words[0]}.{further}{rewritten} The module is as it was.",
+        f"{words[0]}.{further}{rewritten}{_two_layers(plan)} The module is as it was.",
         hint="Prune with for_module=true, which removes whole heads of attention. " * attends
         + "Take sizes from attributes or from the tensors in the code, or train the pruned program itself.",
+    )
+
+
+def _two_layers(plan: PruningPlan) -> str:
+    """A sentence on the layers that the plan decomposes, which code that reads their weights can't know."""
+    names = [layer_of_factors(weight).rstrip(".") for weight in plan.ranks]
+    return (
+        f" The plan puts two layers in the place of each of {len(names)} layers, such as {names[0]}." if names else ""
     )
 
 

@@ -1,7 +1,7 @@
 """Filter pruning: choose units of coupled groups by a criterion and remove them from the whole program."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from prunec.passes.allocation.allocator import Allocator
 from prunec.passes.allocation.depth import choose_depth
 from prunec.passes.allocation.importance import GroupScores, as_array, scores_of
+from prunec.passes.allocation.joint import jointly
 from prunec.passes.allocation.scope import Scope, layer_names
 from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
@@ -21,7 +22,9 @@ from prunec.passes.coupling import Coupling, Group
 from prunec.passes.criteria.catalogue import blame, unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import CompensatesUnits, ScoresUnits, SelectsUnits
+from prunec.passes.decomposition import low_rank_layers
 from prunec.passes.errors import UsageError
+from prunec.passes.factorizing import factorized, with_ranks
 from prunec.passes.plan import RemovedBranch
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, check_globs, exact, group_ratio
@@ -74,7 +77,7 @@ class Ratios:
 
 @dataclass(frozen=True, eq=False)
 class _Chosen:
-    """The widths that are pruned to, int64 (groups,), and what is known of how they were chosen."""
+    """The widths that are pruned to, int64 (groups,), the ranks, and what is known of how these were chosen."""
 
     scope: Scope
     widths: NDArray[np.int64]
@@ -83,6 +86,7 @@ class _Chosen:
     told: dict[str, Any]
     program: Program
     branches: tuple[RemovedBranch, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 def _by_ratio(program: Program, ratio: float | Mapping[str, float], options: "PruneFilters") -> _Chosen:
@@ -103,6 +107,14 @@ def _by_goals(
     return _Chosen(allocator.scope, allocated.widths, allocated.aim, allocator.scores, told, program)
 
 
+def _jointly(program: Program, options: "PruneFilters", evidence: Evidence) -> _Chosen:
+    allocator = Allocator.of(program, options, None, evidence)
+    allocated, state = jointly(program, options, allocator)
+    scores = {position: kept.astype(float) for position, kept in enumerate(state.kept)}
+    told = {"allocation": allocated.told()}
+    return _Chosen(allocator.scope, allocated.widths, allocated.aim, scores, told, program, ranks=state.ranks)
+
+
 def _by_depth(program: Program, options: "PruneFilters", costs: CostModel | None, sizes: ChosenSizes | None) -> _Chosen:
     shallower = choose_depth(program, options, costs, sizes)
     allocator, allocated = shallower.allocator, shallower.allocated
@@ -118,7 +130,7 @@ def _by_sizes(program: Program, options: "PruneFilters", sizes: ChosenSizes) -> 
     scope = Scope.of(shallower, options)
     kept = scope.widths_of(sizes)
     gone = sum(group.count for group in scope.coupling.groups) - int(kept.sum())
-    return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {}, shallower, removed)
+    return _Chosen(scope, kept, Aim("filters removed", gone, gone), {}, {}, shallower, removed, sizes.ranks)
 
 
 def prune_filters(
@@ -137,15 +149,18 @@ def prune_filters(
     for group, stays in kept:
         removed[np.delete(coupling.units(group), stays)] = True
     cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
-    pruned, plan = remove(chosen.program, coupling, cuts, removed), replace(cuts, removed_branches=chosen.branches)
+    pruned, ranks = remove(chosen.program, coupling, cuts, removed), dict(chosen.ranks)
+    plan = with_ranks(replace(cuts, removed_branches=chosen.branches), program, ranks)
     compensated = None
     if isinstance(criterion, CompensatesUnits):
         values = compensated_values(criterion, program, evidence, kept)
         cut = {name: plan.select(name, value) for name, value in values.items()}
         pruned = pruned.with_tensors(with_values(pruned.tensors(), cut))
         compensated = program.with_tensors(with_values(program.tensors(), values))
-    stats = pruning_stats(program, pruned, coupling, chosen.widths) | chosen.told
-    return PassResult(pruned, not plan.is_empty, stats, plan, compensated, chosen.aim)
+    smaller = factorized(pruned, ranks)
+    stats = pruning_stats(program, smaller, coupling, chosen.widths) | chosen.told
+    stats["low_rank"] = low_rank_layers(pruned, ranks)
+    return PassResult(smaller, not plan.is_empty, stats, plan, compensated, chosen.aim)
 
 
 def kept_by(
@@ -170,10 +185,12 @@ def _chosen(
 ) -> _Chosen:
     if options.depth:
         return _by_depth(program, options, costs, sizes)
+    if sizes is not None and (sizes.ranks or not options.chooses_widths):
+        return _by_sizes(program, options, sizes)
+    if options.allocation == "joint" and sizes is None:
+        return _jointly(program, options, evidence)
     if options.chooses_widths:
         return _by_goals(program, options, evidence, costs, sizes)
-    if sizes is not None:
-        return _by_sizes(program, options, sizes)
     assert options.ratio is not None, "PruneFilters has a ratio, goals or a plan"
     return _by_ratio(program, options.ratio, options)
 

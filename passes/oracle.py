@@ -4,7 +4,7 @@ It knows nothing of how sizes were rewritten, only the plan, so it can catch wha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,16 +14,19 @@ from prunec.passes.base import PassResult
 from prunec.passes.branch_removal import silenced, without_branches
 from prunec.passes.dimensions import input_tensors
 from prunec.passes.errors import NothingComparedError, NumericMismatchError, UsageError
+from prunec.passes.factors import factor_names, least_error, product
 from prunec.passes.masked import MaskedInterpreter
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
-from prunec.passes.rewrite import coupling_of
+from prunec.passes.rewrite import apply_plan_to_program, coupling_of
 from prunec.passes.tensors import doubled
 
 #: Magnitude of outputs, against that of the dense network's, below which a comparison says nothing.
 _NEGLIGIBLE = 1e-9
 #: Largest relative error at which two programs count as equal in float64.
 TOLERANCE = 1e-9
+#: What rounding factors to float32 may add to their product's squared error, against the squared norm of the weight.
+_ROUNDING = 1e-6
 #: Magnitude of values that masks fill in, at the least and against all others of the output; and their rounding, of
 #: which bfloat16's is the coarsest.
 _FILL, _FILL_GAP, _FILL_ROUNDING = 1e5, 1e4, 2**-7
@@ -58,11 +61,15 @@ def check_oracle(
 ) -> OracleReport:
     """Compare the result of a pruning pass with the dense program whose removed slices are zero, in float64.
 
+    Where the plan decomposes a layer, the product of both factors takes the place of its weight, which it must be the
+    best approximation of: no worse than what the singular values that are left out say.
+
     Both run on the inputs ``args`` and ``kwargs``. Where branches were removed the dense program with zeros in place of
     their values is compared with the one without them, and that with the result: the greater error counts.
 
     Raises:
-        NumericMismatchError: An output is not finite or all but zero, so that the comparison says nothing.
+        NumericMismatchError: An output is not finite or all but zero, so that the comparison says nothing; or a product
+            isn't the best approximation of its rank.
         UsageError: The result has no plan.
     """
     if result.plan is None:
@@ -72,6 +79,7 @@ def check_oracle(
     coupling, removed = coupling_of(program, cuts)
     inexact = [g.name for g in coupling.groups if g.inexact and removed[coupling.units(g)].any()]
     reference, pruned = zeroed(program, cuts), result.program.double().eval()
+    _put_products(reference, pruned, cuts)
 
     def outputs(network: Callable[..., Any]) -> Any:
         inputs, named = doubled((args, kwargs or {}))  # copies, since a network may write to its inputs
@@ -83,7 +91,10 @@ def check_oracle(
             expected = outputs(MaskedInterpreter(reference, program, coupling, removed).run_program)
         error = masked = relative_error(actual, expected)
         if inexact:
-            expected = outputs(MaskedInterpreter(reference, program, coupling, removed, pruned).run_program)
+            alike = pruned
+            if cuts.ranks:  # operators that mix channels are looked up in a graph of the same nodes
+                alike = apply_plan_to_program(program, replace(cuts, ranks={})).double().eval()
+            expected = outputs(MaskedInterpreter(reference, program, coupling, removed, alike).run_program)
             masked = relative_error(actual, expected)
         _check_scale(expected, lambda: outputs(whole.double().eval()))
         if result.plan.removed_branches:
@@ -133,6 +144,30 @@ def zeroed(program: Program, plan: PruningPlan) -> Program:
                 gone[indices] = False
                 tensors[name].index_fill_(dim, gone.nonzero().flatten(), 0)
     return copy
+
+
+@torch.no_grad()
+def _put_products(reference: Program, compiled: Program, plan: PruningPlan) -> None:
+    """Put what two layers stand for in the place of each weight that a plan decomposes, in place; both in float64.
+
+    Raises:
+        NumericMismatchError: It isn't the best approximation of its rank.
+    """
+    tensors, factors = reference.tensors(), compiled.tensors()
+    for name, rank in plan.ranks.items():
+        weight, kept = tensors[name], plan.kept.get(name, {})
+        rows, columns = (torch.tensor(kept.get(dim, range(weight.shape[dim]))) for dim in (0, 1))
+        left = weight[rows[:, None], columns]
+        both = product(*(factors[each] for each in factor_names(name)))
+        error, least = float((left - both).square().sum()), least_error(name, left, rank)
+        if error > least + _ROUNDING * float(left.square().sum()):
+            raise NumericMismatchError(
+                f"{name} of rank {rank} has a squared error of {error:.6e}, and the best of this rank one of "
+                f"{least:.6e}: the decomposition is wrong.",
+                hint="This is a bug of prunec; please report it together with the architecture.",
+            )
+        weight.zero_()
+        weight[rows[:, None], columns] = both
 
 
 def relative_error(actual: Any, expected: Any) -> float:

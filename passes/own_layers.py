@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from prunec.passes.errors import InputError
 from prunec.passes.own_attention import ATTENTION_LAYERS, become_pruned
+from prunec.passes.own_factors import check_layers, put_factors
 from prunec.passes.plan import PruningPlan, misfit
 from prunec.passes.tensors import named_tensors
 
@@ -17,7 +18,7 @@ SHRINKING = (
 
 
 def shrink(module: nn.Module, plan: PruningPlan) -> None:
-    """Slice a module's tensors, and correct the sizes of its layers, in place, or leave it as it is.
+    """Slice a module's tensors, correct the sizes of its layers, and decompose some, in place, or leave it as it is.
 
     Branches that the plan removes stay.
     An `nn.MultiheadAttention` becomes a `PrunedMultiheadAttention`.
@@ -25,8 +26,11 @@ def shrink(module: nn.Module, plan: PruningPlan) -> None:
     Raises:
         InputError: The plan names tensors or indices that the module doesn't have, or a layer of torch whose sizes
             can't be changed.
+        UnsupportedModelError: It decomposes what is no plain layer of torch within the module.
     """
     tensors = named_tensors(module)
+    plan.check_decomposed(tensors)
+    check_layers(module, plan.ranks)
     plan = replace(plan.for_ties(tensors), removed_branches=())
     missing = [name for name in plan.kept if name not in tensors]
     if missing:
@@ -54,6 +58,7 @@ def shrink(module: nn.Module, plan: PruningPlan) -> None:
             owner.num_features = selected[next(iter(names_by_leaf.values()))].shape[0]
         for leaf, name in names_by_leaf.items():
             setattr(owner, leaf, selected[name])
+    put_factors(module, plan.ranks)
 
 
 def planned(path: str, module: nn.Module, plan: PruningPlan) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prunec.passes.boundary import file_bytes, reading, shortened
-from prunec.passes.errors import InputError
+from prunec.passes.errors import InputError, UsageError
 from prunec.passes.tensors import like
 
 #: Keys beside the tensors' names in a plan's JSON.
@@ -19,6 +19,7 @@ _SIZES_IN_CODE = "sizes_in_code"
 _DENSE_SIZES = "dense_sizes"
 _REWRITTEN_BY = "rewritten_by"
 _REMOVED_BRANCHES = "removed_branches"
+_RANKS = "ranks"
 _MAX_INDEX = 1 << 31
 
 
@@ -60,8 +61,10 @@ class PruningPlan:
             rewritten program, which is another one than the network's own code.
         removed_branches: Residual branches that go before any slice does, in the order in which they go. What ``kept``
             has of their tensors is for a module that keeps them.
-        dense_sizes: Sizes before the plan of the dimensions that ``kept`` names, by which a network is known as
-            another one; those that aren't given aren't known.
+        dense_sizes: Sizes before the plan of the dimensions that ``kept`` names and of the weights that ``ranks``
+            names, by which a network is known as another one; those that aren't given aren't known.
+        ranks: Rank of each weight that is decomposed, by its name, after slices went: two layers stand in the place of
+            its one (`prunec.passes.factorizing`).
     """
 
     kept: dict[str, dict[int, list[int]]]
@@ -69,6 +72,7 @@ class PruningPlan:
     rewritten_by: tuple[str, ...] = field(default=(), compare=False)
     removed_branches: tuple[RemovedBranch, ...] = ()
     dense_sizes: dict[str, dict[int, int]] = field(default_factory=dict, compare=False)
+    ranks: dict[str, int] = field(default_factory=dict)
 
     @property
     def gone(self) -> dict[str, str]:
@@ -77,15 +81,15 @@ class PruningPlan:
 
     @property
     def cuts(self) -> "PruningPlan":
-        """The plan of slices alone, for the network without the branches."""
+        """The plan of slices and ranks, for the network without the branches."""
         gone = self.gone
         kept = {name: dims for name, dims in self.kept.items() if name not in gone}
         return replace(self, kept=kept, removed_branches=()) if gone else self
 
     @property
     def is_empty(self) -> bool:
-        """Whether it neither removes nor reorders anything."""
-        return not self.kept and not self.removed_branches
+        """Whether it neither removes, reorders nor decomposes anything."""
+        return not self.kept and not self.removed_branches and not self.ranks
 
     def to_json(self) -> str:
         """Write JSON text, with what is no tensor under keys of its own; `from_json` is the inverse."""
@@ -95,6 +99,7 @@ class PruningPlan:
             _REWRITTEN_BY: list(self.rewritten_by),
             _REMOVED_BRANCHES: branches,
             _DENSE_SIZES: self.dense_sizes,
+            _RANKS: self.ranks,
         }
         content = {**self.kept, **{key: value for key, value in others.items() if value}}
         return json.dumps(content, separators=(",", ":"), sort_keys=True) + "\n"
@@ -111,16 +116,19 @@ class PruningPlan:
             branches = tuple(map(_branch, raw.pop(_REMOVED_BRANCHES, ())))
             rewritten_by = tuple(str(name) for name in raw.pop(_REWRITTEN_BY, ()))
             sizes = {path: [str(name) for name in names] for path, names in raw.pop(_SIZES_IN_CODE, {}).items()}
+            ranks = {str(name): _size(_RANKS, str(name), rank) for name, rank in raw.pop(_RANKS, {}).items()}
             known: dict[str, dict[str, int]] = raw.pop(_DENSE_SIZES, {})  # type: ignore[assignment]
             dense = {
-                name: {int(dim): _size(f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()}
+                name: {
+                    int(dim): _size(_DENSE_SIZES, f"{name}, dimension {dim}", size) for dim, size in sizes_of.items()
+                }
                 for name, sizes_of in known.items()
             }
             kept = {
                 name: {int(dim): _indices(f"{name}, dimension {dim}", ids) for dim, ids in dims.items()}
                 for name, dims in raw.items()
             }
-        return cls(kept, sizes, rewritten_by, branches, dense)
+        return cls(kept, sizes, rewritten_by, branches, dense, ranks)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -134,7 +142,16 @@ class PruningPlan:
             return cls.from_json(content.decode())
 
     def then(self, later: "PruningPlan") -> "PruningPlan":
-        """The plan that does in one step what this one and then a later one, made for its result, do."""
+        """The plan that does in one step what this one and then a later one, made for its result, do.
+
+        Raises:
+            UsageError: This one decomposes layers, and the later one is of the layers in their place.
+        """
+        if self.ranks and not later.is_empty:
+            raise UsageError(
+                "Layers were decomposed, and a later step removes, reorders or decomposes some: no plan tells that.",
+                hint="Decompose once, behind what removes or reorders filters.",
+            )
         kept = {name: dict(dims) for name, dims in self.kept.items()}
         for name, dims in later.kept.items():
             for dim, indices in dims.items():
@@ -146,6 +163,7 @@ class PruningPlan:
             self.rewritten_by or later.rewritten_by,
             (*self.removed_branches, *later.removed_branches),
             _dense_sizes(self, later),
+            later.ranks,
         )
 
     def order(self) -> "PruningPlan":
@@ -181,6 +199,18 @@ class PruningPlan:
                 f"The plan was made for another network: dimension {dim} of {name} has {size} slices here, expected "
                 f"{expected}."
             )
+
+    def check_decomposed(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse a network in which a weight that is decomposed isn't there, or has another size.
+
+        Raises:
+            InputError: It isn't, or has.
+        """
+        for name in self.ranks:
+            if name not in tensors:
+                raise misfit(f"The plan decomposes {name}, which this network doesn't have.")
+            for dim, size in enumerate(tensors[name].shape):
+                self.check_size(name, dim, size)
 
     def select(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of a tensor as a new tensor; the tensor itself where the plan doesn't name it.
@@ -231,10 +261,10 @@ def _branch(stored: object) -> RemovedBranch:
     return RemovedBranch(stored["name"], tuple(lists["tensors"]), tuple(lists["zeroed"]))  # type: ignore[arg-type]
 
 
-def _size(where: str, stored: object) -> int:
-    """The size of a dimension, or ValueError: a whole number that isn't 0."""
+def _size(key: str, where: str, stored: object) -> int:
+    """The size of a dimension or a rank, or ValueError: a whole number that isn't 0."""
     if type(stored) is not int or not 1 <= stored <= _MAX_INDEX:
-        raise ValueError(f"{_DENSE_SIZES}, {shortened(where)}: expected a whole number, at least 1")
+        raise ValueError(f"{key}, {shortened(where)}: expected a whole number, at least 1")
     return stored
 
 

@@ -9,6 +9,8 @@ from prunec.passes.allocation.sizes import ChosenSizes
 from prunec.passes.base import Aim, PassResult
 from prunec.passes.branch_removal import without_branches
 from prunec.passes.coupling import Coupling
+from prunec.passes.decomposition import low_rank_layers
+from prunec.passes.factorizing import factorized, with_ranks
 from prunec.passes.filter_pruning import pruning_stats
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -21,15 +23,17 @@ def prune_by_plan(program: Program, plan: PruningPlan) -> PassResult:
     Raises:
         InputError: The plan was made for another network.
     """
+    plan.check_decomposed(program.tensors())
     shallower = without_branches(program, plan.removed_branches)
     coupling, removed = coupling_of(shallower, plan.cuts)
     cuts = replace(plan_of(coupling, removed), rewritten_by=program.rewritten_by)
     pruned = remove(shallower, coupling, cuts, removed)
-    done = replace(cuts, removed_branches=plan.removed_branches)
+    done = with_ranks(replace(cuts, removed_branches=plan.removed_branches), program, plan.ranks)
     widths = _widths(coupling, removed)
     gone = sum(group.count for group in coupling.groups) - int(widths.sum())
-    stats = pruning_stats(program, pruned, coupling, widths)
-    return PassResult(pruned, not done.is_empty, stats, done, aim=Aim("filters removed", gone, gone))
+    smaller = factorized(pruned, plan.ranks)
+    stats = pruning_stats(program, smaller, coupling, widths) | {"low_rank": low_rank_layers(pruned, plan.ranks)}
+    return PassResult(smaller, not done.is_empty, stats, done, aim=Aim("filters removed", gone, gone))
 
 
 def planned_sizes(program: Program, plan: PruningPlan) -> ChosenSizes:
@@ -41,7 +45,7 @@ def planned_sizes(program: Program, plan: PruningPlan) -> ChosenSizes:
     coupling, removed = coupling_of(without_branches(program, plan.removed_branches), plan.cuts)
     kept = zip(coupling.groups, _widths(coupling, removed).tolist(), strict=True)
     widths = {group.name: width for group, width in kept if width < group.count}
-    return ChosenSizes(widths, tuple(branch.name for branch in plan.removed_branches))
+    return ChosenSizes(widths, tuple(branch.name for branch in plan.removed_branches), plan.ranks)
 
 
 def _widths(coupling: Coupling, removed: Removed) -> NDArray[np.int64]:

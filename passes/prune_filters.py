@@ -42,9 +42,11 @@ class PruneFilters:
         allocation: How widths are chosen for goals. "uniform" prunes by one ratio everywhere, then takes single steps
             back; "global" ranks the units of all groups together; "greedy" takes the steps that lose the least
             importance for what they save; "balanced" likewise, but the shares that layers keep are multiplied. By
-            "provable" every group has the units that the criterion says it needs for one error. "auto" is "balanced"
-            with ``depth``, "provable" with such a criterion, "balanced" where latency is a goal and the criterion
-            scores units, else "uniform". Groups are compared by scores over their Euclidean norm.
+            "provable" every group has the units that the criterion says it needs for one error. By
+            "joint" layers are decomposed as well, and widths and ranks are chosen together for one goal in MACs, with
+            criterion="cc". "auto" is "balanced" with ``depth``, "provable" with such a criterion, "balanced" where
+            latency is a goal and the criterion scores units, else "uniform". Groups are compared by scores over their
+            Euclidean norm.
         plan: Path of a pruning plan (plan.json) for this network, instead of ratios and goals: it says which filters
             stay, and neither the criterion nor the options that choose groups and widths count.
         depth: Whether whole residual branches may go for the goals, where widths alone lose more importance. The
@@ -111,6 +113,11 @@ class PruneFilters:
                 "depth=true weighs branches against widths for goals, by importance.",
                 hint="Give a goal such as latency_speedup=2.0, or one ratio with allocation=balanced; no plan, and no "
                 "allocation=uniform.",
+            )
+        if self.allocation == "joint" and (self.plan or self.depth or self.goals.given.keys() - {"speedup"}):
+            raise UsageError(
+                "allocation=joint chooses widths and ranks for multiply-accumulates.",
+                hint="Give it speedup=2.0 or one ratio, no other goals, no depth and no plan.",
             )
         for ratio in self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio or 0.0]:
             exact(ratio)

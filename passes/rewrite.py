@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.fx import Node
 from prunec.passes.branch_removal import without_branches
 from prunec.passes.coupling import Coupling, analyse
 from prunec.passes.errors import InputError
+from prunec.passes.factorizing import factorized
 from prunec.passes.graphs import Shapes, arguments, copied_graph, module_path, operator_name, set_argument
 from prunec.passes.labels import Channels, Label, Packed, Value, axes, parts
 from prunec.passes.operators import CONVOLUTIONS, EVEN_SPLITS, TRANSPOSED_CONVOLUTIONS
@@ -30,12 +31,14 @@ _OF_LAYERS = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, "layer_norm", "rms_norm",
 
 
 def apply_plan_to_program(program: Program, plan: PruningPlan) -> Program:
-    """The program without the branches and slices that the plan leaves out, the others in its order.
+    """The program without the branches and slices that the plan leaves out, the others in its order, and decomposed.
 
     Raises:
         InputError: The plan was made for another network.
     """
-    return _applied(without_branches(program, plan.removed_branches), plan.cuts)[0]
+    plan.check_decomposed(program.tensors())
+    cut = _applied(without_branches(program, plan.removed_branches), plan.cuts)[0]
+    return factorized(cut, plan.ranks)
 
 
 def beside_branches(program: Program, plan: PruningPlan) -> tuple[Program, PruningPlan]:
@@ -46,7 +49,8 @@ def beside_branches(program: Program, plan: PruningPlan) -> tuple[Program, Pruni
     Raises:
         InputError: The plan was made for another network, or keeps what the branches tie together apart.
     """
-    return _applied(program, plan.cuts, set(plan.gone))
+    cut, own = _applied(program, plan.cuts, set(plan.gone))
+    return factorized(cut, plan.ranks), replace(own, ranks=plan.ranks)
 
 
 def _applied(program: Program, plan: PruningPlan, open_: Collection[str] = ()) -> tuple[Program, PruningPlan]:

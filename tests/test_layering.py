@@ -20,6 +20,7 @@ TORCH_FREE = (
     "prunec.passes.allocation.goals",
     "prunec.passes.criteria",
     "prunec.passes.criteria.catalogue",
+    "prunec.passes.criteria.cc",
     "prunec.passes.criteria.ccp",
     "prunec.passes.criteria.elements",
     "prunec.passes.criteria.filters",
@@ -29,6 +30,7 @@ TORCH_FREE = (
     "prunec.passes.criteria.provable",
     "prunec.passes.errors",
     "prunec.passes.interruption",
+    "prunec.passes.low_rank",
     "prunec.passes.fold",
     "prunec.passes.notation",
     "prunec.passes.operators",
@@ -150,6 +152,7 @@ def test_torch_free(module: str) -> None:
 PUBLIC = {
     "prunec.passes": {
         *(
+            "Decompose",
             "FoldParameters",
             "OracleReport",
             "PassResult",

@@ -277,8 +277,8 @@ class _Trying:
         return program
 
 
-def _methods(form: Form) -> tuple[Method, ...]:
+def _methods(form: Form) -> tuple[MethodName, ...]:
     """The ways of choosing ranges that are tried: in INT4 there are no ranges, and FP8's are clipped far by entropy."""
     if form == "int4":
         return (_PLAIN,)
-    return tuple(method for method in METHODS if (form, method) != ("float8", "entropy"))
+    return tuple(method for method in RANGE_METHODS if (form, method) != ("float8", "entropy"))

@@ -23,6 +23,7 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.dense_trainings import SCRATCH, check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_names
+from prunec.compiler.stages.low_rank_checks import check_decompositions
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_needs,
@@ -122,6 +123,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     check_precision(pipeline, job.target)
     check_needs(pipeline, has_data)
     check_trained_choices(pipeline)
+    check_decompositions(pipeline)
     check_pruning_files(pipeline, settings)
     check_recoveries(pipeline, settings, functions, early)
     check_controls(pipeline, settings, has_data, functions)

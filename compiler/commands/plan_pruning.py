@@ -105,6 +105,11 @@ def _options(prepared: Prepared, goals: Goals) -> PruneFilters:
             hint="Name one: --pipeline 'prune-filters{speedup=2.0}'.",
         )
     (options,) = prunings
+    if options.allocation == "joint":
+        raise UsageError(
+            "The recipe prunes with allocation=joint, which decomposes layers, and a plan forecasts widths alone.",
+            hint="Compile with it: the bundle's plan.json has the widths and ranks.",
+        )
     options = replace(options, seed=prepared.settings.seed if options.seed is None else options.seed)
     if goals.given:
         asked = {field.name: getattr(goals, field.name) for field in fields(goals)}

@@ -20,6 +20,7 @@ from prunec.compiler.report.report import Report
 from prunec.compiler.report.training_parts import RecoveryPart
 from prunec.passes.allocation.budgets import SAVED
 from prunec.passes.figures import plain_figures
+from prunec.passes.low_rank import Decompose
 from prunec.passes.options import changed_options, resolved_options
 from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
@@ -32,6 +33,7 @@ _CHOSEN = ("none", "auto")
 #: What the aims of prunec's own steps count.
 _COUNTED = {
     PruneFilters.name: (*SAVED.values(), "filters removed"),
+    Decompose.name: (SAVED["macs"], "layers decomposed"),
     Recover.name: ("epochs trained",),
     Calibrate.name: tuple(f"layers in {precision.upper()}" for precision in ON_GRIDS),
 }
@@ -149,8 +151,9 @@ def _stages(report: Report) -> list[_Stage]:
 def _row_claims(report: Report, stage: _Stage) -> Iterator[Claim]:
     """The row of one of prunec's own steps."""
     path, row, before = stage.path, stage.row, stage.before
-    if stage.step.name == PruneFilters.name:
-        yield rule(f"{path}.macs <= those before", row.macs <= before.macs)
+    if stage.step.name in (PruneFilters.name, Decompose.name):
+        is_bound = not isinstance(stage.step.options, Decompose) or stage.step.options.rank is None
+        yield rule(f"{path}.macs <= those before", row.macs <= before.macs or not is_bound)
     else:
         yield Claim(f"{path}.macs", row.macs, before.macs)
     if stage.step.name in _KEEPING_ZEROS:
@@ -187,7 +190,7 @@ def _aim_claims(report: Report, stage: _Stage, aim: AimPart) -> Iterator[Claim]:
     if isinstance(options, PruneFilters) and not options.chooses_widths and pruning is not None and is_alone:
         removed = sum(group.width - group.kept for group in pruning.groups)
         yield Claim(f"{path}.got", aim.got, float(removed))
-    if isinstance(options, PruneFilters) and options.speedup is not None:
+    if isinstance(options, PruneFilters | Decompose) and options.speedup is not None:
         yield Claim(f"{path}.asked", aim.asked, stage.before.macs * (1 - 1 / options.speedup))
         yield Claim(f"{path}.got", aim.got, float(stage.before.macs - stage.row.macs))
 

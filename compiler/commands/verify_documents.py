@@ -29,6 +29,7 @@ from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.report import Report
 from prunec.compiler.report.report_text import layers_csv
 from prunec.passes.errors import InputError, MissingDependencyError, UsageError
+from prunec.passes.factorizing import kept_in_factors
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown, known
@@ -125,22 +126,24 @@ def check_plan(bundle: Bundle, program: Program) -> str:
     names, by_weight = kept_of(plan, program)
     problems = []
     problems += [f"it removes {name}, which the program has" for name in plan.gone if name in tensors]
-    for name, dims in ((name, plan.cuts.kept[name]) for name in names):
+    kept = kept_in_factors(plan, program)
+    for name, dims in ((name, kept[name]) for name in names):
         present = names[name]
         if present is None or not is_cut(dims, tensors[present]):
             shape = "no such tensor" if present is None else list(tensors[present].shape)
-            kept = {dim: len(indices) for dim, indices in dims.items()}
-            problems.append(f"it keeps so many slices by dimension of {name}: {kept}, and the program has {shape}")
+            counts = {dim: len(indices) for dim, indices in dims.items()}
+            problems.append(f"it keeps so many slices by dimension of {name}: {counts}, and the program has {shape}")
         elif any(len(set(indices)) < len(indices) or min(indices) < 0 for indices in dims.values()):
             problems.append(f"it keeps indices of {name} twice, or below 0")
     for row, layer in zip(bundle.report.compiled_layers, unique_layers(program), strict=False):
-        if layer.weight in tensors and not _fits(row, by_weight.get(layer.weight, {})):
+        if layer.weight in tensors and row.factor_of is None and not _fits(row, by_weight.get(layer.weight, {})):
             problems.append(f"it doesn't make {row.compiled_shape} of {row.name}'s {row.shape}")
     refuse(PLAN, problems)
     branches = f", {len(plan.removed_branches)} branches are gone" if plan.removed_branches else ""
-    folded = len(plan.cuts.kept) - len(names)
+    folded = len(kept) - len(names)
     others = f"; {folded} are not there, whose norms were folded" if folded else ""
-    return f"{len(names)} tensors have the sizes that the plan keeps{branches}{others}"
+    ranks = f", {len(plan.ranks)} layers are decomposed" if plan.ranks else ""
+    return f"{len(names)} tensors have the sizes that the plan keeps{branches}{ranks}{others}"
 
 
 def _fits(row: LayerPart, kept: Mapping[int, Sequence[int]]) -> bool:

@@ -13,6 +13,7 @@ from prunec.compiler.report.network_parts import LayerPart, PruningGroupPart, in
 from prunec.compiler.report.report import Report
 from prunec.passes.cost import CONVENTION, Layer, layer_name
 from prunec.passes.errors import InputError
+from prunec.passes.factorizing import kept_in_factors
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import weights_sha256
 from prunec.passes.operators import WEIGHTED
@@ -32,6 +33,7 @@ def network_claims(bundle: Bundle, program: Program) -> Iterator[Claim]:
     """The claims that follow from a bundle's files."""
     yield from _compiled_claims(bundle, program)
     yield from _branch_claims(bundle)
+    yield from _rank_claims(bundle)
     yield from _layer_claims(bundle, program)
     yield from _dense_claims(bundle, program)
 
@@ -65,7 +67,7 @@ def is_cut(dims: KeptByDim, tensor: Tensor) -> bool:
 
 def kept_of(plan: PruningPlan, program: Program) -> tuple[dict[str, str | None], dict[str, KeptByDim]]:
     """The names that a plan's tensors have in a program, and what is kept of each of the program's own by its name."""
-    kept = plan.cuts.kept
+    kept = kept_in_factors(plan, program)
     names = names_in_program(kept, program, lambda name, tensor: is_cut(kept[name], tensor))
     present = ((name, to) for name, to in names.items() if to is not None and (name == to or to not in names))
     return names, {to: kept[name] for name, to in present}
@@ -110,6 +112,19 @@ def _branch_claims(bundle: Bundle) -> Iterator[Claim]:
     if not is_folded(report):
         expected = {row.name: gone[row.name] for row in report.layers if row.name in gone}
         yield Claim("layers, removed", told, expected)
+
+
+def _rank_claims(bundle: Bundle) -> Iterator[Claim]:
+    """The layers that the plan decomposes are those that the report tells of, each with the two in its place."""
+    report, plan = bundle.report, PruningPlan.from_json(_plan_text(bundle))
+    told = {row.name: row.rank for row in report.layers if row.rank is not None}
+    yield Claim("layers.*.rank", told, {layer_name(weight): rank for weight, rank in plan.ranks.items()})
+    pairs = sorted(row.factor_of for row in report.layers if row.factor_of is not None)
+    yield Claim("layers.*.factor_of", pairs, sorted([*told, *told]))
+    if (low_rank := known(report.low_rank)) is not None:
+        yield Claim("low_rank.layers", {layer.layer: layer.rank for layer in low_rank.layers}, told)
+        for layer in low_rank.layers:
+            yield rule(f"low_rank.layers {layer.layer}: rank <= full_rank", 1 <= layer.rank <= layer.full_rank)
 
 
 def is_folded(report: Report) -> bool:

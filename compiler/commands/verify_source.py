@@ -1,5 +1,6 @@
 """The dense checkpoint of a bundle: whether it is its source, and what the bundle's plan makes of it."""
 
+from dataclasses import replace
 from itertools import takewhile
 
 from prunec.compiler.bundle.bundle_names import PLAN, REPORT
@@ -14,8 +15,11 @@ from prunec.passes.base import PassResult
 from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.protocol import CompensatesUnits
 from prunec.passes.errors import InputError, NumericMismatchError
+from prunec.passes.factorizing import factorized
+from prunec.passes.factors import factor_names, product
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256, weights_sha256
+from prunec.passes.low_rank import Decompose
 from prunec.passes.oracle import TOLERANCE, check_oracle
 from prunec.passes.permute import Permute
 from prunec.passes.plan import PruningPlan
@@ -28,6 +32,8 @@ from prunec.passes.unknown import Unknown, known
 
 #: Steps that keep every value which they don't remove.
 _PLAIN = (PruneFilters.name, Permute.name)
+#: Rounding of factors to float32, against the norm of their product.
+_ROUNDING = 1e-5
 
 
 def same_source(bundle: Bundle, dense: Program) -> str:
@@ -77,16 +83,18 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     plan = PruningPlan.from_json((bundle.folder / PLAN).read_text(encoding="utf-8"))
     for options in parse_pipeline(bundle.report.pipeline).of(FoldParameters):
         dense = options.run(dense).program
-    replayed = apply_plan_to_program(dense, plan)
+    cut = apply_plan_to_program(dense, replace(plan, ranks={}))
+    replayed = factorized(cut, plan.ranks)
     folded = fold_batch_norms(replayed).program if is_quantized(compiled.graph) else replayed
     got = {name: tuple(tensor.shape) for name, tensor in folded.parameters().items()}
     expected = {name: tuple(tensor.shape) for name, tensor in compiled.parameters().items()}
     if wrong := [name for name in expected if got.get(name) != expected[name]]:
         first = f"{wrong[0]}: got {got.get(wrong[0])}, in the bundle {expected[wrong[0]]}"
         raise NumericMismatchError(f"{len(wrong)} parameters differ in shape, {first}")
-    expected_sha256 = _weights_after_plan(bundle.report)
-    if expected_sha256 is not None and weights_sha256(replayed) != expected_sha256:
+    expected_sha256 = _weights_after_plan(bundle.report, plan)
+    if expected_sha256 is not None and weights_sha256(cut) != expected_sha256:
         raise NumericMismatchError("the plan keeps other slices than those that were kept: the weights differ")
+    _check_products(bundle.report, plan, replayed, compiled)
     if plan.is_empty:
         return "nothing was pruned"
     result = PassResult(replayed, modified=True, plan=plan)
@@ -95,19 +103,20 @@ def replay(bundle: Bundle, dense: Program, compiled: Program) -> str:
     if not report.passed:
         raise NumericMismatchError(f"the replay differs from the zeroed dense network by {error}")
     branches = f"{len(plan.removed_branches)} branches removed, " if plan.removed_branches else ""
-    return f"{branches}{len(plan.cuts.kept)} tensors pruned to the bundle's shapes; oracle {error}"
+    ranks = f", {len(plan.ranks)} layers decomposed" if plan.ranks else ""
+    return f"{branches}{len(plan.cuts.kept)} tensors pruned to the bundle's shapes{ranks}; oracle {error}"
 
 
-def _weights_after_plan(report: Report) -> str | None:
+def _weights_after_plan(report: Report, plan: PruningPlan) -> str | None:
     """Fingerprint of the weights after the last step that removed or reordered channels.
 
-    None where the run trained the dense network itself, where a step before it changed values otherwise, or where the
-    report doesn't tell.
+    None where the run trained the dense network itself, where a step before it changed values otherwise, where it
+    decomposed layers as well, or where the report doesn't tell.
     """
     if isinstance(report.ledger, Unknown):
         return None
     pipeline = parse_pipeline(report.pipeline)
-    if pipeline.of(Pretrain):
+    if pipeline.of(Pretrain) or (plan.ranks and not pipeline.of(Decompose)):
         return None
     prunings = pipeline.of(PruneFilters)
     if any(isinstance(unit_criterion(options.criterion, options.name), CompensatesUnits) for options in prunings):
@@ -117,3 +126,24 @@ def _weights_after_plan(report: Report) -> str | None:
     if not plain or any(entry.stage in _PLAIN for entry in steps[len(plain) :]):
         return None
     return known(plain[-1].weights_out)
+
+
+def _check_products(report: Report, plan: PruningPlan, replayed: Program, compiled: Program) -> None:
+    """Refuse factors of the compiled network whose product is another one, where nothing changed them since.
+
+    The factors themselves may differ by rounding from one machine to another.
+
+    Raises:
+        NumericMismatchError: There are such.
+    """
+    if isinstance(report.ledger, Unknown) or not plan.ranks:
+        return
+    decomposing = [entry for entry in chain(report.ledger) if entry.stage in (Decompose.name, PruneFilters.name)]
+    if not decomposing or known(decomposing[-1].weights_out) != known(report.model.compiled_sha256):
+        return
+    ours, theirs = replayed.tensors(), compiled.tensors()
+    for weight in plan.ranks:
+        names = factor_names(weight)
+        expected, got = (product(*(tensors[name].detach().double() for name in names)) for tensors in (ours, theirs))
+        if float((expected - got).norm()) > _ROUNDING * float(expected.norm()):
+            raise NumericMismatchError(f"the factors of {weight} have another product than those of the dense weight")

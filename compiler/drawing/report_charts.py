@@ -13,6 +13,7 @@ from prunec.passes.unknown import known
 
 _STAGE_LABELS = {
     "pruned": "after pruning",
+    "decomposed": "after low rank",
     "sparse": "after 2:4",
     "reestimated": "new batch norms",
     "recovered": "after recovery",
@@ -87,10 +88,11 @@ def _learning_rate_axis(rates: list[float]) -> dict[str, Any]:
 def _widths(report: Report) -> go.Figure | None:
     if not report.layers:
         return None
-    names, hover = [html.escape(layer.name) for layer in report.layers], "%{x}: %{y} filters"
+    layers = [layer for layer in report.layers if layer.factor_of is None]
+    names, hover = [html.escape(layer.name) for layer in layers], "%{x}: %{y} filters"
     traces = [
-        bar_trace(names, [layer.shape[0] for layer in report.layers], DENSE, hover, name="dense"),
-        bar_trace(names, [layer.kept for layer in report.layers], COMPILED, hover, name="kept"),
+        bar_trace(names, [layer.shape[0] for layer in layers], DENSE, hover, name="dense"),
+        bar_trace(names, [layer.kept for layer in layers], COMPILED, hover, name="kept"),
     ]
     x = axis(showgrid=False, tickangle=-40, type="category")
     return figure_of(traces, x, axis("output filters"), barmode="group", bargap=0.3, hovermode="x unified")

@@ -16,6 +16,7 @@ from prunec.compiler.report.layer_choice_words import (
     trial_rows,
 )
 from prunec.compiler.report.ledger_words import ledger_rows
+from prunec.compiler.report.low_rank_words import low_rank_rows
 from prunec.compiler.report.masking_words import masking_rows
 from prunec.compiler.report.network_parts import LayerPart
 from prunec.compiler.report.precision_words import precision_rows
@@ -51,7 +52,7 @@ def render_html(report: Report) -> str:
         retraining=headline_figures.retraining_rows(report),
         costs=cost_rows(report),
         calibration=known(report.calibration),
-        masking=masking_rows(report),
+        masking=[*low_rank_rows(report), *masking_rows(report)],
         precisions=precision_rows(report),
         precision=precision_title(report),
         choice=layer_choice(report),
@@ -73,6 +74,8 @@ def two_four_words(layer: LayerPart) -> tuple[str, str]:
     sparsity = known(layer.sparsity)
     if layer.removed_with is not None:
         return "plain", f"removed with the branch {layer.removed_with}"
+    if layer.rank is not None:
+        return "plain", f"decomposed, of rank {layer.rank}"
     if sparsity is None:
         return "plain", headline_figures.NOT_MEASURED
     state = two_four_state(sparsity.eligible, sparsity.valid)

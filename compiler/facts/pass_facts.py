@@ -8,10 +8,52 @@ from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.layer_choice import LayerChoice
 from prunec.passes.allocation.sizes import ChosenSizes
+from prunec.passes.low_rank import Decompose
 from prunec.passes.oracle import OracleReport
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.quantization.placement import LayerPrecision
 from prunec.passes.sparsify import Sparsify
+
+
+@dataclass(frozen=True)
+class LowRankLayer:
+    """A layer in the place of which two stand.
+
+    Attributes:
+        layer: Path of the layer.
+        weight: Name of its weight.
+        rank: The rank of their product.
+        full_rank: The rank that its weight could have, slices that went not counted.
+        lost: Share of its weight's squared norm that the product lacks.
+    """
+
+    layer: str
+    weight: str
+    rank: int
+    full_rank: int
+    lost: float
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """The facts of a decomposition.
+
+    Attributes:
+        options: The options that were followed.
+        layers: The layers that were decomposed, in the order of execution.
+        left: Layers that can't be, or are left out, with the reason.
+        oracle: Report on the check of the program.
+    """
+
+    options: Decompose
+    layers: tuple[LowRankLayer, ...]
+    left: Mapping[str, str]
+    oracle: OracleReport
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """What it decomposed to."""
+        return {layer.weight: layer.rank for layer in self.layers}
 
 
 @dataclass(frozen=True)
@@ -26,6 +68,7 @@ class Pruned:
         allocation: What the pass tells of the allocation of widths for goals; None where a ratio or a plan gives them.
         timed: What was tried for a goal in time; None where none was asked for.
         branches: Residual branches that it removed, each by its last layer.
+        low_rank: Layers that it decomposed as well.
     """
 
     options: PruneFilters
@@ -35,11 +78,13 @@ class Pruned:
     allocation: Mapping[str, Any] | None = None
     timed: Timed | None = None
     branches: tuple[str, ...] = ()
+    low_rank: tuple[LowRankLayer, ...] = ()
 
     @property
     def sizes(self) -> ChosenSizes:
-        """The sizes that it pruned to."""
-        return ChosenSizes({group: kept for group, _, kept in self.widths}, self.branches)
+        """What it pruned to."""
+        ranks = {layer.weight: layer.rank for layer in self.low_rank}
+        return ChosenSizes({group: kept for group, _, kept in self.widths}, self.branches, ranks)
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ class StepInput:
         planned: The sizes that the run's prunings must prune to, in their order: control arms and further seeds take
             those of the compile itself. Empty for that one.
         masked: Number of weights that each step which masks must mask, by the weight; empty where its criterion says.
+        planned_ranks: The ranks that the run's decompositions must have, in their order, likewise.
         ahead: The steps after this one.
     """
 
@@ -188,6 +189,7 @@ class StepInput:
     costs: Costs | None = None
     planned: tuple[ChosenSizes, ...] = ()
     masked: tuple[Mapping[str, int], ...] = ()
+    planned_ranks: tuple[Mapping[str, int], ...] = ()
     ahead: tuple[Step, ...] = ()
 
     def before(self, kind: type[Fact]) -> list[Fact]:

@@ -59,6 +59,10 @@ STEP_PLACES: Mapping[str, Mapping[str, str]] = {
         "samples": PRUNING,
         "seed": _CHANCE,
     },
+    "decompose": {
+        "decompose": COMPRESSION,
+        **dict.fromkeys(("ratio", "rank", "speedup", "round_to", "ignore"), METHOD),
+    },
     "permute": {"permute": METHOD, "seconds": METHOD, "ignore": METHOD, "seed": _CHANCE},
     "sparsify": {
         "sparsify": _STRUCTURE,

@@ -10,6 +10,7 @@ from prunec.compiler.fairness.run_card import (
     FILTERS,
     OWN_TRAINING,
     RANDOM_WEIGHTS,
+    RANKS,
     SCRATCH,
     Accuracy,
     Latency,
@@ -165,12 +166,14 @@ def _options(stages: ChainStages, place: str) -> TrainingOptions:
 
 def _structure(stages: ChainStages) -> str:
     """What was removed, in words."""
-    words = {FILTERS if e.stage == "prune-filters" else _pattern(e) for e in stages.removing}
+    words = {word for entry in stages.removing for word in _removed(entry)}
     return ", ".join(sorted(words, key=lambda word: (word != FILTERS, word))) or _NOTHING
 
 
-def _pattern(entry: LedgerEntryPart) -> str:
-    return str(entry.options.get("pattern", entry.stage))
+def _removed(entry: LedgerEntryPart) -> tuple[str, ...]:
+    if entry.stage == "prune-filters":
+        return (FILTERS, RANKS) if entry.options.get("allocation") == "joint" else (FILTERS,)
+    return (RANKS,) if entry.stage == "decompose" else (str(entry.options.get("pattern", entry.stage)),)
 
 
 #: Options of a method that are told in short.

@@ -34,6 +34,7 @@ MAX_RUNS = 500
 #: What rounding may change of a mean accuracy.
 _MEAN_TOLERANCE = 1e-3
 FILTERS = "filters"
+RANKS = "ranks of layers"
 
 
 class Stage(CardPart):

@@ -44,6 +44,12 @@ _FILTERS = (
         allocation="global",
     ),
     Method("ccp", "the set goes that changes the loss least, to second order", "ccp"),
+    Method(
+        "cc",
+        "filters and singular values go together, what loses the least of the weights for its MACs first",
+        "cc",
+        allocation="joint",
+    ),
 )
 _REGIMES = (
     Method(

@@ -24,7 +24,7 @@ class Method:
         criterion: Text of the criterion that chooses.
         structure: "filters" are removed with all that is coupled to them, "weights" are masked one by one.
         allocation: How widths, or the shares of masks, are chosen: "auto" is one ratio everywhere for MACs, "global"
-            one ranking.
+            one ranking; by "joint" layers are decomposed as well, behind which no order of channels can be planned.
         depth: Whether whole residual branches may go, too.
         base: The weights that it begins with: "trained" ones, "random" ones, or "both" where it goes back from trained
             ones to early ones. Of the last two a table [recipe.pretrain] gives the random ones.

@@ -16,7 +16,7 @@ from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.ratios import exact
 from prunec.runtime.target import Target
 
-_PRETRAIN, _PRUNE, _MASK, _TRAIN = "pretrain", "prune-filters", "sparsify", "recover"
+_PRETRAIN, _PRUNE, _PERMUTE, _MASK, _TRAIN = "pretrain", "prune-filters", "permute", "sparsify", "recover"
 #: Share of the weights that is masked where nothing is asked for.
 DEFAULT_SHARE = 0.5
 #: What a number of levels may exceed a whole number by.
@@ -79,6 +79,8 @@ def _parts(
                 yield from _levels(method, masks, after, given)
         elif name == _MASK and masks is not None:
             yield from _levels(method, masks, after, given)
+        elif name == _PERMUTE and method.allocation == "joint":
+            continue
         elif name != _TRAIN:
             yield _Part(name, decided_by, table=table)
         elif after and not method.level_share:

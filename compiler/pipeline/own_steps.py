@@ -19,6 +19,7 @@ DEFAULT_SPEEDUP = 2.0
 DEFAULT_EPOCHS = 20
 _LOST_FOR_GOOD = "after the last finetune cost accuracy that nothing wins back"
 _MEASURED_ON = "what it changes is what the batch norms' statistics are measured on"
+_OF_WHOLE_LAYERS = "a plan tells of slices of layers as the network has them, and then of ranks"
 _SHIFTED = "removing channels shifts the groups of input channels that"
 _TORN = "so that it has its pattern no more"
 _RANGES_OF = "ranges are those of the network that is deployed, and its grids fit no other weights"
@@ -31,6 +32,11 @@ def _half_the_macs(target: Target, tables: Tables) -> Mapping[str, object]:
         return {}
     is_asked = any(name in given for name in ("ratio", *GOALS))
     return widths if is_asked else {"speedup": DEFAULT_SPEEDUP, **widths}
+
+
+def _ranks_of_target(target: Target, tables: Tables) -> Mapping[str, object]:
+    """Ranks are numbers of channels: as widths, what an engine computes at a time; given ones are left as they are."""
+    return {} if "rank" in tables.get("decompose", {}) else {"round_to": target.channel_multiple}
 
 
 def _default_length(_target: Target, _tables: Tables) -> Mapping[str, object]:
@@ -96,6 +102,23 @@ _OWN = (
         default_sources={"ignore": "[recipe.sparsify]"},
     ),
     StepKind(
+        name="decompose",
+        options="prunec.passes.low_rank:Decompose",
+        runs="prunec.compiler.stages.pass_steps:decompose",
+        summary="put two layers of low rank in the place of one",
+        after=(
+            After("fold-parameters", "a plan names the parameters that are there when layers are decomposed"),
+            After("prune-filters", _OF_WHOLE_LAYERS),
+            After("permute", _OF_WHOLE_LAYERS),
+            After("decompose", "what was decomposed once is decomposed no more"),
+        ),
+        accuracy="decomposed",
+        measures_accuracy=True,
+        place="sparsify",
+        defaults=_ranks_of_target,
+        default_sources={"round_to": "target"},
+    ),
+    StepKind(
         name="sparsify",
         options="prunec.passes.sparsify:Sparsify",
         runs="prunec.compiler.stages.pass_steps:sparsify",
@@ -103,6 +126,7 @@ _OWN = (
         after=(
             After("prune-filters", f"{_SHIFTED} a mask was made for, {_TORN}"),
             After("permute", f"another order of the channels tears the groups of a mask apart, {_TORN}"),
+            After("decompose", "a layer whose weight is masked stays whole"),
         ),
         needs=_criterion_needs,
         accuracy="sparse",
@@ -113,7 +137,7 @@ _OWN = (
         options="prunec.calibration.batchnorm:ReestimateBatchNorm",
         runs="prunec.compiler.stages.pass_steps:reestimate",
         summary="measure the statistics of batch norms anew",
-        after=(After("prune-filters", _MEASURED_ON, last=True), After("sparsify", _MEASURED_ON, last=True)),
+        after=tuple(After(name, _MEASURED_ON, last=True) for name in ("prune-filters", "decompose", "sparsify")),
         needs=needs_inputs,
         accuracy="reestimated",
         measures_accuracy=True,
@@ -125,6 +149,7 @@ _OWN = (
         summary="retrain what is left",
         after=(
             After("prune-filters", f"filters removed {_LOST_FOR_GOOD}", last=True),
+            After("decompose", f"ranks lowered {_LOST_FOR_GOOD}", last=True),
             After("sparsify", f"weights masked {_LOST_FOR_GOOD}", last=True),
         ),
         needs=needs_labels,
@@ -140,7 +165,10 @@ _OWN = (
         summary="put values on the grids of INT8 or FP8, or weights on those of INT4",
         after=tuple(
             After(name, _RANGES_OF)
-            for name in ("fold-parameters", "prune-filters", "permute", "sparsify", "re-estimate-batchnorm", "recover")
+            for name in (
+                *("fold-parameters", "prune-filters", "permute", "decompose", "sparsify"),
+                *("re-estimate-batchnorm", "recover"),
+            )
         ),
         needs=_calibration_needs,
         accuracy="quantized",

@@ -9,7 +9,7 @@ from prunec.calibration.data import Data
 from prunec.calibration.plausibility import Plausibility
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.compiler.facts.outcome import ControlRun, Outcome
-from prunec.compiler.facts.pass_facts import Calibrated, Permuted, Pruned, Sparsified
+from prunec.compiler.facts.pass_facts import Calibrated, Decomposed, Permuted, Pruned, Sparsified
 from prunec.compiler.facts.request import Request
 from prunec.compiler.facts.step_facts import StepFact, facts_of, last_accuracy, last_fact, whole_plan
 from prunec.compiler.pipeline.own_steps import ACCURACY_STAGES
@@ -22,6 +22,7 @@ from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.cost_report import costs_part, timed_part, with_time_asked
 from prunec.compiler.report.layer_table import NOT_PERMUTED, layer_parts
 from prunec.compiler.report.ledger_part import LedgerEntryPart, chain, trainings_before_removal
+from prunec.compiler.report.low_rank_part import LowRankPart
 from prunec.compiler.report.masking_part import MaskingPart
 from prunec.compiler.report.method_parts import compression_groups, source_parts
 from prunec.compiler.report.report import Report
@@ -32,6 +33,7 @@ from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown, known
 
 _NOT_CALIBRATED = Unknown("the pipeline has no step calibrate.")
+_NOT_DECOMPOSED = Unknown("no layer was decomposed.")
 _NOTHING_PRUNED = Unknown("nothing was pruned.")
 _UNKNOWN_TRAINING = Unknown("nothing says how the checkpoint was trained: [model] pretraining in prunec.toml can.")
 
@@ -41,6 +43,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
     history, exported = outcome.steps.history, outcome.exported
     ledger = tuple(LedgerEntryPart.of(entry) for entry in outcome.steps.ledger)
     pruned, permuted = last_fact(history, Pruned), last_fact(history, Permuted)
+    reduced = [step.fact for step in history if isinstance(step.fact, Pruned | Decomposed)]
     runs = _runs(request, outcome)
     report = Report(
         status="PASSED",
@@ -56,7 +59,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
             dense_onnx=outcome.dense_bytes, compiled_onnx=exported.compiled_bytes, engine=Unknown("not built yet.")
         ),
         accuracy=_accuracy(request, outcome),
-        oracle=_NOTHING_PRUNED if pruned is None else network_parts.OraclePart.of(pruned.oracle),
+        oracle=network_parts.OraclePart.of(reduced[-1].oracle) if reduced else _NOTHING_PRUNED,
         numerics=network_parts.NumericsPart(onnx_vs_torch_max_relative_error=exported.difference_from_torch),
         latency=Unknown("not measured yet."),
         latency_cpu=Unknown("not measured yet."),
@@ -83,6 +86,7 @@ def assemble(request: Request, outcome: Outcome) -> Report:
         calibration=_calibration(request, history),
         sources=source_parts(request.pipeline),
         compression_groups=compression_groups(request.pipeline),
+        low_rank=LowRankPart.of_facts(reduced) or _NOT_DECOMPOSED,
     )
     report = engine_facts.with_engine(report, outcome.built)
     report = engine_facts.with_layer_facts(report, outcome.built, outcome.on_target.engine)

@@ -53,7 +53,7 @@ def with_layer_facts(report: Report, built: Built, measured: Measurement | Unkno
     kind = engine_kind(report) if engine is None else load_engine(engine.kind)
     layers = [
         _with_facts(layer, layer_facts(kind, target, engine, known(measured), layer.onnx_nodes))
-        if layer.removed_with is None
+        if layer.is_compiled
         else layer
         for layer in report.layers
     ]

@@ -11,6 +11,7 @@ from prunec.passes.applying import as_rewritten
 from prunec.passes.branch_removal import branch_of_layers
 from prunec.passes.cost import Layer
 from prunec.passes.costs.counting import work_of
+from prunec.passes.factors import factor_names
 from prunec.passes.patterns.eligibility import LayerEligibility, eligibility
 from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
@@ -19,7 +20,10 @@ from prunec.runtime.costs.roofline import Prediction, roofline_costs, weights_in
 from prunec.runtime.onnx_sparsity import LayerSparsity
 
 NOT_PERMUTED = "the pipeline has no step permute."
+#: What is told of layers that the compiled network has.
+_OF_COMPILED = ("sparsity", "dense_ms", "sparse_ms", "gain", "predicted_dense_ms", "predicted_ms", "predicted_bound")
 _NO_ORDER = Permuted({}, {}, {}, {}, ())
+_NO_ORDER_SEARCHED = "no order of its channels was searched for."
 _NOT_RUN = Unknown("the engine was not run.")
 _OTHER_KERNEL = Unknown("it runs in the kernel of the layer's first weight.")
 _NOT_SPARSIFIED = Unknown("the pipeline has no step that sparsifies.")
@@ -31,20 +35,14 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
     for entry in exported.sparsity:
         by_layer.setdefault(entry.layer, []).append(entry)
     sparsity = _sparsity(steps, by_layer)
-    before, after = request.dense.layers(), steps.program.layers()
+    before, left = request.dense.layers(), iter(steps.program.layers())
     sparse = frozenset(weight for weight, part in sparsity.items() if part.valid and request.target.sparse)
     as_dense, as_compiled = (_predicted(request, steps, weights) for weights in (frozenset[str](), sparse))
-    rows: dict[str, LayerPart] = {}
-    left = iter(after)
-    # No step adds a layer, or removes one but with its branch; one that folds weights names some anew.
-    for dense, branch in zip(before, _branches(request.dense, whole_plan(steps.history)), strict=True):
-        if branch is not None:
-            rows.setdefault(dense.weight, _removed(dense, branch))
-            continue
-        compiled = next(left)
+
+    def row(compiled: Layer, **further: object) -> LayerPart:
         predicted, predicted_dense = as_compiled(compiled.weight), as_dense(compiled.weight)
-        rows[dense.weight] = LayerPart.of(
-            dense,
+        return LayerPart.of(
+            compiled,
             compiled_shape=compiled.shape,
             kept=compiled.shape[0],
             sparsity=sparsity[compiled.weight],
@@ -53,7 +51,24 @@ def layer_parts(request: Request, steps: Steps, exported: Exported) -> tuple[Lay
             predicted_ms=predicted if isinstance(predicted, Unknown) else predicted.ms,
             predicted_bound=predicted if isinstance(predicted, Unknown) else predicted.kernel_bound,
             onnx_nodes=[entry.name for entry in by_layer.get(compiled.name, ())],
+            **further,
         )
+
+    plan = whole_plan(steps.history)
+    ranks = {factor_names(weight)[0]: rank for weight, rank in plan.ranks.items()}
+    rows: dict[str, LayerPart] = {}
+    # No step adds a layer but by decomposing one, or removes one but with its branch; one that folds names some anew.
+    for dense, branch in zip(before, _branches(request.dense, plan), strict=True):
+        if branch is not None:
+            rows.setdefault(dense.weight, _removed(dense, branch))
+            continue
+        compiled = next(left)
+        if (rank := ranks.get(compiled.weight)) is None:
+            rows[dense.weight] = row(compiled, name=dense.name, operator=dense.operator, shape=dense.shape)
+            continue
+        pair = compiled, next(left)
+        rows[dense.weight] = _decomposed(dense, rank, *pair)
+        rows |= {each.weight: row(each, shape=(), factor_of=dense.name) for each in pair}
     return tuple(rows.values())
 
 
@@ -76,8 +91,14 @@ def _branches(dense: Program, plan: PruningPlan) -> list[str | None]:
 
 def _removed(layer: Layer, branch: str) -> LayerPart:
     gone = Unknown(f"the layer was removed with the branch {branch}.")
-    unknown = ("sparsity", "dense_ms", "sparse_ms", "gain", "predicted_dense_ms", "predicted_ms", "predicted_bound")
-    return LayerPart.of(layer, compiled_shape=(), kept=0, removed_with=branch, **dict.fromkeys(unknown, gone))
+    return LayerPart.of(layer, compiled_shape=(), kept=0, removed_with=branch, **dict.fromkeys(_OF_COMPILED, gone))
+
+
+def _decomposed(layer: Layer, rank: int, first: Layer, second: Layer) -> LayerPart:
+    """The row of a layer of which two stand in the place, which have rows of their own."""
+    shape = (second.shape[0], *first.shape[1:])
+    two = Unknown(f"{first.name} and {second.name} stand in its place.")
+    return LayerPart.of(layer, compiled_shape=shape, kept=shape[0], rank=rank, **dict.fromkeys(_OF_COMPILED, two))
 
 
 def _sparsity(steps: Steps, exported: Mapping[str, list[LayerSparsity]]) -> dict[str, LayerSparsityPart]:
@@ -94,11 +115,12 @@ def _layer_sparsity(entry: LayerEligibility, nodes: list[LayerSparsity], steps: 
     reason = entry.reason or ("" if valid else "not in the exported model" if node is None else node.reason)
     # A reason why the layer isn't 2:4 explains what is missing beside it; an `Unknown` does where there is none.
     absent = None if reason else _NOT_RUN
-    unpermuted = None if reason else Unknown(NOT_PERMUTED)
+    permuted = last_fact(steps.history, Permuted)
+    unpermuted = None if reason else Unknown(NOT_PERMUTED if permuted is None else _NO_ORDER_SEARCHED)
     retained: dict[str, float] = {}
     for fact in facts_of(steps.history, Sparsified):
         retained |= fact.retained_magnitude
-    order = last_fact(steps.history, Permuted) or _NO_ORDER
+    order = permuted or _NO_ORDER
     return LayerSparsityPart.of(
         entry,
         valid=valid,

@@ -11,18 +11,20 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.report.nulls import NullMeans
 from prunec.compiler.report.report_part import Part
 from prunec.passes.criteria.catalogue import resolve
+from prunec.passes.low_rank import Decompose
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
 
 PRUNING = "pruning"
+LOW_RANK = "low-rank decomposition"
 QUANTIZATION = "quantization"
 DISTILLATION = "knowledge distillation"
 #: The groups of compression, as "Why is the State of Neural Network Pruning so Confusing?" (Wang et al., 2023) lists
-#: them. prunec does the first, and can combine it with the second and the fourth.
+#: them. prunec does the first, and can combine it with the second to the fourth.
 COMPRESSION_GROUPS = (
     PRUNING,
     QUANTIZATION,
-    "low-rank decomposition",
+    LOW_RANK,
     DISTILLATION,
     "compact design",
     "arithmetic complexity reduction",
@@ -66,6 +68,8 @@ def _named(step: Step) -> list[Any]:
 def _groups(options: object) -> Iterator[str]:
     if isinstance(options, PruneFilters | Sparsify):
         yield PRUNING
+    if isinstance(options, Decompose) or (isinstance(options, PruneFilters) and options.allocation == "joint"):
+        yield LOW_RANK
     if isinstance(options, Calibrate):
         yield QUANTIZATION
     if isinstance(options, Recover):

@@ -171,6 +171,10 @@ class LayerPart(Part):
 
     `removed_with` is the residual branch that the layer was removed with: then it keeps no filters, `compiled_shape` is
     empty, and the rest is not known.
+
+    `rank` is that of a layer in the place of which two stand: `compiled_shape` is that of their product, and what
+    follows is told of the two, which come next. These name it in `factor_of`, and their own `shape` is empty, since the
+    dense network doesn't have them.
     """
 
     name: str
@@ -187,6 +191,13 @@ class LayerPart(Part):
     predicted_bound: Maybe[KernelBound] = NOT_RECORDED
     onnx_nodes: tuple[str, ...] = ()
     removed_with: Annotated[str | None, NullMeans("the layer is in the compiled network")] = None
+    rank: Annotated[Count | None, NullMeans("the layer isn't decomposed")] = None
+    factor_of: Annotated[str | None, NullMeans("the dense network has the layer")] = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the compiled network has the layer."""
+        return self.removed_with is None and self.rank is None
 
 
 class AimPart(Part):

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from prunec.compiler.report import cost_parts, engine_parts, network_parts, training_parts
 from prunec.compiler.report.calibration_part import CalibrationPart
 from prunec.compiler.report.ledger_part import LedgerEntryPart
+from prunec.compiler.report.low_rank_part import LowRankPart
 from prunec.compiler.report.masking_part import MaskingPart
 from prunec.compiler.report.method_parts import SourcePart
 from prunec.compiler.report.nulls import (
@@ -77,6 +78,7 @@ class Report(Part):
     costs: Annotated[cost_parts.CostsPart | None, NullMeans("no cost model was used")] = None
     sources: Maybe[tuple[SourcePart, ...]] = NOT_RECORDED
     compression_groups: Maybe[tuple[str, ...]] = NOT_RECORDED
+    low_rank: Maybe[LowRankPart] = NOT_RECORDED
 
     # What differs between two runs on one kind of machine. Nested fields: path with "*" for list indices.
     MEASURED: ClassVar[tuple[str, ...]] = (
@@ -113,7 +115,7 @@ class Report(Part):
     @property
     def compiled_layers(self) -> tuple[network_parts.LayerPart, ...]:
         """The layers that the compiled network has."""
-        return tuple(layer for layer in self.layers if layer.removed_with is None)
+        return tuple(layer for layer in self.layers if layer.is_compiled)
 
     @property
     def removed_branches(self) -> tuple[str, ...]:

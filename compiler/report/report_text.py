@@ -47,6 +47,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     """Label and value of every line of the terminal summary."""
     from prunec.compiler.report import headline_figures as figures
     from prunec.compiler.report.cost_words import cost_rows
+    from prunec.compiler.report.low_rank_words import low_rank_rows
     from prunec.compiler.report.masking_words import masking_rows
     from prunec.compiler.report.precision_words import precision_rows
 
@@ -64,6 +65,7 @@ def summary_rows(report: "Report") -> list[tuple[str, str]]:
     rows += cost_rows(report)
     rows += masking_rows(report)
     rows += figures.depth_rows(report)
+    rows += low_rank_rows(report)
     rows += figures.retraining_rows(report)
     if (engine := known(report.engine)) is not None:
         place = "ran on the device" if engine.run_on_device else "not run on the device"

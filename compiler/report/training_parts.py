@@ -38,13 +38,14 @@ class PlausibilityPart(Part):
 class AccuracyPart(Part):
     """The metric on the test images after each step, fractions 0 to 1.
 
-    `reestimated` is with batch norm statistics measured anew, `quantized` with values on the grids of INT8, `exported`
-    the ONNX model under ONNX Runtime, `engine` the engine itself on its device.
+    `decomposed` is with layers of low rank, `reestimated` with batch norm statistics measured anew, `quantized` with
+    values on the grids of INT8, `exported` the ONNX model under ONNX Runtime, `engine` the engine itself on its device.
     """
 
     metric: str
     dense: Maybe[Fraction]
     pruned: Maybe[Fraction]
+    decomposed: Maybe[Fraction] = NOT_RECORDED
     sparse: Maybe[Fraction]
     reestimated: Maybe[Fraction] = NOT_RECORDED
     recovered: Maybe[Fraction]

@@ -6,7 +6,7 @@ from typing import Any
 
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
-from prunec.compiler.facts.pass_facts import Pruned, Sparsified
+from prunec.compiler.facts.pass_facts import Decomposed, Pruned, Sparsified
 from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, last_accuracy
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised_program
@@ -151,7 +151,7 @@ def _at_random(pipeline: Pipeline) -> Pipeline:
     def at_random(options: PruneFilters) -> PruneFilters:
         without_plan: dict[str, Any] = {"plan": "", "ratio": {}} if options.plan else {}
         # Widths are planned: a rule that chance can't be asked by chooses none.
-        allocation = "auto" if options.allocation == "provable" else options.allocation
+        allocation = "auto" if options.allocation in ("provable", "joint") else options.allocation
         return replace(options, criterion="random", allocation=allocation, **without_plan)
 
     steps = (replace(s, options=at_random(s.options)) if s.name == PruneFilters.name else s for s in pipeline.steps)
@@ -190,7 +190,7 @@ def _repeated(main: StepInput, name: str, arm: _Arm, seed: int) -> StepInput:
         weights = weights_sha256(arm.program)
         first = replace(first, entries=(untrained_entry(name, weights, seed),), weights=weights)
     planned = tuple(pruned.sizes for pruned in main.before(Pruned))
-    start = replace(
-        main, program=arm.program, history=(first,), seed=seed, arm=name, planned=planned, masked=arm.masked
-    )
+    ranks = tuple(decomposed.ranks for decomposed in main.before(Decomposed))
+    start = replace(main, program=arm.program, history=(first,), seed=seed, arm=name)
+    start = replace(start, planned=planned, planned_ranks=ranks, masked=arm.masked)
     return run_steps(start, _unprobed(arm.pipeline))

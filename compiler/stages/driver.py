@@ -29,6 +29,7 @@ from prunec.compiler.stages.cost_models import costs_of
 from prunec.compiler.stages.dense_trainings import check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_here, check_names
 from prunec.compiler.stages.export_network import export, export_dense
+from prunec.compiler.stages.low_rank_checks import check_decompositions
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
 from prunec.compiler.stages.pretrain_step import own_dense
@@ -160,6 +161,7 @@ def _check(request: Request) -> None:
     check_recoveries(request.pipeline, settings, settings.optimizers, settings.early)
     check_needs(request.pipeline, has_data)
     check_trained_choices(request.pipeline)
+    check_decompositions(request.pipeline)
     check_patterns(request.pipeline, request.target)
     check_precision(request.pipeline, request.target)
     check_limit(request.pipeline, 0 if request.data is None else len(request.data.validation))

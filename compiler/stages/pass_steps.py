@@ -12,7 +12,7 @@ from prunec.calibration.one_shot import calibration_inputs, sparsify_by_inputs
 from prunec.calibration.statistics import batch_norms, reestimate_batchnorm
 from prunec.compiler.facts.costs import Timed
 from prunec.compiler.facts.ledger import MacsPerSample
-from prunec.compiler.facts.pass_facts import Permuted, Pruned, Sparsified
+from prunec.compiler.facts.pass_facts import Decomposed, LowRankLayer, Permuted, Pruned, Sparsified
 from prunec.compiler.facts.step_facts import StepCost, StepInput, StepOutput
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.time_goals import sizes_in_time
@@ -22,6 +22,7 @@ from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import NumericMismatchError, SparsityGateError, UnsupportedModelError
 from prunec.passes.feeding import sample_count
 from prunec.passes.fold import FoldParameters
+from prunec.passes.low_rank import Decompose
 from prunec.passes.oracle import TOLERANCE, OracleReport, check_oracle
 from prunec.passes.patterns.unit_masks import holds_mask
 from prunec.passes.permute import Permute
@@ -61,7 +62,8 @@ def prune(options: PruneFilters, given: StepInput) -> StepOutput:
     dense_widths = {name: width for name, width, _ in earlier[-1].widths} if earlier else {}
     kept = tuple((g["name"], dense_widths.get(g["name"], g["width"]), g["kept"]) for g in result.stats["groups"])
     branches = tuple(branch.name for branch in result.plan.removed_branches)
-    fact = Pruned(options, kept, oracle, len(earlier) + 1, result.stats.get("allocation"), timed, branches)
+    low_rank = tuple(LowRankLayer(**layer) for layer in result.stats["low_rank"])
+    fact = Pruned(options, kept, oracle, len(earlier) + 1, result.stats.get("allocation"), timed, branches, low_rank)
     cost = _evidence_cost(before, evidence)
     note = _BY_PLAN.format(options.plan) if options.plan else ""
     output = StepOutput(result.program, result.modified, result.plan, result.compensated, fact, aim=result.aim)
@@ -78,6 +80,19 @@ def _sizes(
     if given.arm and "decisions" not in options.needs:
         return (None if options.plan else given.planned[len(given.before(Pruned))]), None
     return (None, None) if given.arm else sizes_in_time(options, given, evidence)
+
+
+def decompose(options: Decompose, given: StepInput) -> StepOutput:
+    """Decompose layers; the result must equal the program whose weights are the products of their factors."""
+    given.request.settings.progress.stage("decompose layers")
+    before = given.program
+    result = options.run(before, given.planned_ranks[len(given.before(Decomposed))] if given.arm else None)
+    oracle = check_oracle(before, result, before.example_args, before.example_kwargs)
+    if not oracle.passed:
+        _refuse(before, oracle)
+    layers = tuple(LowRankLayer(**layer) for layer in result.stats["layers"])
+    fact = Decomposed(options, layers, result.stats["left"], oracle)
+    return StepOutput(result.program, result.modified, result.plan, fact=fact, aim=result.aim)
 
 
 def permute(options: Permute, given: StepInput) -> StepOutput:

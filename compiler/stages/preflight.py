@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prunec.calibration.quantization.calibrate import Calibrate
 from prunec.calibration.splits import FirstSamples
@@ -20,6 +21,7 @@ from prunec.compiler.stages.export_network import export
 from prunec.passes.errors import MissingDependencyError, NothingComparedError, NumericMismatchError
 from prunec.passes.fold import FoldParameters
 from prunec.passes.identity import architecture_sha256
+from prunec.passes.low_rank import Decompose
 from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.quantization.grids import Form
@@ -31,9 +33,6 @@ from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.remote import survived
 from prunec.runtime.int8_form import form_of
 from prunec.runtime.numerics import onnx_vs_torch
-
-#: Steps that change the structure of a network, and what makes them need no data: magnitude decides.
-_WITHOUT_DATA = {FoldParameters: {}, PruneFilters: {"criterion": "l1"}, Sparsify: {"criterion": "magnitude"}}
 
 
 def preflight(given: StepInput, later: Iterable[Step]) -> Preflight | None:
@@ -79,10 +78,20 @@ def _foreseen(program: Program, later: Iterable[Step], form: Form) -> Program:
     for step in later:
         if isinstance(step.options, Calibrate):
             program = quantized_untrained(program, form, step.options.keep, equalized=step.options.equalize is True)
-        changes = _WITHOUT_DATA.get(type(step.options))
-        if changes is not None:
-            program = replace(step.options, **changes).run(program).program
+        options = _without_data(step.options)
+        if options is not None:
+            program = options.run(program).program
     return program
+
+
+def _without_data(options: object) -> Any | None:
+    """The options of a step that changes the structure of a network, by which weights alone decide; None for others."""
+    if isinstance(options, PruneFilters) and options.needs:
+        allocation = "auto" if options.allocation == "provable" else options.allocation
+        return replace(options, criterion="l1", allocation=allocation)
+    if isinstance(options, Sparsify):
+        return replace(options, criterion="magnitude")
+    return options if isinstance(options, FoldParameters | PruneFilters | Decompose) else None
 
 
 def _difference(program: Program, onnx: Path, seed: int) -> float | Unknown:

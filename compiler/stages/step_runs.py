@@ -1,6 +1,6 @@
 """The steps of a pipeline, one after the other: each is run, checked where that is asked for, and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from prunec.passes.figures import plain_figures
 from prunec.passes.identity import weights_sha256
 from prunec.passes.interruption import stoppable
 from prunec.passes.options import is_frozen
+from prunec.passes.plan import PruningPlan
 from prunec.passes.program import Program
 from prunec.passes.unknown import Unknown
 from prunec.passes.verify import input_unchanged, verify_pass
@@ -66,6 +67,8 @@ def _run_step(step: Step, given: StepInput) -> StepOutput:
     with STEPS.blame(step.name), unchanged:
         output: StepOutput = step.kind.runner()(step.options, given)
         _check_output(before, output)
+    if output.plan is not None:
+        given.plan.then(output.plan)  # which refuses what no plan can tell
     if settings.verify_each:
         claim = PassResult(output.program, output.modified, plan=output.plan, compensated=output.compensated)
         verify_pass(before, claim, step.name)
@@ -77,7 +80,7 @@ def _run_step(step: Step, given: StepInput) -> StepOutput:
 def _check_output(before: Program, output: StepOutput) -> None:
     """Raise what a step is blamed for that gives back something else than a program of the same layers and outputs.
 
-    Layers may go with the branches that its plan removes, and no others.
+    Layers may go with the branches that its plan removes, and two may stand in the place of one that it decomposes.
     """
     if not isinstance(output, StepOutput):
         raise TypeError(f"it gave back a {type(output).__name__}, expected a StepOutput")
@@ -95,12 +98,14 @@ def _check_output(before: Program, output: StepOutput) -> None:
         raise TypeError(f"its options are a {type(output.options).__name__}, expected a frozen dataclass")
     if output.program.training:
         raise ValueError("the program that it gave back is in training form, expected its inference form")
-    expected = before if output.plan is None else without_branches(before, output.plan.removed_branches)
-    for what, of in (("layers", _operators), ("output shapes", _output_shapes)):
-        if of(output.program) != of(expected):
-            raise ValueError(
-                f"the program that it gave back has the {what} {of(output.program)}, expected {of(expected)}"
-            )
+    plan = output.plan or PruningPlan({})
+    expected = without_branches(before, plan.removed_branches)
+    for what, got, wanted in (
+        ("layers", _operators(output.program), _operators(expected, plan.ranks)),
+        ("output shapes", _output_shapes(output.program), _output_shapes(expected)),
+    ):
+        if got != wanted:
+            raise ValueError(f"the program that it gave back has the {what} {got}, expected {wanted}")
 
 
 def _note(output: StepOutput) -> str | None:
@@ -114,8 +119,9 @@ def _note(output: StepOutput) -> str | None:
     return f"{aim.got:g} of {aim.asked:g} {aim.what}{why}, less than {MIN_DONE_PERCENT:g} % of what was asked for."
 
 
-def _operators(program: Program) -> list[str]:
-    return [layer.operator for layer in program.layers()]
+def _operators(program: Program, decomposed: Collection[str] = ()) -> list[str]:
+    """The operators of a program's layers, of those whose weights are decomposed twice."""
+    return [layer.operator for layer in program.layers() for _ in range(1 + (layer.weight in decomposed))]
 
 
 def _output_shapes(program: Program) -> list[object]:

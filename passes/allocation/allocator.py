@@ -26,6 +26,7 @@ from prunec.passes.costs.workload import Workload
 from prunec.passes.criteria.catalogue import unit_criterion
 from prunec.passes.criteria.evidence import Evidence, evidence_for
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits, SizesUnits
+from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
 from prunec.passes.ratios import Rounding, exact
 
@@ -38,7 +39,8 @@ class Allocated:
     """Widths that were chosen for goals.
 
     Attributes:
-        allocation: How they were chosen: "uniform", "global", "greedy", "balanced" or "provable".
+        allocation: How they were chosen: "uniform", "global", "greedy", "balanced", "provable" or
+            "joint", whose figures are those with the ranks that go with the widths.
         widths: Units kept in each prunable group, int64 (groups,).
         importance_lost: Share of the importance of all units that is lost; None where the criterion only selects, or
             gives scores that are not finite.
@@ -219,6 +221,11 @@ class Allocator:
             widths = global_ranking(space, self.importance, reach)
         elif allocation == "provable":
             widths = by_error(space, self.needs, reach)
+        elif allocation == "joint":
+            raise UsageError(
+                "allocation=joint chooses ranks with the widths: widths alone can't be told.",
+                hint="Compile with it, or use another allocation.",
+            )
         else:
             in_sum = allocation == "greedy"
             widths = greedy(space, self.importance.in_sum if in_sum else self.importance.in_product, reach)

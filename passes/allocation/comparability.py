@@ -1,6 +1,7 @@
 """Whether a criterion tells what an allocation asks of it."""
 
 from prunec.passes.allocation.goals import Allocation
+from prunec.passes.criteria.cc import CC
 from prunec.passes.criteria.protocol import Criterion, ScoresUnits, SizesUnits
 from prunec.passes.errors import UsageError
 
@@ -8,7 +9,8 @@ from prunec.passes.errors import UsageError
 def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool = False) -> None:
     """Refuse what compares groups, an allocation or ``depth``, with a criterion that only selects within them.
 
-    Refused is, too, the allocation that asks a criterion for numbers of units, with one that has no rule for them.
+    Refused are, too, the allocation that asks a criterion for numbers of units, with one that has no rule for them, and
+    the one that chooses ranks as well, with any but its own.
 
     Raises:
         UsageError: They don't go together.
@@ -25,4 +27,10 @@ def check_compares(allocation: Allocation, criterion: Criterion, *, depth: bool 
             "allocation=provable gives every group the units that its criterion says it needs for one error, and the "
             f"criterion {criterion.name} has no rule for how many that are.",
             hint="Use criterion=provable, or another allocation, such as uniform.",
+        )
+    if allocation == "joint" and criterion.name != CC.name:
+        raise UsageError(
+            "allocation=joint weighs units against ranks by what weights lose of their squared norms, and the "
+            f"criterion {criterion.name} scores something else.",
+            hint=f"Use criterion={CC.name}, or another allocation, such as global.",
         )

@@ -8,7 +8,7 @@ from prunec.passes.errors import UsageError
 
 #: How widths are chosen; "auto" is "provable" where the criterion says how many units a group needs, "balanced" where
 #: latency is asked for and units are scored, else "uniform".
-Allocation = Literal["auto", "uniform", "global", "greedy", "balanced", "provable"]
+Allocation = Literal["auto", "uniform", "global", "greedy", "balanced", "provable", "joint"]
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 #: Bytes of a parameter in float32, in which ``size_mb`` counts whatever the target's precision.
 BYTES_PER_PARAMETER = 4

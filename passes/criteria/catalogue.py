@@ -30,6 +30,7 @@ CRITERIA = Catalogue(
         "wanda": "prunec.passes.criteria.elements:Wanda",
         "sparsegpt": "prunec.passes.criteria.elements:SparseGPT",
         "batchnorm-scale": "prunec.passes.criteria.batchnorm_scale:BatchNormScale",
+        "cc": "prunec.passes.criteria.cc:CC",
         "ccp": "prunec.passes.criteria.ccp:CCP",
         "fpgm": "prunec.passes.criteria.fpgm:FPGM",
         "hrank": "prunec.passes.criteria.hrank:HRank",

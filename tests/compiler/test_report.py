@@ -130,7 +130,7 @@ def test_the_names_of_the_schema_are_a_contract() -> None:
     assert set(document) == {
         *("schema", "status", "exit_code", "command", "target", "pipeline", "model", "data", "macs"),
         *("parameters", "size_bytes", "accuracy", "oracle", "numerics", "latency", "latency_cpu", "pretraining"),
-        *("masking", "sources", "compression_groups"),
+        *("masking", "sources", "compression_groups", "low_rank"),
         *("pruning", "permutation", "recovery", "steps", "engine_request", "runs", "runs_summary", "controls"),
         *(
             "calibration",

@@ -25,6 +25,7 @@ LEFT_OUT = "report.html"
 
 _PRUNE = "prune-filters{ratio=0.5,round_to=4}"
 _IN_TIME = "prune-filters{latency_speedup=1.3,round_to=4,depth=true}"
+_JOINT = "prune-filters{speedup=2,criterion=cc,allocation=joint,min_channels=4}"
 _RECOVER = 'recover{epochs=2,schedule="step:0=0.1,1=0.01",batch_size=20}'
 _RECOVER_BY_OPTIONS = (
     'recover{epochs=2,schedule="step:0=0.1,1=0.01",batch_size=20,distill=2,distill_weight=0.5,'
@@ -99,6 +100,11 @@ CASES = {
     "initialised": Case(
         ("-t", "cpu", "--pipeline", f"pretrain{{epochs=0}} {_MASK.replace('ratio', 'criterion=snip,ratio')} {_RECOVER}")
     ),
+    "low-rank": Case(
+        ("-t", "cpu", "--pipeline", f"prune-filters{{ratio=0.25,round_to=4}} decompose{{ratio=0.4}} {_RECOVER}"),
+        whole=True,
+    ),
+    "joint": Case(("-t", "cpu", "--pipeline", f"{_JOINT} {_RECOVER}")),
     "controls": Case(
         (
             *("-t", "cpu", "--config", "trained.toml", "--pipeline", f"{_PRUNE} {_RECOVER}", "--seeds", "2"),

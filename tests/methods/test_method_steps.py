@@ -51,15 +51,6 @@ def test_what_a_method_is_made_of_counts_before_the_projects_tables_and_these_be
     assert "batch_size=64" in text
 
 
-def test_ratios_by_layer_are_for_methods_that_choose_layer_by_layer() -> None:
-    by_layer: dict[str, object] = {"ratio": {"*": 0.5}}
-    assert "ratio={" in pipeline("greg-1", prune_filters=by_layer)
-    assert "ratio=0.5" in pipeline("magnitude", prune_filters=by_layer), "the share of masks is that of sparsify"
-    for name in ("taylor", "resrep", "provable"):
-        with pytest.raises(UsageError, match=f"The method {name} chooses the widths of all layers together"):
-            pipeline(name, prune_filters=by_layer)
-
-
 def test_other_steps_of_the_project_stand_in_their_places() -> None:
     tables = {"fold-parameters": {}, "re-estimate-batchnorm": {"samples": 64}, "sparsify": {"pattern": "1:4"}}
     names = [step.name for step in parse_pipeline(pipeline("greg-1", **tables)).steps]
@@ -110,6 +101,12 @@ def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(each["papers"] and each["cost"] for each in listed)
     assert run(["methods"]) == 0
     assert "random" in capsys.readouterr().out
+
+
+def test_no_order_is_searched_behind_ranks() -> None:
+    assert [step.name for step in parse_pipeline(pipeline("cc", SPARSE)).steps] == [
+        "prune-filters", "sparsify", "recover",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("share", "levels"), [(0.2, 1), (0.21, 2), (0.36, 2), (0.5, 4), (0.9, 11)])
