@@ -61,7 +61,7 @@ def _two_of(name: str, layer: nn.Module, rank: int) -> nn.Sequential:
     for each, value in zip((first, second), values, strict=True):
         each.weight = _parameter(layer.weight, value)
     if has_bias:
-        second.bias = layer.bias
+        second.register_parameter("bias", layer.bias)
     return nn.Sequential(first, second).train(layer.training)
 
 

@@ -32,7 +32,7 @@ from prunec.runtime.target import Target
 
 _SEED = 0
 #: Precision of what a typed file computes between its grids, where that is compared.
-_OTHER_PRECISION = dict.fromkeys(ON_GRIDS, "fp16")
+_OTHER_PRECISION: Mapping[str, str] = dict.fromkeys(ON_GRIDS, "fp16")
 #: Steps of its grid that a weight may lie from its number: half of one, and the rounding of the division. Where scales
 #: have 16 bits, what these are rounded by moves the largest number, 127 or 8, by so many more.
 _HALF_A_STEP, _BY_SCALE = 0.5 + 1e-3, 127 * 2.0**-11

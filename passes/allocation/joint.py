@@ -260,7 +260,7 @@ def jointly(program: Program, options: "PruneFilters", allocator: Allocator) -> 
     Raises:
         OutOfReachError: They can't save so much.
     """
-    goals = allocator.as_fast_as(options.ratio) if isinstance(options.ratio, int | float) else options.goals
+    goals = allocator.goals_of(options)
     assert goals.speedup is not None, "other goals are refused"
     whole = [*expand_roles(program.graph, options.ignore), *expand_roles(program.graph, options.freeze)]
     reasons, scope = obstacles(program), allocator.scope

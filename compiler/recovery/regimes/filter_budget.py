@@ -88,8 +88,8 @@ class FilterBudget:
         units = np.concatenate(going)
         least = np.argsort([scores[owner][unit] for owner, unit in zip(owners, units, strict=True)], kind="stable")
         gone = [np.zeros(len(each), dtype=bool) for each in scores]
-        for owner, unit in zip(owners[least[:limit]], units[least[:limit]], strict=True):
-            gone[owner][unit] = True
+        for each in least[:limit]:
+            gone[int(owners[each])][int(units[each])] = True
         return gone
 
     def macs(self, gone: Sequence[NDArray[np.bool_]]) -> float:

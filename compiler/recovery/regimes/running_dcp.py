@@ -184,7 +184,7 @@ class RunningDcp(RunningHook):
         for parts in self.parts:
             ranks = self.ranks.get(parts.group.name)
             for slices in (*parts.own, *parts.readers) if ranks is not None else ():
-                slices.parameter.masked_fill_(slices.spread(ranks == 0), 0.0)
+                slices.parameter.masked_fill_(slices.spread(ranks.eq(0)), 0.0)
 
     def _count(self, inputs: BatchInputs, forwards: int, backwards: int) -> None:
         samples = sample_count(inputs) * self.training.processes.count

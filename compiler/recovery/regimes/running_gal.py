@@ -133,8 +133,8 @@ class RunningGal(RunningHook):
         return {**held, "momentum": float(self.masks.momentum), "samples": self.samples, "alone": self.alone}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        held = [[each.cpu().numpy() for each in state[name]] for name in _HELD]
-        self.masks = SoftMasks(*held, state["momentum"])
+        held = {name: [each.cpu().numpy() for each in state[name]] for name in _HELD}
+        self.masks = SoftMasks(**held, momentum=state["momentum"])
         self.samples, self.alone = state["samples"], dict(state["alone"])
 
 
