@@ -61,6 +61,7 @@ def _two_of(name: str, layer: nn.Module, rank: int) -> nn.Sequential:
     for each, value in zip((first, second), values, strict=True):
         each.weight = _parameter(layer.weight, value)
     if has_bias:
+        assert isinstance(layer.bias, nn.Parameter)
         second.register_parameter("bias", layer.bias)
     return nn.Sequential(first, second).train(layer.training)
 

@@ -84,12 +84,10 @@ class FilterBudget:
         importance = Importance.of(Learned(), self.space.groups, given, self.allocator.workload)
         counts = self.space.dense - global_ranking(self.space, importance, self.space.least)
         going = [np.argsort(values, kind="stable")[: counts[position]] for position, values in given.items()]
-        owners = np.repeat(np.arange(len(scores)), [len(units) for units in going])
-        units = np.concatenate(going)
-        least = np.argsort([scores[owner][unit] for owner, unit in zip(owners, units, strict=True)], kind="stable")
+        places = [(owner, int(unit)) for owner, units in enumerate(going) for unit in units]
         gone = [np.zeros(len(each), dtype=bool) for each in scores]
-        for each in least[:limit]:
-            gone[int(owners[each])][int(units[each])] = True
+        for owner, unit in sorted(places, key=lambda place: float(scores[place[0]][place[1]]))[:limit]:
+            gone[owner][unit] = True
         return gone
 
     def macs(self, gone: Sequence[NDArray[np.bool_]]) -> float:

@@ -183,8 +183,9 @@ class RunningDcp(RunningHook):
         """Set everything of the units that weren't chosen to zero."""
         for parts in self.parts:
             ranks = self.ranks.get(parts.group.name)
-            for slices in (*parts.own, *parts.readers) if ranks is not None else ():
-                slices.parameter.masked_fill_(slices.spread(ranks.eq(0)), 0.0)
+            if ranks is not None:
+                for slices in (*parts.own, *parts.readers):
+                    slices.parameter.masked_fill_(slices.spread(ranks.eq(0)), 0.0)
 
     def _count(self, inputs: BatchInputs, forwards: int, backwards: int) -> None:
         samples = sample_count(inputs) * self.training.processes.count
