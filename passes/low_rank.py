@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prunec.passes.allocation.goals import Goals
 from prunec.passes.errors import UsageError
+from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.ratios import exact
 
 if TYPE_CHECKING:
@@ -67,3 +68,8 @@ class Decompose:
         from prunec.passes.decomposition import decompose_layers
 
         return decompose_layers(program, self, ranks)
+
+
+def decomposes(options: object) -> bool:
+    """Whether a step of these options puts two layers in the place of one."""
+    return isinstance(options, Decompose) or (isinstance(options, PruneFilters) and options.allocation == "joint")

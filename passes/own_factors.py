@@ -1,8 +1,9 @@
 """A plan on the user's own module: two layers in the place of each that it decomposes."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prunec.passes.errors import UnsupportedModelError
 from prunec.passes.factors import factors, layer_of_factors
@@ -46,27 +47,19 @@ def put_factors(module: nn.Module, ranks: Mapping[str, int]) -> None:
 
 def _two_of(name: str, layer: nn.Module, rank: int) -> nn.Sequential:
     """Both layers in the place of one, which is a convolution without groups or linear."""
-    assert isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
-    values = factors(name, layer.weight, rank)
-    has_bias = layer.bias is not None
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    kind: Any = type(layer)
+    has_bias, options = layer.bias is not None, dict[str, Any]()
     if isinstance(layer, nn.Linear):
-        first = nn.Linear(layer.in_features, rank, bias=False, device="meta")
-        second: nn.Module = nn.Linear(rank, layer.out_features, bias=has_bias, device="meta")
+        inputs, filters, kernels = layer.in_features, layer.out_features, ((), ())
     else:
-        kind: type[nn.Conv2d] = type(layer)  # type: ignore[assignment]  # of any number of dimensions
-        places = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
-        sizes = layer.in_channels, rank, layer.kernel_size
-        first = kind(*sizes, bias=False, device="meta", **places)  # type: ignore[assignment, arg-type]
-        second = kind(rank, layer.out_channels, 1, bias=has_bias, device="meta")
-    for each, value in zip((first, second), values, strict=True):
-        each.weight = _parameter(layer.weight, value)
+        inputs, filters, kernels = layer.in_channels, layer.out_channels, ((layer.kernel_size,), (1,))
+        options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
+    first = kind(inputs, rank, *kernels[0], bias=False, device="meta", **options)
+    second = kind(rank, filters, *kernels[1], bias=has_bias, device="meta")
+    for each, value in zip((first, second), factors(name, layer.weight, rank), strict=True):
+        each.weight = like(layer.weight, value)
     if has_bias:
         assert isinstance(layer.bias, nn.Parameter)
         second.register_parameter("bias", layer.bias)
     return nn.Sequential(first, second).train(layer.training)
-
-
-def _parameter(weight: Tensor, value: Tensor) -> nn.Parameter:
-    parameter = like(weight, value)
-    assert isinstance(parameter, nn.Parameter)
-    return parameter

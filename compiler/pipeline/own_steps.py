@@ -110,7 +110,6 @@ _OWN = (
             After("fold-parameters", "a plan names the parameters that are there when layers are decomposed"),
             After("prune-filters", _OF_WHOLE_LAYERS),
             After("permute", _OF_WHOLE_LAYERS),
-            After("decompose", "what was decomposed once is decomposed no more"),
         ),
         accuracy="decomposed",
         measures_accuracy=True,

@@ -11,7 +11,7 @@ from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.report.nulls import NullMeans
 from prunec.compiler.report.report_part import Part
 from prunec.passes.criteria.catalogue import resolve
-from prunec.passes.low_rank import Decompose
+from prunec.passes.low_rank import decomposes
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.sparsify import Sparsify
 
@@ -68,7 +68,7 @@ def _named(step: Step) -> list[Any]:
 def _groups(options: object) -> Iterator[str]:
     if isinstance(options, PruneFilters | Sparsify):
         yield PRUNING
-    if isinstance(options, Decompose) or (isinstance(options, PruneFilters) and options.allocation == "joint"):
+    if decomposes(options):
         yield LOW_RANK
     if isinstance(options, Calibrate):
         yield QUANTIZATION

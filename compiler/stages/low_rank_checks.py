@@ -2,23 +2,23 @@
 
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.passes.errors import UsageError
-from prunec.passes.low_rank import Decompose
+from prunec.passes.low_rank import Decompose, decomposes
 from prunec.passes.permute import Permute
 from prunec.passes.prune_filters import PruneFilters
 
 
 def check_decompositions(pipeline: Pipeline) -> None:
-    """Refuse before any work what removes, reorders or decomposes behind a pruning that decomposes as well.
+    """Refuse before any work what removes, reorders or decomposes behind a step that decomposes.
 
     Raises:
         UsageError: There is such a step.
     """
     steps = pipeline.steps
-    joint = [isinstance(step.options, PruneFilters) and step.options.allocation == "joint" for step in steps]
-    for later in steps[joint.index(True) + 1 :] if any(joint) else ():
+    places = [place for place, step in enumerate(steps) if decomposes(step.options)]
+    for later in steps[places[0] + 1 :] if places else ():
         if isinstance(later.options, PruneFilters | Permute | Decompose):
             raise UsageError(
-                f"The pipeline has {later.name} behind prune-filters with allocation=joint, which decomposes layers: a "
-                "plan tells of slices of layers as the network has them, and then of ranks.",
+                f"The pipeline has {later.name} behind {steps[places[0]]}, which decomposes layers: a plan tells of "
+                "slices of layers as the network has them, and then of ranks.",
                 hint=f"Leave {later.name} out, or put it before.",
             )

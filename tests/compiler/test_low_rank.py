@@ -162,7 +162,6 @@ def test_other_factors_than_those_of_the_source_are_found(bundles: dict[str, Pat
     [
         ("decompose{speedup=1.5} prune-filters{ratio=0.5}", "Put prune-filters before decompose"),
         ("decompose{speedup=1.5} permute", "Put permute before decompose"),
-        ("decompose{speedup=1.5} decompose{speedup=1.5}", "decomposed once"),
         ("sparsify decompose{speedup=1.5}", "a layer whose weight is masked stays whole"),
         ("calibrate decompose{speedup=1.5}", "ranges are those of the network"),
     ],
@@ -177,6 +176,8 @@ def test_nothing_is_cut_behind_a_joint_choice(later: str) -> None:
     with pytest.raises(UsageError, match="which decomposes layers"):
         check_decompositions(parse_pipeline(f"{JOINT} {later}"))
     check_decompositions(parse_pipeline(f"{JOINT} sparsify"))
+    with pytest.raises(UsageError, match="decompose behind decompose"):
+        check_decompositions(parse_pipeline("decompose{speedup=1.5} decompose{rank=3}"))
 
 
 def test_a_recipe_with_a_table_decomposes_before_it_masks() -> None:

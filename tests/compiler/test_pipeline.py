@@ -174,7 +174,12 @@ def test_a_wrong_order_is_refused_with_its_reason(text: str) -> None:
     assert any(rule.reason in caught.value.message for kind in OWN_STEPS.values() for rule in kind.after)
 
 
-OPTIONS = {"prune-filters": {"ratio": 0.5}, "recover": {"epochs": 1}, "pretrain": {"epochs": 0}}
+OPTIONS = {
+    "prune-filters": {"ratio": 0.5},
+    "decompose": {"speedup": 1.5},
+    "recover": {"epochs": 1},
+    "pretrain": {"epochs": 0},
+}
 
 
 def own_step(name: str) -> Step:
@@ -232,7 +237,10 @@ ODD = "tests.plugins.odd_step:"
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("odd-label", "has the label 'dense' for its accuracy; expected one of pruned, sparse, reestimated, recovered"),
+        (
+            "odd-label",
+            "has the label 'dense' for its accuracy; expected one of pruned, decomposed, sparse, reestimated, recovered",
+        ),
         ("no-label", "has the label 'mine'"),
         ("unmeasured", "has the label 'pruned' for its accuracy; .*, and a measurement"),
         ("lost", "has the place 'nowhere'; expected one of fold-parameters, "),

@@ -20,6 +20,7 @@ HARMLESS = {
     "fold-parameters": "",
     "prune-filters": "samples = 128",
     "permute": "seed = 0",
+    "decompose": "speedup = 1.5",
     "sparsify": "samples = 128",
     "re-estimate-batchnorm": "",
     "recover": "epochs = 20",
