@@ -23,7 +23,7 @@ def numerics(
             "--threshold",
             min=0,
             metavar="X",
-            help="Relative error from which a layer departs; 0.1 of INT8 from float32 (0.2 of FP8, 0.3 of INT4), 1e-4 "
+            help="Relative error from which a layer departs; 0.1 of INT8 from float32 (0.2 of FP8, 0.5 of INT4), 1e-4 "
             "of model.onnx from torch (0.02 on grids), 0.02 to 0.1 of the file in 16 bits.",
         ),
     ] = None,

@@ -29,8 +29,8 @@ from prunec.runtime.onnx_precision import to_fp32
 from prunec.runtime.onnx_sparsity import check_sparsity
 
 #: Relative error from which a layer on grids departs from the one in float32, by precision: what rounding makes of a
-#: layer, and of those before it.
-GRIDS_THRESHOLDS: Mapping[str, float] = {"int8": 0.1, "fp8": 0.2, "int4": 0.3}
+#: layer, and of those before it: twelve linear layers of random weights in a row differ by 0.045, 0.14 and 0.39.
+GRIDS_THRESHOLDS: Mapping[str, float] = {"int8": 0.1, "fp8": 0.2, "int4": 0.5}
 #: Relative error from which a layer of an ONNX file departs from the one in torch: in float32; on grids, where values
 #: on the border of two numbers fall to either side, which layers behind carry on; and in 16 bits, by precision.
 EXPORT_THRESHOLD, GRIDS_EXPORT_THRESHOLD = 1e-4, 0.02
