@@ -17,7 +17,7 @@ def command(path: str, option: int = 1) -> None:
     "Do nothing."
 for name in (
     "compile", "plan", "measure-costs", "inspect", "eval", "profile", "compare", "schedule", "verify", "build",
-    "targets", "doctor",
+    "targets", "doctor", "methods", "debug",
 ):
     app.command(name)(command)
 app(["--help"], standalone_mode=False)
