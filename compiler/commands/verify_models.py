@@ -30,7 +30,7 @@ from prunec.runtime.target import Target
 
 _SEED = 0
 #: Precision of what a typed file computes between its grids, where that is compared.
-_OTHER_PRECISION = dict.fromkeys(ON_GRIDS, "fp16")
+_OTHER_PRECISION: dict[str, str] = dict.fromkeys(ON_GRIDS, "fp16")
 #: Steps of its grid that a weight may lie from its whole number, and the rounding of the division.
 _HALF_A_STEP = 0.5 + 1e-3
 #: What decides how a network becomes an ONNX file.
