@@ -8,8 +8,6 @@ from prunec.passes.allocation.goals import Allocation
 from prunec.passes.criteria.catalogue import resolve
 from prunec.passes.errors import UsageError
 
-#: Weights that a method begins with.
-Base = Literal["trained", "random", "early"]
 #: The unit that a method removes or masks.
 Structure = Literal["filters", "weights"]
 
