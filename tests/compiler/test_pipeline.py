@@ -231,7 +231,7 @@ ODD = "tests.plugins.odd_step:"
     [
         (
             "odd-label",
-            "has the label 'dense' for its accuracy; expected one of pruned, decomposed, sparse, reestimated, recovered",
+            "has the label 'dense' for its accuracy; expected one of pruned, decomposed, sparse, reestimated",
         ),
         ("no-label", "has the label 'mine'"),
         ("unmeasured", "has the label 'pruned' for its accuracy; .*, and a measurement"),
