@@ -50,8 +50,9 @@ def _two_of(name: str, layer: nn.Module, rank: int) -> nn.Sequential:
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     kind: Any = type(layer)
     has_bias, options = layer.bias is not None, dict[str, Any]()
+    kernels: tuple[tuple[Any, ...], tuple[Any, ...]] = (), ()
     if isinstance(layer, nn.Linear):
-        inputs, filters, kernels = layer.in_features, layer.out_features, ((), ())
+        inputs, filters = layer.in_features, layer.out_features
     else:
         inputs, filters, kernels = layer.in_channels, layer.out_channels, ((layer.kernel_size,), (1,))
         options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
