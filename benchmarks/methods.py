@@ -17,12 +17,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
 from benchmarks.int8_example import EXAMPLE, example
 from benchmarks.tables import finish
+from examples.fashion_mnist.model import resnet
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
 from prunec.compiler.facts.settings import Settings
@@ -37,6 +38,8 @@ from prunec.runtime.target import Target
 
 FILE = Path("benchmarks/methods.csv")
 EPOCHS, SCHEDULE = 10, "cosine:0.02"
+DENSE_EPOCHS, DENSE = 12, "cosine:0.1"
+_BATCH = 64
 CONTROL, CONTROL_SEEDS = "random", (0, 1, 2)
 #: Points below the mean of the control at every ratio from which a method is looked into.
 _WORSE_POINTS = 1.0
@@ -81,25 +84,28 @@ def write_row(row: Row) -> None:
         writer.writerow(vars(row))
 
 
-def pipeline_of(method: Method, ratio: float) -> Pipeline:
+def pipeline_of(method: Method, ratio: float, data: Data) -> Pipeline:
     rounding = {"round_to": 1, "min_channels": 2, "residual_streams": False} if method.structure == "filters" else {}
     epochs = round(EPOCHS / (1 - method.regime_share)) if method.hooks else EPOCHS
-    tables = {
+    tables: dict[str, dict[str, object]] = {
         method.step_of("ratio"): {"ratio": ratio, **rounding},
-        "recover": {"epochs": epochs, "schedule": SCHEDULE, "probe": 0, "batch_size": 64},
+        "recover": {"epochs": epochs, "schedule": SCHEDULE, "probe": 0, "batch_size": _BATCH},
     }
+    if method.base != "trained":
+        kept = (DENSE_EPOCHS - EPOCHS) * (len(data.train) // _BATCH)
+        tables["pretrain"] = {"epochs": DENSE_EPOCHS, "schedule": DENSE, "keep_step": kept}
     return Pipeline(tuple(each.step for each in method_steps(method, tables, _CPU, has_data=True)))
 
 
 def run(method: Method, ratio: float, seed: int, data: Data, folder: Path) -> Iterator[Row]:
     """The row of a method; behind it that of its architecture from scratch, for the control's first seed."""
-    dense = parse_schedule("cosine:0.1", epochs=12)
+    dense = parse_schedule(DENSE, epochs=DENSE_EPOCHS) if method.base == "trained" else None
     controls = ("scratch-e",) if method.name == CONTROL and seed == CONTROL_SEEDS[0] else ()
-    settings = Settings(
-        latency_runs=3, build_engine=False, seed=seed, pretraining=dense, pretraining_optimizer="sgd", controls=controls
-    )
-    started = time.monotonic()
-    report = compile_model(example(), _CPU, pipeline_of(method, ratio), data, folder, settings=settings, force=True)
+    settings = Settings(latency_runs=3, build_engine=False, seed=seed, controls=controls, module=resnet())
+    if dense is not None:
+        settings = replace(settings, pretraining=dense, pretraining_optimizer="sgd")
+    started, steps = time.monotonic(), pipeline_of(method, ratio, data)
+    report = compile_model(example(), _CPU, steps, data, folder, settings=settings, force=True)
     before = known(report.accuracy.pruned if method.structure == "filters" else report.accuracy.sparse)
     after = known(report.accuracy.recovered)
     assert before is not None
@@ -107,7 +113,7 @@ def run(method: Method, ratio: float, seed: int, data: Data, folder: Path) -> It
     macs, zeros = report.macs.compiled, report.parameters.zero_fraction
     spent, images = time.monotonic() - started, len(data.train)
     yield Row(method.name, ratio, seed, images, macs, round(zeros, 4), 100 * before, 100 * after, round(spent, 1))
-    for control in report.controls:
+    for control in report.controls if controls else ():
         top1, macs = known(control.accuracy), known(control.macs)
         if top1 is not None and macs is not None:
             yield Row(control.name, ratio, seed, images, macs, 0.0, float("nan"), 100 * top1, 0.0)
