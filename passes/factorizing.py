@@ -26,16 +26,16 @@ def obstacles(program: Program) -> dict[str, str]:
     Grouped and transposed convolutions, recurrent layers and products are left whole, and so are weights that are
     tied, computed, read by several calls or masked: two layers in their place wouldn't be the same for all.
     """
-    found, tensors = calls_by_weight(program.graph), program.tensors()
+    calls, tensors = calls_by_weight(program.graph), program.tensors()
     layers = {layer.weight: layer for layer in program.layers()}
-    return {name: _obstacle(program, layer, found.get(name, ()), tensors) for name, layer in layers.items()}
+    return {name: _obstacle(program, layer, calls.get(name, ()), tensors) for name, layer in layers.items()}
 
 
-def _obstacle(program: Program, layer: Layer, found: Sequence[Node], tensors: Mapping[str, Tensor]) -> str:
+def _obstacle(program: Program, layer: Layer, calls: Sequence[Node], tensors: Mapping[str, Tensor]) -> str:
     name, operator = layer.weight, WEIGHTED.get(layer.operator)
     if operator is None:
         return f"{layer.operator} is no convolution or linear layer"
-    weight = arguments(found[0])["weight"]
+    weight = arguments(calls[0])["weight"]
     is_computed = weight.op != "get_attr" or name not in program.parameters()
     base = layer_of_factors(name)
     taken = [other for other in tensors if other != name and other.startswith((f"{base}0.", f"{base}1."))]
@@ -65,12 +65,12 @@ def factorized(program: Program, ranks: Mapping[str, int]) -> Program:
     if not ranks:
         return program
     reasons, graph, tensors = obstacles(program), copied_graph(program.graph), program.tensors()
-    found, new = calls_by_weight(graph), dict[str, dict[str, Tensor]]()
+    calls, new = calls_by_weight(graph), dict[str, dict[str, Tensor]]()
     for name, rank in ranks.items():
         if reason := reasons.get(name, "the network has no such layer"):
             raise InputError(f"{name} can't be decomposed: {reason}.")
         first, second = (like(tensors[name], factor) for factor in factors(name, tensors[name], rank))
-        call = found[name][0]
+        call = calls[name][0]
         bias = _own_bias(call, name, tensors)
         new[name] = dict(zip(factor_names(name), (first, second), strict=True))
         if bias is not None:
@@ -127,13 +127,13 @@ def kept_in_factors(plan: PruningPlan, program: Program) -> dict[str, dict[int, 
     Of a decomposed weight the second factor has its filters and the first its inputs.
     """
     tensors, own = program.tensors(), {f"{layer_of_factors(weight)}bias": weight for weight in plan.ranks}
-    found: dict[str, dict[int, list[int]]] = {}
+    of_parameters: dict[str, dict[int, list[int]]] = {}
     for name, dims in plan.cuts.kept.items():
         if name in plan.ranks:
             first, second = factor_names(name)
-            found |= {first: {1: dims[1]}} if 1 in dims else {}
-            found |= {second: {0: dims[0]}} if 0 in dims else {}
+            of_parameters |= {first: {1: dims[1]}} if 1 in dims else {}
+            of_parameters |= {second: {0: dims[0]}} if 0 in dims else {}
         else:
             renamed = bias_name(own[name]) if name in own else name
-            found[renamed if renamed in tensors else name] = dims
-    return found
+            of_parameters[renamed if renamed in tensors else name] = dims
+    return of_parameters

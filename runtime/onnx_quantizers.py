@@ -230,7 +230,7 @@ class _Stored:
     """Numbers of a grid that stand for a weight in a file.
 
     Attributes:
-        name: Their name.
+        name: The name of the tensor that holds them.
         numbers: Their values, float64.
         scale: The scale of each, in a shape that they can be multiplied with.
         step: The distance to the next number, in scales, likewise.

@@ -90,7 +90,7 @@ def output_error(program: Program, batches: Sequence[BatchInputs], expected: Seq
         NumericMismatchError: It gives NaN in floating point.
         InputError: The inputs are not those of the network.
     """
-    found = OutputError()
+    error = OutputError()
     for inputs, outputs in zip(stoppable(batches), expected, strict=True):
-        found.add(feed(program, inputs), outputs)
-    return found.value
+        error.add(feed(program, inputs), outputs)
+    return error.value

@@ -69,7 +69,7 @@ class NumericsComparison:
         first: The first layer that departs; None where none does.
         layers: The layers that both forms have.
         left_out: Layers that the ONNX file computes in another way, so that there is nothing to compare.
-        exported: Of a network on grids, its ONNX file in float32 against the same network in torch; None for others.
+        exported: The ONNX file in float32 of a network on grids against the same network in torch; None for others.
         typed: The ONNX file that the engine is built from against the network in torch, where that is another file than
             the one in float32: its numbers of 16 bits are as they were rounded, and computed with in float32.
     """

@@ -151,7 +151,9 @@ def _pretraining(request: Request) -> training_parts.PretrainingPart:
     own: list[Pretrain] = request.pipeline.of(Pretrain)
     if schedule is None or schedule.epochs is None:
         unknown = _UNKNOWN_TRAINING
-        return training_parts.PretrainingPart(epochs=unknown, learning_rates=unknown, optimizer=told, by_this_run=False)
+        return training_parts.PretrainingPart(
+            epochs=unknown, learning_rates=unknown, optimizer=told, by_this_run=unknown
+        )
     if not schedule.epochs:
         told = Unknown("the checkpoint has random weights: it was not trained.")
     rates = schedule.trace(schedule.epochs)

@@ -31,7 +31,7 @@ class _Arm:
 
     Attributes:
         program: Its first program.
-        pipeline: Its steps.
+        pipeline: The steps that it runs.
         note: A remark on it.
         from_scratch: Whether its first weights are random.
         masked: Number of weights that each step which masks must mask, by the weight; empty where its criterion says.

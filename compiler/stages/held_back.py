@@ -62,7 +62,7 @@ class Judge:
     @torch.no_grad()
     def _output_error(self, program: Program) -> float:
         """The error over all samples; both networks run on one batch after the other, which bounds memory."""
-        found = OutputError()
+        error = OutputError()
         for inputs, _ in self._batches():
-            found.add(feed(program, inputs), feed(self._reference, inputs))
-        return found.value
+            error.add(feed(program, inputs), feed(self._reference, inputs))
+        return error.value

@@ -126,14 +126,14 @@ class JointCompression:
 
     def best(self, needed: float) -> JointStep | None:
         """The best of all `steps` by `JointStep.worth`; None where there are none."""
-        found = list(self._unit_steps())
+        steps = list(self._unit_steps())
         for name in self.weights:
             ranks, losses, saved = self._lower_ranks(name)
             if len(ranks):
                 counted = np.minimum(saved, needed)
                 place = int(np.lexsort((-counted, losses / counted))[0])
-                found.append(JointStep(float(losses[place]), float(saved[place]), weight=name, rank=int(ranks[place])))
-        return min(found, key=lambda step: step.worth(needed), default=None)
+                steps.append(JointStep(float(losses[place]), float(saved[place]), weight=name, rank=int(ranks[place])))
+        return min(steps, key=lambda step: step.worth(needed), default=None)
 
     def take(self, step: JointStep) -> None:
         """Do a step."""
@@ -226,14 +226,14 @@ class JointCompression:
     @cached_property
     def _members(self) -> list[_Members]:
         """The slices of weights that each unit has, by the group's position."""
-        found: list[_Members] = []
+        all_members: list[_Members] = []
         for group in () if self.space is None else self.space.groups:
             members: _Members = {}
             for member, slices in zip(group.members, group.slices, strict=True):
                 if member.parameter in self.weights:
                     members.setdefault(member.parameter, {})[member.dim] = slices
-            found.append(members)
-        return found
+            all_members.append(members)
+        return all_members
 
 
 def reach(state: JointCompression, speedup: float) -> Budget:

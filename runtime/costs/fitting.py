@@ -177,9 +177,9 @@ def least_squares(features: NDArray[np.float64], values: NDArray[np.float64]) ->
             break
         is_free[gains.argmax()] = True
         law = _freed(law, is_free, gram, moments)
-    found = np.zeros(features.shape[-1])
-    found[used] = law / scale[used]
-    return found
+    whole_law = np.zeros(features.shape[-1])
+    whole_law[used] = law / scale[used]
+    return whole_law
 
 
 def _freed(

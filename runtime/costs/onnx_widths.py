@@ -115,18 +115,18 @@ class _Comparison:
 
     def _named(self, name: str, dim: int, dims: int) -> Sequence[Atoms]:
         """The axes of the program's tensor of a name, which the exporter may have transposed."""
-        found = (self._coupling.slots.get((name, each)) for each in (dim, dims - 1 - dim))
-        return [atoms for atoms in found if atoms is not None]
+        axes = (self._coupling.slots.get((name, each)) for each in (dim, dims - 1 - dim))
+        return [atoms for atoms in axes if atoms is not None]
 
     def _sizes_in(self, node: NodeProto, twin: NodeProto, near: Sequence[Atoms]) -> dict[int, Numbers]:
         """What becomes of the attributes of a node that hold sizes, by their position."""
-        found: dict[int, Numbers] = {}
+        sizes: dict[int, Numbers] = {}
         for at, (attribute, other) in enumerate(zip(node.attribute, twin.attribute, strict=True)):
             if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
                 raise _UnexplainedError(f"{node.name} has a graph of its own.")
             if attribute != other:
-                found[at] = self._sizes(attribute.name, numbers_of(attribute), numbers_of(other), near)
-        return found
+                sizes[at] = self._sizes(attribute.name, numbers_of(attribute), numbers_of(other), near)
+        return sizes
 
     def _sizes(self, what: str, whole: NDArray[Any], pruned: NDArray[Any], near: Sequence[Atoms]) -> Numbers:
         """The numbers that differ, each with the one axis that explains it."""
@@ -170,11 +170,11 @@ class _Comparison:
         """The axes of the program's tensors and values that shrink; of those that are cut alike, one."""
         labels = (label for value in self._coupling.values.values() for label in axes(value))
         of_values = (channels.atoms for label in labels for channels in parts(label))
-        found: dict[bytes, Atoms] = {}
+        numbers: dict[bytes, Atoms] = {}
         for atoms in itertools.chain(self._coupling.slots.values(), of_values):
             if not self._kept[atoms].all():
-                found.setdefault(self._roots(atoms), atoms)
-        return list(found.values())
+                numbers.setdefault(self._roots(atoms), atoms)
+        return list(numbers.values())
 
 
 def _sliced(cuts: Mapping[int, Slices | Numbers]) -> list[Atoms]:
