@@ -27,6 +27,7 @@ _HOMOGENEOUS = frozenset({
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "adaptive_max_pool1d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
 })  # fmt: skip
+_NORMS = ("layer_norm", "batch_norm")
 _SUMS, _RESHAPES = ("add", "add_"), ("view", "reshape", "flatten", "squeeze")
 
 
@@ -70,7 +71,7 @@ class ChannelGroup:
 
 
 def channel_groups(program: Program) -> tuple[ChannelGroup, ...]:
-    """Channels whose scale is free, in the order of execution, batch norms being folded; of one layer or of a stream.
+    """Channels whose scale is free, in the order of execution; what a layer or norm writes, or a stream of several.
 
     Left out are channels that the network gives back, that meet an operator which doesn't keep factors, or of which a
     weight is computed or used elsewhere too.
@@ -193,9 +194,9 @@ class _Grouping:
         operator = operator_name(node.target)
         if operator in WEIGHTED and self._is_own(node):
             self._layer(node)
-        elif operator == "layer_norm" and self._is_own(node) and len(arguments(node)["normalized_shape"]) == 1:
+        elif operator in _NORMS and self._is_own(node) and (axis := _norm_axis(node)) is not None:
             self._fix(node.all_input_nodes)
-            self._begin(node, len(node.meta["sample_shapes"]) - 1)
+            self._begin(node, axis)
         elif not (node.op == "call_function" and self._passes_on(node)):
             self._fix([node, *node.all_input_nodes])
 
@@ -269,6 +270,14 @@ class _Grouping:
         while (parent := self._parent.get(node, node)) is not node:
             node = parent
         return node
+
+
+def _norm_axis(norm: Node) -> int | None:
+    """The axis that the scale of a norm is along; None where it has several."""
+    if operator_name(norm.target) == "batch_norm":
+        return 1
+    rank, normalized = len(norm.meta["sample_shapes"]), arguments(norm)["normalized_shape"]
+    return rank - 1 if len(normalized) == 1 else None
 
 
 def _keeps_axis(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from prunec.passes.base import PassResult
-from prunec.passes.operators import WEIGHTED
 from prunec.passes.program import Program
 from prunec.passes.quantization.channel_scaling import ChannelGroup, channel_groups, read_range, scaled, values_of
 from prunec.passes.quantization.equalization import balance
@@ -19,7 +18,7 @@ from prunec.passes.quantization.equalization import balance
 def smoothable(program: Program) -> tuple[ChannelGroup, ...]:
     """The channels between layer norms and the layers that read them."""
     groups = channel_groups(program)
-    return tuple(group for group in groups if not any(each.operator in WEIGHTED for each in group.writers))
+    return tuple(group for group in groups if all(each.operator == "layer_norm" for each in group.writers))
 
 
 def smooth(program: Program, maxima: Mapping[str, Tensor], share: float = 0.5) -> PassResult:

@@ -27,7 +27,8 @@ class Gal(TrainingHook):
     CIFAR-10, or as large a share of this training, and the sum of their rates is the paper's at any length and
     schedule. Where zeros keep the budget of the pruning behind the training, the threshold is lowered to that; in
     the last step it is set to it, and the report says what the penalty alone gave. Units that stay have a mask of a
-    thousandth at least.
+    thousandth at least. At the end masks are merged into what makes the units, the scales of norms where there are
+    such, and else into what reads them: filters in front of a norm that shrink would learn faster from then on.
 
     Attributes:
         sparsity: Strength of the penalty on masks.

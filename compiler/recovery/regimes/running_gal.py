@@ -104,8 +104,8 @@ class RunningGal(RunningHook):
         return gradient.cpu().double().numpy()
 
     def detach(self, program: Program) -> Mapping[str, Tensor]:
-        """The tensors that the masks stand on, scaled by them."""
-        return self.factors.merged(program.tensors(), self.factors.values)
+        """The tensors that the masks are merged into."""
+        return self.factors.merged_into_makers(program, self.factors.values)
 
     def decided(self) -> Mapping[str, object]:
         """The mask of each unit: the higher stay, and zeros go in the order in which they were set."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunec.compiler.recovery.regimes.unit_parts import UnitParts, UnitSlices, scaled_slices
 from prunec.passes.groups import Group
 from prunec.passes.program import Program
+from prunec.passes.quantization.channel_scaling import ChannelGroup, channel_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,3 +71,34 @@ class UnitFactors:
             for place in slices:
                 merged[place.name] = place.scaled(merged.get(place.name, tensors[place.name]), values[group])
         return merged
+
+    @torch.no_grad()
+    def merged_into_makers(self, program: Program, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same with factors above zero merged into what makes the units, where the scale of these is free.
+
+        Filters of a layer before a norm that shrink with what they read learn faster from then on; the scales of norms
+        don't. Factors of zero stay on the readers, behind which nothing can undo them, as do those of units on whose
+        way to the readers there is more than Relu, pooling, sums and the like.
+        """
+        free = {reader.weight: group for group in channel_groups(program) for reader in group.readers}
+        tensors, made, left = program.tensors(), dict[str, Tensor](), dict(values)
+        for name, slices in self.places.items():
+            groups = {free.get(place.name) for place in slices}
+            if not _are_alone(groups, slices) or bool((values[name] < 0).any()):
+                continue
+            left[name] = values[name].sign()
+            living = values[name].where(values[name] > 0, 1.0)
+            rows = {place.name: place.rows for place in slices}
+            for group in filter(None, groups):
+                for tensor in [each for writer in group.writers for each in (writer.weight, writer.bias) if each]:
+                    earlier = made.get(tensor, tensors[tensor])  # by other groups, in a concatenation
+                    made[tensor] = scaled_slices(earlier, living, rows[group.readers[0].weight], 0)
+        return made | self.merged({**tensors, **made}, left)
+
+
+def _are_alone(groups: Iterable[ChannelGroup | None], slices: Iterable[UnitSlices]) -> bool:
+    """Whether channels of a free scale are read by these slices alone, each of its input channels by itself."""
+    if any(group is None or group.clips or any(each.groups > 1 for each in group.readers) for group in groups):
+        return False
+    reading = {(reader.weight, 1) for group in groups if group is not None for reader in group.readers}
+    return reading == {(place.name, place.member.dim) for place in slices}

@@ -12,6 +12,7 @@ from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.filter_pruning import kept_by
 from prunec.passes.tensors import with_values
 from tests.architectures.redraw import redraw_
+from tests.architectures.resnet import cifar_resnet
 from tests.recovery.regimes.networks import Attention, Concatenated, Gated, Unscaled
 
 HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
@@ -58,3 +59,23 @@ def test_closed_factors_are_cut_units(name: str) -> None:
     for other in (masked, form):
         torch.testing.assert_close(other(x), expected, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(program(x), expected, rtol=1e-3)
+
+
+RESIDUAL = "a residual block"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, RESIDUAL])
+@torch.no_grad()
+def test_factors_merge_into_what_makes_units_as_into_what_reads_them(name: str) -> None:
+    make, shape = ((lambda: cifar_resnet(8)), (2, 3, 16, 16)) if name == RESIDUAL else NETWORKS[name]
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    program = capture(redraw_(make().eval(), 0), (x.float(),)).double()
+    factors = UnitFactors.on(program, kept_by(program, PruneFilters(ratio=0.5, seed=0))[0].groups)
+    for values in factors.values.values():
+        values.copy_((torch.rand(len(values)) * 3 - 1).clamp(min=0))
+    read, made = factors.merged(program.tensors(), factors.values), factors.merged_into_makers(program, factors.values)
+    outputs = [program.with_tensors(with_values(program.tensors(), each))(x) for each in (read, made)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-6, atol=1e-8)
+    if name == RESIDUAL:
+        assert any(program.tensors()[tensor].ndim == 1 for tensor in made), "scales of norms have them"
