@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper, shape_inference
 
 from prunec.passes.coupling import Coupling
 from prunec.passes.labels import Atoms
@@ -67,7 +67,10 @@ class CuttableOnnx:
     attributes: Mapping[Place, Numbers]
 
     def without(self, removed: Removed) -> ModelProto:
-        """The model without these classes of atoms; nodes and values keep their names."""
+        """The model without these classes of atoms; nodes and values keep their names.
+
+        Shapes of values are inferred anew: without them ONNX Runtime optimizes less than it does of an export.
+        """
         model, kept = ModelProto(), ~removed[self.coupling.roots]
         model.CopyFrom(self._frame)
         graph, writer = model.graph, _Writer(model.graph, self._tensors, kept)
@@ -81,7 +84,7 @@ class CuttableOnnx:
         for value in graph.output:
             if value.name in self._tensors:
                 writer.write(value.name, None)
-        return model
+        return shape_inference.infer_shapes(model, data_prop=True)
 
     @cached_property
     def _frame(self) -> ModelProto:
