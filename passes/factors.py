@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunec.passes.errors import InputError
+from prunec.passes.ratios import multiple_within
 
 
 def factor_names(weight: str) -> tuple[str, str]:
@@ -40,10 +41,7 @@ def rank_that_saves(shape: tuple[int, ...]) -> int:
 
 def rank_step(shape: tuple[int, ...], round_to: int) -> int:
     """What ranks of a weight are multiples of: as widths, in layers of a small full rank of a halving of it."""
-    step = round_to
-    while step > 1 and 4 * step > full_rank(shape):
-        step //= 2
-    return step
+    return multiple_within(round_to, full_rank(shape))
 
 
 def factors(name: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -59,7 +57,7 @@ def factors(name: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
             f"{name} is to be of rank {rank}: expected 1 to {full_rank(tuple(weight.shape))} of a weight of shape "
             f"{list(weight.shape)}."
         )
-    left, values, right = _decomposed(name, weight)
+    left, values, right = torch.linalg.svd(_matrix(name, weight), full_matrices=False)
     signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()[0]
     root = values[:rank].sqrt()
     first = (root * signs[:rank])[:, None] * right[:rank]
@@ -89,11 +87,6 @@ def spectrum(name: str, weight: Tensor) -> Tensor:
     """
     values: Tensor = torch.linalg.svdvals(_matrix(name, weight)).square()
     return values
-
-
-def _decomposed(name: str, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    left, values, right = torch.linalg.svd(_matrix(name, weight), full_matrices=False)
-    return left, values, right
 
 
 def _matrix(name: str, weight: Tensor) -> Tensor:

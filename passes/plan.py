@@ -163,7 +163,7 @@ class PruningPlan:
             self.rewritten_by or later.rewritten_by,
             (*self.removed_branches, *later.removed_branches),
             _dense_sizes(self, later),
-            later.ranks,
+            self.ranks or later.ranks,
         )
 
     def order(self) -> "PruningPlan":

@@ -29,9 +29,7 @@ class Rounding:
     def step(self, group: "Group") -> int:
         """Multiple of units that a group's kept count is rounded to."""
         filters_per_unit = group.members[group.producers[0]].slices_per_unit
-        multiple = self.round_to
-        while multiple > 1 and 4 * multiple > group.count * filters_per_unit:
-            multiple //= 2
+        multiple = multiple_within(self.round_to, group.count * filters_per_unit)
         return max(1, multiple // gcd(multiple, filters_per_unit))
 
     def kept(self, group: "Group", ratio: Fraction) -> int:
@@ -51,6 +49,13 @@ class Rounding:
         filters_per_unit = group.members[group.producers[0]].slices_per_unit
         least = ceil(Fraction(self.min_channels, filters_per_unit))
         return min(group.count, ceil(Fraction(max(kept, least), step)) * step)
+
+
+def multiple_within(round_to: int, size: int) -> int:
+    """What sizes of at most ``size`` are rounded to: the largest halving of ``round_to`` that is a quarter at most."""
+    while round_to > 1 and 4 * round_to > size:
+        round_to //= 2
+    return round_to
 
 
 def exact(ratio: float) -> Fraction:

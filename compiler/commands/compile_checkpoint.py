@@ -21,7 +21,7 @@ from prunec.compiler.project.recipe_request import resolve_recipe
 from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.scalars import check_tensorboard
-from prunec.compiler.stages.dense_trainings import SCRATCH, check_own_training, implied, own_training
+from prunec.compiler.stages.dense_trainings import SCRATCH_ARM, check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.low_rank_checks import check_decompositions
 from prunec.compiler.stages.request_checks import (
@@ -111,7 +111,7 @@ def prepare(job: Job, note: Callable[[str], None], *, runs: bool) -> Prepared:
     asked, has_data = settings.controls, config.data is not None
     settings = implied(settings, pipeline, has_data=has_data)
     if settings.controls != asked:
-        note(f"Masks are made of random weights: the control arm {SCRATCH} runs, too.")
+        note(f"Masks are made of random weights: the control arm {SCRATCH_ARM} runs, too.")
     recoveries: list[Recover] = pipeline.of(Recover)
     optimizers = {str(options.optimizer) for options in recoveries}
     optimizers |= {settings.pretraining_optimizer or ""} if recoveries else set()

@@ -13,7 +13,7 @@ from prunec.passes.errors import UsageError
 from prunec.passes.sparsify import Sparsify
 
 #: The control arm of every mask at initialisation.
-SCRATCH = "scratch-e"
+SCRATCH_ARM = "scratch-e"
 
 
 def own_training(pipeline: Pipeline) -> Pretrain | None:
@@ -47,8 +47,8 @@ def implied(settings: Settings, pipeline: Pipeline, *, has_data: bool) -> Settin
         settings = replace(
             settings, pretraining=options.learning_rates, pretraining_optimizer=optimizer, stated_accuracy=None
         )
-    if has_data and is_untrained(settings) and _masks_first(pipeline) and SCRATCH not in settings.controls:
-        settings = replace(settings, controls=(*settings.controls, SCRATCH))
+    if has_data and is_untrained(settings) and _masks_first(pipeline) and SCRATCH_ARM not in settings.controls:
+        settings = replace(settings, controls=(*settings.controls, SCRATCH_ARM))
     return settings
 
 

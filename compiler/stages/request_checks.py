@@ -18,7 +18,7 @@ from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_titl
 from prunec.compiler.recovery.pretrain_options import Pretrain
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
-from prunec.compiler.stages.dense_trainings import SCRATCH, is_untrained, own_training, scratch_pipeline
+from prunec.compiler.stages.dense_trainings import SCRATCH_ARM, is_untrained, own_training, scratch_pipeline
 from prunec.passes.errors import InputError, UsageError, did_you_mean
 from prunec.passes.patterns.pattern import TWO_FOUR
 from prunec.passes.permute import Permute
@@ -272,7 +272,7 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool, optim
     if "scratch-b" in scratch and is_untrained(settings):
         raise UsageError(
             "The control arm scratch-b spends the operations of the dense training, and the network was never trained.",
-            hint=f"Ask for {SCRATCH}, which is trained as the run itself is.",
+            hint=f"Ask for {SCRATCH_ARM}, which is trained as the run itself is.",
         )
     if scratch and not is_untrained(settings) and (settings.pretraining is None or not settings.pretraining.epochs):
         raise UsageError(

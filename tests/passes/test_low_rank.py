@@ -283,6 +283,7 @@ def test_plans_go_on_by_ranks_and_end_with_them() -> None:
     decomposed = Decompose(rank={"2": 5}).run(pruned.program)
     assert pruned.plan is not None and decomposed.plan is not None
     both = pruned.plan.then(decomposed.plan)
+    assert both.then(PruningPlan({})).ranks == both.ranks, "what does nothing forgets nothing"
     assert both.kept == pruned.plan.kept and both.ranks == {"2.weight": 5}
     assert both.dense_sizes["2.weight"][0] == 32, "the size before everything"
     whole = PassResult(apply_plan_to_program(program, both), True, plan=both)

@@ -1,8 +1,6 @@
 """LFPC: with one criterion it is that criterion; the sampler learns which criterion's masks cost less."""
 
 from dataclasses import replace
-from itertools import product
-from math import prod
 from typing import Any
 
 import pytest
@@ -35,28 +33,24 @@ def test_the_network_trains_as_without_it(data: Data) -> None:
 
 
 def test_the_sampler_prefers_what_the_held_out_loss_prefers(data: Data) -> None:
-    program = trained(net(), data, Lfpc(criteria=("l1",)), UNIFORM, replace(LAST, epochs=4)).program
+    trained_well = replace(LAST, epochs=20, schedule="cosine:0.1")  # else any filters are as good as any others
+    program = trained(net(), data, Lfpc(criteria=("l1",)), UNIFORM, trained_well).program
     hook = Lfpc(criteria=("random", "l1"), travel=12.0)
     still = replace(LAST, epochs=6, schedule="constant:1e-9", weight_decay=0.0)
     result, running = watched(program, data, hook, replace(UNIFORM, ratio=0.3), still)
     rows: Any = result.hooks[0].figures["probabilities"]
     assert {row["group"] for row in rows} == {"features.0", "features.3", "features.6"}
     assert all(abs(row["random"] + row["l1"] - 1) < 1e-6 for row in rows)
-    learned = [(row["random"], row["l1"]) for row in rows]
-    losses = {choices: held_out_loss(running, choices) for choices in product((0, 1), repeat=len(rows))}
-    best, at_random = min(losses.values()), sum(losses.values()) / len(losses)
-    assert at_random - best > 0.02, "some choices are better than others"
-    expected = sum(
-        loss * prod(of_group[choice] for of_group, choice in zip(learned, choices, strict=True))
-        for choices, loss in losses.items()
-    )
-    assert expected < at_random - 0.25 * (at_random - best), "what it draws now is better than drawing by chance"
+    losses = {choice: held_out_loss(running, choice) for choice in (0, 1)}
+    assert abs(losses[0] - losses[1]) > 0.1, "one of the two is better"
+    better = "random" if losses[0] < losses[1] else "l1"
+    assert all(row[better] > 0.6 for row in rows)
 
 
 @torch.no_grad()
-def held_out_loss(running: Any, choices: tuple[int, ...]) -> float:
-    """The held-out loss where each group is masked by one criterion."""
-    running.preferences.copy_(torch.tensor([[[1e4, 0.0], [0.0, 1e4]][choice] for choice in choices]))
+def held_out_loss(running: Any, choice: int) -> float:
+    """The held-out loss where all groups are masked by one criterion."""
+    running.preferences.copy_(torch.tensor([[1e4, 0.0], [0.0, 1e4]])[choice].expand_as(running.preferences))
     zero = torch.zeros(())
     values = []
 

@@ -13,7 +13,7 @@ import torch
 from prunec.calibration.data import Data
 from prunec.compiler.facts.settings import Settings
 from prunec.compiler.recovery.hooks import load_hooks
-from prunec.compiler.recovery.recover import Objective, Recover, Recovered, StateOptions
+from prunec.compiler.recovery.recover import DenseNetwork, Objective, Recover, Recovered, StateOptions, recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes.errors import InputError, UsageError
@@ -45,22 +45,25 @@ def pipeline(hook: str, prune: str = "prune-filters{ratio=0.5,criterion=learned}
     )
 
 
-@pytest.mark.parametrize("hook", ["greg-1", "cnn-fcf"])
+@pytest.mark.parametrize("hook", REGIMES)
 def test_a_pipeline_trains_prunes_and_reports(hook: str, data: Data, tmp_path: Path) -> None:
-    report = compiled(plain(), pipeline(hook), data, tmp_path)
+    allocation, name = REGIMES[hook].allocation, hook.partition("{")[0]
+    text = pipeline(hook, f"prune-filters{{ratio=0.5,criterion=learned,allocation={allocation}}}")
+    report = compiled(plain(), text, data, tmp_path)
     assert not isinstance(report.pruning, Unknown)
     assert report.pruning.criterion == "learned"
-    assert [group.kept for group in report.pruning.groups] == [4, 4]
-    assert report.extensions[hook]
+    if allocation == "auto":
+        assert [group.kept for group in report.pruning.groups] == [4, 4]
+    assert report.extensions[name]
     assert hook in report.pipeline
     assert report.macs.compiled < 0.6 * report.macs.dense
     assert [entry.stage for entry in report.ledger] == [
         "pretraining", "recover", "prune-filters", "recover", "re-estimate-batchnorm",
     ]  # fmt: skip
-    assert hook in str(report.ledger[1].options)
+    assert name in str(report.ledger[1].options)
 
 
-@pytest.mark.parametrize("hook", ["network-slimming{penalty=0.01}", "gal"])
+@pytest.mark.parametrize("hook", ["sfp", "greg-1", "network-slimming{penalty=0.01}", "gal"])
 def test_one_ratio_with_a_global_choice_leaves_the_macs_of_that_ratio(hook: str, data: Data, tmp_path: Path) -> None:
     asked = "prune-filters{ratio=0.5,allocation=global,criterion=learned}"
     report = compiled(plain(), pipeline(hook, asked), data, tmp_path)
@@ -117,6 +120,16 @@ def test_it_goes_on_to_the_bit_and_runs_alike_again(hook: str, data: Data, tmp_p
         torch.testing.assert_close(dict(before.decided), dict(after.decided), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("hook", REGIMES)
+def test_it_changes_the_training(hook: str, data: Data) -> None:
+    (declared,), options = load_hooks(hook), replace(LAST, epochs=2)
+    runs = [
+        trained(plain(), data, declared, REGIMES[hook], options),
+        recover(plain(), options, data, dense=DenseNetwork(plain())),
+    ]
+    assert not same(state(runs[0].program), state(runs[1].program))
+
+
 @pytest.mark.parametrize(
     ("network", "hook", "pruning"),
     [
@@ -151,9 +164,9 @@ def test_a_state_of_another_pruning_is_refused(data: Data, tmp_path: Path) -> No
         prepare(plain(), data, *load_hooks("sfp"), state=file, options=options, pruning=replace(PRUNING, ratio=0.25))
 
 
-def test_two_processes_ready_a_network_as_one_does(data: Data, tmp_path: Path) -> None:
-    hooks = "greg-1 ssl{structure=shape}"
-    options = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last", "epochs": 6, "hooks": hooks}
+@pytest.mark.parametrize("hook", ["sfp", "greg-1", "ssl{structure=shape}"])
+def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_path: Path) -> None:
+    options = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last", "epochs": 6, "hooks": hook}
     alone, together = (train(count, tmp_path, options, False) for count in (1, 2))
     assert isinstance(alone, dict), alone
     assert isinstance(together, dict), together
