@@ -65,9 +65,11 @@ test-long: $(STAMP) ## run the slower checks
 fuzz: $(STAMP) ## give every reader 10,000 damaged inputs; at most 45 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers --jobs $(JOBS) $(FUZZ)
 
-gpu-check: $(STAMP) ## run what needs an NVIDIA GPU and TensorRT; fails where there is none
+gpu-check: $(STAMP) ## run what needs an NVIDIA GPU, then what needs TensorRT beside it; fails where one is missing
 	$(BIN)/python -m tests.gpu
-	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m pytest -m gpu tests/gpu --ignore tests/gpu/test_tensorrt.py
+	$(BIN)/python -m tests.gpu tensorrt
+	$(BIN)/python -m pytest -m gpu tests/gpu/test_tensorrt.py
 
 zoo: $(STAMP) ## check 70 architectures, into docs/coverage.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --jobs $(JOBS) $(ZOO)

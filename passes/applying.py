@@ -24,7 +24,7 @@ from prunec.passes.plan import PruningPlan, misfit
 from prunec.passes.program import Program
 from prunec.passes.rewrite import apply_plan_to_program, beside_branches
 from prunec.passes.size_attributes import Attributes, set_attributes
-from prunec.passes.tensors import Inputs, named_tensors
+from prunec.passes.tensors import CPU, Inputs, copied_inputs, named_tensors
 
 #: Passes that rewrite a network's graph, by name.
 _REWRITING = {FoldParameters.name: FoldParameters()}
@@ -75,7 +75,7 @@ def apply_plan(
     is zero, and a warning says so.
 
     Args:
-        module: A module of the class that the plan was made for; its weights may differ.
+        module: A module of the class that the plan was made for, on any device; its weights may differ.
         plan: A plan that `PruneFilters` returned.
         example: Positional inputs of the module.
         kwargs: Keyword inputs of the module.
@@ -98,7 +98,7 @@ def apply_plan(
         _zero(named_tensors(module), zeroed)
         _warn(module, plan)
         return AppliedPlan(False, {}, zeroed)
-    inputs = _telling((tuple(example or ()), dict(kwargs or {})))
+    inputs = _telling(copied_inputs((tuple(example or ()), dict(kwargs or {})), CPU))
     pruned = _copied(module)
     dense = as_rewritten(capture(pruned, *inputs), plan)
     program, own = _as_module(dense, plan)

@@ -16,7 +16,7 @@ from prunec.passes.module_copy import Copies, unwrapped
 from prunec.passes.outputs import know_classes
 from prunec.passes.program import Program, program_from
 from prunec.passes.running import gives, run
-from prunec.passes.tensors import Inputs, copied, copied_inputs
+from prunec.passes.tensors import CPU, Inputs, copied, copied_inputs
 from prunec.passes.torch_export import export_as_is
 from prunec.passes.training import kept_modes, lost_in_capture
 
@@ -27,7 +27,8 @@ def capture(
     """Capture a network as it runs in eval mode. The module itself is left as it was; tensors are copied.
 
     Args:
-        module: Any network that ``torch.export`` can trace; DataParallel and ``torch.compile`` around it are taken off.
+        module: Any network that ``torch.export`` can trace, on any device; DataParallel and ``torch.compile`` around it
+            are taken off. The program is on the CPU.
         args: Example inputs. A batch of 1 is repeated to 2, since exporting with 1 fixes it.
         kwargs: Example keyword inputs.
         dynamic_shapes: The dimensions that may vary, in the form of ``torch.export.export``; by default dimension 0
@@ -40,7 +41,9 @@ def capture(
     """
     module = unwrapped(module)
     with _quiet_export(module):
-        program, copies, export = _captured(module, copied_inputs((tuple(args), dict(kwargs or {}))), dynamic_shapes)
+        program, copies, export = _captured(
+            module, copied_inputs((tuple(args), dict(kwargs or {})), CPU), dynamic_shapes
+        )
         program.lost_in_capture = lost_in_capture(
             module, export.own_graph, lambda: export_as_is(copies.to_trace(*export.inputs).train(), export.inputs)
         )
@@ -54,7 +57,7 @@ def capture_to_run(module: nn.Module, inputs: Inputs) -> Program:
     """
     module = unwrapped(module)
     with _quiet_export(module):
-        return _captured(module, copied_inputs(inputs), {})[0]
+        return _captured(module, copied_inputs(inputs, CPU), {})[0]
 
 
 def _captured(module: nn.Module, example: Inputs, dynamic_shapes: Any) -> tuple[Program, Copies, Export]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunec.passes.errors import first_line
-from prunec.passes.tensors import copied, named_tensors
+from prunec.passes.errors import UnsupportedModelError, first_line
+from prunec.passes.tensors import CPU, copied, like, named_tensors
 
 #: Modules that run another one, by the name of the attribute that holds it.
 _WRAPPERS: dict[type[nn.Module], str] = {
@@ -32,7 +32,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 class Copies:
-    """Fresh copies of a network in eval mode, as it was before anything ran it.
+    """Fresh copies of a network on the CPU in eval mode, as it was before anything ran it.
 
     They share parameters and buffers with each other and not with the network: torch.export replaces them by fake
     ones, and whoever runs a copy lends it other buffers. Functions that a network holds see the copy in its place.
@@ -46,7 +46,7 @@ class Copies:
         self._module = module
         self.name, self.note = type(module).__name__, ""
         tensors = named_tensors(module)
-        copies = copied(tensors)
+        copies = copied(tensors, CPU)
         self._tensors = {id(tensor): copies[name] for name, tensor in tensors.items()}
 
     def to_trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
@@ -79,16 +79,26 @@ class Copies:
                 f"{self.name} can't be copied ({type(error).__name__}: {first_line(error)}), so it was itself run: "
                 "what its forward pass remembers may have changed."
             )
+            self._check_home()
         return module.eval()
+
+    def _check_home(self) -> None:
+        """Refuse to run the network itself where it isn't with the inputs."""
+        if away := _away(self._module):
+            raise UnsupportedModelError(
+                f"{self.name} is on {away}, and prunec, which reads networks on the CPU, can't copy it: {self.note}",
+                hint="Hand it over on the CPU: network.cpu().",
+            )
 
 
 def duplicate(module: nn.Module) -> nn.Module:
-    """A deep copy, also of a module that holds tensors which were computed from others.
+    """A deep copy on the CPU, also of a module that holds tensors which were computed from others.
 
     Raises:
         Exception: Whatever a foreign ``__deepcopy__`` or ``__reduce_ex__`` raises.
     """
-    return _copy(module, _copied_apart(module))
+    twin = _copy(module, _copied_apart(module))
+    return twin.to(CPU) if _away(twin) else twin
 
 
 def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -142,11 +152,19 @@ def _with_copies(value: Any, memo: dict[int, Any]) -> Any:
 def _copied_apart(module: nn.Module) -> dict[int, Any]:
     """Copies, by identity, of what modules hold and `copy.deepcopy` can't copy, or takes long for.
 
-    Those are tensors that were computed from others, such as a normed weight, and the many empty tables of hooks.
+    Those are tensors that were computed from others, such as a normed weight, those that are on another device, and the
+    many empty tables of hooks.
     """
     held = [value for part in module.modules() for value in vars(part).values()]
-    computed = {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
+    tensors = [value for value in held if isinstance(value, Tensor)]
+    apart = [value for value in tensors if not value.is_leaf or value.device != CPU]
+    computed = {id(value): like(value, value.detach().to(CPU, copy=True)) for value in apart}
     return computed | {id(value): type(value)() for value in held if type(value) in _TABLES and not value}
+
+
+def _away(module: nn.Module) -> str:
+    """The device of a parameter or buffer that isn't on the CPU; empty where all are."""
+    return next((str(tensor.device) for tensor in named_tensors(module).values() if tensor.device != CPU), "")
 
 
 def _takes_any_keyword(parameters: Mapping[str, inspect.Parameter]) -> bool:

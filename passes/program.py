@@ -34,6 +34,7 @@ from prunec.passes.normalise import make_views_reshapes
 from prunec.passes.outputs import OutputForm, plain_outputs, take_form
 from prunec.passes.patterns.pattern import TWO_FOUR, Pattern
 from prunec.passes.pt2_archive import check_plain, unreadable
+from prunec.passes.pt2_devices import on_cpu
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, read_patterns, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
 from prunec.passes.training import switch
@@ -323,7 +324,7 @@ class Program:
 def _load_trusted(path: str) -> tuple[ExportedProgram, str]:
     """Read an archive of any age, and prunec's note in it."""
     extra = {_EXTRA_FILE: ""}
-    return torch.export.load(path, extra_files=extra), extra[_EXTRA_FILE]
+    return torch.export.load(on_cpu(path, trust=True), extra_files=extra), extra[_EXTRA_FILE]
 
 
 def _load_plain(path: str) -> tuple[ExportedProgram, str]:
@@ -331,7 +332,7 @@ def _load_plain(path: str) -> tuple[ExportedProgram, str]:
 
     `torch.export.load` would try again what fails as an archive of torch 2.7, unpickling members that weren't checked.
     """
-    content = load_pt2(path)
+    content = load_pt2(on_cpu(path, trust=False))
     return content.exported_programs["model"], content.extra_files.get(_EXTRA_FILE, "")
 
 

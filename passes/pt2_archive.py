@@ -23,9 +23,9 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes.archives import check_zip, untrusted
 from prunec.passes.errors import InputError, first_line
+from prunec.passes.pt2_devices import SAMPLE_INPUTS
 
 _MODEL = "models/model.json"
-_SAMPLES = "data/sample_inputs/model.pt"
 _CONFIGS = {
     "data/weights/": "data/weights/model_weights_config.json",
     "data/constants/": "data/constants/model_constants_config.json",
@@ -33,7 +33,7 @@ _CONFIGS = {
 #: Members that are plain data; the parts of tensors are the bytes of their values.
 _MEMBERS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|extra/[\w.-]+|data/weights/weight_\d+|data/constants/tensor_\d+"
-    rf"|{'|'.join(map(re.escape, (_MODEL, _SAMPLES, *_CONFIGS.values())))}"
+    rf"|{'|'.join(map(re.escape, (_MODEL, SAMPLE_INPUTS, *_CONFIGS.values())))}"
 )
 #: Operators of torch that compute on tensors and sizes. The two that are left out read and write files by name.
 _OPERATOR = re.compile(
@@ -94,15 +94,21 @@ def _check_records(path: Path) -> None:
         if not _MEMBERS.fullmatch(name):
             raise untrusted(path, f"the member {name!r}, which isn't known to be plain data")
     documents = {name: json.loads(reader.get_record(name)) for name in (_MODEL, *_CONFIGS.values())}
-    samples = reader.get_record(_SAMPLES)
+    samples = reader.get_record(SAMPLE_INPUTS)
     if samples and not _is_plain_pickle(samples):
         raise untrusted(path, "pickled objects other than tensors among its example inputs")
-    sizes = {name: int(reader.get_record_size(name)) for name in names}
+    sizes = {name: _size(reader, name) for name in names if name.startswith(tuple(_CONFIGS))}
     for folder, name in _CONFIGS.items():
         _check_tensors(path, documents[name], folder, sizes)
     for document in documents.values():
         for what in _code(document):
             raise untrusted(path, what)
+
+
+def _size(reader: Any, name: str) -> int:
+    """Bytes of a record; readers of earlier versions of torch tell them by reading it."""
+    tell = getattr(reader, "get_record_size", None)
+    return int(tell(name)) if tell is not None else len(reader.get_record(name))
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -116,7 +122,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 def _is_plain_pickle(data: bytes) -> bool:
     """Whether torch's restricted reader, which torch.export tries first, takes all of a pickle, and finds tensors."""
     try:
-        content = torch.load(io.BytesIO(data), weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001 - it raises nearly anything; whatever it doesn't take isn't plain
         return False
     leaves = pytree.tree_leaves(content)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 #: New values of attributes: {(path of the module, attribute): value}.
 Attributes = Mapping[tuple[str, str], Any]
@@ -14,9 +14,12 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def set_attributes(module: nn.Module, attributes: Attributes) -> None:
-    """Set attributes of modules within a module, in place."""
+    """Set attributes of modules within a module, in place; a tensor goes to the device of the one before."""
     for (path, name), value in attributes.items():
-        setattr(module.get_submodule(path), name, value)
+        part = module.get_submodule(path)
+        before = getattr(part, name, None)
+        here = value.to(before.device) if isinstance(value, Tensor) and isinstance(before, Tensor) else value
+        setattr(part, name, here)
 
 
 def size_attributes(part: nn.Module) -> dict[str, Any]:

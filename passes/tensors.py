@@ -13,6 +13,8 @@ from prunec.passes.errors import InputError
 
 #: A view may stand for this many bytes, however few are stored.
 _FREE_BYTES = 1 << 20
+#: Where networks are read and cut, whatever they are trained on.
+CPU = torch.device("cpu")
 #: Positional and keyword inputs of a network.
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

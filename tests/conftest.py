@@ -1,5 +1,6 @@
 """The same random state for every test, whatever ran before it; checks of what passes claim; golden files."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,12 @@ EXPORTER_REGISTRY = "torch.onnx._internal.exporter._registration"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all tests but those that are of them: the others compare with what the processor computes."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -132,6 +132,8 @@ def synchronise_batchnorms(training: Program, processes: Processes) -> None:
             f"recover: sync_batchnorm needs CUDA devices, and training is on {processes.device.type}.",
             hint="Leave it out: each process then takes the statistics of its own share of the batch.",
         )
+    if processes.count == 1:
+        return  # its samples are all there are
     for node in list(calls(training.graph, "batch_norm")):
         bound = arguments(node)
         if bound["training"] and bound["running_mean"] is not None:

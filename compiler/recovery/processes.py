@@ -4,6 +4,7 @@ Hugging Face Accelerate joins them; it isn't loaded where there is one.
 """
 
 import atexit
+import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from prunec.calibration.splits import Share
 from prunec.compiler.machine.ranks import is_distributed
+from prunec.passes.errors import UsageError
 from prunec.passes.interruption import asked_to_stop
 
 if TYPE_CHECKING:
@@ -39,7 +41,11 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Join the others, where ``torchrun`` started some."""
+        """Join the others, where ``torchrun`` started some.
+
+        Raises:
+            UsageError: It started more than there are GPUs, of which two can't share one.
+        """
         if not is_distributed():
             return cls(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         accelerator = _accelerator()
@@ -98,6 +104,13 @@ class Processes:
 def _accelerator() -> "Accelerator":
     from accelerate import Accelerator
 
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise UsageError(
+            f"torchrun started {here} processes on this machine, which has {gpus} GPU{'s' * (gpus > 1)}.",
+            hint=f"Start one process for each GPU (--nproc-per-node={gpus}), or hide the GPUs, to train on the "
+            "processor: CUDA_VISIBLE_DEVICES= in front of the command.",
+        )
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     atexit.register(accelerator.end_training)  # a process that ends with its connections open may abort
     return accelerator

@@ -8,6 +8,7 @@ import torch
 from prunec.calibration.data import Data
 from prunec.calibration.splits import mixed_seed
 from prunec.compiler.machine.versions import tool_version
+from prunec.compiler.recovery.deterministic import same_each_time
 from prunec.compiler.recovery.epoch_record import EpochRecord
 from prunec.compiler.recovery.hooks import HOOKS, load_hooks
 from prunec.compiler.recovery.objective import DEFAULT_OBJECTIVE, Objective
@@ -44,7 +45,8 @@ def recover(
     """Retrain a copy of a program; the program itself isn't changed.
 
     The result is a function of the arguments: order of the data, augmentation and dropout follow ``seed``. Training
-    runs on a GPU where there is one; under ``torchrun`` all processes train one network together, and each gets it.
+    runs on a GPU where there is one, by its deterministic kernels (`same_each_time`); under ``torchrun`` all processes
+    train one network together, and each gets it.
 
     Args:
         program: The pruned network; its masks hold throughout.
@@ -66,7 +68,7 @@ def recover(
         UsageError: Distillation has no teacher, a loss gives no scalar, or a hook is unknown or fails.
     """
     processes = Processes.join()
-    with _random_numbers(seed, processes):
+    with _random_numbers(seed, processes), same_each_time(processes.device):
         training = start_training(program, options, data, processes, objective=objective, dense=dense, seed=seed)
         settings = settings_text(training.stepper.optimizer)  # before a step: some keep what they adapt among them
         file = None if state is None else StateFile(state, _identity(training, dense), processes)

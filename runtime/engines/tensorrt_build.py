@@ -61,7 +61,7 @@ def build_plan(
         UsageError: A dynamic dimension has no range, or a range belongs to none.
     """
     trt = importlib.import_module(library) if isinstance(library, str) else library
-    logger = _logger(trt)
+    logger = make_logger(trt)
     builder, network, _parser = _parsed(trt, logger, onnx_path)
     inputs = _input_dimensions(network)
     used = used_ranges(inputs, ranges)
@@ -90,7 +90,7 @@ def parse_model(library: str, onnx_path: Path, ranges: Mapping[str, SizeRange]) 
         UsageError: A dynamic dimension has no range, or a range belongs to none.
     """
     trt = importlib.import_module(library)
-    _builder, network, _parser = _parsed(trt, _logger(trt), onnx_path)
+    _builder, network, _parser = _parsed(trt, make_logger(trt), onnx_path)
     used_ranges(_input_dimensions(network), ranges)
     return library_version(trt)
 
@@ -113,7 +113,7 @@ def library_version(trt: ModuleType) -> str:
     return f"{trt.__name__} {trt.__version__}"
 
 
-def _logger(trt: ModuleType) -> Any:
+def make_logger(trt: ModuleType) -> Any:
     """A logger that keeps errors for the exception and lines on sparsity, and prints nothing."""
 
     class Logger(trt.ILogger):  # type: ignore[misc,name-defined]

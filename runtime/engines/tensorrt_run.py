@@ -1,6 +1,6 @@
 """Running and timing TensorRT and TensorRT-RTX engines on their GPU, through Polygraphy's runner.
 
-It needs the GPU and has not been run on one; tests use a fake of the runner's interface.
+It needs the GPU. Of all this only the copies to the GPU have run on one; tests use a fake of the runner's interface.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prunec.passes.errors import MissingDependencyError, first_line
 from prunec.runtime.engines.inspector import EngineLayer, node_times, parse_engine_layers, sparse_kernels
 from prunec.runtime.engines.protocol import Session
-from prunec.runtime.engines.tensorrt_build import library_version
+from prunec.runtime.engines.tensorrt_build import library_version, make_logger
 from prunec.runtime.latency import Timer
 
 
@@ -39,14 +39,15 @@ class TensorRTSession(Session):
         Raises:
             MissingDependencyError: The library isn't installed, or another version or GPU built the engine.
         """
+        said: list[str] = []
         try:
-            self._runner = open_runner(self._path, self._library)
+            self._runner = open_runner(self._path, self._library, said)
             self._stack.enter_context(self._runner)
         except Exception as error:
             built = f" It was built by {self._built}." if self._built else ""
             here = f"{_installed(self._library)} on {gpu_name() or 'a machine without a GPU'}"
             raise MissingDependencyError(
-                f"{self._path.name} can't be loaded by {here}: {first_line(error)}.{built}",
+                f"{self._path.name} can't be loaded by {here}: {said[0] if said else first_line(error)}.{built}",
                 hint="An engine fits one version and one kind of GPU: run `prunec build BUNDLE` on this machine.",
             ) from error
         return self
@@ -104,8 +105,8 @@ class TensorRTSession(Session):
         return self._named(tuple(to_gpu(array) for array in inputs))
 
 
-def open_runner(path: Path, library: str) -> Any:
-    """Polygraphy's runner of an engine, not yet on the GPU."""
+def open_runner(path: Path, library: str, errors: list[str]) -> Any:
+    """Polygraphy's runner of an engine, not yet on the GPU; what the library says of errors goes into a list."""
     from polygraphy import config
 
     # Polygraphy looks at this once, when its TensorRT modules are first imported.
@@ -113,7 +114,10 @@ def open_runner(path: Path, library: str) -> Any:
     from polygraphy.backend.common import BytesFromPath
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
 
-    return TrtRunner(EngineFromBytes(BytesFromPath(str(path))))
+    trt = importlib.import_module(library)
+    logger = make_logger(trt)
+    logger.errors = errors
+    return TrtRunner(EngineFromBytes(BytesFromPath(str(path)), runtime=lambda: trt.Runtime(logger)))
 
 
 def to_gpu(array: NDArray[Any]) -> Any:

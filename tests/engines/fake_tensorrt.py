@@ -142,10 +142,11 @@ class FakeRunner:
     Sparse engines take 1 ms, others 2 ms; every weighted node takes as many; those named in ``fused`` are one layer.
     """
 
-    def __init__(self, path: Path, library: str, fused: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, library: str, errors: list[str], fused: Sequence[str] = ()) -> None:
         assert library == "tensorrt"
         kind, bar, self._model = path.read_bytes().partition(b"|")
         if not bar:
+            errors.append("The engine plan file is not compatible with this version of TensorRT")
             raise RuntimeError("Could not deserialize engine. See log for details.")
         self._sparse = kind == b"sparse"
         nodes = onnx.load_from_string(self._model).graph.node

@@ -1,5 +1,7 @@
 """Real TensorRT-RTX engines, built on the CPU: four networks, two capabilities, three precisions, dynamic batch."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -122,3 +124,24 @@ def test_fp8_is_refused_for_devices_without_it(tmp_path: Path) -> None:
         build_engine(Target.parse("a100"), path, tmp_path)
     with pytest.raises(UsageError, match="has no fp8"):
         build_engine(Target.parse("l4-fp8"), path, tmp_path, EngineOptions(also_for=("t4",)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the engine may run here")
+def test_an_engine_that_cannot_be_loaded_is_refused_with_the_library_s_reason(tmp_path: Path) -> None:
+    """In a process of its own: Polygraphy takes one of the two libraries for good."""
+    script = f"""
+from pathlib import Path
+from prunec.runtime.engines import TensorRTSession
+from prunec.runtime.engines.tensorrt_build import build_plan
+from prunec.runtime.onnx_export import export_onnx
+from tests.runtime.nets import small
+folder = Path({str(tmp_path)!r})
+export_onnx(small(), folder / "m.onnx")
+built = build_plan("tensorrt_rtx", folder / "m.onnx", sparse=False, ranges={{}}, compute_capabilities=[(8, 9)])
+(folder / "engine.rtx").write_bytes(built.plan)
+with TensorRTSession(folder / "engine.rtx", "tensorrt_rtx"):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "on a machine without a GPU: IRuntime::deserializeCudaEngine" in done.stderr
+    assert "CUDA driver version is insufficient" in done.stderr
