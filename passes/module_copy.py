@@ -79,6 +79,7 @@ class Copies:
                 f"{self.name} can't be copied ({type(error).__name__}: {first_line(error)}), so it was itself run: "
                 "what its forward pass remembers may have changed."
             )
+        if self.note:
             self._check_home()
         return module.eval()
 

@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.fx import Graph
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+
+from prunec.passes.graphs import arguments, calls
 
 #: The workspaces with which cuBLAS adds up in the same order each time, as NVIDIA's documentation names them. They are
 #: read when a process first multiplies matrices.
@@ -15,8 +20,8 @@ _WORKSPACE_VARIABLE, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 def same_each_time(device: torch.device) -> Iterator[None]:
     """Let PyTorch take kernels that give the same each time, where it has such ones; on the CPU it has no others.
 
-    An operator that has none on a GPU runs as it does, with a warning of PyTorch's that names it: gradients of adaptive
-    average pooling and of bilinear interpolation are such.
+    An operator that has none on a GPU runs as it does, with a warning of PyTorch's that names it: the gradient of
+    bilinear interpolation is such a one.
     """
     if device.type != "cuda":
         yield
@@ -31,3 +36,20 @@ def same_each_time(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = tunes
+
+
+def pool_in_order(graph: Graph) -> None:
+    """Let adaptive average pools whose windows are all alike be plain ones, in place: the same but for rounding.
+
+    A GPU adds up the gradients of plain pools in the same order each time, those of adaptive ones in any.
+    """
+    for node in list(calls(graph, "adaptive_avg_pool2d")):
+        bound = arguments(node)
+        node.target, node.args, node.kwargs = _pooled, (bound["self"], bound["output_size"]), {}
+
+
+def _pooled(images: Tensor, sizes: tuple[int, int]) -> Tensor:
+    height, width = images.shape[-2:]
+    if height % sizes[0] or width % sizes[1]:
+        return adaptive_avg_pool2d(images, sizes)
+    return avg_pool2d(images, (height // sizes[0], width // sizes[1]))

@@ -12,6 +12,7 @@ from torch.nn.modules._functions import SyncBatchNorm
 from torch.utils import _pytree as pytree
 
 from prunec.compiler.recovery.attached_hooks import AttachedHooks
+from prunec.compiler.recovery.deterministic import pool_in_order
 from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.passes.errors import UsageError, did_you_mean
@@ -74,6 +75,9 @@ def prepare_networks(
         synchronise_batchnorms(form, hooks.processes)
     inner = tuple(dict.fromkeys(name for attachment in hooks.attachments for name in attachment.inner))
     expose(form, inner)
+    if hooks.processes.device.type == "cuda":
+        pool_in_order(form.graph)
+        form.module.recompile()
     module: nn.Module = form.module
     if options.compile:
         module = torch.compile(module)  # type: ignore[assignment]

@@ -44,6 +44,7 @@ class Uncopied(Net):
         raise TypeError("it is one of a kind")
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # in what torch.compile imports
 @pytest.mark.parametrize("wrapped", [nn.Identity, nn.DataParallel, torch.compile])
 def test_a_module_on_the_gpu_is_captured_as_on_the_cpu(wrapped: object) -> None:
     net, x = on_gpu(), torch.rand(3, 1, 8, 8)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from prunec.calibration.data import Data
 from prunec.compiler.facts.settings import Settings
@@ -17,6 +18,7 @@ from prunec.compiler.recovery.hooks import load_hooks
 from prunec.compiler.recovery.recover import Recover, StateOptions
 from prunec.compiler.recovery.scores import Scores
 from prunec.compiler.stages.driver import compile_model
+from prunec.passes.frontend import capture
 from prunec.passes.program import Program
 from prunec.runtime.evaluate import top1
 from tests.quarters import quarters
@@ -84,6 +86,15 @@ def test_regimes_decide_the_same_each_time_and_resume_to_the_bit(hook: str, data
     resumed = trained(plain(), data, loaded, pruning, state=file)
     assert resumed.resumed
     assert same(state(first.program), state(resumed.program))
+
+
+@pytest.mark.parametrize(("pool", "features"), [(nn.AdaptiveAvgPool2d(1), 8), (nn.AdaptiveAvgPool2d((2, 1)), 16)])
+def test_pools_of_like_windows_learn_the_same_each_time(pool: nn.Module, features: int, data: Data) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(features, 4))
+    program = capture(module, (torch.zeros(2, 1, 8, 8),))
+    first, second = (run(program, data, Recover(epochs=2, schedule="constant:0.05", batch_size=32)) for _ in range(2))
+    assert same(state(first.program), state(second.program))
 
 
 def test_a_step_is_the_processor_s_but_for_rounding(data: Data) -> None:
