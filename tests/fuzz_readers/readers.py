@@ -46,6 +46,7 @@ from prunec.runtime.onnx_sparsity import check_sparsity
 from prunec.runtime.target import Target
 from tests.fuzz_readers.mutations import Mutate, of_bytes, of_json, of_protobuf, of_safetensors, of_text, of_zip, zipped
 from tests.passes.costs.synthetic import engine, workload
+from tests.passes.pt2_of_devices import of_device
 
 ROOT = Path(__file__).parents[2]
 Seeds = Callable[[], list[bytes]]
@@ -197,7 +198,8 @@ def _structured() -> Program:
 
 
 def _pt2() -> list[bytes]:
-    return [_bytes(program().save), _bytes(_structured().save)]
+    plain = _bytes(program().save)
+    return [plain, _bytes(_structured().save), of_device(plain, "cuda")]
 
 
 @cache
