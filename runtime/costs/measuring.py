@@ -162,7 +162,7 @@ def _widths(coupling: Coupling, variants: int, seed: int) -> NDArray[np.int64]:
 def _times(
     kind: EngineKind, subjects: list[Subject], inputs: list[NDArray[Any]], threads: int, seed: int
 ) -> LayerTimes:
-    if kind.name == "onnxruntime":
+    if kind.is_profiled:
         stage = "ONNX Runtime profiled variants of the network"
         return children.call(stage, time_onnxruntime, subjects, inputs, threads, RUN_SECONDS * len(subjects), seed)
     return time_engines(subjects, kind.title, inputs, threads, seed)

@@ -124,6 +124,7 @@ class OnnxRuntime(EngineKind):
     name: ClassVar[str] = "onnxruntime"
     title: ClassVar[str] = "ONNX Runtime"
     uses_threads: ClassVar[bool] = True
+    is_profiled: ClassVar[bool] = True
 
     def parse(self, onnx_path: Path, options: EngineOptions) -> str:
         OnnxRuntimeSession(onnx_path)

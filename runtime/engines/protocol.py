@@ -124,6 +124,8 @@ class EngineKind(ABC):
         file_name: Name of the engine's file in a bundle; None where the ONNX file itself is the engine.
         devices: Devices that a plug-in brings; prunec's own are in `prunec.runtime.devices`.
         uses_threads: Whether the number of CPU threads bears on its latency.
+        is_profiled: Whether it runs ONNX files under ONNX Runtime, whose profiler tells the time of every operation;
+            of the others a cost model learns what sessions tell of nodes (`Session.node_times_ms`).
         takes: Names of the fields of `EngineOptions` that it uses; `check` refuses the others.
     """
 
@@ -132,6 +134,7 @@ class EngineKind(ABC):
     file_name: ClassVar[str | None] = None
     devices: ClassVar[tuple[Device, ...]] = ()
     uses_threads: ClassVar[bool] = False
+    is_profiled: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
 
     def serves(self, target: Target) -> bool:
