@@ -51,14 +51,14 @@ def check_zip(path: Path) -> None:
 
     Raises:
         InputError: Its directory can't be read; entries have the same name, lie outside or are links; they share their
-            bytes, or grow out of proportion.
+            bytes, or grow out of proportion; or the archive isn't the whole file.
     """
     check_regular(path)
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            entries, comment = archive.infolist(), archive.comment
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # bad versions and bad names of entries too
         raise InputError(
             f"{path} can't be read: {first_line(error)}.", hint="It may be truncated or corrupt. Copy or save it again."
@@ -69,6 +69,11 @@ def check_zip(path: Path) -> None:
     name, count = Counter(entry.filename for entry in entries).most_common(1)[0] if entries else ("", 1)
     if count > 1:
         raise InputError(f"{path} has {count} entries of the name {name!r}: which one counts depends on the reader.")
+    if comment or (entries and min(entry.header_offset for entry in entries) > 0):
+        raise InputError(
+            f"{path} holds something in front of or behind its zip archive: what it holds depends on the reader.",
+            hint=_PACKED,
+        )
     size, stored = path.stat().st_size, sum(entry.compress_size for entry in entries)
     grown = sum(entry.file_size for entry in entries)
     if stored > size:

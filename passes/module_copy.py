@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.errors import UnsupportedModelError, first_line
-from prunec.passes.tensors import CPU, copied, like, named_tensors
+from prunec.passes.tensors import CPU, copied, copy_of, like, named_tensors
 
 #: Modules that run another one, by the name of the attribute that holds it.
 _WRAPPERS: dict[type[nn.Module], str] = {
@@ -98,8 +98,7 @@ def duplicate(module: nn.Module) -> nn.Module:
     Raises:
         Exception: Whatever a foreign ``__deepcopy__`` or ``__reduce_ex__`` raises.
     """
-    twin = _copy(module, _copied_apart(module))
-    return twin.to(CPU) if _away(twin) else twin
+    return _copy(module, _copied_apart(module))
 
 
 def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -151,21 +150,52 @@ def _with_copies(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _copied_apart(module: nn.Module) -> dict[int, Any]:
-    """Copies, by identity, of what modules hold and `copy.deepcopy` can't copy, or takes long for.
+    """Copies, by identity, of what modules hold and `copy.deepcopy` can't copy, takes long for, or leaves elsewhere.
 
-    Those are tensors that were computed from others, such as a normed weight, those that are on another device, and the
-    many empty tables of hooks.
+    Those are tensors that were computed from others, such as a normed weight, the many empty tables of hooks, and all
+    tensors of a module that is on another device.
     """
     held = [value for part in module.modules() for value in vars(part).values()]
-    tensors = [value for value in held if isinstance(value, Tensor)]
-    apart = [value for value in tensors if not value.is_leaf or value.device != CPU]
-    computed = {id(value): like(value, value.detach().to(CPU, copy=True)) for value in apart}
-    return computed | {id(value): type(value)() for value in held if type(value) in _TABLES and not value}
+    computed = [value for value in held if isinstance(value, Tensor) and not value.is_leaf]
+    away = [*named_tensors(module).values(), *_tensors_within(held, set())] if _away(module) else []
+    tensors = {id(tensor): like(tensor, copy_of(tensor, CPU)) for tensor in (*computed, *away)}
+    return tensors | {id(value): type(value)() for value in held if type(value) in _TABLES and not value}
+
+
+def _tensors_within(values: Iterable[Any], seen: set[int]) -> Iterator[Tensor]:
+    """Tensors among values, in what they contain, and in the variables of functions among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            yield from _tensors_within(_parts(value), seen)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, partial):
+        return value.func, *value.args, *value.keywords.values()
+    cells = value.__closure__ if isinstance(value, FunctionType) else None
+    return [cell.cell_contents for cell in cells or () if _is_filled(cell)]
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty one raises
+    except ValueError:
+        return False
+    return True
 
 
 def _away(module: nn.Module) -> str:
-    """The device of a parameter or buffer that isn't on the CPU; empty where all are."""
-    return next((str(tensor.device) for tensor in named_tensors(module).values() if tensor.device != CPU), "")
+    """The device of a tensor of a module that isn't on the CPU; empty where all are."""
+    plain = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    tensors = (*named_tensors(module).values(), *plain)
+    return next((str(tensor.device) for tensor in tensors if tensor.device != CPU and not tensor.is_meta), "")
 
 
 def _takes_any_keyword(parameters: Mapping[str, inspect.Parameter]) -> bool:

@@ -23,17 +23,13 @@ from torch.utils import _pytree as pytree
 
 from prunec.passes.archives import check_zip, untrusted
 from prunec.passes.errors import InputError, first_line
-from prunec.passes.pt2_devices import SAMPLE_INPUTS
+from prunec.passes.pt2_devices import SAMPLE_INPUTS, TENSOR_CONFIGS
 
 _MODEL = "models/model.json"
-_CONFIGS = {
-    "data/weights/": "data/weights/model_weights_config.json",
-    "data/constants/": "data/constants/model_constants_config.json",
-}
 #: Members that are plain data; the parts of tensors are the bytes of their values.
 _MEMBERS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|extra/[\w.-]+|data/weights/weight_\d+|data/constants/tensor_\d+"
-    rf"|{'|'.join(map(re.escape, (_MODEL, SAMPLE_INPUTS, *_CONFIGS.values())))}"
+    rf"|{'|'.join(map(re.escape, (_MODEL, SAMPLE_INPUTS, *TENSOR_CONFIGS.values())))}"
 )
 #: Operators of torch that compute on tensors and sizes. The two that are left out read and write files by name.
 _OPERATOR = re.compile(
@@ -93,12 +89,12 @@ def _check_records(path: Path) -> None:
     for name in names:
         if not _MEMBERS.fullmatch(name):
             raise untrusted(path, f"the member {name!r}, which isn't known to be plain data")
-    documents = {name: json.loads(reader.get_record(name)) for name in (_MODEL, *_CONFIGS.values())}
+    documents = {name: json.loads(reader.get_record(name)) for name in (_MODEL, *TENSOR_CONFIGS.values())}
     samples = reader.get_record(SAMPLE_INPUTS)
     if samples and not _is_plain_pickle(samples):
         raise untrusted(path, "pickled objects other than tensors among its example inputs")
-    sizes = {name: _size(reader, name) for name in names if name.startswith(tuple(_CONFIGS))}
-    for folder, name in _CONFIGS.items():
+    sizes = {name: _size(reader, name) for name in names if name.startswith(tuple(TENSOR_CONFIGS))}
+    for folder, name in TENSOR_CONFIGS.items():
         _check_tensors(path, documents[name], folder, sizes)
     for document in documents.values():
         for what in _code(document):

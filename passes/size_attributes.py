@@ -18,8 +18,10 @@ def set_attributes(module: nn.Module, attributes: Attributes) -> None:
     for (path, name), value in attributes.items():
         part = module.get_submodule(path)
         before = getattr(part, name, None)
-        here = value.to(before.device) if isinstance(value, Tensor) and isinstance(before, Tensor) else value
-        setattr(part, name, here)
+        if isinstance(value, Tensor) and isinstance(before, Tensor) and not before.is_meta:
+            setattr(part, name, value.to(before.device))
+        else:
+            setattr(part, name, value)
 
 
 def size_attributes(part: nn.Module) -> dict[str, Any]:

@@ -38,9 +38,12 @@ def like(tensor: Tensor, value: Tensor) -> Tensor:
 
 def copied_inputs(inputs: Any, device: torch.device | None = None) -> Any:
     """The same structure with copies of its tensors, on a device."""
-    return pytree.tree_map(
-        lambda leaf: leaf.detach().to(device or leaf.device, copy=True) if isinstance(leaf, Tensor) else leaf, inputs
-    )
+    return pytree.tree_map(lambda leaf: copy_of(leaf, device) if isinstance(leaf, Tensor) else leaf, inputs)
+
+
+def copy_of(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+    """A copy of a tensor's values, on a device; one without values, on the device "meta", stays there."""
+    return tensor.detach().to(tensor.device if device is None or tensor.is_meta else device, copy=True)
 
 
 def doubled(inputs: Any) -> Any:
@@ -61,7 +64,7 @@ def copied(tensors: Mapping[str, Tensor], device: torch.device | None = None) ->
     copies: dict[int, Tensor] = {}
     for tensor in tensors.values():
         if id(tensor) not in copies:
-            copies[id(tensor)] = like(tensor, tensor.detach().to(device or tensor.device, copy=True))
+            copies[id(tensor)] = like(tensor, copy_of(tensor, device))
     return {name: copies[id(tensor)] for name, tensor in tensors.items()}
 
 

@@ -1,19 +1,10 @@
 """The form that a program has when an engine of a target is built of it."""
 
 from prunec.passes.program import Program
-from prunec.passes.quantization.grids import Form
 from prunec.passes.quantization.made_up_ranges import quantized_untrained
 from prunec.passes.sparsify import Sparsify
+from prunec.runtime.grid_form import form_of
 from prunec.runtime.target import Target
-
-_FORMS: dict[str, Form] = {"fp8": "float8", "int4": "int4"}
-
-
-def form_of(target: Target) -> Form:
-    """The form of the grids that the kernels of a target on grids take."""
-    if target.precision in _FORMS:
-        return _FORMS[target.precision]
-    return "affine" if target.info.zero_points else "symmetric"
 
 
 def as_timed(program: Program, target: Target) -> Program:

@@ -26,8 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs from all tests but those that are of them: the others compare with what the processor computes."""
-    if config.option.markexpr != "gpu":
+    """Hide GPUs where not their tests are asked for: the others compare with what the processor computes."""
+    marks, places = config.option.markexpr.replace("not gpu", ""), config.args
+    if "gpu" not in marks and not all("tests/gpu" in place for place in places):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -24,11 +24,11 @@ from prunec.compiler.recovery.scalars import check_tensorboard
 from prunec.compiler.stages.dense_trainings import SCRATCH_ARM, check_own_training, implied, own_training
 from prunec.compiler.stages.early_checks import check_names
 from prunec.compiler.stages.low_rank_checks import check_decompositions
+from prunec.compiler.stages.precision_checks import check_precision
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_needs,
     check_patterns,
-    check_precision,
     check_pruning_files,
     check_recoveries,
     check_trained_choices,

@@ -1,15 +1,15 @@
 """Kernels of a GPU that give the same each time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.fx import Graph
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d
 
-from prunec.passes.graphs import arguments, calls
+from prunec.passes.graphs import arguments, calls, operator_name
 
 #: The workspaces with which cuBLAS adds up in the same order each time, as NVIDIA's documentation names them. They are
 #: read when a process first multiplies matrices.
@@ -21,15 +21,16 @@ def same_each_time(device: torch.device) -> Iterator[None]:
     """Let PyTorch take kernels that give the same each time, where it has such ones; on the CPU it has no others.
 
     An operator that has none on a GPU runs as it does, with a warning of PyTorch's that names it: the gradient of
-    bilinear interpolation is such a one.
+    bilinear interpolation is such a one. Who has asked PyTorch for errors there gets them. The variable of cuBLAS stays
+    set in the process.
     """
     if device.type != "cuda":
         yield
         return
     os.environ.setdefault(_WORKSPACE_VARIABLE, _WORKSPACES)
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    tunes = torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    tunes, is_strict = torch.backends.cudnn.benchmark, before == (True, False)
+    torch.use_deterministic_algorithms(True, warn_only=not is_strict)
     torch.backends.cudnn.benchmark = False  # it may end otherwise each time
     try:
         yield
@@ -41,15 +42,30 @@ def same_each_time(device: torch.device) -> Iterator[None]:
 def pool_in_order(graph: Graph) -> None:
     """Let adaptive average pools whose windows are all alike be plain ones, in place: the same but for rounding.
 
-    A GPU adds up the gradients of plain pools in the same order each time, those of adaptive ones in any.
+    A GPU adds up the gradients of plain pools in the same order each time, those of adaptive ones in any. Of those over
+    three dimensions it does neither.
     """
-    for node in list(calls(graph, "adaptive_avg_pool2d")):
+    for node in list(calls(graph, *_POOLED)):
         bound = arguments(node)
-        node.target, node.args, node.kwargs = _pooled, (bound["self"], bound["output_size"]), {}
+        node.target, node.args = _POOLED[operator_name(node.target)], (bound["self"], bound["output_size"])
+        node.kwargs = {}
 
 
-def _pooled(images: Tensor, sizes: tuple[int, int]) -> Tensor:
+def _pooled1d(values: Tensor, sizes: tuple[int]) -> Tensor:
+    if values.shape[-1] % sizes[0]:
+        return adaptive_avg_pool1d(values, sizes[0])
+    return avg_pool1d(values, values.shape[-1] // sizes[0])
+
+
+def _pooled2d(images: Tensor, sizes: tuple[int, int]) -> Tensor:
     height, width = images.shape[-2:]
     if height % sizes[0] or width % sizes[1]:
         return adaptive_avg_pool2d(images, sizes)
     return avg_pool2d(images, (height // sizes[0], width // sizes[1]))
+
+
+_POOLED: dict[str, Callable[..., Tensor]] = {
+    "adaptive_avg_pool1d": _pooled1d,
+    "adaptive_avg_pool2d": _pooled2d,
+    "_adaptive_avg_pool2d": _pooled2d,
+}

@@ -4,15 +4,15 @@ Hugging Face Accelerate joins them; it isn't loaded where there is one.
 """
 
 import atexit
-import os
 import signal
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from prunec.calibration.splits import Share
 from prunec.compiler.machine.ranks import is_distributed
@@ -44,7 +44,7 @@ class Processes:
         """Join the others, where ``torchrun`` started some.
 
         Raises:
-            UsageError: It started more than there are GPUs, of which two can't share one.
+            UsageError: It started more than there are GPUs: no two may share one.
         """
         if not is_distributed():
             return cls(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -104,13 +104,29 @@ class Processes:
 def _accelerator() -> "Accelerator":
     from accelerate import Accelerator
 
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if 0 < gpus < here:
-        raise UsageError(
-            f"torchrun started {here} processes on this machine, which has {gpus} GPU{'s' * (gpus > 1)}.",
-            hint=f"Start one process for each GPU (--nproc-per-node={gpus}), or hide the GPUs, to train on the "
-            "processor: CUDA_VISIBLE_DEVICES= in front of the command.",
-        )
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     atexit.register(accelerator.end_training)  # a process that ends with its connections open may abort
+    if accelerator.device.type == "cuda":
+        own = socket.gethostname(), str(torch.cuda.get_device_properties(accelerator.device).uuid)
+        everyone: list[tuple[str, str]] = [own] * accelerator.num_processes
+        # NCCL dies where two processes share a GPU.
+        distributed.all_gather_object(everyone, own, group=distributed.new_group(backend="gloo"))
+        check_own_gpus(everyone)
     return accelerator
+
+
+def check_own_gpus(places: Sequence[tuple[str, str]]) -> None:
+    """Refuse processes that share a GPU; ``places`` are machine and GPU of each.
+
+    Raises:
+        UsageError: Two have the same.
+    """
+    for machine in dict.fromkeys(name for name, _ in places):
+        gpus = [gpu for name, gpu in places if name == machine]
+        different = len(set(gpus))
+        if different < len(gpus):
+            raise UsageError(
+                f"{len(gpus)} processes on {machine} train on {different} GPU{'s' * (different > 1)}.",
+                hint=f"Start one process for each GPU (--nproc-per-node={different}), or hide the GPUs, to train on "
+                "the processor: CUDA_VISIBLE_DEVICES= in front of the command.",
+            )

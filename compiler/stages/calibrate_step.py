@@ -16,7 +16,7 @@ from prunec.compiler.stages.weight_rounding import WeightRounder
 from prunec.passes.base import Aim
 from prunec.passes.quantization.placement import KEPT, NOT_LINEAR, SENSITIVE, Placement, place
 from prunec.passes.quantization.preparation import prepared
-from prunec.runtime.int8_form import form_of
+from prunec.runtime.grid_form import form_of
 
 #: Images of which the ranges of values hang on single ones.
 _FEW = 16

@@ -21,6 +21,7 @@ from prunec.compiler.machine.ranks import is_distributed, is_main
 from prunec.compiler.pipeline.pipeline import Pipeline, parse_pipeline
 from prunec.compiler.pipeline.recipe import from_recipe, recipe_text
 from prunec.compiler.recovery.objective import Objective
+from prunec.compiler.recovery.processes import Processes
 from prunec.compiler.report.assemble import assemble
 from prunec.compiler.report.report import Report
 from prunec.compiler.stages.build_engine import build
@@ -32,13 +33,13 @@ from prunec.compiler.stages.export_network import export, export_dense
 from prunec.compiler.stages.low_rank_checks import check_decompositions
 from prunec.compiler.stages.measurement import measure
 from prunec.compiler.stages.plausible import check_plausible
+from prunec.compiler.stages.precision_checks import check_precision
 from prunec.compiler.stages.pretrain_step import own_dense
 from prunec.compiler.stages.request_checks import (
     check_controls,
     check_limit,
     check_needs,
     check_patterns,
-    check_precision,
     check_pruning_files,
     check_recoveries,
     check_trained_choices,
@@ -153,6 +154,7 @@ def _pipeline(pipeline: str | Pipeline | None, target: Target, data: Data | None
 def _check(request: Request) -> None:
     """Refuse early what would fail after all the work."""
     settings, has_data = request.settings, request.data is not None
+    Processes.join()
     for check in (check_names, check_here):
         check(request.pipeline, request.target, settings, has_data)
     _check_dimensions(request.dense, settings)

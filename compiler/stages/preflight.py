@@ -31,7 +31,7 @@ from prunec.passes.unknown import Unknown, known
 from prunec.runtime.engines.building import parse_model
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.remote import survived
-from prunec.runtime.int8_form import form_of
+from prunec.runtime.grid_form import form_of
 from prunec.runtime.numerics import onnx_vs_torch
 
 

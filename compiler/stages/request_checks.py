@@ -87,40 +87,6 @@ def _hooks(step: Step) -> tuple[TrainingHook, ...]:
     return load_hooks(step.options.hooks) if isinstance(step.options, Recover) else ()
 
 
-def check_precision(pipeline: Pipeline, target: Target) -> None:
-    """Refuse before any work a target on grids that no step puts there, and the step for any other target.
-
-    Raises:
-        UsageError: One is there without the other, the step is there twice, or it has options that are for whole
-            numbers of 8 bits.
-    """
-    calibrations = pipeline.of(Calibrate)
-    count = len(calibrations)
-    if count > 1:
-        raise UsageError(f"The pipeline has {CALIBRATE} {count} times.", hint="Calibrate once, after all other steps.")
-    if count and not target.on_grids:
-        raise UsageError(
-            f"The pipeline has {CALIBRATE}, and the target {target} computes in {target.precision}.",
-            hint=f"Leave it out, or compile for {target.device}-{target.pattern}-int8 where prunec targets lists it.",
-        )
-    if target.precision != "int8" and any(options.rounding == "learned" for options in calibrations):
-        raise UsageError(
-            f"{CALIBRATE}: learned rounding chooses between two whole numbers of 8 bits, and {target} has none.",
-            hint="Use rounding=nearest or rounding=corrected, or compile for int8.",
-        )
-    if target.precision == "fp8" and any(options.method == "entropy" for options in calibrations):
-        raise UsageError(
-            f"{CALIBRATE}: ranges by entropy suit whole numbers; those of {target} are denser near 0, and they clip "
-            "far too much.",
-            hint="Use method=mse, min-max or percentile.",
-        )
-    if not count and target.on_grids:
-        raise UsageError(
-            f"Target {target} computes on grids, and the pipeline has no {CALIBRATE}.",
-            hint=f"Add {CALIBRATE} as its last step, or compile for another precision.",
-        )
-
-
 def check_patterns(pipeline: Pipeline, target: Target) -> None:
     """Refuse before any work masks and orders of channels that no kernel of the target would read.
 

@@ -27,7 +27,7 @@ from prunec.passes.unknown import Unknown
 from prunec.runtime.engines.catalogue import choose_engine
 from prunec.runtime.engines.measuring import MeasureSettings, compare_models
 from prunec.runtime.engines.remote import survived
-from prunec.runtime.int8_form import form_of
+from prunec.runtime.grid_form import form_of
 from prunec.runtime.latency import LatencyComparison
 from prunec.runtime.numerics import batch_sizes, random_inputs
 

@@ -45,9 +45,10 @@ class TensorRTSession(Session):
             self._stack.enter_context(self._runner)
         except Exception as error:
             built = f" It was built by {self._built}." if self._built else ""
+            reason = "; ".join(said[:3]) or first_line(error)
             here = f"{_installed(self._library)} on {gpu_name() or 'a machine without a GPU'}"
             raise MissingDependencyError(
-                f"{self._path.name} can't be loaded by {here}: {said[0] if said else first_line(error)}.{built}",
+                f"{self._path.name} can't be loaded by {here}: {reason.rstrip('.')}.{built}",
                 hint="An engine fits one version and one kind of GPU: run `prunec build BUNDLE` on this machine.",
             ) from error
         return self

@@ -1,5 +1,9 @@
 """Archives that were made on a GPU, as far as the processor can make such ones: their documents name the device."""
 
+import io
+import json
+import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -7,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunec.passes import pt2_archive
 from prunec.passes.errors import InputError
 from prunec.passes.program import Program
 from prunec.passes.pt2_devices import on_cpu
-from tests.passes.pt2_of_devices import of_device
+from tests.passes.pt2_of_devices import of_device, two_archives
 
 BATCH = torch.export.Dim("batch", min=1, max=64)
 X = torch.rand(3, 1, 8, 8)
@@ -65,3 +70,67 @@ def test_what_is_refused_of_any_device_is_refused_of_this_one(here: Path) -> Non
         archive.writestr("here/data/aotinductor/model/run.so", b"code")
     with pytest.raises(InputError, match="isn't known to be plain data"):
         Program.load(path)
+
+
+class Boom:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def with_code(archive: bytes, mark: Path) -> bytes:
+    """An archive of a GPU whose first weight is a pickled object that runs code."""
+    config, buffer = "data/weights/model_weights_config.json", io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(of_device(archive, "cuda"))) as source, zipfile.ZipFile(buffer, "w") as copy:
+        name = next(each for each in source.namelist() if each.endswith(config))
+        document = json.loads(source.read(name))
+        entry = next(iter(document["config"].values()))
+        entry["use_pickle"] = True
+        weight = name.replace("model_weights_config.json", entry["path_name"])
+        data = {name: json.dumps(document).encode(), weight: pickle.dumps(Boom(mark))}
+        for each in source.namelist():
+            copy.writestr(each, data.get(each) or source.read(each))
+    return buffer.getvalue()
+
+
+def test_a_file_that_is_two_archives_is_refused_and_runs_no_code_where_it_were_not(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, path = tmp_path / "CODE_RAN", tmp_path / "two.pt2"
+    exported = torch.export.export(nn.Linear(500, 500), (torch.rand(2, 500),), dynamic_shapes=({0: BATCH},))
+    torch.export.save(exported, tmp_path / "large.pt2")
+    path.write_bytes(two_archives((tmp_path / "large.pt2").read_bytes(), with_code(here.read_bytes(), mark)))
+    with zipfile.ZipFile(path) as seen:
+        assert any(b'"cuda"' in seen.read(name) for name in seen.namelist()), "Python sees the other one"
+    with pytest.raises(InputError, match="depends on the reader"):
+        Program.load(path)
+    monkeypatch.setattr(pt2_archive, "check_zip", lambda path: None)
+    program = Program.load(path)
+    assert [tuple(tensor.shape) for tensor in program.parameters().values()] == [(500, 500), (500,)]
+    assert not mark.exists()
+    path.write_bytes(with_code(here.read_bytes(), mark))
+    with pytest.raises(InputError, match="pickled object"):
+        Program.load(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(("before", "behind"), [(b"#!/bin/sh\n", b""), (b"", b"a comment")])
+def test_an_archive_that_is_not_the_whole_file_is_refused(here: Path, before: bytes, behind: bytes) -> None:
+    data = here.read_bytes()
+    if behind:
+        data = data[:-2] + len(behind).to_bytes(2, "little") + behind
+    here.write_bytes(before + data)
+    with pytest.raises(InputError):
+        Program.load(here)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_further_texts_in_an_archive_stay_as_they_are(here: Path, trust: bool) -> None:
+    path = elsewhere(here, "cuda")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("here/extra/log.json", b'{"type": "cuda", "index": 0}\n{"type": "conv", "index": 3}\n')
+    assert torch.equal(Program.load(path, trust=trust)(X), Program.load(here)(X))

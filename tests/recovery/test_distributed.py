@@ -12,6 +12,12 @@ import pytest
 import torch
 
 from prunec.calibration.data import Data
+from prunec.compiler.facts.progress import Silent
+from prunec.compiler.facts.settings import Settings
+from prunec.compiler.recovery.processes import Processes, check_own_gpus
+from prunec.compiler.stages.driver import compile_model
+from prunec.passes.errors import UsageError
+from prunec.passes.program import Program
 
 ROOT = Path(__file__).parents[2]
 #: Every epoch is one step of 540 images: its loss is that step's.
@@ -121,3 +127,33 @@ def test_batch_norms_of_two_processes_end_within_a_point(data: Data, tmp_path: P
         alone, together = (train(count, tmp_path, options, True, seed=seed)["test"][-1] for count in (1, 2))
         differences.append(100 * abs(alone - together))
     assert sum(differences) / len(differences) <= 1.0, differences
+
+
+@pytest.mark.parametrize("places", [[("a", "GPU-1")], [("a", "GPU-1"), ("a", "GPU-2"), ("b", "GPU-1")]])
+def test_processes_with_a_gpu_each_train(places: list[tuple[str, str]]) -> None:
+    check_own_gpus(places)
+
+
+def test_processes_that_share_a_gpu_are_refused() -> None:
+    with pytest.raises(UsageError, match="3 processes on b train on 2 GPUs") as caught:
+        check_own_gpus([("a", "GPU-1"), ("b", "GPU-1"), ("b", "GPU-2"), ("b", "GPU-1")])
+    assert "--nproc-per-node=2" in (caught.value.hint or "")
+
+
+def test_they_are_before_any_work(
+    program: Program, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+
+    class Listens(Silent):
+        def stage(self, title: str) -> None:
+            stages.append(title)
+
+    def shared() -> None:
+        check_own_gpus([("a", "GPU-1"), ("a", "GPU-1")])
+
+    monkeypatch.setattr(Processes, "join", shared)
+    with pytest.raises(UsageError, match="2 processes on a train on 1 GPU"):
+        compile_model(program, "cpu", "recover{epochs=1}", data, tmp_path / "o", settings=Settings(progress=Listens()))
+    assert not stages
+    assert not list(tmp_path.glob("o*"))
