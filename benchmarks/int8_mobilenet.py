@@ -226,7 +226,8 @@ def quantized(options: Calibrate, program: Program, calibration: Tensor, choosin
     settled = settle(options, program, "symmetric", samples, progress)
     named, observed, kept = settled.options, settled.observed, settled.kept
     inputs = few(observed.program, samples.looked_at)
-    ours = rounded(named.rounding or "nearest", observed.program, observed.quantized(kept), inputs, _SEED)
+    nearest, rounding = observed.quantized(kept), named.rounding or "nearest"
+    ours = rounded(rounding, observed.program, nearest, inputs, _SEED).program
     by_extremes = Calibrate(method="min-max", keep=options.keep)
     plain = settle(by_extremes, program, "symmetric", samples, progress).observed.quantized(kept)
     rows = observed.placement(kept).layers
