@@ -48,7 +48,7 @@ _WORSE_POINTS = 1.0
 #: Share of the control's MACs that those of a method may differ by.
 _NEAR = 0.02
 #: Methods below that of which docs/methods.md says why.
-_EXPLAINED = ("sfp", "sfp-fpgm", "snip", "lottery-ticket")
+_EXPLAINED = ("sfp", "sfp-fpgm", "snip", "lottery-ticket", "provable-hybrid")
 _CPU = Target.parse("cpu")
 
 
