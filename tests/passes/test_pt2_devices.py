@@ -19,6 +19,7 @@ from tests.passes.pt2_of_devices import of_device, two_archives
 
 BATCH = torch.export.Dim("batch", min=1, max=64)
 X = torch.rand(3, 1, 8, 8)
+READER = torch._C.PyTorchFileReader
 
 
 class Net(nn.Module):
@@ -134,3 +135,28 @@ def test_further_texts_in_an_archive_stay_as_they_are(here: Path, trust: bool) -
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("here/extra/log.json", b'{"type": "cuda", "index": 0}\n{"type": "conv", "index": 3}\n')
     assert torch.equal(Program.load(path, trust=trust)(X), Program.load(here)(X))
+
+
+class EarlierReader:
+    """The reader of PyTorch 2.11, which tells no sizes of records."""
+
+    def __init__(self, file: object) -> None:
+        self._reader = READER(file)
+
+    def __getattr__(self, name: str) -> object:
+        if name == "get_record_size":
+            raise AttributeError(name)
+        return getattr(self._reader, name)
+
+
+def test_readers_that_tell_no_sizes_will_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "PyTorchFileReader", EarlierReader)
+    pt2_archive.check_plain(here)
+    with zipfile.ZipFile(here) as archive:
+        name = next(each for each in archive.namelist() if each.endswith("data/weights/weight_0"))
+        parts = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(here, "w") as archive:
+        for each, data in parts.items():
+            archive.writestr(each, data[:1] if each == name else data)
+    with pytest.raises(InputError, match="has 1 bytes in the file"):
+        pt2_archive.check_plain(here)
