@@ -4,14 +4,14 @@ import numpy as np
 
 from prunec.passes.allocation.importance import Importance
 from prunec.passes.allocation.space import Space, Widths
-from prunec.passes.allocation.uniform import step_back
 
 
 def global_ranking(space: Space, importance: Importance, reach: Widths) -> Widths:
     """The widths without the fewest least units of all groups that keep all budgets.
 
     Bisection gives their number; widths are rounded as by a ratio, and no group loses all units. Then groups take
-    single steps back where the budgets still hold. Where no number keeps the budgets, it begins from widths that do.
+    single steps back where the budgets still hold, as the best of the units that went tell: the last one that went may
+    have cost much more than was over. Where no number keeps the budgets, it begins from widths that do.
 
     Args:
         space: The widths that may be chosen.
@@ -24,10 +24,24 @@ def global_ranking(space: Space, importance: Importance, reach: Widths) -> Width
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if space.fits(_without(space, owners[:middle])) else (middle, high)
-    above, kept = _without(space, owners[:low]), _without(space, owners[:high])
-    if space.fits(above):
+    if space.fits(above := _without(space, owners[:low])):
         return above
-    return step_back(space, kept, above) if space.fits(kept) else step_back(space, reach, space.dense)
+    kept = _without(space, owners[:high])
+    return _given_back(space, kept, owners[:high]) if space.fits(kept) else _given_back(space, reach, owners)
+
+
+def _given_back(space: Space, kept: Widths, owners: Widths) -> Widths:
+    """The widths with a step more for each of these units, of which the groups are given, the last first."""
+    done: set[int] = set()
+    for position in reversed(owners.tolist()):
+        if position in done:
+            continue
+        wider = space.wider(kept, position) if kept[position] < space.dense[position] else None
+        if wider is not None and space.fits(wider):
+            kept = wider
+        else:
+            done.add(position)
+    return kept
 
 
 def _without(space: Space, owners: Widths) -> Widths:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunec.passes.coupling import analyse
+from prunec.passes.allocation.goals import Allocation
 from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.prune_filters import PruneFilters
@@ -85,14 +86,15 @@ def test_rounded_widths_reach_it_too(resnet: tuple[nn.Module, torch.Tensor], rou
         assert entry["kept"] == entry["width"] or entry["kept"] % step == 0
 
 
-def test_no_single_step_back_is_left() -> None:
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_no_single_step_back_is_left(allocation: Allocation) -> None:
     """Nearest feasible: no one group can be widened by a step without falling short of the target."""
     layers = [nn.Conv2d(i, o, 1) for i, o in itertools.pairwise((3, 12, 10, 14, 3))]
     network = nn.Sequential(*layers)
     program = captured(network, normal(2, 3, 4, 4))
     coupling = analyse(program)
     for speedup in (1.1, 1.5, 2.0, 4.0, 9.0):
-        stats = PruneFilters(speedup=speedup).run(program).stats
+        stats = PruneFilters(speedup=speedup, allocation=allocation).run(program).stats
         kept = np.array([group["kept"] for group in stats["groups"]])
         budget = program.macs() / speedup
         assert macs_at(program, kept) <= budget
