@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunec.passes.coupling import analyse
 from prunec.passes.allocation.goals import Allocation
+from prunec.passes.coupling import analyse
 from prunec.passes.errors import UnsupportedModelError, UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.prune_filters import PruneFilters
