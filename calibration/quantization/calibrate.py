@@ -15,8 +15,8 @@ LossMeasure = Literal["max_drop_points", "max_output_error"]
 #: The method that tries settings, and takes those that the network's outputs lose least by on samples held back.
 AUTO: Final = "auto"
 
-#: Errors of outputs by it are those of channels that were neither equalized nor smoothed.
-UNCHANGED: Final = "unchanged channels"
+#: Errors of outputs by these are those of channels that were neither equalized nor smoothed, or equalized and no more.
+UNCHANGED, EQUALIZED = "unchanged channels", "equalized channels"
 #: Stages of the ledger: what settings are chosen by, beside the one run over the images; what weights are rounded by.
 SETTINGS_STAGE, ROUNDING_STAGE = "calibration-settings", "weight-rounding"
 

@@ -12,7 +12,14 @@ import torch
 
 from prunec.calibration.one_shot import calibration_inputs
 from prunec.calibration.quantization.bias_correction import RUNS_OF_CORRECTION, correct_biases
-from prunec.calibration.quantization.calibrate import AUTO, Calibrate, WeightRounding, setting_words
+from prunec.calibration.quantization.calibrate import (
+    AUTO,
+    EQUALIZED,
+    UNCHANGED,
+    Calibrate,
+    WeightRounding,
+    setting_words,
+)
 from prunec.calibration.quantization.channel_maxima import channel_maxima
 from prunec.calibration.quantization.learned_rounding import LearnedRounding
 from prunec.calibration.quantization.macs_budget import most_sensitive
@@ -54,7 +61,8 @@ class Settled:
         tried: What was tried, in words, and the error of the outputs by it, in order, where that is finite; empty where
             nothing was tried.
         held_back: Number of samples that it was judged on.
-        unchanged: The same network with neither equalized nor smoothed channels; None where that is what it is.
+        before: The same network with less done to its channels, by what was done, the least first: without equalization
+            and smoothing, and where both did something with equalization alone; empty where neither did.
         channels: What was done to channels.
         samples_run: Samples that ran through the network for it, repeated ones counted again, but for sensitivities.
         samples_for_sensitivity: Samples that ran to tell which layers are kept for a budget.
@@ -65,7 +73,7 @@ class Settled:
     kept: tuple[str, ...]
     tried: Mapping[str, float]
     held_back: int
-    unchanged: ObservedProgram | None
+    before: Mapping[str, ObservedProgram]
     channels: "ChannelChanges"
     samples_run: int
     samples_for_sensitivity: int
@@ -113,7 +121,7 @@ def settle(
         kept=kept,
         tried={},
         held_back=0,
-        unchanged=observing.unchanged(named, channels),
+        before=observing.before(named, channels),
         channels=channels,
         samples_run=observing.samples_run,
         samples_for_sensitivity=for_sensitivity,
@@ -146,11 +154,22 @@ class _Observing:
         method = RangeMethod(_PLAIN if options.method == AUTO else options.method, options.percentile)
         return ObservedProgram(program, options.keep, histograms, method, self._form), channels
 
-    def unchanged(self, options: Calibrate, channels: ChannelChanges) -> ObservedProgram | None:
-        """The network by the same options but with its channels as they were; None where nothing changed them."""
+    def before(
+        self, options: Calibrate, channels: ChannelChanges, unchanged: ObservedProgram | None = None
+    ) -> Mapping[str, ObservedProgram]:
+        """The network by the same options but with less done to its channels, as `Settled.before` has it.
+
+        Args:
+            options: The options.
+            channels: What they changed.
+            unchanged: The network with its channels as they were, where it has run already.
+        """
         if not (channels.equalized or channels.smoothed):
-            return None
-        return self.of(replace(options, equalize=False, smooth=None))[0]
+            return {}
+        before = {UNCHANGED: unchanged or self.of(replace(options, equalize=False, smooth=None))[0]}
+        if channels.equalized and channels.smoothed:
+            before[EQUALIZED] = self.of(replace(options, smooth=None))[0]
+        return before
 
 
 def few(program: Program, samples: Iterable[BatchInputs], count: int = _TOGETHER) -> BatchInputs:
@@ -250,17 +269,16 @@ class _Trying:
         equalized = settings.equalize is True
         channels = self.channels[equalized]
         settings = replace(settings, smooth=settings.smooth if channels.smoothed else None)
-        if channels.equalized and not channels.smoothed and False in self.observed:
-            unchanged: ObservedProgram | None = replace(self.observed[False], method=observed.method)
-        else:
-            unchanged = self.observing.unchanged(settings, channels)
+        unchanged = None
+        if settings.smooth is None and False in self.observed:
+            unchanged = replace(self.observed[False], method=observed.method)
         return Settled(
             options=settings,
             observed=observed,
             kept=self.kept[equalized],
             tried=self.tried,
             held_back=sum(map(sample_count, self.judging)),
-            unchanged=unchanged,
+            before=self.observing.before(settings, channels, unchanged),
             channels=channels,
             samples_run=self.samples_run + self.observing.samples_run,
             samples_for_sensitivity=self.samples_for_sensitivity,

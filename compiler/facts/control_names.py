@@ -5,4 +5,5 @@ CONTROLS: dict[str, str] = {
     "scratch-b": "the pruned architecture trained from random weights, for as many operations",
     "dense": "the dense network, retrained as the pruned one is",
     "random": "filters, or where none are pruned weights, chosen at random, retrained as the pruned network is",
+    "off-grids": "the run itself, retrained without the training hook quantize: what training on grids brings",
 }

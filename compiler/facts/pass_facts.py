@@ -149,8 +149,8 @@ class Calibrated:
         layers: What every layer computes in, in the order of execution.
         fallbacks: Tensors whose values tell no range or hardly any, by name, with what is the matter.
         output_errors: Error of the outputs on some of the inputs, where it is finite: with channels neither equalized
-            nor smoothed, where they are, with weights rounded to the nearest, and as the options ask; empty where all
-            of that is the same.
+            nor smoothed, where they are, equalized alone, where they are both, with weights rounded to the nearest, and
+            as the options ask; empty where all of that is the same.
         tried: Settings that were tried, in words, and the same error by them on the inputs that were held back, where
             it is finite.
         held_back: Number of these.

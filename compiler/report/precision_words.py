@@ -1,6 +1,6 @@
 """What a report says of INT8, FP8 and INT4, in words, shared by the terminal summary and the HTML page."""
 
-from prunec.calibration.quantization.calibrate import UNCHANGED
+from prunec.calibration.quantization.calibrate import EQUALIZED, UNCHANGED
 from prunec.compiler.report.calibration_part import CalibrationPart, higher_precision
 from prunec.compiler.report.headline_figures import percent
 from prunec.compiler.report.layer_choice_words import choice_rows, precision_title
@@ -47,7 +47,7 @@ def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
         *([] if part.smoothing is None else [f"outliers smoothed by {part.smoothing:g}"]),
         *([] if part.rounding == "nearest" else [f"rounding {part.rounding}"]),
     ]
-    forms = dict.fromkeys((UNCHANGED, "nearest", part.rounding))
+    forms = dict.fromkeys((UNCHANGED, EQUALIZED, "nearest", part.rounding))
     errors = [part.output_errors[name] for name in forms if name in part.output_errors]
     brought = " to ".join(f"{error:.2g}" for error in errors)
     words = ", ".join(done) + (f": error of the outputs from {brought}" if brought else "")

@@ -1,6 +1,15 @@
 """The step that puts a network's values on the grids of INT8 or FP8, or weights on those of INT4."""
 
-from prunec.calibration.quantization.calibrate import AUTO, ROUNDING_STAGE, SETTINGS_STAGE, UNCHANGED, Calibrate
+from itertools import pairwise
+
+from prunec.calibration.quantization.calibrate import (
+    AUTO,
+    EQUALIZED,
+    ROUNDING_STAGE,
+    SETTINGS_STAGE,
+    UNCHANGED,
+    Calibrate,
+)
 from prunec.calibration.quantization.observing import fitting
 from prunec.calibration.quantization.parted import PartedSamples, parted
 from prunec.calibration.quantization.range_methods import fallbacks, weight_fallbacks
@@ -136,10 +145,13 @@ def _channel_note(asked: Calibrate, channels: ChannelChanges, fact: Calibrated) 
         said.append("smooth did nothing: no layer norm is followed by layers alone.")
     if asked.equalize and not channels.equalized:
         said.append("equalize did nothing: no channels lie between layers alone.")
-    before, after = (fact.output_errors.get(name, 0.0) for name in (UNCHANGED, "nearest"))
-    if UNCHANGED in fact.output_errors and after > before:
-        names = " and ".join(["equalize"] * bool(channels.equalized) + ["smooth"] * bool(channels.smoothed))
-        said.append(f"{names} raised the error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
+    every = ("equalize",) * bool(channels.equalized) + ("smooth",) * bool(channels.smoothed)
+    done = {UNCHANGED: (), EQUALIZED: every[:1], "nearest": every}
+    errors = [(words, fact.output_errors[form]) for form, words in done.items() if form in fact.output_errors]
+    for (earlier, before), (later, after) in pairwise(errors):
+        if after > before:
+            names = " and ".join(later[len(earlier) :])
+            said.append(f"{names} raised the error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
     return " ".join(said)
 
 

@@ -11,6 +11,7 @@ from prunec.compiler.facts.step_facts import StepInput, entries_of, facts_of, la
 from prunec.compiler.pipeline.pipeline import Pipeline
 from prunec.compiler.recovery.controls import reinitialised_program
 from prunec.compiler.recovery.hooks import load_hooks
+from prunec.compiler.recovery.quantize_hook import Quantize
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.recovered import BACKWARD_OVER_FORWARD, Retraining
 from prunec.compiler.stages.booking import untrained_entry
@@ -96,6 +97,8 @@ def _arm(name: str, main: StepInput) -> _Arm:
     if name == "dense":
         steps = _followed(request.pipeline, map(_without_preparation, followed)).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
+    if name == "off-grids":
+        return _Arm(request.dense, _followed(request.pipeline, map(_off_grids, followed)))
     if name == "random":
         return _random_arm(main, _followed(request.pipeline, map(_without_preparation, followed)))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
@@ -120,6 +123,11 @@ def _total(entry: LedgerEntry) -> float:
 def _without_preparation(options: Recover) -> Recover:
     """A training without the hooks that ready a network for a pruning that doesn't come, or comes by chance."""
     return replace(options, hooks=tuple(hook for hook in load_hooks(options.hooks) if not hook.prepares_pruning))
+
+
+def _off_grids(options: Recover) -> Recover:
+    """A training without rounding to grids."""
+    return replace(options, hooks=tuple(hook for hook in load_hooks(options.hooks) if hook.name != Quantize.name))
 
 
 def _followed(pipeline: Pipeline, retrainings: Iterable[Recover]) -> Pipeline:

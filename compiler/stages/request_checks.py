@@ -16,6 +16,7 @@ from prunec.compiler.recovery.hooks import HOOKS, TrainingHook, load_hooks
 from prunec.compiler.recovery.named_rows import pruning_epoch
 from prunec.compiler.recovery.optimizer_kinds import AUTO, KINDS, optimizer_title, rates_mean_the_same
 from prunec.compiler.recovery.pretrain_options import Pretrain
+from prunec.compiler.recovery.quantize_hook import Quantize
 from prunec.compiler.recovery.recover_options import Recover
 from prunec.compiler.recovery.schedules import parse_schedule
 from prunec.compiler.stages.dense_trainings import SCRATCH_ARM, is_untrained, own_training, scratch_pipeline
@@ -251,3 +252,9 @@ def check_controls(pipeline: Pipeline, settings: Settings, has_data: bool, optim
         check_recoveries(scratch_pipeline(recoveries, settings, epochs), settings, optimizers, ())
     if "random" in settings.controls and not (pipeline.of(PruneFilters) or pipeline.of(Sparsify)):
         raise UsageError("The control arm random needs prune-filters or sparsify in the pipeline.")
+    hooks = [hook.name for options in pipeline.of(Recover) for hook in load_hooks(options.hooks)]
+    if "off-grids" in settings.controls and Quantize.name not in hooks:
+        raise UsageError(
+            "The control arm off-grids leaves the training hook quantize out, and no training has it.",
+            hint='Train on grids: recover{hooks="quantize"}.',
+        )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import torch
 
 from prunec.calibration.quantization.bias_correction import RUNS_OF_CORRECTION
-from prunec.calibration.quantization.calibrate import UNCHANGED
 from prunec.calibration.quantization.observing import fitting
 from prunec.calibration.quantization.output_error import output_error
 from prunec.calibration.quantization.parted import PartedSamples
@@ -72,14 +71,13 @@ class WeightRounder:
     def _finished(self, kept: tuple[str, ...]) -> tuple[Program, dict[str, float]]:
         settled, reference = self._settled, self._settled.observed.program
         nearest, rounding = settled.observed.quantized(kept), settled.options.rounding or "nearest"
-        if not is_quantized(nearest.graph) or (rounding == "nearest" and settled.unchanged is None):
+        if not is_quantized(nearest.graph) or (rounding == "nearest" and not settled.before):
             return nearest, {}
         self._given.request.settings.progress.stage(f"round weights, {rounding}")
         learned_from, judged = self._parts(reference)
         result = rounded(rounding, reference, nearest, learned_from, self._given.seed)
         forms: dict[str, Program] = {"nearest": nearest, rounding: result.program}
-        if settled.unchanged is not None:
-            forms = {UNCHANGED: settled.unchanged.quantized(kept)} | forms
+        forms = {done: each.quantized(kept) for done, each in settled.before.items()} | forms
         batches = list(fitting(reference, [judged]))
         with torch.no_grad():
             expected = [feed(reference, inputs) for inputs in stoppable(batches)]

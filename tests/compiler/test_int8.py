@@ -482,6 +482,69 @@ def test_what_equalization_and_rounding_bring_is_told_and_booked(data: Data, tmp
     assert failed(tmp_path / "b") == {}
 
 
+class Tokens(nn.Module):
+    """Two convolutions, their pixels as tokens, a layer norm and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.pixels(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(tokens)).mean(1)
+
+
+def test_what_equalization_brings_is_told_apart_from_what_smoothing_brings(data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    program = capture(Tokens().eval(), (torch.randn(2, 1, 8, 8),))
+    with torch.no_grad():  # channels of which equalization and smoothing have something to mend
+        program.parameters()["pixels.0.weight"][0] *= 30
+        program.parameters()["norm.weight"][3] *= 30
+    settings = replace(FAST, build_engine=False)
+    errors, notes = {}, {}
+    for name, options in {"both": "equalize=true,smooth=0.5", "equalized": "equalize=true"}.items():
+        pipeline = f"calibrate{{method=mse,samples=96,{options}}}"
+        report = compile_model(program, "cpu-int8", pipeline, data, tmp_path / name, settings=settings)
+        part = known(report.calibration)
+        assert part is not None
+        errors[name] = part.output_errors
+        notes[name] = str((known(report.steps) or ())[-1].note)
+        assert failed(tmp_path / name) == {}
+    both, equalized = errors["both"], errors["equalized"]
+    assert set(both) == {"unchanged channels", "equalized channels", "nearest"}
+    assert both["unchanged channels"] == pytest.approx(equalized["unchanged channels"], rel=1e-3)
+    assert both["equalized channels"] == pytest.approx(equalized["nearest"], rel=1e-3)
+    assert both["equalized channels"] > both["unchanged channels"], "scaled by hand for the error to rise"
+    assert both["nearest"] < both["equalized channels"]
+    assert notes["both"] == notes["equalized"]
+    assert "equalize raised the error of the outputs" in notes["both"]
+
+
+def test_a_control_arm_tells_what_training_on_grids_brings(program: Program, data: Data, tmp_path: Path) -> None:
+    """The arm is the same run but for the hook, and that to the bit."""
+    recover = "recover{epochs=1,schedule=constant:0.02,batch_size=32%s} calibrate{samples=64}"
+    settings = replace(FAST, build_engine=False)
+    with_arm = replace(settings, controls=("off-grids",))
+    on_grids, off_grids = (recover % ',hooks="quantize{form=affine}"', recover % "")
+    report = compile_model(program, "cpu-int8", on_grids, data, tmp_path / "a", settings=with_arm)
+    other = compile_model(program, "cpu-int8", off_grids, data, tmp_path / "b", settings=settings)
+    (arm,) = report.controls
+    assert (arm.name, arm.epochs, arm.macs) == ("off-grids", 1, report.macs.compiled)
+    assert arm.accuracy == other.accuracy.quantized
+    weights = {entry.run: entry.weights_out for entry in known(report.ledger) or () if entry.stage == "recover"}
+    ended = [entry.weights_out for entry in known(other.ledger) or () if entry.stage == "recover"]
+    assert weights["off-grids"] == ended[-1] != weights[""]
+    assert failed(tmp_path / "a") == {}
+    assert "Control off-grids" in dict(summary_rows(report))
+
+
+def test_the_arm_off_grids_needs_a_training_on_them(program: Program, data: Data, tmp_path: Path) -> None:
+    settings = replace(FAST, controls=("off-grids",))
+    with pytest.raises(UsageError, match="no training has it"):
+        compile_model(program, "cpu-int8", "recover{epochs=1} calibrate", data, tmp_path / "b", settings=settings)
+
+
 def test_int8_needs_data(program: Program, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="inputs of the training data"):
         compile_model(program, "cpu-int8", "calibrate", None, tmp_path / "b", settings=FAST)

@@ -291,10 +291,10 @@ def test_what_equalization_and_smoothing_did_is_told(program: Program) -> None:
     assert settled.channels.equalized > 0
     assert settled.channels.largest_factor > 1
     assert (settled.channels.smoothed, settled.options.smooth) == (0, None), "there is no layer norm"
-    assert settled.unchanged is not None
-    weights = [each.program.tensors()["deep.weight"] for each in (settled.unchanged, settled.observed)]
+    assert list(settled.before) == ["unchanged channels"]
+    weights = [each.program.tensors()["deep.weight"] for each in (*settled.before.values(), settled.observed)]
     assert not torch.equal(*weights)
-    assert settled_by(program, Calibrate()).unchanged is None
+    assert not settled_by(program, Calibrate()).before
 
 
 def test_few_samples_are_as_many_as_the_network_takes(program: Program) -> None:
