@@ -1,9 +1,7 @@
 """The same random state for every test, whatever ran before it; checks of what passes claim; golden files."""
 
 import os
-import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -11,14 +9,13 @@ import pytest
 import torch
 
 from prunec.compiler.facts import settings
+from tests.cheap_exports import keep_what_exports_share
 
 # Every compile of a test checks after each step what the step claims.
 settings.VERIFY_EACH = True
 # What an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
-#: The ONNX exporter of torch makes a registry of all its operators here, anew for every export.
-EXPORTER_REGISTRY = "torch.onnx._internal.exporter._registration"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,24 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup() -> None:
     """pytest-randomly seeds Python's and NumPy's random numbers, and not torch's."""
     torch.manual_seed(0)
-    keep_registries()
-
-
-def keep_registries() -> None:
-    """Let the exporter copy its registry of an opset where it would make it again: a quarter of a small compile."""
-    module = sys.modules.get(EXPORTER_REGISTRY)
-    if module is None or hasattr(module, "kept_by_tests"):
-        return
-    kind = module.ONNXRegistry
-    module.kept_by_tests = made = cache(kind.from_torchlib)
-
-    def copied(*opset: int, **named: int) -> object:
-        registry = kind()
-        registry._opset_version = made(*opset, **named).opset_version
-        registry.functions = {name: list(functions) for name, functions in made(*opset, **named).functions.items()}
-        return registry
-
-    kind.from_torchlib = staticmethod(copied)
+    keep_what_exports_share()
 
 
 @pytest.fixture

@@ -78,7 +78,3 @@ def main() -> None:
             },
             output,
         )
-
-
-if __name__ == "__main__":
-    main()

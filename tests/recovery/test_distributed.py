@@ -1,10 +1,7 @@
 """Several processes train one network as one process does."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,8 @@ from prunec.compiler.recovery.processes import Processes, check_own_gpus
 from prunec.compiler.stages.driver import compile_model
 from prunec.passes.errors import UsageError
 from prunec.passes.program import Program
+from tests.recovery.launching import run_together
 
-ROOT = Path(__file__).parents[2]
 #: Every epoch is one step of 540 images: its loss is that step's.
 STEPS = {"schedule": "cosine:0.05", "batch_size": 540, "keep": "last"}
 
@@ -36,15 +33,9 @@ def train(
 ) -> Any:
     text = json.dumps({"options": options, "seed": seed, "hooks": hooks, "ask": ask})
     output = folder / f"result-{count}.pt"
-    script = [str(ROOT / "tests/recovery/distributed.py"), str(folder), str(output), text, str(int(norm))]
-    launcher = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launcher, *script, *state], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        return done.stderr
-    return torch.load(output)
+    arguments = [str(folder), str(output), text, str(int(norm)), *state]
+    failure = run_together(count, "tests.recovery.distributed", arguments, folder)
+    return failure or torch.load(output)
 
 
 def test_two_processes_have_the_losses_of_one(data: Data, tmp_path: Path) -> None:

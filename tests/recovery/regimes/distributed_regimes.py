@@ -35,7 +35,3 @@ def main() -> None:
         decided[name] = told
     if is_main():
         torch.save({"decided": decided, "processes": Processes.join().count}, output)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,5 @@
 """What all regimes share: pipelines, resuming, determinism, several processes, cuts that lose nothing, and refusals."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from prunec.passes.program import Program
 from prunec.passes.prune_filters import PruneFilters
 from prunec.passes.unknown import Unknown
 from prunec.runtime.evaluate import top1
+from tests.recovery.launching import run_together
 from tests.recovery.networks import same, state
 from tests.recovery.regimes.networks import Concatenated, Gated, Unscaled
 from tests.recovery.regimes.regime_runs import GLOBAL, LAST, REGIMES, UNIFORM, difference, pruned, trained
@@ -177,14 +175,9 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
 
 def test_two_processes_decide_alike(data: Data, tmp_path: Path) -> None:
     """Every process decides the same by every regime, which the script checks."""
-    output, root = tmp_path / "decided.pt", Path(__file__).parents[3]
-    script = [str(root / "tests/recovery/regimes/distributed_regimes.py"), str(tmp_path), str(output)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    output, module = tmp_path / "decided.pt", "tests.recovery.regimes.distributed_regimes"
+    failure = run_together(2, module, [str(tmp_path), str(output)], tmp_path)
+    assert not failure, failure
     told = torch.load(output)
     assert told["processes"] == 2
     assert told["decided"].keys() == REGIMES.keys()
