@@ -1,7 +1,7 @@
 """The same random state for every test, whatever ran before it; checks of what passes claim; golden files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunec.compiler.facts import settings
-from tests.cheap_exports import keep_what_exports_share
+from tests import cheap_exports
 
 # Every compile of a test checks after each step what the step claims.
 settings.VERIFY_EACH = True
@@ -33,7 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup() -> None:
     """pytest-randomly seeds Python's and NumPy's random numbers, and not torch's."""
     torch.manual_seed(0)
-    keep_what_exports_share()
+    cheap_exports.keep_what_exports_share()
+
+
+@pytest.fixture
+def exported_anew() -> Iterator[None]:
+    """Export equal programs each anew."""
+    with cheap_exports.anew():
+        yield
 
 
 @pytest.fixture

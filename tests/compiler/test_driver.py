@@ -188,6 +188,7 @@ def test_this_cpu_is_not_timed_for_another_device_unless_it_is_asked_for(
     assert any("not measured" in line for line in summary_lines(report) if line.startswith("Measured speed-up"))
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_same_inputs_give_the_same_bytes(program: Program, data: Data, tmp_path: Path) -> None:
     settings = replace(FAST, build_engine=False)
     target, names = "a100-dense", ("a", "b")

@@ -46,6 +46,7 @@ def test_names_and_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert trace not in raw
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_onnx(small(sparse=True), tmp_path / name)
