@@ -48,9 +48,8 @@ def _rounding(part: CalibrationPart) -> list[tuple[str, str]]:
         *([] if part.rounding == "nearest" else [f"rounding {part.rounding}"]),
     ]
     forms = dict.fromkeys((UNCHANGED, EQUALIZED, "nearest", part.rounding))
-    errors = [part.output_errors[name] for name in forms if name in part.output_errors]
-    brought = " to ".join(f"{error:.2g}" for error in errors)
-    words = ", ".join(done) + (f": error of the outputs from {brought}" if brought else "")
+    errors = ", ".join(f"{name} {part.output_errors[name]:.2g}" for name in forms if name in part.output_errors)
+    words = ", ".join(done) + (f": error of the outputs, {errors}" if errors else "")
     return [("Weights", words)] if words else []
 
 

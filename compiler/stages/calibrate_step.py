@@ -1,7 +1,5 @@
 """The step that puts a network's values on the grids of INT8 or FP8, or weights on those of INT4."""
 
-from itertools import pairwise
-
 from prunec.calibration.quantization.calibrate import (
     AUTO,
     EQUALIZED,
@@ -145,13 +143,15 @@ def _channel_note(asked: Calibrate, channels: ChannelChanges, fact: Calibrated) 
         said.append("smooth did nothing: no layer norm is followed by layers alone.")
     if asked.equalize and not channels.equalized:
         said.append("equalize did nothing: no channels lie between layers alone.")
-    every = ("equalize",) * bool(channels.equalized) + ("smooth",) * bool(channels.smoothed)
-    done = {UNCHANGED: (), EQUALIZED: every[:1], "nearest": every}
-    errors = [(words, fact.output_errors[form]) for form, words in done.items() if form in fact.output_errors]
-    for (earlier, before), (later, after) in pairwise(errors):
-        if after > before:
-            names = " and ".join(later[len(earlier) :])
-            said.append(f"{names} raised the error of the outputs from {before:.2g} to {after:.2g}: leave it out.")
+    done = ["equalize"] * bool(channels.equalized) + ["smooth"] * bool(channels.smoothed)
+    without = {UNCHANGED: done, EQUALIZED: ["smooth"]}
+    if channels.equalized and not asked.equalize:  # it was chosen by trying
+        del without[UNCHANGED]
+    errors = {form: fact.output_errors[form] for form in without if form in fact.output_errors}
+    after, least = fact.output_errors.get("nearest", 0.0), min(errors, key=errors.__getitem__, default=None)
+    if least is not None and errors[least] < after:
+        names, less = " and ".join(without[least]), errors[least]
+        said.append(f"{names} raised the error of the outputs from {less:.2g} to {after:.2g}: leave out {names}.")
     return " ".join(said)
 
 

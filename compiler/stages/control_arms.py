@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from prunec.calibration.quantization.calibrate import AUTO, Calibrate
 from prunec.compiler.facts.ledger import LedgerEntry
 from prunec.compiler.facts.outcome import ControlRun, SeedRun
 from prunec.compiler.facts.pass_facts import Decomposed, Pruned, Sparsified
@@ -98,7 +99,8 @@ def _arm(name: str, main: StepInput) -> _Arm:
         steps = _followed(request.pipeline, map(_without_preparation, followed)).steps
         return _Arm(request.dense, Pipeline(tuple(step for step in steps if isinstance(step.options, Recover))))
     if name == "off-grids":
-        return _Arm(request.dense, _followed(request.pipeline, map(_off_grids, followed)))
+        pipeline = _followed(request.pipeline, map(_off_grids, followed))
+        return _Arm(request.dense, pipeline, note=_chosen_anew(pipeline))
     if name == "random":
         return _random_arm(main, _followed(request.pipeline, map(_without_preparation, followed)))
     epochs = max(1, round(_scratch_epochs(main, of_operations=name == "scratch-b")))
@@ -123,6 +125,16 @@ def _total(entry: LedgerEntry) -> float:
 def _without_preparation(options: Recover) -> Recover:
     """A training without the hooks that ready a network for a pruning that doesn't come, or comes by chance."""
     return replace(options, hooks=tuple(hook for hook in load_hooks(options.hooks) if not hook.prepares_pruning))
+
+
+def _chosen_anew(pipeline: Pipeline) -> str:
+    """What a calibration that isn't the run's own chooses for itself, as a note; empty where it chooses nothing."""
+    calibrations: list[Calibrate] = pipeline.of(Calibrate)
+    chosen = [
+        *["settings"] * any(each.method == AUTO for each in calibrations),
+        *["layers in higher precision"] * any(each.limit or each.keep_macs is not None for each in calibrations),
+    ]
+    return f"its calibration chooses {' and '.join(chosen)} anew" if chosen else ""
 
 
 def _off_grids(options: Recover) -> Recover:

@@ -27,21 +27,46 @@ def global_ranking(space: Space, importance: Importance, reach: Widths) -> Width
     if space.fits(above := _without(space, owners[:low])):
         return above
     kept = _without(space, owners[:high])
-    return _given_back(space, kept, owners[:high]) if space.fits(kept) else _given_back(space, reach, owners)
+    return _given_back(space, kept if space.fits(kept) else reach, owners)
 
 
 def _given_back(space: Space, kept: Widths, owners: Widths) -> Widths:
-    """The widths with a step more for each of these units, of which the groups are given, the last first."""
-    done: set[int] = set()
-    for position in reversed(owners.tolist()):
-        if position in done:
-            continue
-        wider = space.wider(kept, position) if kept[position] < space.dense[position] else None
-        if wider is not None and space.fits(wider):
-            kept = wider
-        else:
-            done.add(position)
-    return kept
+    """The widths with units that went, the best first, of each group as many as the budgets allow.
+
+    Bisection gives how many come back together, until the next one's group can't have another.
+
+    Args:
+        space: The widths that may be chosen.
+        kept: Widths that keep the budgets.
+        owners: The group of every unit, the least important unit first.
+    """
+    gone = _gone(space.dense - kept, owners)[::-1]
+    back = gone[:0]
+    while len(gone):
+        low, high = 0, len(gone) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = space.fits(_with(space, kept, np.append(back, gone[:middle])))
+            low, high = (middle, high) if fits else (low, middle)
+        back, gone = np.append(back, gone[:low]), gone[low:]
+        gone = gone[gone != gone[0]] if len(gone) else gone
+    return _with(space, kept, back)
+
+
+def _gone(counts: Widths, owners: Widths) -> Widths:
+    """The groups of the units that went: of each group so many of the least important."""
+    went = np.zeros(len(owners), dtype=bool)
+    for position in np.flatnonzero(counts).tolist():
+        went[np.flatnonzero(owners == position)[: counts[position]]] = True
+    return owners[went]
+
+
+def _with(space: Space, kept: Widths, owners: Widths) -> Widths:
+    """The widths with these units more, of which the groups are given, rounded up."""
+    wider = kept + np.bincount(owners, minlength=len(kept))
+    for position in np.flatnonzero(wider > kept).tolist():
+        wider[position] = space.rounding.round_up(space.groups[position], int(wider[position]))
+    return wider
 
 
 def _without(space: Space, owners: Widths) -> Widths:

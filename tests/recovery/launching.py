@@ -24,7 +24,8 @@ def run_together(count: int, module: str, arguments: Sequence[str], folder: Path
         folder: Folder for what the processes write to stderr.
 
     Returns:
-        What those that failed wrote to stderr; empty where none failed. Where one fails the others are ended.
+        The exit codes of those that failed and what they wrote to stderr; empty where none failed. Where one fails the
+        others are ended.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -43,7 +44,7 @@ def run_together(count: int, module: str, arguments: Sequence[str], folder: Path
         if failed:
             process.kill()
         process.join()
-    return "".join(file.read_text() for process, file in started if process in failed)
+    return "".join(f"exit {each.exitcode}: {file.read_text()}" for each, file in started if each in failed)
 
 
 def _first_to_fail(processes: Sequence[ForkServerProcess]) -> list[ForkServerProcess]:

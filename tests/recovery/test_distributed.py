@@ -34,6 +34,7 @@ def train(
     text = json.dumps({"options": options, "seed": seed, "hooks": hooks, "ask": ask})
     output = folder / f"result-{count}.pt"
     arguments = [str(folder), str(output), text, str(int(norm)), *state]
+    output.unlink(missing_ok=True)
     failure = run_together(count, "tests.recovery.distributed", arguments, folder)
     return failure or torch.load(output)
 

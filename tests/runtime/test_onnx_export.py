@@ -29,6 +29,7 @@ def test_equal_to_torch_at_every_batch_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_names_and_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = small()
     export_onnx(program, tmp_path / "m.onnx")

@@ -51,10 +51,11 @@ class SoftMasks:
         """
         moved = [point - rate * gradient for point, gradient in zip(self.ahead, gradients, strict=True)]
         gone = budget.lowest(moved)
-        count = sum(int(each.sum()) for each in gone)
-        enough = float(np.sort(np.concatenate(moved))[count - 1]) if count else 0.0
+        # Units of cheap layers may stay below others that go: the threshold mustn't take them, too.
+        every, is_gone = np.concatenate(moved), np.concatenate(gone)
+        enough = every[is_gone & (every < every[~is_gone].min(initial=np.inf))].max(initial=0.0)
         penalty = rate * sparsity
-        threshold = max(0.0, enough if last else min(penalty, enough))
+        threshold = float(enough if last else min(penalty, enough))
         zeros = gone if last else [go & (values <= threshold) for values, go in zip(moved, gone, strict=True)]
         masks = [
             np.where(is_zero, 0.0, np.maximum(soft_threshold(values, threshold), LEAST))

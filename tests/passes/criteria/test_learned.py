@@ -14,6 +14,7 @@ from prunec.passes.coupling import Group, analyse
 from prunec.passes.criteria.evidence import Evidence
 from prunec.passes.errors import UsageError
 from prunec.passes.filter_pruning import kept_by
+from tests.passes.checks import macs_at
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ def test_comparable_scores_are_ranked_as_they_are(program: Program) -> None:
     assert raw[first] < raw[second] == 16
     shares = widths(program, PruneFilters(ratio=0.5, allocation="global", criterion=ScaleWithin()))
     assert shares[second] < 16
+
+
+def test_what_a_dear_last_unit_leaves_room_for_comes_back_the_best_first() -> None:
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.AvgPool2d(4), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1)]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 4)).eval()
+    with torch.no_grad():
+        for layer, least in ((0, 100.0), (2, 1.0), (3, 10.0)):  # the dear layer's units go last, then those of 3
+            for unit, weight in enumerate(network[layer].weight):
+                weight.fill_(least + unit)
+    program = capture(network, (torch.randn(2, 1, 16, 16),))
+    budget = macs_at(program, np.array([3, 1, 3]))
+    assert macs_at(program, np.array([4, 1, 1])) > budget
+    options = PruneFilters(speedup=program.macs() / budget, allocation="global", criterion=Scale())
+    assert widths(program, options) == {"0": 3, "2": 1, "3": 3}
 
 
 @pytest.mark.parametrize("allocation", ["global", "greedy", "balanced"])
