@@ -26,9 +26,10 @@ from tests.quarters import quarters
 from tests.recovery.networks import run, same, state
 from tests.recovery.regimes.regime_runs import LAST, REGIMES, trained
 from tests.recovery.regimes.toys import plain
-from tests.recovery.test_distributed import ROOT, train
+from tests.recovery.test_distributed import train
 
 pytestmark = pytest.mark.gpu
+ROOT = Path(__file__).parents[2]
 
 #: What changes how a GPU computes.
 WAYS: dict[str, dict[str, Any]] = {
