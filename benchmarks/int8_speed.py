@@ -4,9 +4,10 @@
 
 ResNet-50 and MobileNetV2 with random weights, their batch norms drawn too, batch 1 at 224x224 on one thread of ONNX
 Runtime, timed in turns with the dense network in float32. INT8 files are what `compile --target cpu-int8` writes, by
-ranges of 16 random images. "pruned" is ResNet-50 pruned to half its milliseconds by a cost model of float32, greedily, and
-then quantized; "goal" is ``prune-filters{latency_speedup=5.5} calibrate``, which the compile holds by its closed loop. Where
-/proc/cpuinfo shows no avx512_vnni the kernels are others, and the figures tell nothing. Some 10 minutes, idle.
+ranges of 16 random images. "pruned" is ResNet-50 pruned greedily to half its milliseconds by a cost model of float32,
+and then quantized; "goal" is ``prune-filters{latency_speedup=5.5} calibrate``, which the compile holds by its closed
+loop. Where /proc/cpuinfo shows no avx512_vnni the kernels are others, and the figures tell nothing. Some 10 minutes,
+idle.
 """
 
 import argparse
