@@ -1,5 +1,6 @@
 """The same random state for every test, whatever ran before it; checks of what passes claim; golden files."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests import cheap_exports
 
 # Every compile of a test checks after each step what the step claims.
 settings.VERIFY_EACH = True
+# Graphs are many small objects, among which Python looks for dead circles at every 700 new ones: a seventh of all time.
+gc.set_threshold(10_000, 10, 10)
 # What an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
