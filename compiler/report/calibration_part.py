@@ -39,11 +39,10 @@ class CalibrationPart(Part):
     is that of the weights, and `output_errors` the error of the network's outputs on some of the images: the sum of
     squared differences over that of squares, the mean over outputs. It is told with unchanged channels where they were
     equalized or smoothed, with equalized ones where they were both, with weights rounded to the nearest, and so; empty
-    where all of that is the same. Weights
-    were rounded by others than these images, where there are any. `largest_factor` is that of an equalized channel, or
-    the inverse of one. `tried` has the same error
-    for all settings that were tried and gave a finite one, on `held_back` of the images, on which nothing else hangs;
-    empty where none were.
+    where all of that is the same. Weights were rounded by others than these images, where there are any.
+    `largest_factor` is that of an equalized channel, or the inverse of one. `tried` has the same error for all settings
+    that were tried and gave a finite one, on `held_back` of the images, on which nothing else hangs; empty where none
+    were.
     `choice` tells of layers that stay in higher precision for a limit.
     """
 

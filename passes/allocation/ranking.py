@@ -1,5 +1,7 @@
 """One ranking of all units by their normalised importance."""
 
+from bisect import bisect_left
+
 import numpy as np
 
 from prunec.passes.allocation.importance import Importance
@@ -20,13 +22,8 @@ def global_ranking(space: Space, importance: Importance, reach: Widths) -> Width
     """
     owners = np.concatenate([np.full(len(ranked), position) for position, ranked in importance.ranked.items()])
     owners = owners[np.argsort(np.concatenate(list(importance.ranked.values())), kind="stable")]
-    low, high = 0, len(owners)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if space.fits(_without(space, owners[:middle])) else (middle, high)
-    if space.fits(above := _without(space, owners[:low])):
-        return above
-    kept = _without(space, owners[:high])
+    count = bisect_left(range(len(owners)), True, key=lambda count: space.fits(_without(space, owners[:count])))
+    kept = _without(space, owners[:count])
     return _given_back(space, kept if space.fits(kept) else reach, owners)
 
 
@@ -42,13 +39,14 @@ def _given_back(space: Space, kept: Widths, owners: Widths) -> Widths:
     """
     gone = _gone(space.dense - kept, owners)[::-1]
     back = gone[:0]
+
+    def fits(these: Widths) -> bool:
+        return space.fits(_with(space, kept, these))
+
     while len(gone):
-        low, high = 0, len(gone) + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = space.fits(_with(space, kept, np.append(back, gone[:middle])))
-            low, high = (middle, high) if fits else (low, middle)
-        back, gone = np.append(back, gone[:low]), gone[low:]
+        counts = range(1, len(gone) + 1)
+        count = bisect_left(counts, True, key=lambda count: not fits(np.append(back, gone[:count])))
+        back, gone = np.append(back, gone[:count]), gone[count:]
         gone = gone[gone != gone[0]] if len(gone) else gone
     return _with(space, kept, back)
 

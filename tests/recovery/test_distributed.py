@@ -35,7 +35,7 @@ def train(
     output = folder / f"result-{count}.pt"
     arguments = [str(folder), str(output), text, str(int(norm)), *state]
     output.unlink(missing_ok=True)
-    failure = run_together(count, "tests.recovery.distributed", arguments, folder)
+    failure = run_together(count, "tests.recovery.distributed", arguments)
     return failure or torch.load(output)
 
 

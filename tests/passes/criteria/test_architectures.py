@@ -1,10 +1,7 @@
 """Criteria of units and of weights on a MobileNetV2 and a small vision transformer, with 64 random labelled samples."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from prunec.calibration import collect_evidence
@@ -12,14 +9,10 @@ from prunec.compiler.methods.catalogue import METHODS
 from prunec.passes import Program, PruneFilters, Sparsify, capture, check_oracle
 from prunec.passes.criteria import Evidence
 from prunec.passes.errors import UsageError
-from tests.architectures.mobilenet_v2 import mobilenet_v2
-from tests.architectures.vit import ViT
+from tests.architectures.small import SMALL
 from tests.passes.criteria.test_own_criteria import NEEDS, OF_BATCH_NORMS
 
 pytestmark = pytest.mark.long
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "MobileNetV2": lambda: mobilenet_v2(10), "ViT": lambda: ViT(32, patch=8, width=32, depth=2, heads=2, classes=10),
-}  # fmt: skip
 UNITS = (*NEEDS, "l1", "l2", "hrank", "provable", "provable{variant=sampled}", "provable{variant=hybrid}", "ccp")
 WEIGHTS = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.structure == "weights"))
 REFUSED = {
@@ -31,11 +24,11 @@ REFUSED = {
 Measured = tuple[str, Program, list[tuple[torch.Tensor, torch.Tensor]]]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=SMALL)
 def measured(request: pytest.FixtureRequest) -> Measured:
     """A network's name, its program, and labelled samples."""
     torch.manual_seed(0)
-    program = capture(NETWORKS[request.param]().eval(), (torch.randn(2, 3, 32, 32),))
+    program = capture(SMALL[request.param]().eval(), (torch.randn(2, 3, 32, 32),))
     batches = [(torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))) for _ in range(2)]
     return request.param, program, batches
 

@@ -1,12 +1,10 @@
 """Every regime on a MobileNetV2 and a small vision transformer, with 64 random labelled samples."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from prunec.calibration.config import DataConfig
 from prunec.calibration.data import Data, load_data
@@ -14,14 +12,10 @@ from prunec.compiler.recovery.hooks import load_hooks
 from prunec.passes.errors import UsageError
 from prunec.passes.frontend import capture
 from prunec.passes.oracle import check_oracle
-from tests.architectures.mobilenet_v2 import mobilenet_v2
-from tests.architectures.vit import ViT
+from tests.architectures.small import SMALL
 from tests.recovery.regimes.regime_runs import LAST, REGIMES, pruned, trained
 
 pytestmark = pytest.mark.long
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "MobileNetV2": lambda: mobilenet_v2(10), "ViT": lambda: ViT(32, patch=8, width=32, depth=2, heads=2, classes=10),
-}  # fmt: skip
 #: Regimes that aren't defined on a network, and what is said of it.
 REFUSED = {
     ("MobileNetV2", "resrep"): "resrep can prune 3 of 25 groups, and these alone can't keep the goal",
@@ -40,10 +34,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 @pytest.mark.parametrize("hook", REGIMES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_filters_go_exactly_behind_every_regime(name: str, hook: str, samples: Data) -> None:
     torch.manual_seed(0)
-    program, pruning = capture(NETWORKS[name]().eval(), (torch.randn(2, 3, 32, 32),)), REGIMES[hook]
+    program, pruning = capture(SMALL[name]().eval(), (torch.randn(2, 3, 32, 32),)), REGIMES[hook]
     options = replace(LAST, epochs=1, batch_size=16)
     if words := REFUSED.get((name, hook)):
         with pytest.raises(UsageError, match=words):

@@ -1,6 +1,7 @@
 """GAL: soft thresholding, masks whose zeros are gone exactly, a discriminator that climbs what the network descends."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_zeros_keep_the_budget_in_the_last_step_and_never_more(budget: FilterBud
     found = np.concatenate([each == 0 for each in at_once.masks])
     assert 0 < found.sum() < 28
     assert min(each[each > 0].min() for each in at_once.masks) >= LEAST
+
+
+def test_a_unit_that_stays_below_others_that_go_keeps_its_mask() -> None:
+    """As one of a cheap layer does, which comes back since there is room for it."""
+    masks, moved = SoftMasks.ones([2, 2]), [np.array([0.1, 0.5]), np.array([0.3, 0.9])]
+    going: Any = SimpleNamespace(lowest=lambda _: [np.array([True, True]), np.array([False, False])])
+    masks.step([1 - each for each in moved], 1.0, 0.0, going, last=True)
+    np.testing.assert_allclose(masks.masks, [[0, 0], [0.2, 0.8]])
 
 
 def test_the_pruned_network_equals_the_masked_one(data: Data) -> None:

@@ -176,7 +176,7 @@ def test_two_processes_ready_a_network_as_one_does(hook: str, data: Data, tmp_pa
 def test_two_processes_decide_alike(data: Data, tmp_path: Path) -> None:
     """Every process decides the same by every regime, which the script checks."""
     output, module = tmp_path / "decided.pt", "tests.recovery.regimes.distributed_regimes"
-    failure = run_together(2, module, [str(tmp_path), str(output)], tmp_path)
+    failure = run_together(2, module, [str(tmp_path), str(output)])
     assert not failure, failure
     told = torch.load(output)
     assert told["processes"] == 2
