@@ -153,5 +153,5 @@ def test_a_command_line_that_is_no_utf8_is_told_without_a_crash(tmp_path: Path) 
 
 
 def test_help_is_as_fast_as_a_bare_typer_app() -> None:
-    result = measure(runs=7)
+    result = measure(runs=15)
     assert result.ratio < LIMIT, result
