@@ -57,10 +57,10 @@ demo: $(STAMP) ## compile the example's two networks, 1.5x faster for cpu and to
 	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n $(JOBS) --dist worksteal
 
 test-long: $(STAMP) ## run the slower checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS) --dist worksteal
 
 fuzz: $(STAMP) ## give every reader 10,000 damaged inputs; at most 45 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers --jobs $(JOBS) $(FUZZ)

@@ -78,6 +78,8 @@ def copied_graph(graph: Graph) -> Graph:
     outputs = clone.graph_copy(graph, {})
     output = clone.output(outputs)
     output.meta = dict(graph.output_node().meta)
+    for node in clone.nodes:  # else whoever traces the copy would write into the original's
+        node.meta["custom"] = notes(node)
     return clone
 
 

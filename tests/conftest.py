@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prunec.compiler.facts import settings
-from tests import cheap_exports
+from tests import cheap_exports, kept_results
 
 # Every compile of a test checks after each step what the step claims.
 settings.VERIFY_EACH = True
@@ -32,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_sessionstart() -> None:
+    """Before tests import what it changes, and after pytest's own patches, which stay."""
+    kept_results.keep_results()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """pytest-randomly seeds Python's and NumPy's random numbers, and not torch's."""
@@ -41,8 +46,8 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture
 def exported_anew() -> Iterator[None]:
-    """Export equal programs each anew."""
-    with cheap_exports.anew():
+    """Capture and write equal networks each anew."""
+    with kept_results.anew():
         yield
 
 

@@ -1,0 +1,169 @@
+"""Captures and files of networks that a test's process captured or wrote before: over a third of the suite's time.
+
+Captured is once each structure, with other weights in it from then on; written is once each program with its weights.
+Nothing of what comes out changes: that two captures and two files are alike is what tests with `anew` see to.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph
+from torch.utils import _pytree as pytree
+
+from prunec.passes import frontend
+from prunec.passes.dimensions import batch_size, input_tensors, with_samples
+from prunec.passes.exporting import Export
+from prunec.passes.module_copy import Copies
+from prunec.passes.program import Program
+from prunec.passes.tensors import CPU, Inputs, copied, copied_inputs, like, named_tensors
+from prunec.runtime import onnx_export
+from tests.content import Untold, of_network, of_program
+
+#: So many results of a kind are kept, the files of so many bytes at most.
+_KEPT, _LARGEST = 200, 4_000_000
+Result = TypeVar("Result")
+_is_anew = ContextVar("_is_anew", default=False)
+#: Patches that are in force: what is made under one may be something else.
+_patches: list[pytest.MonkeyPatch] = []
+
+
+@contextmanager
+def anew() -> Iterator[None]:
+    """Capture and write every network, also one that was captured or written before."""
+    before = _is_anew.set(True)
+    yield
+    _is_anew.reset(before)
+
+
+def keep_results() -> None:
+    """Change prunec's functions, before others import them by name."""
+    frontend._captured = _captured_once(frontend._captured)
+    onnx_export.export_onnx = _written_once(onnx_export.export_onnx)
+    Program.save = _written_once(Program.save)  # type: ignore[method-assign]
+    for name in ("setattr", "setitem", "delattr", "delitem"):
+        setattr(pytest.MonkeyPatch, name, _noted(getattr(pytest.MonkeyPatch, name)))
+    pytest.MonkeyPatch.undo = _noted_end(pytest.MonkeyPatch.undo)  # type: ignore[method-assign, assignment]
+
+
+def _noted(change: Callable[..., None]) -> Callable[..., None]:
+    @wraps(change)
+    def noted(patch: pytest.MonkeyPatch, *what: Any, **options: Any) -> None:
+        if patch not in _patches:
+            _patches.append(patch)
+        change(patch, *what, **options)
+
+    return noted
+
+
+def _noted_end(undo: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    @wraps(undo)
+    def undone(patch: pytest.MonkeyPatch) -> None:
+        undo(patch)
+        if patch in _patches:
+            _patches.remove(patch)
+
+    return undone
+
+
+class _Kept(Generic[Result]):
+    """The results of the latest different contents."""
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[object, Result] = OrderedDict()
+
+    def get(self, key: object) -> Result | None:
+        if key not in self._results:
+            return None
+        self._results.move_to_end(key)
+        return self._results[key]
+
+    def keep(self, key: object, result: Result) -> None:
+        self._results[key] = result
+        if len(self._results) > _KEPT:
+            self._results.popitem(last=False)
+
+
+def _told(tell: Callable[..., object], *parts: Any) -> object | None:
+    """The content of something, and what else its export depends on; None where that can't be told or isn't asked."""
+    if _is_anew.get() or _patches:
+        return None
+    try:
+        content = tell(*parts)
+    except Untold:
+        return None
+    modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    return content, modes, len(torch.overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+
+
+def _captured_once(capture: Callable[..., tuple[Program, Copies, Export]]) -> Callable[..., Any]:
+    kept = _Kept[tuple[Program, Graph]]()
+
+    @wraps(capture)
+    def captured(module: nn.Module, example: Inputs, dynamic_shapes: Any) -> tuple[Program, Copies, Export]:
+        key = _told(of_network, module, _without_values(example), dynamic_shapes)
+        if key is not None and (before := kept.get(key)) is not None:
+            program = _over(before[0], module, example)
+            inputs = program.example_args, program.example_kwargs
+            return program, Copies(module), Export(program, inputs, traced=before[1])  # type: ignore[arg-type]
+        program, copies, export = capture(module, example, dynamic_shapes)
+        if key is not None and not copies.note:
+            kept.keep(key, (_skeleton(program), export.own_graph))
+        return program, copies, export
+
+    return captured
+
+
+def _without_values(inputs: Inputs) -> Any:
+    """Inputs with what is told of their floating-point tensors in place of these."""
+
+    def told(leaf: Any) -> Any:
+        is_number = isinstance(leaf, Tensor) and leaf.is_floating_point() and bool(torch.isfinite(leaf).all())
+        return (leaf.dtype, leaf.shape, leaf.stride()) if is_number else leaf
+
+    return pytree.tree_map(told, inputs)
+
+
+def _skeleton(program: Program) -> Program:
+    """A program without the values of its network's parameters and buffers."""
+    tensors = program.tensors()
+    own = {
+        name: tensor.clone() if name in program.constants else like(tensor, torch.empty_like(tensor, device="meta"))
+        for name, tensor in tensors.items()
+    }
+    return program.with_tensors(own)
+
+
+def _over(skeleton: Program, module: nn.Module, example: Inputs) -> Program:
+    """A program of the same structure over copies of another network's tensors, with its inputs."""
+    tensors, new = skeleton.tensors(), copied(named_tensors(module), CPU)
+    constants = {name: tensors[name].clone() for name in skeleton.constants}
+    program = skeleton.with_tensors({name: constants[name] if name in constants else new[name] for name in tensors})
+    size, before = batch_size(input_tensors(example)), batch_size(skeleton.example_inputs)
+    args, kwargs = copied_inputs(example if size == before else with_samples(example, before))
+    return replace(program, example_args=args, example_kwargs=kwargs)
+
+
+def _written_once(write: Callable[..., None]) -> Callable[..., None]:
+    """A method or function that writes a program into a file."""
+    kept = _Kept[bytes]()
+
+    @wraps(write)
+    def written(program: Program, path: Path | str) -> None:
+        key = _told(of_program, program)
+        if key is not None and (before := kept.get(key)) is not None:
+            Path(path).write_bytes(before)
+            return
+        write(program, path)
+        if key is not None and Path(path).stat().st_size <= _LARGEST:
+            kept.keep(key, Path(path).read_bytes())
+
+    return written
