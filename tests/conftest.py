@@ -33,8 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Before tests import what it changes, and after pytest's own patches, which stay."""
-    kept_results.keep_results()
+    """Before tests import what it changes, and after pytest's own patches, which stay; on a GPU all is made anew."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):
+        kept_results.keep_results()
 
 
 @pytest.hookimpl(tryfirst=True)

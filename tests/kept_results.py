@@ -7,7 +7,6 @@ Nothing of what comes out changes: that two captures and two files are alike is 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -29,9 +28,10 @@ from prunec.runtime import onnx_export
 from tests.content import Untold, of_network, of_program
 
 #: So many results of a kind are kept, the files of so many bytes at most.
-_KEPT, _LARGEST = 200, 4_000_000
+_KEPT, _LARGEST = 200, 1_000_000
 Result = TypeVar("Result")
-_is_anew = ContextVar("_is_anew", default=False)
+#: Fixtures and blocks in force, in any thread, that ask for all to be made anew.
+_anew: list[object] = []
 #: Patches that are in force: what is made under one may be something else.
 _patches: list[pytest.MonkeyPatch] = []
 
@@ -39,9 +39,11 @@ _patches: list[pytest.MonkeyPatch] = []
 @contextmanager
 def anew() -> Iterator[None]:
     """Capture and write every network, also one that was captured or written before."""
-    before = _is_anew.set(True)
-    yield
-    _is_anew.reset(before)
+    _anew.append(None)
+    try:
+        yield
+    finally:
+        _anew.pop()
 
 
 def keep_results() -> None:
@@ -93,30 +95,36 @@ class _Kept(Generic[Result]):
 
 
 def _told(tell: Callable[..., object], *parts: Any) -> object | None:
-    """The content of something, and what else its export depends on; None where that can't be told or isn't asked."""
-    if _is_anew.get() or _patches:
+    """The content of something; None where that can't be told, isn't asked for, or isn't all that counts."""
+    unusual = (*_anew, *_patches, *torch.overrides._get_current_function_mode_stack(), *_global_hooks())  # type: ignore[no-untyped-call]
+    if unusual or torch.is_autocast_enabled("cpu") or torch.get_default_device() != CPU:
         return None
     try:
-        content = tell(*parts)
-    except Untold:
+        key = tell(*parts), torch.is_grad_enabled(), torch.get_default_dtype()
+        hash(key)
+    except (Untold, TypeError, RecursionError):
         return None
-    modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
-    return content, modes, len(torch.overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+    return key
+
+
+def _global_hooks() -> list[object]:
+    """Hooks on all modules."""
+    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_buffer_registration_hooks")
+    return [hook for name in names for hook in vars(torch.nn.modules.module)[name].values()]
 
 
 def _captured_once(capture: Callable[..., tuple[Program, Copies, Export]]) -> Callable[..., Any]:
-    kept = _Kept[tuple[Program, Graph]]()
+    kept = _Kept[tuple[Program, Graph, tuple[str, ...]]]()
 
     @wraps(capture)
     def captured(module: nn.Module, example: Inputs, dynamic_shapes: Any) -> tuple[Program, Copies, Export]:
         key = _told(of_network, module, _without_values(example), dynamic_shapes)
         if key is not None and (before := kept.get(key)) is not None:
-            program = _over(before[0], module, example)
-            inputs = program.example_args, program.example_kwargs
-            return program, Copies(module), Export(program, inputs, traced=before[1])  # type: ignore[arg-type]
+            skeleton, graph, notes = before
+            return _over(skeleton, module, example, graph, notes)
         program, copies, export = capture(module, example, dynamic_shapes)
-        if key is not None and not copies.note:
-            kept.keep(key, (_skeleton(program), export.own_graph))
+        if key is not None and not copies.note and not program.constants:
+            kept.keep(key, (_skeleton(program), export.own_graph, export.notes))
         return program, copies, export
 
     return captured
@@ -133,23 +141,25 @@ def _without_values(inputs: Inputs) -> Any:
 
 
 def _skeleton(program: Program) -> Program:
-    """A program without the values of its network's parameters and buffers."""
-    tensors = program.tensors()
-    own = {
-        name: tensor.clone() if name in program.constants else like(tensor, torch.empty_like(tensor, device="meta"))
-        for name, tensor in tensors.items()
-    }
-    return program.with_tensors(own)
+    """A program without values of its tensors and inputs."""
+    tensors = {id(tensor): like(tensor, tensor.detach().to("meta")) for tensor in program.tensors().values()}
+    skeleton = program.with_tensors({name: tensors[id(tensor)] for name, tensor in program.tensors().items()})
+    args, kwargs = copied_inputs((program.example_args, program.example_kwargs), torch.device("meta"))
+    return replace(skeleton, example_args=args, example_kwargs=kwargs)
 
 
-def _over(skeleton: Program, module: nn.Module, example: Inputs) -> Program:
-    """A program of the same structure over copies of another network's tensors, with its inputs."""
-    tensors, new = skeleton.tensors(), copied(named_tensors(module), CPU)
-    constants = {name: tensors[name].clone() for name in skeleton.constants}
-    program = skeleton.with_tensors({name: constants[name] if name in constants else new[name] for name in tensors})
+def _over(
+    skeleton: Program, module: nn.Module, example: Inputs, graph: Graph, notes: tuple[str, ...]
+) -> tuple[Program, Copies, Export]:
+    """What a capture of another network of the same structure gives, compared with the network as it is there."""
+    new, copies = copied(named_tensors(module), CPU), Copies(module)
+    program = skeleton.with_tensors({name: new[name] for name in skeleton.tensors()})
     size, before = batch_size(input_tensors(example)), batch_size(skeleton.example_inputs)
     args, kwargs = copied_inputs(example if size == before else with_samples(example, before))
-    return replace(program, example_args=args, example_kwargs=kwargs)
+    program = replace(program, example_args=args, example_kwargs=kwargs)
+    program.capture_notes = (*notes, *frontend._compared(copies, program, frontend._reference(copies, example)))
+    export: Any = Export(None, (args, kwargs), notes, traced=graph)  # type: ignore[arg-type]
+    return program, copies, export
 
 
 def _written_once(write: Callable[..., None]) -> Callable[..., None]:

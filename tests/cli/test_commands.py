@@ -41,6 +41,7 @@ def test_the_dense_training_that_the_project_file_tells_is_in_the_report(project
     assert "pretraining" not in report.reasons
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_the_recipe_in_the_bundle_gives_the_same_pipeline_again(project: Path, bundle: Path, prunec: Prunec) -> None:
     again = project / "again.toml"
     model, data = (project / "prunec.toml").read_text().split("[recipe")[0].split("[data]")

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Prunec, Refused
 
 COMPILE_INT8 = ("compile", "model.pt", "--target", "l4-int8", "--no-engine", "--epochs", "0", "-o", "out")
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_a_target_of_int8_is_compiled_and_its_recipe_gives_it_again(project: Path, prunec: Prunec) -> None:
     config = project / "prunec.toml"
     config.write_text(f"{config.read_text()}[recipe.calibrate]\nmethod = 'entropy'\nkeep = ['7']\n")

@@ -126,6 +126,7 @@ def test_what_no_retraining_can_follow_is_refused(
     assert not list(project.glob("*.bundle*"))
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_resume_goes_on_with_the_same_recipe_only(
     prunec: Prunec, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_the_bundle_holds_every_promised_file_and_is_intact(compiled: tuple[Repo
     assert report.passed
 
 
+@pytest.mark.usefixtures("exported_anew")
 def test_compiles_of_several_threads_give_what_one_gives(program: Program, data: Data, tmp_path: Path) -> None:
     def compiled_by_a_thread(number: int) -> bytes:
         output = tmp_path / f"{number}.bundle"

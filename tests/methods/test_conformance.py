@@ -88,6 +88,7 @@ def stopped_and_resumed(program: Program, method: Method, data: Data, folder: Pa
 
 
 @pytest.mark.parametrize("method", EVERY)
+@pytest.mark.usefixtures("exported_anew")
 def test_a_method_does_what_it_says(method: Method, program: Program, data: Data, tmp_path: Path) -> None:
     pipeline = pipeline_of(method)
     assert parse_pipeline(str(pipeline)) == pipeline

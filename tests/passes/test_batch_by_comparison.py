@@ -17,6 +17,9 @@ from prunec.runtime.numerics import onnx_vs_torch
 from prunec.runtime.onnx_export import export_onnx
 from tests.passes.checks import Net, captured, check_exact, check_module, normal, prunable, random_prune
 
+#: Every network is captured and written here, also one that was before.
+pytestmark = pytest.mark.usefixtures("exported_anew")
+
 MADE_TO_VARY = "The batch was made to vary by comparing captures with 2 and 3 samples; with 5 samples "
 
 

@@ -25,6 +25,9 @@ from prunec.runtime.numerics import batch_sizes
 from prunec.runtime.onnx_export import export_onnx
 from tests.passes.checks import Net, normal, prunable
 
+#: Every network is captured and written here, also one that was before.
+pytestmark = pytest.mark.usefixtures("exported_anew")
+
 
 def at_batch(program: Program, samples: int) -> tuple[Any, ...]:
     """Positional inputs with so many samples."""

@@ -11,6 +11,9 @@ from prunec.passes import module_copy
 from prunec.passes.frontend import capture
 from prunec.passes.module_copy import Copies, duplicate
 
+#: Every network is captured and written here, also one that was before.
+pytestmark = pytest.mark.usefixtures("exported_anew")
+
 
 class Net(nn.Module):
     """Tensors in every place that a module can hold some in, tied ones among them."""

@@ -22,6 +22,9 @@ from prunec.passes.tensors import fingerprint
 from tests.architectures.redraw import redraw_
 from tests.passes.checks import Net, captured, check_exact, normal, prunable, random_prune, reasons
 
+#: Every network is captured and written here, also one that was before.
+pytestmark = pytest.mark.usefixtures("exported_anew")
+
 
 def trainable() -> nn.Module:
     return nn.Sequential(
@@ -255,6 +258,13 @@ def test_equal_captures_give_equal_bytes_without_a_trace_of_where_they_were_made
     assert first == (tmp_path / "b" / "b.pt2").read_bytes()
     for trace in (b"test_program", b"site-packages", str(Path(__file__).parent).encode(), b"stack_trace"):
         assert trace not in first
+
+
+def test_saving_writes_nothing_into_the_graph(tmp_path: Path) -> None:
+    program = captured(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), normal(2, 3, 6, 6))
+    before = [repr(node.meta) for node in program.graph.nodes]
+    program.save(tmp_path / "m.pt2")
+    assert [repr(node.meta) for node in program.graph.nodes] == before
 
 
 def test_other_dynamic_dimensions_survive_the_file(tmp_path: Path) -> None:

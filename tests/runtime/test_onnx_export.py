@@ -19,6 +19,9 @@ from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from prunec.runtime.onnx_sparsity import check_sparsity
 from tests.runtime.nets import small
 
+#: Every network is captured and written here, also one that was before.
+pytestmark = pytest.mark.usefixtures("exported_anew")
+
 
 def test_equal_to_torch_at_every_batch_size(tmp_path: Path) -> None:
     program = small()
@@ -29,7 +32,6 @@ def test_equal_to_torch_at_every_batch_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("exported_anew")
 def test_names_and_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = small()
     export_onnx(program, tmp_path / "m.onnx")
@@ -47,7 +49,6 @@ def test_names_and_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert trace not in raw
 
 
-@pytest.mark.usefixtures("exported_anew")
 def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_onnx(small(sparse=True), tmp_path / name)
