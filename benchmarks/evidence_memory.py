@@ -1,9 +1,10 @@
 """Memory of criteria that look long at each image, on ResNet-50: by many images beside few.
 
 HRank takes a singular value decomposition of every feature map, ProvableFP products channel by channel at every place,
-CCP the products of all gate gradients. Each criterion and count of images runs in a process of its own, on one thread,
-with random weights and random images in batches of 8. Seconds are processor time of the collection alone, memory is the
-largest resident set while it runs, weights and libraries included.
+CCP the products of all gate gradients; OBD and OBS, which are measured when they are named, take a backward pass for
+each image. Each criterion and count of images runs in a process of its own, on one thread, with random weights and
+random images in batches of 8. Seconds are processor time of the collection alone, memory is the largest resident set
+while it runs, weights and libraries included.
 
 Run from the top folder: python -m benchmarks.evidence_memory [CRITERION ...]
 """

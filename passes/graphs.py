@@ -108,7 +108,6 @@ def notes(node: Node) -> dict[str, str]:
 
 def note(node: Node, name: str, text: str) -> None:
     """Write a note of prunec's own, whose name says so, on a node."""
-    # A new dict: copies of a graph share the values of their metadata.
     node.meta["custom"] = notes(node) | {name: text}
 
 

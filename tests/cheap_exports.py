@@ -21,9 +21,7 @@ _OPERATORS = "torch._ops"
 
 def keep_what_exports_share() -> None:
     """Change those of torch's modules that are imported by now and aren't changed yet."""
-    changes = {
-        _REGISTRATION: _keep_registry, _UTILS: _keep_names, _OPERATORS: _keep_annotations,
-    }  # fmt: skip
+    changes = {_REGISTRATION: _keep_registry, _UTILS: _keep_names, _OPERATORS: _keep_annotations}
     for name, change in changes.items():
         module = sys.modules.get(name)
         if module is not None and not hasattr(module, "changed_by_tests"):

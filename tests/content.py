@@ -126,15 +126,15 @@ class _Telling:
         raise Untold(type(value).__name__)
 
     def _module(self, module: nn.Module) -> object:
-        tables = {"_parameters": module._parameters, "_buffers": module._buffers}
-        held = [(name, tensor) for table in tables.values() for name, tensor in table.items()]
-        own = [(name, tensor, None if tensor is None else id(tensor) in self._state) for name, tensor in held]
-        tensors = tuple((name, self._owned(tensor) if is_own else self.told(tensor)) for name, tensor, is_own in own)
-        attributes = {name: value for name, value in vars(module).items() if name not in tables}
+        held = [*module._parameters.items(), *module._buffers.items()]
+        tensors = tuple((name, self._held(tensor)) for name, tensor in held)
+        attributes = {name: value for name, value in vars(module).items() if name not in ("_parameters", "_buffers")}
         return self.told(type(module)), self.told(type(module).forward), tensors, self.told(attributes)
 
-    def _owned(self, tensor: Tensor) -> object:
-        """A parameter or buffer of the network without its values; tied ones by the place of the first."""
+    def _held(self, tensor: Tensor | None) -> object:
+        """What a module has as a parameter or buffer: without its values if it is the network's, which may be tied."""
+        if tensor is None or id(tensor) not in self._state:
+            return self.told(tensor)
         place, _ = self._seen.setdefault(id(tensor), (len(self._seen), tensor))
         return place, _described(tensor)
 
@@ -154,13 +154,14 @@ class _Telling:
         return self.told(member)
 
     def _function(self, function: types.FunctionType) -> object:
-        if _is_library(function.__code__.co_filename) and function.__closure__ is None:
+        is_library = _is_library(function.__code__.co_filename)
+        if is_library and function.__closure__ is None:
             return function
         try:
             cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
         except ValueError as error:
             raise Untold("an empty cell") from error
-        if _is_library(function.__code__.co_filename):
+        if is_library:
             return function.__code__, self.told(cells), self.told(vars(function))
         names = [name for name in _names(function.__code__) if name in function.__globals__]
         read = [(name, self.told(function.__globals__[name])) for name in names]

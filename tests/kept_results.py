@@ -1,7 +1,7 @@
-"""Captures and files of networks that a test's process captured or wrote before: over a third of the suite's time.
+"""Captures and files of networks that a test's process captured or wrote before; without it tests take a third longer.
 
-Captured is once each structure, with other weights in it from then on; written is once each program with its weights.
-Nothing of what comes out changes: that two captures and two files are alike is what tests with `anew` see to.
+A structure is captured once, and gets other weights from then on; a program is written once with its weights. Nothing
+of what comes out changes: that two captures and two files are alike is what tests with `anew` see to.
 """
 
 from collections import OrderedDict
@@ -23,12 +23,13 @@ from prunec.passes.dimensions import batch_size, input_tensors, with_samples
 from prunec.passes.exporting import Export
 from prunec.passes.module_copy import Copies
 from prunec.passes.program import Program
-from prunec.passes.tensors import CPU, Inputs, copied, copied_inputs, like, named_tensors
+from prunec.passes.tensors import CPU, Inputs, copied, copied_inputs, named_tensors
 from prunec.runtime import onnx_export
 from tests.content import Untold, of_network, of_program
 
 #: So many results of a kind are kept, the files of so many bytes at most.
 _KEPT, _LARGEST = 200, 1_000_000
+_META = torch.device("meta")
 Result = TypeVar("Result")
 #: Fixtures and blocks in force, in any thread, that ask for all to be made anew.
 _anew: list[object] = []
@@ -142,10 +143,8 @@ def _without_values(inputs: Inputs) -> Any:
 
 def _skeleton(program: Program) -> Program:
     """A program without values of its tensors and inputs."""
-    tensors = {id(tensor): like(tensor, tensor.detach().to("meta")) for tensor in program.tensors().values()}
-    skeleton = program.with_tensors({name: tensors[id(tensor)] for name, tensor in program.tensors().items()})
-    args, kwargs = copied_inputs((program.example_args, program.example_kwargs), torch.device("meta"))
-    return replace(skeleton, example_args=args, example_kwargs=kwargs)
+    args, kwargs = copied_inputs((program.example_args, program.example_kwargs), _META)
+    return replace(program.with_tensors(copied(program.tensors(), _META)), example_args=args, example_kwargs=kwargs)
 
 
 def _over(
@@ -158,8 +157,7 @@ def _over(
     args, kwargs = copied_inputs(example if size == before else with_samples(example, before))
     program = replace(program, example_args=args, example_kwargs=kwargs)
     program.capture_notes = (*notes, *frontend._compared(copies, program, frontend._reference(copies, example)))
-    export: Any = Export(None, (args, kwargs), notes, traced=graph)  # type: ignore[arg-type]
-    return program, copies, export
+    return program, copies, Export(None, (args, kwargs), notes, traced=graph)  # type: ignore[arg-type]
 
 
 def _written_once(write: Callable[..., None]) -> Callable[..., None]:

@@ -193,6 +193,25 @@ def _by_layers_in_a_list(value: float) -> nn.Module:
     return Calling(lambda x: layers[0](x) * 1)
 
 
+def _by_sign_of_zero(value: float) -> nn.Module:
+    network = Calling(lambda x: torch.copysign(x, torch.full_like(x, network.zero)), zero=0.0 if value == 1 else -0.0)
+    return network
+
+
+def _by_slice(value: float) -> nn.Module:
+    network = Calling(lambda x: x[:, network.part], part=slice(int(value)))
+    return network
+
+
+def _by_an_empty_cell(value: float) -> nn.Module:
+    def function(x: Tensor) -> Tensor:
+        return x * value if len(x.shape) > 1 else never
+
+    if value == 0:
+        never = torch.zeros(1)
+    return Calling(function)
+
+
 def _by_one_sample(value: float) -> nn.Module:
     network = Calling(
         lambda x: x + network.shift if len(x) == 1 else x, shift=nn.Parameter(torch.full((8,), value - 1))
@@ -211,8 +230,7 @@ def _deep(value: float) -> nn.Module:
     "make",
     [
         _by_global, _by_class, _by_autograd, _by_attribute, _by_bound, _by_disguise, _by_globals, _by_weights_in_a_list,
-        _by_layers_in_a_list, _by_one_sample, _deep, lambda value: Calling(lambda x: x[..., slice(int(value))]),
-        lambda value: Calling(lambda x: torch.copysign(x, torch.tensor(value - 1.0)), number=-0.0 * (value - 1)),
+        _by_layers_in_a_list, _by_one_sample, _by_sign_of_zero, _by_slice, _by_an_empty_cell, _deep,
         lambda value: Calling(lambda x: x, scale=torch.zeros(3).to(torch.float8_e4m3fn)),
     ],
 )  # fmt: skip
