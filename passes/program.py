@@ -37,6 +37,7 @@ from prunec.passes.pt2_archive import check_plain, unreadable
 from prunec.passes.pt2_devices import on_cpu
 from prunec.passes.pt2_note import LISTS, read_inputs, read_masks, read_patterns, write_note
 from prunec.passes.tensors import Inputs, copied, copied_inputs, fingerprint, in_type, named_tensors
+from prunec.passes.torch_export import without_lines
 from prunec.passes.training import switch
 
 _EXTRA_FILE = "prunec.json"
@@ -231,17 +232,21 @@ class Program:
         module = inference.with_tensors(inference.tensors(), graph).module
         args, kwargs = self.example_args, self.example_kwargs
         shapes = self.dynamic_shapes and specification(module, args, kwargs, self.dynamic_shapes)
-        with torch.no_grad():
+        with torch.no_grad(), without_lines():
             exported = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         strip_traces(exported)
         # Tracing chose views by the strides of this machine's kernels, which differ elsewhere.
         make_views_reshapes(exported.graph)
         return exported
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, exported: ExportedProgram | None = None) -> None:
         """Write the program with its masks as a ``.pt2`` archive, in which nothing is pickled.
 
         torch.export pickles example inputs, so they stand in prunec's own part of it.
+
+        Args:
+            path: The file.
+            exported: What `export` gave of the program, where that is there already; it loses its example inputs.
         """
         inputs = self.example_args, self.example_kwargs
         described: dict[str, Any] = {"network_inputs": [each.to_json() for each in self.inputs]}
@@ -249,7 +254,7 @@ class Program:
         patterns = {name: self.patterns[name] for name in self.masks if name in self.patterns}
         described |= {"patterns": patterns} if patterns else {}
         note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS} | described)
-        exported = self.export()
+        exported = exported or self.export()
         exported.example_inputs = None
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
         buffer = io.BytesIO()

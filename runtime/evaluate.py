@@ -95,17 +95,19 @@ def sample_scores(predict: Callable[[Any], Any], batches: Batches, metric: Metri
 
 
 def _check_scores(scores: object, count: int, metric: Metric) -> None:
-    what = f"The metric{defined_at(metric)} gave"
+    def refused(gave: str, hint: str) -> InputError:
+        return InputError(f"The metric{defined_at(metric)} gave {gave}", hint=hint)
+
     if not isinstance(scores, Tensor) or scores.shape != (count,):
         got = f"a tensor of shape {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise InputError(
-            f"{what} {got} for {count} samples; expected a score of each, shape [{count}].",
-            hint="Don't take the mean: the samples of all batches are averaged together.",
+        raise refused(
+            f"{got} for {count} samples; expected a score of each, shape [{count}].",
+            "Don't take the mean: the samples of all batches are averaged together.",
         )
     if not torch.isfinite(scores).all():
-        raise InputError(f"{what} scores that are not finite.", hint="Check the network's outputs.")
+        raise refused("scores that are not finite.", "Check the network's outputs.")
     if scores.min() < 0 or scores.max() > 1:
-        raise InputError(
-            f"{what} scores from {scores.min().item():g} to {scores.max().item():g}; expected 0 to 1.",
-            hint="Scale it: 1 is a perfect sample.",
+        raise refused(
+            f"scores from {scores.min().item():g} to {scores.max().item():g}; expected 0 to 1.",
+            "Scale it: 1 is a perfect sample.",
         )

@@ -21,6 +21,7 @@ from prunec.passes.graphs import arguments, calls, operator_name
 from prunec.passes.program import Program
 from prunec.passes.quantization.quantizers import fold_clips, with_weights_computed
 from prunec.passes.silence import without_logging
+from prunec.passes.torch_export import without_lines
 from prunec.runtime import children
 from prunec.runtime.onnx_files import check_onnx, save_onnx, strip_metadata
 from prunec.runtime.onnx_quantizers import TRANSLATIONS, opset_of, store_numbers
@@ -31,7 +32,17 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _TAKEN_FOR_ZERO = 1e-8
 
 
-def export_onnx(program: Program, path: Path) -> None:
+def save_with_onnx(program: Program, model: Path, onnx_file: Path) -> None:
+    """Write the inference form of a program as a ``.pt2`` archive and as float32 ONNX, traced once for both.
+
+    For errors see `export_onnx`; the archive is there where they are raised.
+    """
+    exported = program.export()
+    program.save(model, exported)
+    export_onnx(program, onnx_file, exported)
+
+
+def export_onnx(program: Program, path: Path, exported: ExportedProgram | None = None) -> None:
     """Write the inference form of a program as float32 ONNX.
 
     Batch norms are folded into convolutions; weights keep the names of the parameters they come from, also where the
@@ -39,14 +50,21 @@ def export_onnx(program: Program, path: Path) -> None:
     the names of the program's inputs, the batch is "batch". What else is known of inputs and outputs stands in the
     file's metadata (`onnx_signature`). Weights above 2 GB go beside the file, into ``<name>.data``.
 
+    Args:
+        program: The program.
+        path: The file.
+        exported: What `Program.export` gave of it, where that is there already; it may be changed.
+
     Raises:
         UnsupportedModelError: An operator has no ONNX form, or the exporter of torch writes no valid one.
         NativeCrashError: The ONNX checker dies of the file, which is there.
     """
-    exported = with_weights_computed(program).export()
+    computed = with_weights_computed(program)
+    if exported is None or computed is not program:
+        exported = computed.export()
     _refuse_projections(exported.graph)
     try:
-        with _quiet():
+        with _quiet(), without_lines():
             result = torch.onnx.export(
                 _prepared(exported),
                 dynamo=True,

@@ -15,7 +15,7 @@ from tests import cheap_exports, kept_results
 # Every compile of a test checks after each step what the step claims.
 settings.VERIFY_EACH = True
 # Graphs are many small objects, among which Python looks for dead circles at every 700 new ones: a seventh of all time.
-gc.set_threshold(10_000, 10, 10)
+gc.set_threshold(50_000, 10, 10)
 # What an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
@@ -36,6 +36,12 @@ def pytest_sessionstart() -> None:
     """Before tests import what it changes, and after pytest's own patches, which stay; on a GPU all is made anew."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):
         kept_results.keep_results()
+
+
+def pytest_collection_finish() -> None:
+    """Don't look among libraries and tests, which stay, for dead circles."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -50,8 +50,10 @@ def anew() -> Iterator[None]:
 def keep_results() -> None:
     """Change prunec's functions, before others import them by name."""
     frontend._captured = _captured_once(frontend._captured)
-    onnx_export.export_onnx = _written_once(onnx_export.export_onnx)
-    Program.save = _written_once(Program.save)  # type: ignore[method-assign]
+    models, onnx_files = _Kept[bytes](), _Kept[bytes]()
+    onnx_export.export_onnx = _written_once(onnx_export.export_onnx, onnx_files)
+    onnx_export.save_with_onnx = _written_once(onnx_export.save_with_onnx, models, onnx_files)
+    Program.save = _written_once(Program.save, models)  # type: ignore[method-assign]
     for name in ("setattr", "setitem", "delattr", "delitem"):
         setattr(pytest.MonkeyPatch, name, _noted(getattr(pytest.MonkeyPatch, name)))
     pytest.MonkeyPatch.undo = _noted_end(pytest.MonkeyPatch.undo)  # type: ignore[method-assign, assignment]
@@ -160,18 +162,24 @@ def _over(
     return program, copies, Export(None, (args, kwargs), notes, traced=graph)  # type: ignore[arg-type]
 
 
-def _written_once(write: Callable[..., None]) -> Callable[..., None]:
-    """A method or function that writes a program into a file."""
-    kept = _Kept[bytes]()
+def _written_once(write: Callable[..., None], *kept: _Kept[bytes]) -> Callable[..., None]:
+    """A method or function that writes a program into files, of which these are kept.
+
+    Given more, namely what the program was exported as, it is part of another that is kept.
+    """
 
     @wraps(write)
-    def written(program: Program, path: Path | str) -> None:
-        key = _told(of_program, program)
-        if key is not None and (before := kept.get(key)) is not None:
-            Path(path).write_bytes(before)
+    def written(program: Program, *paths: Any) -> None:
+        files = tuple(map(Path, paths[: len(kept)]))
+        key = _told(of_program, program) if len(paths) == len(kept) else None
+        before = [files_of.get(key) for files_of in kept] if key is not None else [None]
+        if None not in before:
+            for path, content in zip(files, before, strict=True):
+                path.write_bytes(content or b"")
             return
-        write(program, path)
-        if key is not None and Path(path).stat().st_size <= _LARGEST:
-            kept.keep(key, Path(path).read_bytes())
+        write(program, *paths)
+        for path, files_of in zip(files, kept, strict=True) if key is not None else ():
+            if path.stat().st_size <= _LARGEST:
+                files_of.keep(key, path.read_bytes())
 
     return written

@@ -100,17 +100,19 @@ def label_loss(loss: Loss, outputs: Any, labels: Tensor) -> Tensor:
         InputError: The loss function fails, or gives something else than a scalar with a gradient.
     """
     value = call_user_code("loss function", loss, outputs, labels, hint=OBJECTIVE_HINT)
-    check_loss(f"loss function{defined_at(loss)}", value, InputError)
+    check_loss("loss function", value, InputError, code=loss)
     return value  # type: ignore[no-any-return]
 
 
-def check_loss(what: str, value: object, error: type[PrunecError] = UsageError) -> None:
-    """Raise an error that names ``what`` where the value it gave is no scalar tensor with a gradient."""
+def check_loss(what: str, value: object, error: type[PrunecError] = UsageError, code: object = None) -> None:
+    """Raise an error where a value is no scalar tensor with a gradient; it names what gave it, and where code is."""
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise error(f"The {what} gave {shape}; expected a scalar tensor.", hint="Take the mean of it.")
+        raise error(
+            f"The {what}{defined_at(code)} gave {shape}; expected a scalar tensor.", hint="Take the mean of it."
+        )
     if not value.requires_grad:
         raise error(
-            f"The {what} gave a tensor without a gradient: nothing can be learnt from it.",
+            f"The {what}{defined_at(code)} gave a tensor without a gradient: nothing can be learnt from it.",
             hint="Compute it from the outputs with differentiable operators, without detach() or argmax().",
         )

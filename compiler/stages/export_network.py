@@ -15,7 +15,7 @@ from prunec.runtime import children
 from prunec.runtime.engines.remote import open_onnx, survived
 from prunec.runtime.evaluate import EVALUATION_BATCH, Batches, Metric, evaluate, predictor
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_export import export_onnx, save_with_onnx
 from prunec.runtime.onnx_precision import typed_form
 from prunec.runtime.onnx_signature import Signature
 from prunec.runtime.onnx_sparsity import check_sparsity
@@ -33,8 +33,7 @@ def export(
     children.child()  # loads its libraries meanwhile
     program = program.inference()
     with endable_anywhere():
-        program.save(folder / MODEL_PT2)
-        checked = survived(partial(export_onnx, program, onnx))
+        checked = survived(partial(save_with_onnx, program, folder / MODEL_PT2, onnx))
         typed_onnx = survived(partial(write_typed, request.target, onnx, folder))
     compared = partial(compare, program, onnx, request.settings.seed)
     return Exported(

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,15 @@ import pytest
 
 from benchmarks.cli_startup import LIMIT, measure
 from prunec.compiler.cli.main import run
+from tests.cli.forks import Forks, forks
 
 HEAVY = ("torch", "onnx", "numpy", "onnxruntime", "jinja2", "plotly")
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with forks(tmp_path_factory.mktemp("forks")) as server:
+        yield server
 
 
 @pytest.mark.parametrize(
@@ -56,14 +64,17 @@ def test_nothing_heavy_is_imported(arguments: list[str], heavy: tuple[str, ...])
         ["--target", "cpu", "--pipeline", "permute{seed=-1}"],
     ],
 )
-def test_what_cannot_be_asked_for_is_told_before_torch_is_loaded(arguments: list[str]) -> None:
+def test_what_cannot_be_asked_for_is_told_before_torch_is_loaded(
+    arguments: list[str], light: Forks, tmp_path: Path
+) -> None:
     code = (
         "import sys; from prunec.compiler.cli.main import run; "
         f"assert run({['compile', 'x.pt', *arguments]}) == 2; assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    done = light.run(code, tmp_path)
+    assert done.returncode == 0, done.output
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.iterdir())
 
 
 TOML = """
@@ -108,7 +119,7 @@ ratio = 0.5
     ],
 )
 def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
-    tmp_path: Path, change: str, arguments: list[str], code: int, words: str
+    light: Forks, tmp_path: Path, change: str, arguments: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "model.pt").write_bytes(b"weights")
     (tmp_path / "folder").mkdir()
@@ -127,9 +138,9 @@ def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
         f"    assert [run(command) for command in {commands}] == {[code] * len(commands)}\n"
         "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(words, done.stderr)) >= len(commands), done.stderr
+    done = light.run(script, tmp_path)
+    assert done.returncode == 0, done.output
+    assert len(re.findall(words, done.output)) >= len(commands), done.output
     left = {"model.pt", "folder", "prunec.toml", "held"} - ({"model.pt"} if change == "gone" else set())
     assert {path.name for path in tmp_path.iterdir()} == left | ({"model.cpu.bundle"} if change == "link" else set())
     assert not any((tmp_path / "folder").iterdir())

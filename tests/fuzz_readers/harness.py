@@ -60,10 +60,13 @@ class _Watch:
     def __init__(self) -> None:
         self.folder: str | None = None
         self.seen: list[str] = []
-        sys.addaudithook(self._hook)
+        self._hooked = False
 
     @contextlib.contextmanager
     def over(self, folder: Path) -> Iterator[list[str]]:
+        if not self._hooked:  # for the rest of the process, which it slows
+            self._hooked = True
+            sys.addaudithook(self._hook)
         self.folder, self.seen = str(folder.resolve()), []
         try:
             yield self.seen
