@@ -31,6 +31,8 @@ EXAMPLE := examples/fashion_mnist/model.pt
 WIDE := examples/fashion_mnist/wide.pt --config examples/fashion_mnist/wide.toml
 # Threads that wait must not spin: on a busy machine they would take the cores from those that work.
 DEMO := OMP_WAIT_POLICY=PASSIVE
+# The many processes of the tests keep their compiled code, also where the environment has Python write none.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: help venv demo test test-long fuzz gpu-check zoo wild plausibility faults signals lint types format clean
 
@@ -57,10 +59,10 @@ demo: $(STAMP) ## compile the example's two networks, 1.5x faster for cpu and to
 	@echo "Reports: demo/cpu.bundle/report.html and demo/a100-2_4.bundle/report.html"
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n $(JOBS) --dist worksteal
+	$(TESTS) -m "not long and not gpu" -n $(JOBS) --dist worksteal
 
 test-long: $(STAMP) ## run the slower checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n $(JOBS) --dist worksteal
+	$(TESTS) -m "long and not gpu" -n $(JOBS) --dist worksteal
 
 fuzz: $(STAMP) ## give every reader 10,000 damaged inputs; at most 45 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_readers --jobs $(JOBS) $(FUZZ)

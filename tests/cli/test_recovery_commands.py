@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunec.compiler.cli.main import run
 from prunec.compiler.recovery.recover import StateOptions, recover
 from tests.cli.conftest import Prunec
 
@@ -263,5 +264,4 @@ def test_two_processes_write_one_bundle(project: Path) -> None:
     assert report()["recovery"]["processes"] == 2
     assert done.stderr.count("load the data") == 1
     assert not list(project.glob("*.state"))
-    verified = [sys.executable, "-m", "prunec.compiler", "verify", "model.cpu.bundle"]
-    assert subprocess.run(verified, capture_output=True, check=False).returncode == 0
+    assert run(["verify", "model.cpu.bundle"]) == 0
