@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from threading import RLock, get_ident
 from typing import Any
@@ -61,10 +61,10 @@ def without_lines() -> Iterator[None]:
 
     PyTorch 2.11 notes them nevertheless.
     """
-    flag = getattr(torch.fx.config, "do_not_emit_stack_traces", False)
-    if not isinstance(flag, _ByThread):
+    flag = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
+    if isinstance(flag, bool):
         flag = torch.fx.config.do_not_emit_stack_traces = _ByThread(flag)  # type: ignore[assignment]
-    with flag.on():
+    with flag.on() if isinstance(flag, _ByThread) else nullcontext():
         yield
 
 

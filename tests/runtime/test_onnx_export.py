@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import nn
 
 from prunec.passes import Sparsify, capture
 from prunec.passes.errors import NumericMismatchError, UnsupportedModelError
+from prunec.passes.program import Program
 from prunec.runtime.engines import OnnxRuntimeSession
 from prunec.runtime.numerics import onnx_vs_torch
-from prunec.runtime.onnx_export import export_onnx
+from prunec.runtime.onnx_export import export_onnx, save_with_onnx
 from prunec.runtime.onnx_precision import to_bf16, to_fp16
 from prunec.runtime.onnx_sparsity import check_sparsity
+from tests.passes.quantization.observed import folded, on_grids
 from tests.runtime.nets import small
 
 #: Every network is captured and written here, also one that was before.
@@ -198,6 +201,18 @@ def test_linear_weights_keep_their_names_where_they_are_transposed(tmp_path: Pat
     assert (found["0"].input_channels, found["0"].output_channels) == (8, 16)
 
 
+class Standardised(nn.Module):
+    """A convolution whose weight is computed anew at every run, and a parameter that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.unread = nn.Conv2d(3, 8, 3), nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.conv.weight
+        return nn.functional.conv2d(x, weight - weight.mean((1, 2, 3), keepdim=True)).flatten(2).mean(2)
+
+
 class Tied(nn.Module):
     """An embedding whose weight also reads the output."""
 
@@ -215,6 +230,39 @@ def test_tied_weights_have_the_programs_name_for_them(tmp_path: Path) -> None:
     program = capture(Tied().eval(), (torch.randint(0, 12, (2, 5)),))
     export_onnx(program, tmp_path / "m.onnx")
     assert {entry.layer for entry in check_sparsity(tmp_path / "m.onnx")} == {layer.name for layer in program.layers()}
+
+
+TRACED: dict[str, Callable[[], Program]] = {
+    "convolutions": small,
+    "training form": lambda: small().train(),
+    "masked": lambda: Sparsify().run(small()).program,
+    "attention under five axes": lambda: capture(Attention(None), (torch.randn(2, 3, 4, 5, 6),)),
+    "tied": lambda: capture(Tied().eval(), (torch.randint(0, 12, (2, 5)),)),
+    "computed weights": lambda: capture(Standardised().eval(), (torch.randn(2, 3, 8, 8),)),
+    "on grids": lambda: on_grids(folded(Standardised().eval(), 2, 3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_program_that_is_traced_once_for_both_files_gives_the_files_of_two_traces(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    program = TRACED[name]()
+    training, nodes = program.training, str(program.graph)
+    save_with_onnx(program, tmp_path / "once.pt2", tmp_path / "once.onnx")
+    assert (program.training, str(program.graph)) == (training, nodes)
+    program.save(tmp_path / "twice.pt2")
+    export_onnx(program, tmp_path / "twice.onnx")
+    for ending in ("pt2", "onnx"):
+        once, twice = (tmp_path / f"{times}.{ending}" for times in ("once", "twice"))
+        assert once.read_bytes() == twice.read_bytes(), ending
+
+
+def test_the_archive_is_there_where_the_network_has_no_onnx_form(tmp_path: Path) -> None:
+    program = capture(Projected(bidirectional=False), (torch.randn(2, 3, 8),))
+    with pytest.raises(UnsupportedModelError, match="projections"):
+        save_with_onnx(program, tmp_path / "m.pt2", tmp_path / "m.onnx")
+    assert Program.load(tmp_path / "m.pt2").graph.nodes
+    assert not (tmp_path / "m.onnx").exists()
 
 
 @pytest.mark.parametrize("small_number", [1e-8, 1e-12, 1e-15])
