@@ -246,7 +246,8 @@ class Program:
 
         Args:
             path: The file.
-            exported: What `export` gave of the program, where that is there already; it loses its example inputs.
+            exported: What `export` gave of this program as it is, where that is there already, and before the ONNX
+                exporter got it, which changes it. It loses its example inputs.
         """
         inputs = self.example_args, self.example_kwargs
         described: dict[str, Any] = {"network_inputs": [each.to_json() for each in self.inputs]}
@@ -254,7 +255,7 @@ class Program:
         patterns = {name: self.patterns[name] for name in self.masks if name in self.patterns}
         described |= {"patterns": patterns} if patterns else {}
         note = write_note(self.masks, inputs, {name: getattr(self, name) for name in LISTS} | described)
-        exported = exported or self.export()
+        exported = self.export() if exported is None else exported
         exported.example_inputs = None
         # torch writes a file's own name into the archive; made in memory, archives of equal programs are equal.
         buffer = io.BytesIO()

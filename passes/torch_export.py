@@ -46,24 +46,27 @@ class _ByThread:
     @contextmanager
     def on(self) -> Iterator[None]:
         """Have it on in this thread."""
-        outermost = get_ident() not in self._threads
-        self._threads.add(get_ident())
+        thread = get_ident()
+        outermost = thread not in self._threads
+        self._threads.add(thread)
         try:
             yield
         finally:
             if outermost:
-                self._threads.discard(get_ident())
+                self._threads.discard(thread)
 
 
 @contextmanager
 def without_lines() -> Iterator[None]:
     """Trace without noting the lines of code that operators come from, which takes an eighth of an export's time.
 
-    PyTorch 2.11 notes them nevertheless.
+    PyTorch 2.11 notes them nevertheless. From the first call on, torch's flag is an object that is true in the threads
+    that asked for it.
     """
-    flag = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
-    if isinstance(flag, bool):
-        flag = torch.fx.config.do_not_emit_stack_traces = _ByThread(flag)  # type: ignore[assignment]
+    with _LOCK:
+        flag = getattr(torch.fx.config, "do_not_emit_stack_traces", None)
+        if isinstance(flag, bool):
+            flag = torch.fx.config.do_not_emit_stack_traces = _ByThread(flag)  # type: ignore[assignment]
     with flag.on() if isinstance(flag, _ByThread) else nullcontext():
         yield
 

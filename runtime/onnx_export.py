@@ -53,14 +53,15 @@ def export_onnx(program: Program, path: Path, exported: ExportedProgram | None =
     Args:
         program: The program.
         path: The file.
-        exported: What `Program.export` gave of it, where that is there already; it may be changed.
+        exported: What `Program.export` gave of it, where that is there already; it is taken where it serves, and may
+            be changed.
 
     Raises:
         UnsupportedModelError: An operator has no ONNX form, or the exporter of torch writes no valid one.
         NativeCrashError: The ONNX checker dies of the file, which is there.
     """
     computed = with_weights_computed(program)
-    if exported is None or computed is not program:
+    if exported is None or not _same_graph(program, computed):
         exported = computed.export()
     _refuse_projections(exported.graph)
     try:
@@ -92,6 +93,20 @@ def export_onnx(program: Program, path: Path, exported: ExportedProgram | None =
             f"The exporter of torch wrote no valid ONNX of the network: {first_line(error)}",
             hint="The operator named here has no right ONNX form in this version of torch.",
         ) from error
+
+
+def _same_graph(program: Program, computed: Program) -> bool:
+    """Whether a program and its form with weights computed have the same graph once they are exported.
+
+    Torch leaves tensors out that nothing reads, unless they share their memory with others, which may get their names.
+    """
+    before, after = program.tensors(), computed.tensors()
+    dropped = {before[name].untyped_storage().data_ptr() for name in before.keys() - after.keys()}
+    return (
+        after.keys() <= before.keys()
+        and dropped.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in after.values())
+        and len(list(calls(program.graph))) == len(list(calls(computed.graph)))
+    )
 
 
 def _refuse_projections(graph: Graph) -> None:

@@ -165,20 +165,23 @@ def _over(
 def _written_once(write: Callable[..., None], *kept: _Kept[bytes]) -> Callable[..., None]:
     """A method or function that writes a program into files, of which these are kept.
 
-    Given more, namely what the program was exported as, it is part of another that is kept.
+    A call that gives more, what the program was exported as, comes from `save_with_onnx`, whose files are kept.
     """
 
     @wraps(write)
-    def written(program: Program, *paths: Any) -> None:
-        files = tuple(map(Path, paths[: len(kept)]))
-        key = _told(of_program, program) if len(paths) == len(kept) else None
-        before = [files_of.get(key) for files_of in kept] if key is not None else [None]
-        if None not in before:
+    def written(program: Program, *paths: Any, **named: Any) -> None:
+        key = _told(of_program, program) if len(paths) == len(kept) and not named else None
+        if key is None:
+            write(program, *paths, **named)
+            return
+        files = tuple(map(Path, paths))
+        before = [content for files_of in kept if (content := files_of.get(key)) is not None]
+        if len(before) == len(kept):
             for path, content in zip(files, before, strict=True):
-                path.write_bytes(content or b"")
+                path.write_bytes(content)
             return
         write(program, *paths)
-        for path, files_of in zip(files, kept, strict=True) if key is not None else ():
+        for path, files_of in zip(files, kept, strict=True):
             if path.stat().st_size <= _LARGEST:
                 files_of.keep(key, path.read_bytes())
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunec.passes import Program, capture
 from prunec.passes.errors import UnsupportedModelError
-from prunec.runtime import export_onnx
+from prunec.runtime.onnx_export import export_onnx, save_with_onnx
 from tests import kept_results
 from tests.content import of_program
 
@@ -106,6 +106,19 @@ def test_the_same_network_with_other_weights_is_captured_as_it_would_be_anew(tmp
         for kind in ("pt2", "onnx"):
             files = {(tmp_path / f"{name}.{kind}").read_bytes() for name in ("new", "first", "second")}
             assert len(files) == 1, kind
+
+
+def test_files_written_together_are_those_written_one_by_one(tmp_path: Path) -> None:
+    program = captured(Net())
+    for name in ("made", "kept"):
+        save_with_onnx(program, tmp_path / f"{name}.pt2", tmp_path / f"{name}.onnx")
+    assert exports(lambda: save_with_onnx(program, tmp_path / "kept.pt2", tmp_path / "kept.onnx")) == 0
+    assert exports(lambda: [program.save(tmp_path / "one.pt2"), export_onnx(program, tmp_path / "one.onnx")]) == 0
+    with kept_results.anew():
+        program.save(path=tmp_path / "new.pt2")
+        export_onnx(program, path=tmp_path / "new.onnx")
+    for kind in ("pt2", "onnx"):
+        assert len({(tmp_path / f"{name}.{kind}").read_bytes() for name in ("made", "kept", "one", "new")}) == 1, kind
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -1,13 +1,11 @@
 """The one way in which pages are made from templates."""
 
 import json
-from functools import cache
 
 import jinja2
 from markupsafe import Markup
 
 
-@cache
 def environment() -> jinja2.Environment:
     """Templates of this package; what they insert is escaped, what they lack is an error."""
     return jinja2.Environment(

@@ -105,7 +105,17 @@ def label_loss(loss: Loss, outputs: Any, labels: Tensor) -> Tensor:
 
 
 def check_loss(what: str, value: object, error: type[PrunecError] = UsageError, code: object = None) -> None:
-    """Raise an error where a value is no scalar tensor with a gradient; it names what gave it, and where code is."""
+    """Check that something gave a scalar tensor with a gradient.
+
+    Args:
+        what: What gave the value, in words.
+        value: The value.
+        error: The kind of error that is raised.
+        code: The user's function that gave it, whose place the error tells.
+
+    Raises:
+        PrunecError: It gave something else.
+    """
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise error(

@@ -175,12 +175,16 @@ def free_name(name: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def with_weights_computed(program: Program) -> Program:
-    """The program with a tensor in place of each computation of a weight that is put on a grid; itself without any."""
-    if not _computed_weights(program.graph):
-        return program
+    """The program with a tensor in place of each computation of a weight that is put on a grid.
+
+    It has neither operators nor tensors that nothing reads, nor further names of tensors that are read under another.
+    """
     graph, tensors = copied_graph(program.graph), dict(program.tensors())
-    for quantizer in _computed_weights(graph):
+    activations = from_inputs(graph)
+    for quantizer in list(quantizers(graph)):
         source = quantizer.source
+        if source.op == "get_attr" or source in activations:
+            continue
         name = free_name(source.name, tensors)
         tensors[name] = _value(program, source).contiguous()
         with graph.inserting_before(quantizer.node):
@@ -190,12 +194,6 @@ def with_weights_computed(program: Program) -> Program:
     graph.eliminate_dead_code()
     read = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     return program.with_tensors({name: tensor for name, tensor in tensors.items() if name in read}, graph)
-
-
-def _computed_weights(graph: Graph) -> list[Quantizer]:
-    """Quantizers of what is computed of no input."""
-    activations = from_inputs(graph)
-    return [each for each in quantizers(graph) if each.source.op != "get_attr" and each.source not in activations]
 
 
 @torch.no_grad()

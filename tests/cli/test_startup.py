@@ -72,8 +72,8 @@ def test_what_cannot_be_asked_for_is_told_before_torch_is_loaded(
         f"assert run({['compile', 'x.pt', *arguments]}) == 2; assert 'torch' not in sys.modules"
     )
     done = light.run(code, tmp_path)
-    assert done.returncode == 0, done.output
-    assert "Traceback" not in done.output
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -139,8 +139,8 @@ def test_what_needs_neither_network_nor_data_is_told_before_torch_is_loaded(
         "assert 'torch' not in sys.modules"
     )
     done = light.run(script, tmp_path)
-    assert done.returncode == 0, done.output
-    assert len(re.findall(words, done.output)) >= len(commands), done.output
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(words, done.stderr)) >= len(commands), done.stderr
     left = {"model.pt", "folder", "prunec.toml", "held"} - ({"model.pt"} if change == "gone" else set())
     assert {path.name for path in tmp_path.iterdir()} == left | ({"model.cpu.bundle"} if change == "link" else set())
     assert not any((tmp_path / "folder").iterdir())

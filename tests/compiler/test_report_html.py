@@ -9,6 +9,7 @@ import pytest
 
 from prunec.compiler.drawing.report_charts import charts
 from prunec.compiler.drawing.report_page import render_html
+from prunec.compiler.drawing.templating import environment
 from prunec.compiler.report.headline_figures import TIMES
 from prunec.compiler.report.report import Report
 from prunec.passes.unknown import Unknown
@@ -60,6 +61,11 @@ def test_the_page_loads_nothing(html: str) -> None:
 
 def test_the_same_report_gives_the_same_page(html: str) -> None:
     assert render_html(Report.from_json(sample_report().to_json())) == html
+
+
+def test_the_filters_of_the_page_are_its_own(html: str) -> None:
+    assert "%" in html
+    assert "megabytes" not in environment().filters
 
 
 def test_the_page_says_what_matters(html: str) -> None:

@@ -35,3 +35,9 @@ def test_a_trace_without_lines_leaves_those_of_other_threads_and_later_ones() ->
             within = lines_of(captured())
         assert within == (0 if hasattr(torch.fx.config, "do_not_emit_stack_traces") else 2)
         assert lines_of(captured()) == 2
+
+
+def test_where_torch_has_no_such_flag_it_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.fx.config, "do_not_emit_stack_traces", raising=False)
+    with without_lines():
+        assert not hasattr(torch.fx.config, "do_not_emit_stack_traces")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from prunec.calibration.data import Data
+from prunec.compiler.recovery import objective
 from prunec.compiler.recovery.objective import Distillation, label_loss
 from prunec.compiler.recovery.recover import EpochRecord, Recover
 from prunec.passes.errors import InputError, TrainingDivergedError, UnsupportedModelError, UsageError
@@ -165,6 +166,21 @@ def test_the_distillation_loss_is_the_scaled_divergence_mixed_with_the_loss(prog
     plain = label_loss(cross_entropy, outputs, labels)
     torch.testing.assert_close(plain, cross_entropy(outputs, labels))
     torch.testing.assert_close(distillation.mixed(plain, outputs, taught), expected)
+
+
+def test_the_place_of_a_loss_is_looked_for_only_where_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(objective, "defined_at", lambda code: looked.append(code) or " (mine.py:3)")
+    outputs, labels = torch.rand(5, 4, requires_grad=True), torch.tensor([0, 1, 2, 3, 0])
+    label_loss(cross_entropy, outputs, labels)
+    assert not looked
+
+    def each(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(outputs, labels, reduction="none")
+
+    with pytest.raises(InputError, match=r"The loss function \(mine.py:3\) gave a tensor of shape \(5,\)"):
+        label_loss(each, outputs, labels)
+    assert looked == [each]
 
 
 def test_a_diverging_run_says_where_and_what_to_try(program: Program, data: Data) -> None:

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -232,12 +233,59 @@ def test_tied_weights_have_the_programs_name_for_them(tmp_path: Path) -> None:
     assert {entry.layer for entry in check_sparsity(tmp_path / "m.onnx")} == {layer.name for layer in program.layers()}
 
 
+class TiedLayers(nn.Module):
+    """Layers that share weights, or are one layer under two names, and a result that nothing reads."""
+
+    def __init__(self, shared: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        if shared == "weights":
+            self.b.weight, self.b.bias = self.a.weight, self.a.bias
+        if shared == "layers":
+            self.b = self.a
+        self.unread = nn.Parameter(self.a.weight.detach()[0]) if shared == "memory" else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.c(x)
+        y: torch.Tensor = self.b(torch.relu(self.c(self.a(x))))
+        return y
+
+
+def tied_layers(shared: str) -> Program:
+    return capture(TiedLayers(shared).eval(), (torch.randn(2, 8, 6, 6),))
+
+
+@pytest.mark.parametrize("shared", ["weights", "layers", "memory", "nothing"])
+def test_layers_that_share_their_weights_keep_the_programs_names_for_them(tmp_path: Path, shared: str) -> None:
+    program = tied_layers(shared)
+    save_with_onnx(program, tmp_path / "m.pt2", tmp_path / "m.onnx")
+    assert {entry.layer for entry in check_sparsity(tmp_path / "m.onnx")} == {layer.name for layer in program.layers()}
+
+
+@pytest.mark.parametrize(("make", "times"), [(small, 1), (lambda: tied_layers("weights"), 2)])
+def test_both_files_take_one_trace_where_nothing_is_tied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], Program], times: int
+) -> None:
+    program, traces, export = make(), [], torch.export.export
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traces.append(bool(getattr(torch.fx.config, "do_not_emit_stack_traces", True)))
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    save_with_onnx(program, tmp_path / "m.pt2", tmp_path / "m.onnx")
+    assert traces == [True] * times, "traced so often, without lines"
+
+
 TRACED: dict[str, Callable[[], Program]] = {
     "convolutions": small,
     "training form": lambda: small().train(),
     "masked": lambda: Sparsify().run(small()).program,
     "attention under five axes": lambda: capture(Attention(None), (torch.randn(2, 3, 4, 5, 6),)),
     "tied": lambda: capture(Tied().eval(), (torch.randint(0, 12, (2, 5)),)),
+    "tied weights": lambda: tied_layers("weights"),
+    "tied layers": lambda: tied_layers("layers"),
+    "memory shared with what nothing reads": lambda: tied_layers("memory"),
     "computed weights": lambda: capture(Standardised().eval(), (torch.randn(2, 3, 8, 8),)),
     "on grids": lambda: on_grids(folded(Standardised().eval(), 2, 3, 8, 8)),
 }
