@@ -32,32 +32,29 @@ from prunec.passes.unknown import known
 def render_html(report: Report) -> str:
     """The report as an HTML document of about 5 MB, nearly all of it plotly.js; the same report gives the same text."""
     figures = charts(report)
-    return (
-        _templates()
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            headline=headline_figures.headline(report),
-            gates=[(gate, headline_figures.gate_words(gate)) for gate in report.gates],
-            unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in headline_figures.unknowns(report)],
-            retraining=headline_figures.retraining_rows(report),
-            costs=cost_rows(report),
-            calibration=known(report.calibration),
-            masking=[*low_rank_rows(report), *masking_rows(report)],
-            precisions=precision_rows(report),
-            precision=precision_title(report),
-            choice=layer_choice(report),
-            ledger=ledger_rows(report),
-            methods=method_rows(report),
-            extensions=extension_rows(report),
-            warnings=known(report.warnings) or (),
-            two_four=two_four_words,
-            sparse_kernels=sparse_kernel_words,
-            batch=latency_request(report).batch,
-            charts=figures,
-            charts_json=script_json(figures),
-            plotly_js=Markup(plotly.offline.get_plotlyjs()),
-        )
+    page = _templates().get_template("report.html.jinja")
+    return page.render(
+        report=report,
+        headline=headline_figures.headline(report),
+        gates=[(gate, headline_figures.gate_words(gate)) for gate in report.gates],
+        unknowns=[(reason, [_path_words(p) for p in paths]) for reason, paths in headline_figures.unknowns(report)],
+        retraining=headline_figures.retraining_rows(report),
+        costs=cost_rows(report),
+        calibration=known(report.calibration),
+        masking=[*low_rank_rows(report), *masking_rows(report)],
+        precisions=precision_rows(report),
+        precision=precision_title(report),
+        choice=layer_choice(report),
+        ledger=ledger_rows(report),
+        methods=method_rows(report),
+        extensions=extension_rows(report),
+        warnings=known(report.warnings) or (),
+        two_four=two_four_words,
+        sparse_kernels=sparse_kernel_words,
+        batch=latency_request(report).batch,
+        charts=figures,
+        charts_json=script_json(figures),
+        plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
 
 
